@@ -1,0 +1,195 @@
+# shellcheck shell=bash disable=SC2034
+# Shared by the scripts in bin/: messages, and where the tools are. To be sourced, not run.
+# Works with bash 3.2, which is what macOS has.
+
+given_path=$PATH
+project=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+
+elixir_minimum=1.14.0
+otp_minimum=25
+rust_minimum=$(sed -n 's/^ *rust-version *= *"\([0-9.]*\)".*/\1/p' "$project/native/Cargo.toml" 2>/dev/null | head -n 1)
+rust_minimum=${rust_minimum:-1.85}
+
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ] && [ "${TERM:-dumb}" != dumb ]; then
+  bold=$'\033[1m' red=$'\033[31m' green=$'\033[32m' plain=$'\033[0m'
+else
+  bold='' red='' green='' plain=''
+fi
+
+say() { printf '%s==> %s%s\n' "$bold" "$*" "$plain"; }
+note() { printf '    %s\n' "$*"; }
+fail() {
+  printf '%serror:%s %s\n' "$red" "$plain" "$1" >&2
+  shift
+  [ $# -eq 0 ] || printf '       %s\n' "$@" >&2
+  exit 1
+}
+
+# quietly LOG COMMAND...: the output goes to LOG, and its end to the terminal if the command fails.
+quietly() {
+  local log=$1 started=$SECONDS
+  shift
+  mkdir -p "$(dirname "$log")"
+  if "$@" >"$log" 2>&1 </dev/null; then
+    note "done in $((SECONDS - started)) s"
+  else
+    tail -n 15 "$log" | sed 's/^/    /' >&2
+    note "$(printf '%s ' "$@")failed; all of its output is in $log" >&2
+    return 1
+  fi
+}
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+# version_at_least 1.88.0 1.85: compares up to three numbers, whatever follows them.
+version_at_least() {
+  local have_part want_part _
+  local have_rest=${1%%[!0-9.]*} want_rest=${2%%[!0-9.]*}
+  [ -n "$have_rest" ] || return 1
+  for _ in 1 2 3; do
+    have_part=${have_rest%%.*} want_part=${want_rest%%.*}
+    have_part=$((10#${have_part:-0})) want_part=$((10#${want_part:-0}))
+    [ "$have_part" -eq "$want_part" ] || { [ "$have_part" -gt "$want_part" ]; return; }
+    case $have_rest in *.*) have_rest=${have_rest#*.} ;; *) have_rest=0 ;; esac
+    case $want_rest in *.*) want_rest=${want_rest#*.} ;; *) want_rest=0 ;; esac
+  done
+  return 0
+}
+
+# The folder that holds Chatterbex's Python environments, as the library finds it.
+cache_home() {
+  if [ -n "${CHATTERBEX_HOME:-}" ]; then
+    printf '%s\n' "$CHATTERBEX_HOME"
+  elif [ "$(uname -s)" = Darwin ]; then
+    printf '%s\n' "$HOME/Library/Caches/chatterbex"
+  else
+    printf '%s\n' "${XDG_CACHE_HOME:-$HOME/.cache}/chatterbex"
+  fi
+}
+
+tools_venv() { printf '%s\n' "$(cache_home)/tools"; }
+
+add_to_path() {
+  case ":$PATH:" in
+    *":$1:"*) ;;
+    *) if [ -d "$1" ]; then PATH=$1:$PATH; fi ;;
+  esac
+}
+
+# --- what is there? each answers with its exit status, and says nothing -------------------------
+
+elixir_ok() {
+  local versions
+  have elixir && have mix || return 1
+  # One VM answers all: its versions, and whether the distribution left out a part that Mix needs.
+  versions=$(elixir -e '
+    missing = Enum.reject([:crypto, :inets, :parsetools, :public_key, :tools], &is_list(:code.lib_dir(&1)))
+    complete = missing == [] and Code.ensure_loaded?(Mix) and Code.ensure_loaded?(ExUnit)
+    IO.puts("#{System.version()} #{System.otp_release()} #{complete}")' 2>/dev/null | tail -n 1) || return 1
+  # shellcheck disable=SC2086  # three words
+  set -- $versions
+  [ $# -eq 3 ] || return 1
+  elixir_version=$1 otp_version=$2
+  version_at_least "$1" "$elixir_minimum" && version_at_least "$2" "$otp_minimum" && [ "$3" = true ]
+}
+
+compiler_ok() {
+  # On macOS, cc without the command line tools is a stub that opens a window.
+  if [ "$(uname -s)" = Darwin ] && ! xcode-select -p >/dev/null 2>&1; then return 1; fi
+  have cc && printf '#include <stdlib.h>\n' | cc -E - >/dev/null 2>&1
+}
+
+rust_ok() {
+  have cargo && cargo --version >/dev/null 2>&1 || return 1
+  rust_version=$(rustc --version 2>/dev/null) || return 1
+  rust_version=${rust_version#rustc }
+  rust_version=${rust_version%% *}
+  version_at_least "$rust_version" "$rust_minimum"
+}
+
+python_versions="3.12 3.11 3.10"
+
+# Prints the first Python 3.10 to 3.12 that has a shared libpython and can make a venv.
+find_python() {
+  local candidate version
+  # shellcheck disable=SC2086
+  for version in $python_versions ""; do
+    for candidate in $(type -ap "python3${version#3}" 2>/dev/null || true) \
+      "$HOME/.local/share/uv/python/cpython-${version:-none}."*/bin/python3 \
+      "/opt/homebrew/opt/python@${version:-none}/bin/python${version:-none}" \
+      "/usr/local/opt/python@${version:-none}/bin/python${version:-none}"; do
+      [ -x "$candidate" ] || continue
+      if python_usable "$candidate"; then
+        printf '%s\n' "$candidate"
+        return 0
+      fi
+    done
+  done
+  return 1
+}
+
+python_usable() {
+  "$1" -c '
+import ensurepip, os, sys, sysconfig, venv
+if not (3, 10) <= sys.version_info[:2] <= (3, 12) or sys.maxsize < 2**32:
+    sys.exit(1)
+get = sysconfig.get_config_var
+folders = [get("PYTHONFRAMEWORKPREFIX"), get("LIBDIR"), os.path.join(sys.base_prefix, "lib")]
+names = [get("LDLIBRARY"), get("INSTSONAME")]
+files = [os.path.join(f, n) for f in folders if f for n in names if n and not n.endswith(".a")]
+sys.exit(0 if any(os.path.exists(f) for f in files) else 1)
+' >/dev/null 2>&1
+}
+
+# --- the environment every script runs in -------------------------------------------------------
+
+# Tools that were installed but that an older shell has not on its PATH yet.
+use_tools() {
+  local folder
+  for folder in /opt/homebrew/bin "$HOME/.elixir-install"/installs/otp/*/bin \
+    "$HOME/.elixir-install"/installs/elixir/*/bin "$(tools_venv)/on-path"; do
+    add_to_path "$folder"
+  done
+  add_to_path "${CARGO_HOME:-$HOME/.cargo}/bin"
+  # Ubuntu keeps its newer compilers beside the old one: /usr/lib/rust-1.89/bin.
+  if ! rust_ok; then
+    for folder in /usr/lib/rust-[0-9]*/bin; do
+      if [ -x "$folder/cargo" ] && version_at_least "$(basename "$(dirname "$folder")" | sed 's/rust-//')" "$rust_minimum"; then
+        PATH=$folder:$PATH
+        break
+      fi
+    done
+  fi
+  if have rustup && ! rust_ok && rustup run stable rustc --version >/dev/null 2>&1; then
+    export RUSTUP_TOOLCHAIN=stable
+  fi
+  export PATH
+
+  # Without a UTF-8 locale the VM reads its command line as Latin-1.
+  case ${LC_ALL:-${LC_CTYPE:-${LANG:-}}} in
+    *[Uu][Tt][Ff]8* | *[Uu][Tt][Ff]-8*) ;;
+    *) if [ "$(uname -s)" = Darwin ]; then export LC_ALL=en_US.UTF-8; else export LC_ALL=C.UTF-8; fi ;;
+  esac
+}
+
+# The tools that a shell of one's own, with the PATH it has, would not find: a line that mends that.
+path_advice() {
+  local tool folder folders=''
+  for tool in elixir cargo; do
+    folder=$(dirname "$(type -P "$tool")")
+    if [ "$(PATH=$given_path type -P "$tool" || true)" != "$folder/$tool" ]; then folders="$folders$folder:"; fi
+  done
+  if [ -n "$folders" ]; then note "For your own shell:  export PATH=\"$folders\$PATH\""; fi
+  if [ -n "${RUSTUP_TOOLCHAIN:-}" ]; then note "For your own shell:  rustup default $RUSTUP_TOOLCHAIN"; fi
+}
+
+# Where Hex is installed, Mix wants the optional dependencies fetched; without Hex there are none.
+fetch_dependencies() {
+  mix archive 2>/dev/null | grep -q '^\* hex-' || return 0
+  if ! mix deps.get; then
+    note "Hex could not fetch the optional dependencies: going on without Hex"
+    MIX_ARCHIVES=$(tools_venv)/no-archives
+    mkdir -p "$MIX_ARCHIVES"
+    export MIX_ARCHIVES
+  fi
+}

@@ -1,0 +1,74 @@
+defmodule Chatterbex.MixProject do
+  use Mix.Project
+
+  @version "0.1.0"
+  @source_url "https://github.com/chatterbex/chatterbex"
+
+  def project do
+    [
+      app: :chatterbex,
+      version: @version,
+      elixir: "~> 1.14",
+      start_permanent: Mix.env() == :prod,
+      elixirc_paths: elixirc_paths(Mix.env()),
+      compilers: Mix.compilers() ++ [:chatterbex_native],
+      deps: deps(),
+      description: description(),
+      package: package(),
+      name: "Chatterbex",
+      source_url: @source_url,
+      docs: docs()
+    ]
+  end
+
+  def application do
+    [
+      extra_applications: [:logger, :crypto],
+      mod: {Chatterbex.Application, []}
+    ]
+  end
+
+  defp elixirc_paths(:test), do: ["lib", "test/support"]
+  defp elixirc_paths(_env), do: ["lib"]
+
+  # Nothing here is needed to compile or to test. A machine without Hex builds with no dependency.
+  defp deps do
+    if Code.ensure_loaded?(Hex) do
+      [
+        {:telemetry, "~> 1.0", optional: true},
+        {:ex_doc, "~> 0.31", only: :dev, runtime: false}
+      ]
+    else
+      []
+    end
+  end
+
+  defp description do
+    "Text-to-speech with Resemble AI's Chatterbox models: PyTorch embedded in the BEAM, on Apple " <>
+      "Silicon (MPS), NVIDIA (CUDA) or CPU, with a built-in voice that speaks without any download of weights."
+  end
+
+  defp package do
+    [
+      licenses: ["MIT"],
+      links: %{"GitHub" => @source_url, "Changelog" => "#{@source_url}/blob/main/CHANGELOG.md"},
+      files:
+        ~w(lib priv/python native/Cargo.toml native/Cargo.lock native/.cargo native/nif
+           native/libpython native/audio native/chatterbex mix.exs .formatter.exs README.md CHANGELOG.md LICENSE)
+    ]
+  end
+
+  defp docs do
+    [
+      main: "readme",
+      source_ref: "v#{@version}",
+      extras: ["README.md", "CHANGELOG.md"] ++ Path.wildcard("guides/*.md") ++ Path.wildcard("docs/adr/*.md"),
+      groups_for_extras: [Guides: ~r"^guides/", "Design decisions": ~r"^docs/adr/"],
+      groups_for_modules: [
+        Speaking: [Chatterbex, Chatterbex.Audio, Chatterbex.Error],
+        "What can be asked for": [Chatterbex.Model, Chatterbex.Device, Chatterbex.Options],
+        Running: [Chatterbex.Setup, Chatterbex.Telemetry]
+      ]
+    ]
+  end
+end
