@@ -1,0 +1,80 @@
+//! The Python engine (`chatterbex.engine.Engine`), by its methods.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+use rustler::Term;
+
+use crate::error::BridgeError;
+use crate::python;
+use crate::value;
+
+/// What one step of the engine gave: events that are still Python objects.
+pub struct Event<'py> {
+    /// The request or model it belongs to.
+    pub id: i64,
+    /// Its name, such as `chunk` or `done`.
+    pub name: String,
+    /// Its payload, a dict.
+    pub payload: Bound<'py, PyAny>,
+    /// Whether it is the last one of that id.
+    pub last: bool,
+}
+
+/// The engine object.
+pub struct Engine<'py>(Bound<'py, PyAny>);
+
+impl<'py> Engine<'py> {
+    /// Imports the engine and makes it with `config`, a map that it gets as a dict.
+    pub fn new(py: Python<'py>, path: &[String], config: Term) -> Result<Self, BridgeError> {
+        let config = value::to_python(py, config).map_err(|error| {
+            BridgeError::Invalid(format!("the engine's configuration: {error}"))
+        })?;
+
+        let make = || -> PyResult<Self> {
+            python::prepend_path(py, path)?;
+            let class = py.import("chatterbex.engine")?.getattr("Engine")?;
+            class.call1((config,)).map(Self)
+        };
+        make().map_err(|error| python::failure(py, &error, "not_set_up"))
+    }
+
+    /// Hands a command over.
+    pub fn submit(&self, command: Bound<'py, PyAny>) -> PyResult<()> {
+        self.0.call_method1("submit", (command,)).map(drop)
+    }
+
+    /// Cancels a request; one that is not there is no error.
+    pub fn cancel(&self, id: i64) -> PyResult<()> {
+        self.0.call_method1("cancel", (id,)).map(drop)
+    }
+
+    /// Whether there is work for a step.
+    pub fn busy(&self) -> PyResult<bool> {
+        self.0.call_method0("busy")?.is_truthy()
+    }
+
+    /// One step of every model with work.
+    pub fn step(&self) -> PyResult<Vec<Event<'py>>> {
+        let events = self.0.call_method0("step")?;
+        let events = events.cast::<PyList>()?;
+
+        events
+            .iter()
+            .map(|event| {
+                let (id, name, payload, last) = event.extract()?;
+                let payload: Bound<'py, PyDict> = payload;
+                Ok(Event {
+                    id,
+                    name,
+                    payload: payload.into_any(),
+                    last,
+                })
+            })
+            .collect()
+    }
+
+    /// The log lines since the last time: level and text.
+    pub fn drain_log(&self) -> PyResult<Vec<(String, String)>> {
+        self.0.call_method0("drain_log")?.extract()
+    }
+}
