@@ -1,0 +1,282 @@
+"""One model in the engine: its loading, the requests that wait for it and those that it runs."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from chatterbex import registry
+from chatterbex.errors import ChatterbexError, ModelBrokenError, wrap
+from chatterbex.models.base import Chunk, Failure, Model, Notice, Request, samples
+
+if TYPE_CHECKING:
+    from chatterbex.models.base import Samples
+
+Emit = Callable[[int, str, dict[str, Any], bool], None]
+"""Takes an event: id, name, payload, and whether it is the last with that id."""
+
+_logger = logging.getLogger("chatterbex")
+
+
+@dataclass
+class Call:
+    """A function of a model that waits to be called."""
+
+    id: int
+    function: str
+    arguments: Mapping[str, Any]
+
+
+@dataclass
+class _Running:
+    """An admitted request and its audio so far."""
+
+    request: Request
+    parts: list[Samples] = field(default_factory=list)
+
+
+class Host:
+    """Keeps a model from the command to load it to its end.
+
+    Requests and calls may come while it loads; they wait. A step is one phase of loading, or one
+    call and one step of the model.
+
+    Attributes:
+        id: The id of the command that loads it.
+        name: The model's registered name.
+        ended: Whether it failed or was ended; it is of no more use then.
+    """
+
+    def __init__(self, id: int, name: str, options: Mapping[str, Any], emit: Emit) -> None:
+        self.id = id
+        self.name = name
+        self.ended = False
+        self._options = options
+        self._emit = emit
+        self._model: Model | None = None
+        self._loader: Generator[str, None, Model] | None = None
+        self._began = time.perf_counter()
+        self._phase: str | None = None
+        self._load: dict[str, float] = {}
+        self._calls: dict[int, Call] = {}
+        self._waiting: dict[int, Request] = {}
+        self._live: dict[int, _Running] = {}
+
+    # -- what the engine asks of it -------------------------------------------------------------
+
+    @property
+    def loading(self) -> bool:
+        """Whether the model is not there yet."""
+        return self._model is None
+
+    def busy(self) -> bool:
+        """Tells whether a step would do anything."""
+        if self._model is None or self._calls or self._waiting or self._live:
+            return True
+        try:
+            return self._model.busy()
+        except Exception:
+            return True  # the next step meets the same exception, and deals with it
+
+    def has(self, id: int) -> bool:
+        """Tells whether a request or call with this id waits or runs here."""
+        return id in self._live or id in self._waiting or id in self._calls
+
+    def add(self, work: Request | Call) -> None:
+        """Takes a request or a call, to wait for its turn."""
+        if isinstance(work, Request):
+            self._waiting[work.id] = work
+        else:
+            self._calls[work.id] = work
+
+    def forget(self, id: int) -> None:
+        """Drops a request or a call, without an event."""
+        self._waiting.pop(id, None)
+        self._calls.pop(id, None)
+        if self._live.pop(id, None) is not None and self._model is not None:
+            self._cancel(self._model, id)
+
+    def info(self) -> dict[str, Any]:
+        """Describes the model: "state" ("loading" or "ready"), what it says of itself, times."""
+        about: dict[str, Any] = {"model": self.name, "load": dict(self._load)}
+        if self._model is None:
+            return {**about, "state": "loading", "phase": self._phase}
+        return {
+            "state": "ready",
+            "sample_rate": self._model.sample_rate,
+            "max_batch": self._model.max_batch,
+            **self._model.info(),
+            **about,
+        }
+
+    def step(self) -> None:
+        """Does one piece of work."""
+        if self._model is None:
+            self._step_load()
+        else:
+            self._step_model(self._model)
+
+    def end(self, error: ChatterbexError) -> None:
+        """Fails all that waits or runs, and lets go of the model. It sends nothing about itself."""
+        self.ended = True
+        for id in (*self._calls, *self._live, *self._waiting):
+            self._fail(id, error)
+        for part in (self._loader, self._model):
+            try:
+                if part is not None:
+                    part.close()
+            except Exception:
+                _logger.exception("closing the model %s failed", self.name)
+        self._loader = self._model = None
+        self._calls, self._waiting, self._live = {}, {}, {}
+        gc.collect()  # weights are large, and models may well have reference cycles
+
+    # -- loading --------------------------------------------------------------------------------
+
+    def _step_load(self) -> None:
+        began = time.perf_counter()
+        try:
+            if self._loader is None:
+                self._loader = registry.find(self.name).load(self._options)
+            phase = next(self._loader)
+        except StopIteration as stop:
+            self._time(self._phase, began)
+            self._loaded(stop.value)
+        except ModuleNotFoundError as error:
+            self._break(registry.missing_package(self.name, error))
+        except Exception as error:
+            self._break(wrap(error, "model_load_failed"))
+        else:
+            # What comes before the first phase is announced, such as the import of the model's
+            # own module, counts to that phase.
+            self._time(self._phase or phase, began)
+            self._phase = phase
+            payload = {"phase": phase, "seconds": time.perf_counter() - self._began}
+            self._emit(self.id, "loading", payload, False)
+
+    def _loaded(self, model: object) -> None:
+        self._loader = self._phase = None
+        try:
+            if not isinstance(model, Model):
+                raise TypeError(f"loading gave {model!r} in place of a model")
+            self._model = model
+            info = self.info()
+        except Exception as error:
+            self._break(wrap(error, "model_load_failed"))
+        else:
+            self._emit(self.id, "loaded", info, False)
+
+    def _time(self, phase: str | None, began: float) -> None:
+        if phase is not None:
+            self._load[phase] = self._load.get(phase, 0.0) + time.perf_counter() - began
+
+    def _break(self, error: ChatterbexError) -> None:
+        """Ends a model that failed, and says so."""
+        self.end(error)
+        self._fail(self.id, error)
+
+    # -- work -----------------------------------------------------------------------------------
+
+    def _step_model(self, model: Model) -> None:
+        if self._calls:
+            self._call(model, self._calls.pop(next(iter(self._calls))))
+        while self._waiting and len(self._live) < model.max_batch:
+            self._admit(model, self._waiting.pop(next(iter(self._waiting))))
+        try:
+            outcomes = model.step() if self._live or model.busy() else []
+            for outcome in outcomes:
+                self._take(model, outcome)
+            if self._live and not model.busy():
+                # Better an error now than a caller who waits for ever.
+                raise RuntimeError("the model lost a request")
+        except Exception as error:
+            self._step_failed(model, error)
+
+    def _call(self, model: Model, call: Call) -> None:
+        try:
+            answer = model.call(call.function, call.arguments)
+        except Exception as error:
+            self._fail(call.id, wrap(error, "generation_failed"))
+        else:
+            self._emit(call.id, "done", answer, True)
+
+    def _admit(self, model: Model, request: Request) -> None:
+        try:
+            model.admit(request)
+        except Exception as error:
+            self._fail(request.id, wrap(error, "generation_failed"))
+        else:
+            self._live[request.id] = _Running(request)
+            self._emit(request.id, "started", {}, False)
+
+    def _take(self, model: Model, outcome: Chunk | Failure | Notice) -> None:
+        """Passes on what came of a step; news of requests that are cancelled is dropped."""
+        if isinstance(outcome, Notice):
+            self._emit(self.id, outcome.name, outcome.payload, False)
+        elif outcome.request_id not in self._live:
+            return
+        elif isinstance(outcome, Failure):
+            del self._live[outcome.request_id]
+            self._fail(outcome.request_id, outcome.error)
+        else:
+            self._take_chunk(model, outcome)
+
+    def _take_chunk(self, model: Model, chunk: Chunk) -> None:
+        id = chunk.request_id
+        running = self._live[id]
+        try:
+            audio = samples(chunk.samples)
+        except Exception as error:
+            self._fail(id, wrap(error, "generation_failed"))
+            self.forget(id)
+            return
+        if not running.request.stream:
+            running.parts.append(audio)
+        elif audio.size:
+            self._emit(id, "chunk", {"samples": audio, "metadata": chunk.metadata}, False)
+        if chunk.last:
+            del self._live[id]
+            whole = _join(running.parts)
+            payload = {"samples": whole, "sample_rate": model.sample_rate, "metadata": chunk.metadata}
+            self._emit(id, "done", payload, True)
+
+    def _step_failed(self, model: Model, exception: Exception) -> None:
+        """Fails the whole batch, for nobody knows whose fault it was, and a model left unusable."""
+        error = wrap(exception, "generation_failed")
+        batch = list(self._live)
+        self._live.clear()
+        for id in batch:
+            self._fail(id, error)
+            self._cancel(model, id)
+        if self.ended:
+            return
+        try:
+            broken = isinstance(error, ModelBrokenError) or model.busy()
+        except Exception:
+            broken = True
+        if broken:
+            self._break(error)
+
+    def _cancel(self, model: Model, id: int) -> None:
+        """Has the model forget a request; one that fails at that can't be trusted any more."""
+        if self.ended:
+            return
+        try:
+            model.cancel(id)
+        except Exception as error:
+            self._break(wrap(error, "generation_failed"))
+
+    def _fail(self, id: int, error: ChatterbexError) -> None:
+        self._emit(id, "failed", error.payload(), True)
+
+
+def _join(parts: list[Samples]) -> Samples:
+    import numpy as np
+
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)

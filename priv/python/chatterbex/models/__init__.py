@@ -1,0 +1,1 @@
+"""The models. Each is one module, named in ``chatterbex.registry`` and imported when loaded."""

@@ -1,0 +1,129 @@
+"""Prepares the process that Python lives in, before any library that reads it is imported."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
+
+from chatterbex.errors import ChatterbexError
+
+_POOLS: Final = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
+
+_QUIET: Final = {
+    "TQDM_DISABLE": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    # Its pool warns, and may deadlock, once it is used before a subprocess starts.
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def prepare(config: Mapping[str, Any]) -> int:
+    """Sets the environment variables and refuses what would harm the host process.
+
+    Thread pools are sized by, in this order: "env", "threads", what the process's environment
+    says, ``default_threads()``.
+
+    Args:
+        config: "env" (dict of str to str, or None to unset) and "threads" (int from 1); each may
+            be missing or None.
+
+    Returns:
+        How many threads a pool is to have.
+
+    Raises:
+        ChatterbexError: A value is of the wrong type or out of range ("invalid_option").
+    """
+    env = config.get("env")
+    if env is None:
+        env = {}
+    if not isinstance(env, Mapping) or not all(
+        isinstance(key, str) and isinstance(value, str | None) for key, value in env.items()
+    ):
+        raise ChatterbexError("invalid_option", "env must be a map of strings to strings or nil")
+    threads = config.get("threads")
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise ChatterbexError("invalid_option", f"threads must be a whole number from 1 on, not {threads!r}")
+    os.environ.update(_QUIET)
+    for name in _POOLS:
+        if threads is not None:
+            os.environ[name] = str(threads)
+        else:
+            os.environ.setdefault(name, str(default_threads()))
+    for key, value in env.items():
+        if value is None:
+            os.environ.pop(key, None)
+        else:
+            os.environ[key] = value
+    refuse_fork()
+    return threads or default_threads()
+
+
+def default_threads() -> int:
+    """Returns one less than the cores that this process may use, but at least 1.
+
+    The core that is left over is for the host's own schedulers.
+    """
+    return max(1, cores() - 1)
+
+
+def cores() -> int:
+    """Returns how many cores this process may use: its affinity and its cgroup's quota."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    count = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()
+        if quota != "max":
+            count = min(count, max(1, int(quota) // int(period)))
+    except (OSError, ValueError, ZeroDivisionError):
+        pass
+    return count
+
+
+def refuse_fork() -> None:
+    """Makes ``os.fork`` and ``os.forkpty`` raise; ``subprocess`` goes on working.
+
+    A forked child would have the host's memory and locks but only this one of its threads.
+    """
+
+    def refuse() -> NoReturn:
+        raise RuntimeError(
+            "os.fork is refused: Python is embedded in the BEAM here, whose other threads a forked "
+            "child would lack; use subprocess, or multiprocessing with the 'spawn' method"
+        )
+
+    for name in ("fork", "forkpty"):
+        if hasattr(os, name):
+            setattr(os, name, refuse)
+
+
+def devices() -> list[dict[str, Any]]:
+    """Returns what this machine can run models on.
+
+    Returns:
+        Dicts of "device" (str, as in the option), "name" (str), "available" (bool), "reason" (str,
+        why not, or None) and, for the CPU, "cores" (int).
+    """
+    return [{"device": "cpu", "name": _processor(), "available": True, "reason": None, "cores": cores()}]
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                key, _, value = line.partition(":")
+                if key.strip() == "model name" and value.strip():
+                    return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "CPU"

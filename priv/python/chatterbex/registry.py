@@ -1,0 +1,86 @@
+"""Names of models and where they are; nothing is imported before a model is loaded."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from chatterbex.errors import ChatterbexError
+
+if TYPE_CHECKING:
+    from chatterbex.models.base import Model
+
+_MODELS: dict[str, str] = {
+    "hibari": "chatterbex.models.hibari:HibariModel",
+}
+
+
+def register(name: str, target: str) -> None:
+    """Adds a model, or replaces one.
+
+    Args:
+        name: The name to load it by.
+        target: "module:Class", a subclass of ``chatterbex.models.base.Model``.
+
+    Raises:
+        ChatterbexError: The target is not of that form ("invalid_option").
+    """
+    module, _, attribute = target.partition(":") if isinstance(target, str) else ("", "", "")
+    if not (isinstance(name, str) and name and module and attribute.isidentifier()):
+        raise ChatterbexError(
+            "invalid_option",
+            f"the model {name!r} must be given as 'module:Class', not {target!r}",
+        )
+    _MODELS[name] = target
+
+
+def names() -> list[str]:
+    """Returns the names of all registered models, sorted."""
+    return sorted(_MODELS)
+
+
+def find(name: str) -> type[Model]:
+    """Imports a model's class.
+
+    Args:
+        name: A registered name.
+
+    Returns:
+        The class.
+
+    Raises:
+        ChatterbexError: No model has that name ("unknown_model"); its module needs a package
+            that is not installed ("not_set_up"); the target is no model ("model_load_failed").
+    """
+    from chatterbex.models.base import Model
+
+    target = _MODELS.get(name)
+    if target is None:
+        raise ChatterbexError("unknown_model", f"there is no model {name!r}; there are: {', '.join(names())}")
+    module, _, attribute = target.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute, None)
+    except ModuleNotFoundError as error:
+        raise missing_package(name, error) from error
+    if not (isinstance(found, type) and issubclass(found, Model)):
+        raise ChatterbexError("model_load_failed", f"{target} is not a model class")
+    return found
+
+
+def missing_package(model: str, error: ModuleNotFoundError) -> ChatterbexError:
+    """Says that a model's Python package is missing, and what to do.
+
+    Args:
+        model: The model's registered name.
+        error: What the import raised.
+
+    Returns:
+        An error with reason "not_set_up".
+    """
+    package = error.name or str(error)
+    return ChatterbexError(
+        "not_set_up",
+        f"the model {model} needs the Python package {package!r}, which is not installed in the "
+        "environment of Chatterbex; run mix chatterbex.setup",
+        {"package": package, "exception": type(error).__name__},
+    )
