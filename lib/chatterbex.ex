@@ -1,0 +1,303 @@
+defmodule Chatterbex do
+  @moduledoc """
+  Text-to-speech: text in, audio out.
+
+      {:ok, audio} = Chatterbex.generate("Hello, world!")
+      :ok = Chatterbex.Audio.write(audio, "hello.wav")
+
+  `mix chatterbex.setup` must have run once on the machine; it brings a voice that needs no download of
+  weights. The first call starts the default server, which loads that voice; later calls find it loaded.
+
+  ## Under your own supervisor
+
+  A server runs one model. Name it, and hand its name to every call:
+
+      children = [
+        {Chatterbex, name: MyApp.Speech, model: :hibari, max_queue: 50}
+      ]
+
+      {:ok, audio} = Chatterbex.generate("Hello, world!", server: MyApp.Speech)
+      {:ok, audio} = Chatterbex.generate(MyApp.Speech, "Hello, world!", seed: 7)
+
+  A server is a name, a pid, `{name, node}`, `{:via, module, name}` or `{:global, name}`, as for any `GenServer`:
+  the node that asks needs neither Python nor the model.
+
+  Requests made while the model loads wait for it. At most `:max_queue` requests wait; one more is refused with
+  `:overloaded`. When the calling process ends, or its `:timeout` is over, its request is cancelled.
+
+  ## Processes
+
+      your supervisor                     Chatterbex.Supervisor (rest_for_one)
+      `-- a server, one model each        |-- the runtime: the one Python of this VM
+                                          `-- the default server, started on first use
+
+  All models of a VM share one operating system thread, which owns Python; it is no scheduler of the VM, so that
+  nothing else waits while it works. See the design decisions 1 and 2.
+
+  All options are listed in `Chatterbex.Options`, all failures in `Chatterbex.Error`, all events in
+  `Chatterbex.Telemetry`.
+  """
+
+  alias Chatterbex.{Audio, Device, Error, Model, Options, Server, Telemetry, Text.Check}
+
+  @default_server Chatterbex.DefaultServer
+
+  @typedoc "A running server, as `GenServer` knows it."
+  @type server :: GenServer.server()
+
+  @doc """
+  A child specification for a supervisor.
+
+  ## Examples
+
+      iex> Chatterbex.child_spec(name: MyApp.Speech).id
+      MyApp.Speech
+  """
+  @spec child_spec(keyword) :: Supervisor.child_spec()
+  def child_spec(options) do
+    %{
+      id: Keyword.get(options, :name, __MODULE__),
+      start: {__MODULE__, :start_link, [options]},
+      type: :worker,
+      restart: :permanent,
+      shutdown: 5_000
+    }
+  end
+
+  @doc """
+  Starts a server, which loads its model in the background.
+
+  It starts even where the model cannot be loaded: every request is then answered with the error, and a later
+  one tries to load again. `await_ready/2` waits for the model.
+
+  ## Options
+
+  #{Chatterbex.Options.Schema.docs(:server)}
+
+  ## Examples
+
+      iex> {:error, error} = Chatterbex.start_link(modle: :hibari)
+      iex> error.reason
+      :invalid_option
+
+      {:ok, server} = Chatterbex.start_link(name: MyApp.Speech, model: :hibari)
+  """
+  @spec start_link(keyword) :: GenServer.on_start() | {:error, Error.t()}
+  defdelegate start_link(options), to: Server
+
+  @doc """
+  Speaks a text: `generate(text)`, `generate(text, options)` or `generate(server, text)`.
+
+  See `generate/3`.
+
+  ## Examples
+
+      {:ok, audio} = Chatterbex.generate("Hello!", seed: 7)
+      {:ok, audio} = Chatterbex.generate(MyApp.Speech, "Hello!")
+
+      iex> {:error, error} = Chatterbex.generate("   ")
+      iex> error.message
+      "the text is blank; give at least one word to speak"
+  """
+  @spec generate(String.t(), keyword) :: {:ok, Audio.t()} | {:error, Error.t()}
+  @spec generate(server, String.t()) :: {:ok, Audio.t()} | {:error, Error.t()}
+  def generate(text_or_server, options_or_text \\ []) do
+    {server, text, options} = arguments(text_or_server, options_or_text)
+    generate(server, text, options)
+  end
+
+  @doc """
+  Speaks a text with a server, and returns all of its audio.
+
+  `server` may be `nil` for the default one. The text is a string with at least one letter or digit, at most the
+  server's `:max_characters` long.
+
+  ## Options
+
+  #{Chatterbex.Options.Schema.docs(:generate)}
+
+  ## Examples
+
+      {:ok, audio} = Chatterbex.generate(MyApp.Speech, "Hello!", speed: 1.2)
+      audio.metadata.seed
+
+      iex> {:error, error} = Chatterbex.generate(MyApp.Speech, "Hello!", sead: 7)
+      iex> error.message
+      "unknown option :sead. Did you mean :seed? The options are :server, :voice, :seed, :timeout, :speed."
+  """
+  @spec generate(server | nil, String.t(), keyword) :: {:ok, Audio.t()} | {:error, Error.t()}
+  def generate(server, text, options) do
+    Telemetry.span([:chatterbex, :generate], %{characters: characters(text)}, %{server: server}, fn ->
+      with {:ok, options} <- Options.validate(:generate, options),
+           {:ok, text} <- Check.check(text),
+           {:ok, server} <- server(server, options.server),
+           {:ok, audio} <- Server.generate(server, text, options) do
+        measurements = %{audio_seconds: Audio.duration(audio), samples: div(byte_size(audio.samples), 4)}
+        {:ok, audio, measurements, audio.metadata}
+      end
+    end)
+  end
+
+  @doc """
+  The same as `generate/2`, but returns the audio or raises `Chatterbex.Error`.
+
+  ## Examples
+
+      audio = Chatterbex.generate!("Hello!")
+
+      iex> Chatterbex.generate!("")
+      ** (Chatterbex.Error) the text is empty; give at least one word to speak
+  """
+  @spec generate!(String.t(), keyword) :: Audio.t()
+  @spec generate!(server, String.t()) :: Audio.t()
+  def generate!(text_or_server, options_or_text \\ []) do
+    {server, text, options} = arguments(text_or_server, options_or_text)
+    generate!(server, text, options)
+  end
+
+  @doc """
+  The same as `generate/3`, but returns the audio or raises `Chatterbex.Error`.
+
+  ## Examples
+
+      audio = Chatterbex.generate!(MyApp.Speech, "Hello!", seed: 7)
+
+      iex> Chatterbex.generate!(MyApp.Speech, "Hello!", seed: -1)
+      ** (Chatterbex.Error) option :seed must be a whole number from 0 to 4294967295, got -1
+  """
+  @spec generate!(server | nil, String.t(), keyword) :: Audio.t()
+  def generate!(server, text, options) do
+    case generate(server, text, options) do
+      {:ok, audio} -> audio
+      {:error, error} -> raise error
+    end
+  end
+
+  @doc """
+  Waits until a server's model is loaded, at most `timeout` milliseconds.
+
+  Without a server it starts the default one, as the first `generate/2` would: an application that calls it at
+  its start has its first audio sooner.
+
+  ## Examples
+
+      :ok = Chatterbex.await_ready(MyApp.Speech, 60_000)
+
+      iex> {:error, error} = Chatterbex.await_ready(MyApp.NoSuchServer)
+      iex> error.message
+      "no server runs as MyApp.NoSuchServer. Start it under your supervisor: children = [{Chatterbex, name: MyApp.NoSuchServer}]"
+  """
+  @spec await_ready(server | nil, timeout) :: :ok | {:error, Error.t()}
+  def await_ready(server \\ nil, timeout \\ 600_000) do
+    with {:ok, server} <- server(server, nil), do: Server.await_ready(server, timeout)
+  end
+
+  @doc """
+  What a server is and does.
+
+  The map has
+
+    * `:server`, `:model`, and `:status`, one of `:loading`, `:ready` and `:failed`
+    * `:error` - the `Chatterbex.Error` of a failed server, else `nil`
+    * `:device` - `%{requested: device, actual: device | nil, reason: string | nil}`; `reason` says why the actual
+      device is not the requested one
+    * `:queue` - `%{waiting: n, running: n, max_queue: n, max_batch: n}`, in requests
+    * `:load` - seconds by phase of loading
+    * `:memory` - bytes by part of the model
+    * `:components` - the device of each part of the model
+    * `:versions` - of the Python packages that the model runs on
+
+  ## Examples
+
+      {:ok, %{status: :ready, device: %{actual: :cpu}}} = Chatterbex.info(MyApp.Speech)
+
+      iex> {:error, error} = Chatterbex.info(MyApp.NoSuchServer)
+      iex> error.reason
+      :invalid_option
+  """
+  @spec info(server | nil) :: {:ok, map} | {:error, Error.t()}
+  def info(server \\ nil) do
+    with {:ok, server} <- server(server, nil), do: Server.info(server)
+  end
+
+  @doc """
+  The models that can be asked for.
+
+  ## Examples
+
+      iex> :hibari in Enum.map(Chatterbex.models(), & &1.name)
+      true
+  """
+  @spec models() :: [Model.t()]
+  def models, do: Model.all()
+
+  @doc """
+  The devices of this machine, and why each that cannot be used cannot.
+
+  ## Examples
+
+      iex> Enum.find(Chatterbex.devices(), & &1.device == :cpu).available
+      true
+  """
+  @spec devices() :: [Device.description()]
+  def devices, do: Device.local()
+
+  @doc """
+  Stops a server. Requests that wait or are being spoken are answered with a `:cancelled` error.
+
+  A server under a supervisor is started again by it, if its child specification says so (the default does).
+  Without a server it stops the default one, which the next `generate/2` starts again.
+
+  ## Examples
+
+      :ok = Chatterbex.stop(MyApp.Speech)
+
+      iex> {:error, error} = Chatterbex.stop(MyApp.NoSuchServer)
+      iex> error.reason
+      :invalid_option
+  """
+  @spec stop(server | nil, timeout) :: :ok | {:error, Error.t()}
+  def stop(server \\ nil, timeout \\ 5_000), do: Server.stop(server || @default_server, timeout)
+
+  # A text is a string, so that what stands before a string is a server; and a list after a string is options.
+  defp arguments(text, options) when is_binary(text) and is_list(options), do: {nil, text, options}
+  defp arguments(text, []), do: {nil, text, []}
+  defp arguments(server, text) when is_binary(server), do: {nil, server, text}
+  defp arguments(server, text), do: {server, text, []}
+
+  defp characters(text) when is_binary(text), do: String.length(text)
+  defp characters(_no_text), do: 0
+
+  defp server(nil, nil), do: start_default()
+  defp server(server, nil), do: {:ok, server}
+  defp server(nil, server), do: {:ok, server}
+
+  defp server(server, other) do
+    {:error,
+     Error.new(
+       :invalid_option,
+       "two servers were given, #{inspect(server)} and server: #{inspect(other)}; give one"
+     )}
+  end
+
+  defp start_default do
+    case GenServer.whereis(@default_server) do
+      nil -> start_child()
+      _running -> {:ok, @default_server}
+    end
+  end
+
+  # Temporary: a default server that is stopped stays stopped until it is needed again.
+  defp start_child do
+    spec = %{child_spec(name: @default_server) | restart: :temporary}
+
+    case DynamicSupervisor.start_child(Chatterbex.DefaultServerSupervisor, spec) do
+      {:ok, _pid} -> {:ok, @default_server}
+      {:error, {:already_started, _pid}} -> {:ok, @default_server}
+      {:error, %Error{} = error} -> {:error, error}
+    end
+  catch
+    :exit, _not_running ->
+      {:error, Error.new(:cancelled, "the application :chatterbex is not running or is stopping")}
+  end
+end

@@ -1,0 +1,16 @@
+defmodule Chatterbex.Application do
+  @moduledoc false
+
+  use Application
+
+  @impl true
+  def start(_type, _args) do
+    # The runtime stops last: servers give their models back to it.
+    children = [
+      Chatterbex.Runtime,
+      {DynamicSupervisor, name: Chatterbex.DefaultServerSupervisor, strategy: :one_for_one}
+    ]
+
+    Supervisor.start_link(children, strategy: :rest_for_one, name: Chatterbex.Supervisor)
+  end
+end

@@ -1,0 +1,104 @@
+defmodule Chatterbex.Error do
+  @moduledoc """
+  What went wrong, as a value.
+
+  Every function of this library that can fail returns `{:error, %Chatterbex.Error{}}`; the bang
+  versions raise it. `message` says what was wrong, what was expected and what to do; `reason` is for
+  programs; `details` holds what the message was made of.
+
+      iex> {:error, error} = Chatterbex.generate("")
+      iex> error.reason
+      :invalid_text
+
+  ## Reasons
+
+  | reason | meaning |
+  |---|---|
+  | `:invalid_option` | an option is unknown, of the wrong type or out of range |
+  | `:invalid_text` | the text is empty, unspeakable, too long or not valid UTF-8 |
+  | `:invalid_audio` | the audio's bytes are not what they claim to be |
+  | `:unknown_model` | no model has this name |
+  | `:unknown_language` | the model does not speak this language |
+  | `:voice_unreadable` | the reference audio of a voice cannot be read |
+  | `:voice_too_short` | the reference audio of a voice is too short |
+  | `:not_supported` | the model cannot do this |
+  | `:not_set_up` | the Python environment is missing or not whole: run `mix chatterbex.setup` |
+  | `:native_not_loaded` | a native library is missing or does not load |
+  | `:model_files_missing` | files of the model are not on this machine |
+  | `:model_load_failed` | the model's files are there but cannot be loaded |
+  | `:device_unavailable` | the device cannot be used, and fallback was refused |
+  | `:out_of_memory` | the device or the machine has too little memory |
+  | `:overloaded` | the queue is full |
+  | `:timeout` | the request's time was up |
+  | `:cancelled` | the request was cancelled or its server was stopped |
+  | `:engine_crashed` | the model or its thread failed as a whole |
+  | `:generation_failed` | this request failed inside the model |
+  | `:file_error` | a file cannot be read or written |
+  """
+
+  @reasons [
+    :invalid_option,
+    :invalid_text,
+    :invalid_audio,
+    :unknown_model,
+    :unknown_language,
+    :voice_unreadable,
+    :voice_too_short,
+    :not_supported,
+    :not_set_up,
+    :native_not_loaded,
+    :model_files_missing,
+    :model_load_failed,
+    :device_unavailable,
+    :out_of_memory,
+    :overloaded,
+    :timeout,
+    :cancelled,
+    :engine_crashed,
+    :generation_failed,
+    :file_error
+  ]
+
+  @by_name Map.new(@reasons, &{Atom.to_string(&1), &1})
+
+  defexception [:reason, :message, details: %{}]
+
+  @typedoc "Why it failed. The module documentation lists what each one means."
+  @type reason ::
+          unquote(Enum.reduce(Enum.reverse(@reasons), fn reason, rest -> {:|, [], [reason, rest]} end))
+
+  @type t :: %__MODULE__{reason: reason, message: String.t(), details: map}
+
+  @doc """
+  All reasons.
+
+  ## Examples
+
+      iex> :timeout in Chatterbex.Error.reasons()
+      true
+  """
+  @spec reasons() :: [reason]
+  def reasons, do: @reasons
+
+  @doc """
+  Makes an error.
+
+  ## Examples
+
+      iex> Chatterbex.Error.new(:timeout, "no audio within 5 s")
+      %Chatterbex.Error{reason: :timeout, message: "no audio within 5 s", details: %{}}
+  """
+  @spec new(reason, String.t(), map) :: t
+  def new(reason, message, details \\ %{}) when reason in @reasons and is_binary(message) do
+    %__MODULE__{reason: reason, message: message, details: details}
+  end
+
+  # The two forms in which errors come up from below: a NIF's return value and an engine's event.
+  @doc false
+  @spec from_native({atom, String.t(), map} | map) :: t
+  def from_native({reason, message, details}) when reason in @reasons, do: new(reason, message, details)
+
+  def from_native(%{"reason" => reason, "message" => message} = payload) do
+    new(Map.get(@by_name, reason, :generation_failed), message, Map.get(payload, "details") || %{})
+  end
+end

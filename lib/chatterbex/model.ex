@@ -1,0 +1,120 @@
+defmodule Chatterbex.Model do
+  @moduledoc """
+  The models that a server can run. `Chatterbex.models/0` lists them.
+
+  ## A model of your own
+
+  A model is a Python class, a subclass of `chatterbex.models.base.Model`. Name it in the configuration and it
+  can be asked for like any other:
+
+      config :chatterbex,
+        models: [my_model: [python: "my_package.my_model:MyModel", path: "priv/python"]]
+
+      {Chatterbex, name: MyApp.Speech, model: :my_model, model_options: %{"size" => "small"}}
+  """
+
+  alias Chatterbex.Error
+
+  @enforce_keys [:name, :description]
+  defstruct [
+    :name,
+    :description,
+    :license,
+    :python,
+    :path,
+    languages: [],
+    scripts: :any,
+    options: [],
+    voices: [],
+    sample_rate: 24_000,
+    devices: [:cpu]
+  ]
+
+  @typedoc """
+  - `languages`: ISO 639-1 codes
+  - `options`: the generation options that it takes beside those that every model takes
+  - `voices`: names of the voices that come with it; the first one is the default
+  - `scripts`: `:any`, or the scripts that it can read, as in `[:latin]`
+  - `sample_rate`: samples per second of its audio
+  - `devices`: where it can run
+  - `python`, `path`: for models of your own, the class (`"module:Class"`) and the folder it is imported from
+  """
+  @type t :: %__MODULE__{
+          name: atom,
+          description: String.t(),
+          license: String.t() | nil,
+          python: String.t() | nil,
+          path: Path.t() | nil,
+          languages: [String.t()],
+          scripts: :any | [atom],
+          options: [atom],
+          voices: [String.t()],
+          sample_rate: pos_integer,
+          devices: [atom]
+        }
+
+  @doc false
+  @spec all() :: [t]
+  def all, do: built_in() ++ configured()
+
+  @doc """
+  Finds a model by its name, an atom or a string.
+
+  ## Examples
+
+      iex> {:ok, model} = Chatterbex.Model.fetch("hibari")
+      iex> model.languages
+      ["en"]
+
+      iex> {:error, error} = Chatterbex.Model.fetch(:hibary)
+      iex> error.message
+      "there is no model :hibary. Did you mean :hibari? Chatterbex.models/0 lists all models."
+  """
+  @spec fetch(atom | String.t()) :: {:ok, t} | {:error, Error.t()}
+  def fetch(name) do
+    case Enum.find(all(), &(Atom.to_string(&1.name) == to_string(name))) do
+      nil -> {:error, unknown(name)}
+      model -> {:ok, model}
+    end
+  end
+
+  defp unknown(name) do
+    names = Enum.map(all(), & &1.name)
+    hint = Chatterbex.Options.did_you_mean(name, names)
+
+    Error.new(
+      :unknown_model,
+      "there is no model #{inspect(name)}.#{hint} Chatterbex.models/0 lists all models.",
+      %{model: name, models: names}
+    )
+  end
+
+  defp built_in do
+    [
+      %__MODULE__{
+        name: :hibari,
+        description: "the built-in English voice: small, fast on any CPU, and it comes with the setup",
+        license: "Apache-2.0",
+        languages: ["en"],
+        scripts: [:latin],
+        options: [:speed],
+        voices: ["heart"]
+      }
+    ]
+  end
+
+  defp configured do
+    for {name, spec} <- Application.get_env(:chatterbex, :models, []) do
+      %__MODULE__{
+        name: name,
+        description: Keyword.get(spec, :description, "configured by the application: #{spec[:python]}"),
+        python: Keyword.fetch!(spec, :python),
+        path: Keyword.get(spec, :path),
+        options: Keyword.get(spec, :options, []),
+        voices: Keyword.get(spec, :voices, []),
+        languages: Keyword.get(spec, :languages, []),
+        sample_rate: Keyword.get(spec, :sample_rate, 24_000)
+      }
+    end
+  end
+end

@@ -1,0 +1,173 @@
+defmodule Chatterbex.Options do
+  @moduledoc """
+  Every option that this library takes: one schema that checks them and writes their documentation.
+
+  ## Options of a server
+
+  Given to `Chatterbex.start_link/1`, or for every server at once in the configuration
+  (`config :chatterbex, model: :hibari, max_queue: 50`).
+
+  #{Chatterbex.Options.Schema.docs(:server)}
+
+  ## Options of a request
+
+  Given to `Chatterbex.generate/2`. `speed` and those like it belong to some models only; another model
+  refuses them.
+
+  #{Chatterbex.Options.Schema.docs(:generate)}
+
+  ## Options of a WAV file
+
+  Given to `Chatterbex.Audio.write/3` and `Chatterbex.Audio.to_wav/2`.
+
+  #{Chatterbex.Options.Schema.docs(:wav)}
+  """
+
+  alias Chatterbex.{Error, Model}
+  alias Chatterbex.Options.Schema
+
+  @type group :: :server | :generate | :wav
+
+  @doc """
+  Checks options against the schema of `group` and fills in the defaults.
+
+  ## Examples
+
+      iex> {:ok, options} = Chatterbex.Options.validate(:wav, [])
+      iex> options.encoding
+      :s16
+
+      iex> {:error, error} = Chatterbex.Options.validate(:generate, sped: 1.2)
+      iex> error.message
+      "unknown option :sped. Did you mean :speed? The options are :server, :voice, :seed, :timeout, :speed."
+
+      iex> {:error, error} = Chatterbex.Options.validate(:generate, speed: 9)
+      iex> error.message
+      "option :speed must be a number from 0.5 to 2.0, got 9"
+  """
+  @spec validate(group, keyword) :: {:ok, map} | {:error, Error.t()}
+  def validate(group, options) do
+    schema = Schema.fetch(group)
+
+    with :ok <- keyword(options), :ok <- known(options, schema) do
+      Enum.reduce_while(schema, {:ok, %{}}, fn {name, spec}, {:ok, valid} ->
+        case cast(options, name, spec) do
+          {:ok, value} -> {:cont, {:ok, Map.put(valid, name, value)}}
+          {:error, error} -> {:halt, {:error, error}}
+        end
+      end)
+    end
+  end
+
+  @doc """
+  Checks that `model` takes all generation options that were given.
+
+  ## Examples
+
+      iex> {:ok, model} = Chatterbex.Model.fetch(:hibari)
+      iex> Chatterbex.Options.supported(%{speed: 1.2, seed: 7}, model)
+      :ok
+  """
+  @spec supported(map, Model.t()) :: :ok | {:error, Error.t()}
+  def supported(options, %Model{} = model) do
+    specific = for {name, spec} <- Schema.fetch(:generate), spec[:specific], do: name
+
+    case Enum.find(specific, &(not is_nil(options[&1]) and &1 not in model.options)) do
+      nil -> voice(options[:voice], model)
+      name -> {:error, not_supported(name, model)}
+    end
+  end
+
+  defp voice(nil, _model), do: :ok
+
+  defp voice(voice, model) do
+    if voice in model.voices do
+      :ok
+    else
+      {:error,
+       Error.new(
+         :not_supported,
+         "the model #{inspect(model.name)} has no voice #{inspect(voice)}. " <>
+           "Its voices: #{list(model.voices)}.",
+         %{voice: voice, voices: model.voices}
+       )}
+    end
+  end
+
+  defp not_supported(name, model) do
+    Error.new(
+      :not_supported,
+      "the model #{inspect(model.name)} has no option #{inspect(name)}. Of its own it has #{list(model.options)}.",
+      %{option: name, model: model.name}
+    )
+  end
+
+  # The sentence to add to a message about a misspelt name: "" or " Did you mean :seed?".
+  @doc false
+  @spec did_you_mean(term, [atom | String.t()]) :: String.t()
+  def did_you_mean(name, names) when is_atom(name) or is_binary(name) do
+    nearest = Enum.max_by(names, &distance(&1, name), fn -> nil end)
+
+    if nearest && distance(nearest, name) > 0.8, do: " Did you mean #{inspect(nearest)}?", else: ""
+  end
+
+  def did_you_mean(_name, _names), do: ""
+
+  defp distance(a, b), do: String.jaro_distance(Kernel.to_string(a), Kernel.to_string(b))
+
+  defp keyword(options) do
+    if Keyword.keyword?(options) do
+      :ok
+    else
+      {:error,
+       Error.new(
+         :invalid_option,
+         "options must be a keyword list, as in [seed: 7], got #{Schema.show(options)}",
+         %{got: options}
+       )}
+    end
+  end
+
+  defp known(options, schema) do
+    names = Keyword.keys(schema)
+
+    case Enum.find(Keyword.keys(options), &(&1 not in names)) do
+      nil -> :ok
+      name -> {:error, unknown(name, names)}
+    end
+  end
+
+  defp unknown(name, names) do
+    Error.new(
+      :invalid_option,
+      "unknown option #{inspect(name)}.#{did_you_mean(name, names)} The options are #{list(names)}.",
+      %{option: name, options: names}
+    )
+  end
+
+  defp cast(options, name, spec) do
+    case Keyword.fetch(options, name) do
+      :error -> {:ok, spec[:default]}
+      {:ok, nil} -> {:ok, spec[:default]}
+      {:ok, value} -> cast_value(value, name, spec)
+    end
+  end
+
+  defp cast_value(value, name, spec) do
+    case Schema.cast(spec[:type], value) do
+      {:ok, value} ->
+        {:ok, value}
+
+      :error ->
+        {:error,
+         Error.new(
+           :invalid_option,
+           "option #{inspect(name)} must be #{Schema.describe(spec[:type])}, got #{Schema.show(value)}",
+           %{option: name, got: value}
+         )}
+    end
+  end
+
+  defp list([]), do: "none"
+  defp list(names), do: Enum.map_join(names, ", ", &inspect/1)
+end

@@ -1,0 +1,180 @@
+defmodule Chatterbex.Python do
+  @moduledoc """
+  Finds the Python environment that `mix chatterbex.setup` made.
+
+  It lives in one folder, the *home*, as `venv`. The home is, first that applies:
+
+    1. the `:home` that a function or a server is given (`mix chatterbex.setup --path`)
+    2. the environment variable `CHATTERBEX_HOME`
+    3. `config :chatterbex, home: "/srv/chatterbex"`
+    4. the user's cache folder: `$XDG_CACHE_HOME/chatterbex` where that is set, else `~/.cache/chatterbex`
+       on Linux and `~/Library/Caches/chatterbex` on macOS
+
+  A file in it, `venv/chatterbex.json`, names what was installed and the shared library of Python that the
+  BEAM opens.
+  """
+
+  alias Chatterbex.Error
+  alias Chatterbex.Setup.{Machine, Manifest, Profile}
+
+  @typedoc """
+  An environment that is ready: the venv's interpreter, the shared library of its Python, that Python's
+  version, the home, and the manifest as it was written.
+  """
+  @type t :: %{
+          program: Path.t(),
+          libpython: Path.t(),
+          version: String.t(),
+          home: Path.t(),
+          manifest: map
+        }
+
+  @doc """
+  The folder that holds the Python environment, as an absolute path. It need not exist.
+
+  Options: `:home`, a path that comes before everything else.
+
+  ## Examples
+
+      iex> Chatterbex.Python.home(home: "/srv/speech")
+      "/srv/speech"
+  """
+  @spec home(keyword) :: Path.t()
+  def home(options \\ []) do
+    [options[:home], System.get_env("CHATTERBEX_HOME"), Application.get_env(:chatterbex, :home)]
+    |> Enum.find(&(&1 not in [nil, ""]))
+    |> Kernel.||(default_home())
+    |> Path.expand()
+  end
+
+  @doc """
+  Finds the environment and checks that it is whole, without starting Python or any other program.
+
+  Options: `:home`, as for `home/1`; `:profiles`, the names of what must be installed (default
+  `["hibari"]`, the built-in voice).
+
+  The error has the reason `:not_set_up`, its message ends with the command to run, and its details hold
+  `:home` and `:command`.
+
+  ## Examples
+
+      iex> {:error, error} = Chatterbex.Python.find(home: "/nowhere")
+      iex> error.reason
+      :not_set_up
+      iex> error.message
+      "Chatterbex is not set up: there is no Python environment in /nowhere. Run: mix chatterbex.setup --path /nowhere"
+  """
+  @spec find(keyword) :: {:ok, t} | {:error, Error.t()}
+  def find(options \\ []) do
+    home = home(options)
+    venv = venv(home)
+    profiles = Keyword.get(options, :profiles, ["hibari"])
+
+    with {:ok, manifest} <- Manifest.read(venv),
+         program = program(venv),
+         :ok <- there(Machine.executable?(program), {:python_removed, manifest["python"]["base_executable"]}),
+         :ok <- there(File.exists?(manifest["libpython"]), {:libpython_removed, manifest["libpython"]}),
+         :ok <- current(profiles, manifest) do
+      {:ok,
+       %{
+         program: program,
+         libpython: manifest["libpython"],
+         version: manifest["python"]["version"],
+         home: home,
+         manifest: manifest
+       }}
+    else
+      {:error, why} -> {:error, not_set_up(why, home)}
+    end
+  end
+
+  @doc false
+  @spec venv(Path.t()) :: Path.t()
+  def venv(home), do: Path.join(home, "venv")
+
+  @doc false
+  @spec program(Path.t()) :: Path.t()
+  def program(venv), do: Path.join([venv, "bin", "python"])
+
+  # The command that makes or mends the environment in `home`, as the user has to type it.
+  @doc false
+  @spec setup_command(Path.t()) :: String.t()
+  def setup_command(home) do
+    elsewhere? = home != home()
+
+    cond do
+      is_nil(System.get_env("RELEASE_ROOT")) and elsewhere? -> "mix chatterbex.setup --path #{quoted(home)}"
+      is_nil(System.get_env("RELEASE_ROOT")) -> "mix chatterbex.setup"
+      elsewhere? -> ~s(#{release()} eval 'Chatterbex.Setup.run!\(home: "#{home}"\)')
+      true -> "#{release()} eval 'Chatterbex.Setup.run!()'"
+    end
+  end
+
+  defp release do
+    name = System.get_env("RELEASE_NAME", "my_app")
+    "RELEASE_ROOT" |> System.get_env("") |> Path.join("bin/#{name}") |> quoted()
+  end
+
+  defp quoted(path) do
+    if path =~ ~r/\A[\w.\/@%+=:,-]+\z/u, do: path, else: "'#{String.replace(path, "'", "'\\''")}'"
+  end
+
+  # macOS has no XDG folders of its own accord, but who sets the variable means it.
+  defp default_home do
+    case System.get_env("XDG_CACHE_HOME", "") do
+      "/" <> _rest = folder -> Path.join(folder, "chatterbex")
+      _unset_or_relative -> user_cache()
+    end
+  end
+
+  # Not :filename.basedir/2, which takes a relative XDG_CACHE_HOME and fails without HOME.
+  defp user_cache do
+    cache = if :os.type() == {:unix, :darwin}, do: "Library/Caches", else: ".cache"
+    Path.join([System.user_home() || "/", cache, "chatterbex"])
+  end
+
+  defp there(true, _problem), do: :ok
+  defp there(false, problem), do: {:error, problem}
+
+  defp current(names, manifest) do
+    missing = Enum.find(names, &(not is_map_key(manifest["profiles"], &1)))
+    outdated = Enum.find(Profile.all(), &(&1.name in names and not Profile.current?(&1, manifest)))
+
+    cond do
+      missing -> {:error, {:profile_missing, missing}}
+      outdated -> {:error, {:outdated, manifest["chatterbex"]}}
+      true -> :ok
+    end
+  end
+
+  defp not_set_up(why, home) do
+    command = setup_command(home)
+
+    Error.new(:not_set_up, "Chatterbex is not set up: #{describe(why, home)}. Run: #{command}", %{
+      home: home,
+      command: command
+    })
+  end
+
+  defp describe(:missing, home) do
+    if File.exists?(venv(home)),
+      do: "the setup of #{venv(home)} has not come to its end",
+      else: "there is no Python environment in #{home}"
+  end
+
+  defp describe(:older, home), do: "the Python environment in #{home} was made by an older version"
+  defp describe(:newer, home), do: "the Python environment in #{home} was made by a newer version"
+
+  defp describe({:invalid, why}, home), do: "#{Manifest.path(venv(home))} cannot be read (#{why})"
+
+  defp describe({:python_removed, base}, home),
+    do: "the Python that #{venv(home)} was made with (#{base}) is no longer there"
+
+  defp describe({:libpython_removed, libpython}, _home),
+    do: "the shared library of Python, #{libpython}, is no longer there"
+
+  defp describe({:profile_missing, name}, home), do: "#{venv(home)} has no #{name} in it"
+
+  defp describe({:outdated, version}, home),
+    do: "the packages in #{venv(home)} are those of version #{version}, which this version has changed"
+end

@@ -1,0 +1,250 @@
+defmodule Chatterbex.Setup do
+  @moduledoc """
+  Provisions Python: finds one that can be embedded, makes an environment for it, installs what the voices
+  need, and proves that it loads.
+
+  `mix chatterbex.setup` is the usual way in. Where there is no Mix, as in a release, call it directly:
+
+      bin/my_app eval 'Chatterbex.Setup.run!()'
+
+  ## What it does
+
+    1. It looks for Python 3.10 to 3.12 with a shared library: the one it is told, those that uv manages or
+       finds, those of the system, of Homebrew and of pyenv; where none will do, it has uv download one
+       (unless `UV_PYTHON_DOWNLOADS` says `never` or `manual`). Each is asked by its own interpreter, and its
+       shared library is opened as a proof.
+    2. It makes an environment in the home (`Chatterbex.Python.home/1`), with uv, or with Python's own `venv`
+       where there is no uv, which is then put into that environment with pip.
+    3. It installs what a lock file names, checksum by checksum.
+    4. It checks that every file is there and that the modules load.
+    5. It writes down what is there, for `Chatterbex.Python.find/1`.
+
+  It is safe to run again: with nothing to do it ends at once without the network; stopped half-way, it goes
+  on where it was; two at once wait for each other. Settings of pip (`PIP_INDEX_URL`, pip.conf) and of uv
+  (`UV_DEFAULT_INDEX`, uv.toml) are respected.
+  """
+
+  alias Chatterbex.{Error, Python}
+
+  alias Chatterbex.Setup.{
+    Build,
+    Failure,
+    Interpreter,
+    Lock,
+    Machine,
+    Manifest,
+    Place,
+    Profile,
+    Request,
+    Search,
+    Step
+  }
+
+  # How long another setup of the same home is waited for.
+  @busy_timeout :timer.minutes(60)
+
+  @typedoc """
+  What is there now. `changed` is false where there was nothing to do; `seconds` is how long it took.
+  """
+  @type summary :: %{
+          home: Path.t(),
+          program: Path.t(),
+          libpython: Path.t(),
+          python: String.t(),
+          profiles: [String.t()],
+          packages: %{String.t() => String.t()},
+          changed: boolean,
+          seconds: float
+        }
+
+  @doc """
+  Makes the environment, or what is missing of it, and prints each step to stderr.
+
+  ## Options
+
+    * `:home` - the folder to hold the environment, a string. Default: `Chatterbex.Python.home/0`.
+    * `:python` - the Python to use: a path, a name on PATH, or a version as `"3.11"`. Default: what is found.
+    * `:force` - `true` builds everything again; the environment that was there comes back if that fails.
+      Default: `false`.
+    * `:quiet` - `true` prints nothing. Default: `false`.
+    * `:device` - `:mps`, `:cuda`, `:cpu` or `:auto`, for the models that need PyTorch, which this version
+      does not have yet. Default: `nil`, the built-in voice only.
+    * `:report` - a function that gets each line instead of stderr.
+
+  Errors have the reason `:not_set_up` (the message says what failed, what the tool said last, the remedy, and
+  the command to run then), `:invalid_option`, or `:not_supported` on Windows.
+
+  ## Examples
+
+      iex> {:error, error} = Chatterbex.Setup.run(pyton: "3.11", quiet: true)
+      iex> error.message
+      "unknown option :pyton. Did you mean :python? The options are :home, :python, :force, :quiet, :device, :report."
+
+  A run with nothing to do:
+
+      {:ok, %{changed: false, python: "3.11.7"}} = Chatterbex.Setup.run(quiet: true)
+  """
+  @spec run(keyword) :: {:ok, summary} | {:error, Error.t()}
+  def run(options \\ []) do
+    with {:error, error} <- provision(options) do
+      # In `eval` nobody else would say it.
+      if is_list(options) and options[:quiet] != true, do: Request.report(options).("\n" <> error.message)
+      {:error, error}
+    end
+  end
+
+  @doc """
+  As `run/1`, but raises the error, so that `eval` in a release ends with an exit code other than 0.
+
+  ## Examples
+
+      iex> Chatterbex.Setup.run!(quiet: true, device: :gpu)
+      ** (Chatterbex.Error) option :device must be one of :mps, :cuda, :cpu, :auto, got :gpu
+  """
+  @spec run!(keyword) :: summary
+  def run!(options \\ []) do
+    case provision(options) do
+      {:ok, summary} -> summary
+      {:error, error} -> raise error
+    end
+  end
+
+  # As run/1 for a caller that shows the error itself.
+  @doc false
+  @spec provision(keyword) :: {:ok, summary} | {:error, Error.t()}
+  def provision(options) do
+    started = Step.now()
+
+    with {:ok, request} <- Request.new(options),
+         :ok <- supported(request),
+         {:ok, python, changed} <- ensure(request) do
+      {:ok, summary(python, changed, started, request)}
+    end
+  end
+
+  defp supported(%Request{machine: %Machine{os: :windows}}) do
+    {:error,
+     Error.new(:not_supported, "Windows is not supported. Run Chatterbex in WSL 2, a Linux inside Windows.")}
+  end
+
+  defp supported(_request), do: :ok
+
+  defp ensure(request) do
+    announce(request)
+
+    case complete(request) do
+      {:ok, python} ->
+        request.report.("Nothing to do: Python #{python.version} and its packages are in #{request.venv}.")
+        {:ok, python, false}
+
+      :incomplete ->
+        with :ok <- writable(request),
+             {:ok, {interpreter, uv}} <- Search.run(request),
+             do: alone(interpreter, uv, request)
+    end
+  end
+
+  defp announce(%{device: nil} = request),
+    do: request.report.("Chatterbex setup: #{hd(request.profiles).title}, in #{request.home}")
+
+  defp announce(request) do
+    announce(%{request | device: nil})
+
+    request.report.(
+      "--#{request.device}: the Chatterbox models come with a later release; " <>
+        "the built-in voice is set up, which runs on the CPU."
+    )
+  end
+
+  # Only files are looked at: this is the run with nothing to do.
+  defp complete(%{force: true}), do: :incomplete
+
+  defp complete(request) do
+    with {:ok, python} <- Request.find(request),
+         false <- Manifest.begun?(request.venv),
+         wanted = Profile.wanted(request.profiles, request.device, python.manifest),
+         true <- Enum.all?(wanted, &Profile.current?(&1, python.manifest)),
+         true <- same_python?(request, python.manifest) do
+      {:ok, python}
+    else
+      _something_to_do -> :incomplete
+    end
+  end
+
+  defp same_python?(%{python: nil}, _manifest), do: true
+  defp same_python?(%{python: given}, %{"python" => %{"requested" => given}}), do: true
+
+  defp same_python?(%{python: given}, %{"python" => %{"base_executable" => base}}),
+    do: String.contains?(given, "/") and Interpreter.same_file?(Path.expand(given), base)
+
+  defp writable(%{home: home}) do
+    probe = Path.join(home, ".writable-#{System.pid()}-#{System.unique_integer([:positive])}")
+
+    with :ok <- File.mkdir_p(home), :ok <- File.write(probe, "") do
+      _gone = File.rm(probe)
+      :ok
+    else
+      {:error, reason} ->
+        {:error,
+         Failure.error(
+           "the folder #{home} cannot be written: #{:file.format_error(reason)}.",
+           "let #{System.get_env("USER", "this user")} write there, or give another folder with --path or CHATTERBEX_HOME.",
+           home,
+           %{posix: reason}
+         )}
+    end
+  end
+
+  defp alone(interpreter, uv, request) do
+    busy = &Step.note(request.report, "another setup (process #{&1}) is at work here; waiting for it")
+    lock = Path.join(request.home, "setup.lock")
+
+    result =
+      Lock.hold(interpreter.base_executable, lock, busy, @busy_timeout, fn ->
+        # It may have done all there was to do.
+        case complete(request) do
+          {:ok, python} -> {:ok, python, false}
+          :incomplete -> build(interpreter, uv, request)
+        end
+      end)
+
+    with {:error, {:busy, pid}} <- result do
+      {:error,
+       Failure.error(
+         "another setup (process #{pid}) has been at work in #{request.home} for an hour.",
+         "wait for its end, or end it: kill #{pid}",
+         request.home
+       )}
+    end
+  end
+
+  defp build(interpreter, uv, request) do
+    with {:ok, state} <- Place.prepare(interpreter, request),
+         {:ok, python} <- state |> Build.run(interpreter, uv, request) |> Place.finish(request) do
+      {:ok, python, true}
+    end
+  end
+
+  defp summary(python, changed, started, request) do
+    if changed do
+      request.report.("Ready after #{Step.seconds(started)}.")
+      unless python.home == Python.home(), do: request.report.(elsewhere(python.home))
+    end
+
+    %{
+      home: python.home,
+      program: python.program,
+      libpython: python.libpython,
+      python: python.version,
+      profiles: python.manifest["profiles"] |> Map.keys() |> Enum.sort(),
+      packages: python.manifest["packages"],
+      changed: changed,
+      seconds: (Step.now() - started) / 1000
+    }
+  end
+
+  defp elsewhere(home) do
+    "This is not the usual place: set CHATTERBEX_HOME=#{home}, or config :chatterbex, home: #{inspect(home)}, " <>
+      "so that it is found."
+  end
+end

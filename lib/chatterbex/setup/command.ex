@@ -1,0 +1,150 @@
+defmodule Chatterbex.Setup.Command do
+  @moduledoc false
+  # Runs a program, with an end to every wait: it is killed with its children when its time is up, and when
+  # the VM or the calling process goes away.
+
+  @type failure :: %{why: {:exit, pos_integer} | {:timeout, pos_integer}, output: String.t()}
+
+  # A child outlives the VM that started it, and would go on changing the environment while the next setup
+  # works there. So a shell watches its own stdin, which closes with the port, and then kills the process
+  # group (the VM makes each port program the leader of one).
+  @watch """
+  exec 3<&0
+  if [ "$CHATTERBEX_DISCARD" = 1 ]; then
+    unset CHATTERBEX_DISCARD
+    "$@" 3<&- </dev/null 2>/dev/null &
+  else
+    unset CHATTERBEX_DISCARD
+    "$@" 3<&- </dev/null &
+  fi
+  child=$!
+  { while read -r _; do :; done <&3; kill -KILL "-$$" || kill -KILL "$child"; } >/dev/null 2>&1 &
+  watcher=$!
+  exec 3<&-
+  wait "$child"
+  status=$?
+  kill "$watcher" 2>/dev/null
+  exit "$status"
+  """
+
+  # Where a program's output goes on and on, its end is what counts.
+  @kept 256 * 1024
+
+  # These would turn a Python or an installer away from the environment that it is told to use.
+  @cleared ~w(PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONEXECUTABLE PYTHONPLATLIBDIR PYTHONSAFEPATH
+              __PYVENV_LAUNCHER__ VIRTUAL_ENV CONDA_PREFIX PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT
+              UV_SYSTEM_PYTHON UV_PYTHON UV_TARGET UV_PREFIX UV_VENV_CLEAR FORCE_COLOR CLICOLOR_FORCE)
+
+  @set %{"PYTHONNOUSERSITE" => "1", "PYTHONUTF8" => "1", "NO_COLOR" => "1", "PIP_NO_INPUT" => "1"}
+
+  @doc """
+  Runs `program` and gives what it wrote.
+
+  Options: `:timeout` in milliseconds (60 000), `:env` (a map added to the environment), `:cd`, `:stderr`
+  (`:merge`, or `:discard`), `:on_line` (called with each line as it comes).
+  """
+  @spec run(Path.t(), [String.t()], keyword) :: {:ok, String.t()} | {:error, failure}
+  def run(program, arguments, options \\ []) do
+    timeout = Keyword.get(options, :timeout, 60_000)
+    on_line = Keyword.get(options, :on_line, fn _line -> :ok end)
+    port = open(program, arguments, options)
+    timer = Process.send_after(self(), {:deadline, port}, timeout)
+
+    try do
+      collect(port, "", "", timeout, on_line)
+    after
+      Process.cancel_timer(timer)
+      close(port)
+    end
+  end
+
+  @doc """
+  Closes a port and takes what it still had to say out of the mailbox.
+  """
+  @spec close(port) :: :ok
+  def close(port) do
+    try do
+      Port.close(port)
+    rescue
+      # It has ended by itself.
+      ArgumentError -> true
+    end
+
+    flush(port)
+  end
+
+  @doc """
+  The environment of every child, in the form that `Port.open/2` takes.
+  """
+  @spec environment(map) :: [{charlist, charlist | false}]
+  def environment(added \\ %{}) do
+    cleared = for name <- @cleared, do: {String.to_charlist(name), false}
+
+    set =
+      for {name, value} <- Map.merge(@set, added), do: {String.to_charlist(name), String.to_charlist(value)}
+
+    cleared ++ set
+  end
+
+  @doc """
+  The last lines of an output that say something.
+  """
+  @spec last_lines(String.t(), pos_integer) :: [String.t()]
+  def last_lines(output, count) do
+    output
+    |> String.split("\n")
+    |> Enum.map(&String.trim_trailing/1)
+    |> Enum.reject(&(&1 == ""))
+    |> Enum.take(-count)
+  end
+
+  defp open(program, arguments, options) do
+    discard = if options[:stderr] == :discard, do: "1", else: "0"
+    added = options |> Keyword.get(:env, %{}) |> Map.put("CHATTERBEX_DISCARD", discard)
+
+    Port.open({:spawn_executable, "/bin/sh"}, [
+      :binary,
+      :exit_status,
+      :stderr_to_stdout,
+      :hide,
+      args: ["-c", @watch, "sh", program | arguments],
+      env: environment(added),
+      cd: Keyword.get_lazy(options, :cd, fn -> System.tmp_dir() || "/" end)
+    ])
+  end
+
+  defp collect(port, output, partial, timeout, on_line) do
+    receive do
+      {^port, {:data, data}} ->
+        {complete, [partial]} = (partial <> data) |> String.split(["\r\n", "\n", "\r"]) |> Enum.split(-1)
+        Enum.each(complete, &on_line.(valid(&1)))
+        collect(port, keep(output <> data), partial, timeout, on_line)
+
+      {^port, {:exit_status, 0}} ->
+        {:ok, valid(output)}
+
+      {^port, {:exit_status, status}} ->
+        {:error, %{why: {:exit, status}, output: valid(output)}}
+
+      {:deadline, ^port} ->
+        {:error, %{why: {:timeout, timeout}, output: valid(output)}}
+    end
+  end
+
+  defp flush(port) do
+    receive do
+      {^port, _message} -> flush(port)
+      {:deadline, ^port} -> flush(port)
+      {:EXIT, ^port, _reason} -> flush(port)
+    after
+      0 -> :ok
+    end
+  end
+
+  defp keep(output) when byte_size(output) <= @kept, do: output
+  defp keep(output), do: binary_part(output, byte_size(output) - @kept, @kept)
+
+  defp valid(text) do
+    if String.valid?(text), do: text, else: for(<<byte <- text>>, byte < 0x80, into: "", do: <<byte>>)
+  end
+end

@@ -1,0 +1,99 @@
+defmodule Chatterbex.Setup.Manifest do
+  @moduledoc false
+  # The file that says what an environment holds. It is written last, in one step: where it is, all is.
+
+  alias Chatterbex.JSON
+
+  @version 1
+  @file_name "chatterbex.json"
+
+  # Beside the manifest while an installation is under way; left there by one that was stopped.
+  @marker "chatterbex.installing"
+
+  @type t :: %{required(String.t()) => term}
+
+  @doc """
+  Reads and checks the manifest of a venv.
+  """
+  @spec read(Path.t()) :: {:ok, t} | {:error, :missing | :older | :newer | {:invalid, String.t()}}
+  def read(venv) do
+    with {:ok, text} <- File.read(path(venv)),
+         {:ok, manifest} <- JSON.decode(text) do
+      check(manifest)
+    else
+      {:error, reason} when reason in [:enoent, :enotdir] -> {:error, :missing}
+      {:error, reason} when is_atom(reason) -> {:error, {:invalid, to_string(:file.format_error(reason))}}
+      {:error, message} -> {:error, {:invalid, message}}
+    end
+  end
+
+  @doc """
+  Puts a manifest in place at once, and takes the marker away.
+  """
+  @spec write(Path.t(), map) :: :ok | {:error, File.posix()}
+  def write(venv, manifest) do
+    text = JSON.encode(Map.put(manifest, "manifest", @version)) <> "\n"
+
+    with :ok <- write_synced(path(venv) <> ".new", text),
+         :ok <- File.rename(path(venv) <> ".new", path(venv)) do
+      _gone_already = File.rm(marker(venv))
+      :ok
+    end
+  end
+
+  @doc """
+  Makes the venv's folder ours, and says in it that an installation is under way.
+  """
+  @spec begin(Path.t()) :: :ok | {:error, File.posix()}
+  def begin(venv) do
+    with :ok <- File.mkdir_p(venv),
+         do: File.write(marker(venv), "A setup is at work here, or was stopped. Run it again.\n")
+  end
+
+  @doc """
+  Whether an installation is under way, or was stopped.
+  """
+  @spec begun?(Path.t()) :: boolean
+  def begun?(venv), do: File.exists?(marker(venv))
+
+  @doc """
+  Whether the folder is one that the setup made. No other is ever changed or removed.
+  """
+  @spec ours?(Path.t()) :: boolean
+  def ours?(venv), do: File.exists?(path(venv)) or begun?(venv)
+
+  @doc """
+  Where the manifest of a venv is.
+  """
+  @spec path(Path.t()) :: Path.t()
+  def path(venv), do: Path.join(venv, @file_name)
+
+  defp marker(venv), do: Path.join(venv, @marker)
+
+  defp write_synced(path, text) do
+    with {:ok, file} <- File.open(path, [:write, :raw]) do
+      written = with :ok <- :file.write(file, text), do: :file.sync(file)
+      with :ok <- File.close(file), do: written
+    end
+  end
+
+  defp check(%{"manifest" => version}) when is_integer(version) and version < @version, do: {:error, :older}
+  defp check(%{"manifest" => version}) when is_integer(version) and version > @version, do: {:error, :newer}
+
+  defp check(
+         %{
+           "manifest" => @version,
+           "python" => %{"version" => version, "base_executable" => base},
+           "libpython" => libpython,
+           "profiles" => %{} = profiles,
+           "packages" => %{}
+         } = manifest
+       )
+       when is_binary(version) and is_binary(base) and is_binary(libpython) do
+    if Enum.all?(profiles, &match?({_name, %{"lock_sha256" => sha}} when is_binary(sha), &1)),
+      do: {:ok, manifest},
+      else: {:error, {:invalid, "a profile without lock_sha256"}}
+  end
+
+  defp check(_other), do: {:error, {:invalid, "fields are missing"}}
+end

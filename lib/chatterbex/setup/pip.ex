@@ -1,0 +1,116 @@
+defmodule Chatterbex.Setup.Pip do
+  @moduledoc false
+  # pip's settings, for uv, which does not read them: an index mirror is often set for pip alone.
+
+  # pip's option, the variables by which uv may have been told already, and the one to set.
+  @variables [
+    {"index-url", ["UV_DEFAULT_INDEX", "UV_INDEX_URL"], "UV_DEFAULT_INDEX"},
+    {"extra-index-url", ["UV_INDEX", "UV_EXTRA_INDEX_URL"], "UV_INDEX"},
+    {"find-links", ["UV_FIND_LINKS"], "UV_FIND_LINKS"},
+    {"trusted-host", ["UV_INSECURE_HOST"], "UV_INSECURE_HOST"},
+    {"cert", ["SSL_CERT_FILE"], "SSL_CERT_FILE"},
+    {"timeout", ["UV_HTTP_TIMEOUT", "UV_REQUEST_TIMEOUT", "HTTP_TIMEOUT"], "UV_HTTP_TIMEOUT"},
+    {"proxy", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"], "ALL_PROXY"}
+  ]
+
+  @doc """
+  What pip is told by its configuration files, the weakest first, and by its variables in `environment`.
+  """
+  @spec settings([Path.t()], %{String.t() => String.t()}) :: %{String.t() => String.t()}
+  def settings(files, environment) do
+    # pip is told to read no file in this way.
+    files = if environment["PIP_CONFIG_FILE"] == "/dev/null", do: [], else: files
+    entries = Enum.flat_map(files, &entries/1)
+    # `pip install` reads both sections, and its own one counts more, in whichever file it is.
+    in_files = for section <- ["global", "install"], {^section, option, value} <- entries, do: {option, value}
+
+    in_variables =
+      for {"PIP_" <> name, value} <- environment,
+          value != "",
+          do: {name |> String.downcase() |> option(), value}
+
+    Map.new(in_files ++ in_variables)
+  end
+
+  @doc """
+  pip's settings as variables and flags for uv. What uv was told itself, in `environment`, is left as it is.
+  """
+  @spec for_uv(map, map) :: {%{String.t() => String.t()}, [String.t()]}
+  def for_uv(settings, environment) do
+    unset? = fn variable -> environment[variable] in [nil, ""] end
+
+    set =
+      for {option, variables, variable} <- @variables,
+          value = value(option, settings[option]),
+          value != nil,
+          Enum.all?(variables, unset?),
+          into: %{},
+          do: {variable, value}
+
+    # uv takes the first index that has a package, pip the best of all; with hashes both are safe.
+    strategy =
+      if is_map_key(set, "UV_INDEX") and unset?.("UV_INDEX_STRATEGY"),
+        do: %{"UV_INDEX_STRATEGY" => "unsafe-best-match"},
+        else: %{}
+
+    no_index =
+      if String.downcase(settings["no-index"] || "") in ~w(1 true yes on), do: ["--no-index"], else: []
+
+    {Map.merge(set, strategy), no_index}
+  end
+
+  # An INI file as Python's configparser reads it: [section], option = value, indented lines go on.
+  defp entries(file) do
+    case File.read(file) do
+      {:ok, text} -> if String.valid?(text), do: text |> String.split(~r/\R/) |> parse("", []), else: []
+      {:error, _not_there} -> []
+    end
+  end
+
+  defp parse([], _section, entries), do: Enum.reverse(entries)
+
+  defp parse([line | lines], section, entries) do
+    cond do
+      line =~ ~r/^\s*([#;]|$)/ ->
+        parse(lines, section, entries)
+
+      header = Regex.run(~r/^\[([^\]]+)\]/, line) ->
+        parse(lines, Enum.at(header, 1), entries)
+
+      line =~ ~r/^\s/ and match?([{^section, _option, _value} | _before], entries) ->
+        [{_section, option, value} | before] = entries
+        parse(lines, section, [{section, option, String.trim(value <> " " <> String.trim(line))} | before])
+
+      pair = Regex.run(~r/^([^=:]+?)\s*[=:]\s*(.*?)\s*$/, line) ->
+        [_line, name, value] = pair
+        parse(lines, section, [{section, name |> String.downcase() |> option(), value} | entries])
+
+      true ->
+        parse(lines, section, entries)
+    end
+  end
+
+  defp option(name) do
+    case String.replace(name, "_", "-") do
+      "default-timeout" -> "timeout"
+      name -> name
+    end
+  end
+
+  defp value(_option, nil), do: nil
+
+  # pip passes over a folder that is not there; uv stops.
+  defp value("find-links", text) do
+    case text |> String.split() |> Enum.reject(&(Path.type(&1) == :absolute and not File.exists?(&1))) do
+      [] -> nil
+      places -> Enum.join(places, ",")
+    end
+  end
+
+  defp value("cert", path), do: if(File.exists?(path), do: path)
+
+  defp value(option, text) when option in ["extra-index-url", "trusted-host"],
+    do: text |> String.split() |> Enum.join(" ")
+
+  defp value(_option, text), do: text
+end

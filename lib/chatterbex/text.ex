@@ -1,0 +1,265 @@
+defmodule Chatterbex.Text do
+  @moduledoc """
+  Cuts text into sentences, and into chunks that are spoken in one go.
+
+  Models speak a few sentences well and garble a page, so a long text is spoken chunk by chunk. A text that is
+  still being written, by a language model for one, is cut as it comes: `stream/2`.
+
+      iex> {:ok, sentences} = Chatterbex.Text.sentences("Dr. Ray paid $3.50. She left.")
+      iex> sentences
+      ["Dr. Ray paid $3.50.", "She left."]
+
+  It knows the sentences of the languages that the models speak: ar da de el en es fi fr he hi it ja ko ms nl no
+  pl pt ru sv sw tr zh.
+
+  ## What ends a sentence
+
+    * `.` `!` `?` and `...` with white space after them, unless the word is an abbreviation of the language
+      (`Dr.`, `z.B.`), an initial (`J. K. Rowling`), an ordinal (`3. Mai`) or the number of an item, and unless
+      the text goes on in small letters. Text that begins its sentences with small letters may go on in them.
+    * `。` `！` `？` `؟` `।` and their like, also without white space, and the semicolon in Greek.
+    * A blank line, which ends a paragraph. So do a line of three or more `-`, `=`, `_`, `*` or `~`, and in Chinese
+      and Japanese a line that begins with a wide space.
+    * The end of a line that is a heading or an item of a list: `# Title`, `- item`, `2. item`, `(a) item`, `一、`, a
+      row of a table, a line in capitals of at most 60 characters, or one in title case of at most 40
+      characters (20 in scripts without spaces) that begins a paragraph.
+
+  Closing quotation marks, brackets and emoji belong to the sentence before them. Every other line break is taken
+  for one that wraps a line: it becomes a space, and nothing between characters of Chinese and Japanese. Runs of
+  white space become one space. Nothing visible is ever left out.
+
+  ## Tags
+
+  `[pause 800ms]` and `[pause 1.5s]` make a silence of at most 60 s. `chunks/2` and `stream/2` take them out of the text
+  and put their length into `Chatterbex.Text.Chunk`. The sounds of some models
+  (#{Enum.map_join(Chatterbex.Text.Markup.sounds(), ", ", &"`[#{&1}]`")}) are checked and stay in the text. All
+  other words in brackets are text, and so are tags for `sentences/2`.
+  """
+
+  alias Chatterbex.{Error, Options.Schema}
+  alias Chatterbex.Text.{Abbreviations, Chunk, Markup, Options, Sentences, Splitter}
+
+  # Words of any length are whole here; this is only how much of one is worked on at a time.
+  @longest_word_part 280
+
+  @doc """
+  The sentences of a text, each without white space at its ends and on one line.
+
+  ## Options
+
+    * `:language` - the code of the text's language, as in `"de"` or `"pt-BR"` (default `"en"`)
+
+  ## Errors
+
+  `:invalid_text` where `text` is no string or not valid UTF-8, `:unknown_language`, `:invalid_option`.
+
+  ## Examples
+
+      iex> Chatterbex.Text.sentences("It works, e.g. here. Does it? \\"Yes!\\" she said.")
+      {:ok, ["It works, e.g. here.", "Does it?", "\\"Yes!\\" she said."]}
+
+      iex> Chatterbex.Text.sentences("Er kam am 3. Mai z.B. mit Dr. Kohl. Dann ging er.", language: "de")
+      {:ok, ["Er kam am 3. Mai z.B. mit Dr. Kohl.", "Dann ging er."]}
+
+      iex> Chatterbex.Text.sentences("「走れ！」と言った。彼は走った。", language: "ja")
+      {:ok, ["「走れ！」と言った。", "彼は走った。"]}
+
+      iex> Chatterbex.Text.sentences("# Fruit\\n- apples\\n- pears\\n\\nThey are\\nripe.")
+      {:ok, ["# Fruit", "- apples", "- pears", "They are ripe."]}
+  """
+  @spec sentences(String.t(), keyword) :: {:ok, [String.t()]} | {:error, Error.t()}
+  def sentences(text, options \\ []) do
+    with {:ok, options} <- Options.validate(:sentences, options), :ok <- string(text) do
+      state = Sentences.new(options.language, Markup.new([], :keep), @longest_word_part)
+
+      text
+      |> Splitter.slices()
+      |> Enum.reduce_while({:ok, [], [], state}, &collect/2)
+      |> finish()
+    end
+  end
+
+  defp collect(slice, {:ok, sentences, sentence, state}) do
+    case Sentences.push(state, slice) do
+      {:ok, events, state} ->
+        {sentences, sentence} = Enum.reduce(events, {sentences, sentence}, &event/2)
+        {:cont, {:ok, sentences, sentence, state}}
+
+      {:error, _events, error} ->
+        {:halt, {:error, error}}
+    end
+  end
+
+  defp finish({:error, error}), do: {:error, error}
+
+  defp finish({:ok, sentences, sentence, state}) do
+    case Sentences.finish(state) do
+      {:ok, events} ->
+        {sentences, []} = Enum.reduce(events, {sentences, sentence}, &event/2)
+        {:ok, Enum.reverse(sentences)}
+
+      {:error, _events, error} ->
+        {:error, error}
+    end
+  end
+
+  defp event({:atom, text, _glue, _size, _rank}, {sentences, []}), do: {sentences, [text]}
+
+  defp event({:atom, text, glue, _size, _rank}, {sentences, sentence}),
+    do: {sentences, [sentence, glue | text]}
+
+  defp event({:end, _kind}, {sentences, []}), do: {sentences, []}
+
+  defp event({:end, _kind}, {sentences, sentence}),
+    do: {[sentence |> IO.iodata_to_binary() |> :binary.copy() | sentences], []}
+
+  @doc """
+  The same as `sentences/2`, but gives the list itself and raises `Chatterbex.Error`.
+
+  ## Examples
+
+      iex> Chatterbex.Text.sentences!("One. Two.")
+      ["One.", "Two."]
+  """
+  @spec sentences!(String.t(), keyword) :: [String.t()]
+  def sentences!(text, options \\ []), do: bang(sentences(text, options))
+
+  @doc """
+  Cuts a text into chunks that are spoken in one go.
+
+  Sentences of a paragraph are put together up to `:max` characters. A sentence that is longer is cut at the best place
+  that gives a piece of some length: punctuation, else between words, else (in scripts without spaces, or in a word
+  longer than `:max`) between characters. A tag is never cut, nor a character made of several code points.
+
+  ## Options
+
+    * `:language` - the code of the text's language, as in `"de"` or `"pt-BR"` (default `"en"`)
+    * `:max` - characters (graphemes) that a chunk may have, from 20 to 10000 (default `280`: from about 300 on
+      models begin to garble)
+    * `:sentence_pause` - milliseconds of silence after a chunk that ends with a sentence, a heading or an item of a
+      list, from 0 to 60000 (default `250`)
+    * `:paragraph_pause` - milliseconds of silence after a paragraph, from 0 to 60000 (default `700`). After the last
+      chunk there is none.
+    * `:group` - whether sentences are put together (default `true`). Between sentences of one chunk the model itself
+      makes the pause; with `false` each sentence is a chunk of its own, and `:sentence_pause` follows each.
+    * `:sounds` - the sounds that the model has, as in `["laugh", "clear throat"]` (default `[]`)
+    * `:unknown_sounds` - what to do about sounds that it does not have, `:refuse` or `:drop` (default `:refuse`)
+
+  A pause's tag takes the place of the silence that would be there. One that begins a paragraph, or follows
+  another one, is a chunk without text.
+
+  ## Errors
+
+  `:invalid_text` where `text` is no string or not valid UTF-8, or a pause is malformed or too long;
+  `:not_supported` where the model does not have a sound; `:unknown_language`; `:invalid_option`.
+
+  ## Examples
+
+      iex> {:ok, chunks} = Chatterbex.Text.chunks("One. Two.\\n\\nThree, [pause 1.5s] four.")
+      iex> for chunk <- chunks, do: {chunk.text, chunk.pause, chunk.kind}
+      [{"One. Two.", 700, :paragraph}, {"Three,", 1500, :pause}, {"four.", 0, :paragraph}]
+
+      iex> {:ok, chunks} = Chatterbex.Text.chunks("This, as you can see, is cut.", max: 25)
+      iex> for chunk <- chunks, do: {chunk.text, chunk.pause, chunk.kind}
+      [{"This, as you can see,", 0, :clause}, {"is cut.", 0, :paragraph}]
+
+      iex> {:error, error} = Chatterbex.Text.chunks("Wait [pause 5] here.")
+      iex> error.message
+      "the pause \\"[pause 5]\\" cannot be made: it has no length. Write [pause 800ms] or [pause 1.5s], at most 60 s."
+
+      iex> {:ok, [chunk]} = Chatterbex.Text.chunks("Well [sigh] no.", unknown_sounds: :drop)
+      iex> chunk.text
+      "Well no."
+  """
+  @spec chunks(String.t(), keyword) :: {:ok, [Chunk.t()]} | {:error, Error.t()}
+  def chunks(text, options \\ []) do
+    with {:ok, options} <- Options.validate(:chunks, options),
+         :ok <- string(text),
+         # White space at the end would leave the last paragraph with a pause.
+         {:ok, chunks, splitter} <- options |> Splitter.new() |> Splitter.push(String.trim_trailing(text)),
+         {:ok, rest} <- Splitter.finish(splitter) do
+      {:ok, chunks ++ rest}
+    else
+      {:error, _chunks, error} -> {:error, error}
+      {:error, error} -> {:error, error}
+    end
+  end
+
+  @doc """
+  The same as `chunks/2`, but gives the list itself and raises `Chatterbex.Error`.
+
+  ## Examples
+
+      iex> [chunk] = Chatterbex.Text.chunks!("One. Two.")
+      iex> chunk.text
+      "One. Two."
+  """
+  @spec chunks!(String.t(), keyword) :: [Chunk.t()]
+  def chunks!(text, options \\ []), do: bang(chunks(text, options))
+
+  @doc """
+  The chunks of a text that is still being written, as a lazy Enumerable.
+
+  `source` is an Enumerable of strings, such as the tokens of a language model, or a string. Its parts may be cut
+  anywhere, also inside a character. A sentence is given as soon as what follows shows that it is complete, or
+  with the end of the source; one that is longer than `:max` is cut before its end has come. Nothing is pulled from
+  `source` before it is needed, and no more than a chunk's worth of text is kept, so an endless source is
+  fine.
+
+  The chunks are those of `chunks/2` with the same options, however the source is cut, but for white space at the very
+  end of the text: a blank line there makes a paragraph's pause.
+
+  ## Options
+
+  Those of `chunks/2`, but `:group` is `false` by default: each sentence is spoken at once. With `true` a
+  sentence waits for others to fill up its chunk.
+
+  ## Errors
+
+  Bad options raise `Chatterbex.Error` at once. A fault in the text raises it while the stream is read, after
+  the chunks before the fault have been given. The reasons are those of `chunks/2`.
+
+  ## Examples
+
+      iex> tokens = ["Hel", "lo, Dr", ". Ray", "! How", " are y", "ou?"]
+      iex> tokens |> Chatterbex.Text.stream() |> Enum.map(& &1.text)
+      ["Hello, Dr. Ray!", "How are you?"]
+
+      iex> Stream.cycle(["Again", ". "]) |> Chatterbex.Text.stream() |> Enum.take(2) |> Enum.map(& &1.text)
+      ["Again.", "Again."]
+  """
+  @spec stream(Enumerable.t() | String.t(), keyword) :: Enumerable.t()
+  def stream(source, options \\ []) do
+    Chatterbex.Text.Stream.new(source, bang(Options.validate(:stream, options)))
+  end
+
+  @doc """
+  The codes of the languages whose sentences are known.
+
+  ## Examples
+
+      iex> "sw" in Chatterbex.Text.languages()
+      true
+  """
+  @spec languages() :: [String.t()]
+  def languages, do: Abbreviations.languages()
+
+  @doc """
+  The sounds that are tags in a text.
+
+  ## Examples
+
+      iex> "clear throat" in Chatterbex.Text.sounds()
+      true
+  """
+  @spec sounds() :: [String.t()]
+  def sounds, do: Markup.sounds()
+
+  defp string(text) when is_binary(text), do: :ok
+
+  defp string(text),
+    do: {:error, Error.new(:invalid_text, "the text must be a string, got #{Schema.show(text)}")}
+
+  defp bang({:ok, value}), do: value
+  defp bang({:error, error}), do: raise(error)
+end

@@ -1,0 +1,93 @@
+defmodule Chatterbex.OptionsTest do
+  use ExUnit.Case, async: true
+
+  alias Chatterbex.{Options, Options.Schema}
+
+  doctest Chatterbex.Options
+
+  defp message(group, options) do
+    assert {:error, %Chatterbex.Error{reason: :invalid_option, message: message}} =
+             Options.validate(group, options)
+
+    message
+  end
+
+  test "a misspelt option is refused with the nearest name" do
+    assert message(:server, modle: :hibari) =~
+             "unknown option :modle. Did you mean :model? The options are :name, "
+
+    assert message(:generate, timeot: 5) =~ "Did you mean :timeout?"
+    assert message(:wav, encodign: :s16) =~ "Did you mean :encoding?"
+    assert message(:generate, zzz: 5) =~ "unknown option :zzz. The options are"
+  end
+
+  test "options must be a keyword list" do
+    assert message(:generate, %{seed: 7}) == "options must be a keyword list, as in [seed: 7], got %{seed: 7}"
+    assert message(:generate, [:seed]) == "options must be a keyword list, as in [seed: 7], got [:seed]"
+    assert message(:generate, "seed") == ~s(options must be a keyword list, as in [seed: 7], got "seed")
+  end
+
+  test "every wrong value is told with what was expected" do
+    table = [
+      {:generate, :seed, -1, "must be a whole number from 0 to 4294967295, got -1"},
+      {:generate, :seed, 1.5, "must be a whole number from 0 to 4294967295, got 1.5"},
+      {:generate, :seed, 0x100000000, "got 4294967296"},
+      {:generate, :speed, 0.49, "must be a number from 0.5 to 2.0, got 0.49"},
+      {:generate, :speed, 2.01, "must be a number from 0.5 to 2.0, got 2.01"},
+      {:generate, :speed, "1", ~s(must be a number from 0.5 to 2.0, got "1")},
+      {:generate, :timeout, 0, "must be a number of milliseconds from 1 to 4294967295, or :infinity, got 0"},
+      {:generate, :timeout, :never, "or :infinity, got :never"},
+      {:generate, :voice, :heart, "must be the name of a voice, a string, got :heart"},
+      {:generate, :voice, <<255>>, "must be the name of a voice, a string, got <<255>>"},
+      {:generate, :server, "speech", "must be a server: a name, a pid,"},
+      {:server, :device, "gpu",
+       ~s(must be :auto, :cpu, :mps, :cuda, {:cuda, n}, or one of these as a string)},
+      {:server, :device, {:cuda, -1}, "got {:cuda, -1}"},
+      {:server, :model, 7, "must be the name of a model, an atom or a string, got 7"},
+      {:server, :fallback, "no", ~s(must be true or false, got "no")},
+      {:server, :threads, 0, "must be a whole number from 1 to 256, got 0"},
+      {:server, :max_queue, -1, "must be a whole number from 0 to 1000000, got -1"},
+      {:server, :max_batch, 257, "must be a whole number from 1 to 256, got 257"},
+      {:server, :name, "speech", ~s(must be an atom, {:via, module, name} or {:global, name}, got "speech")},
+      {:server, :model_options, [a: 1], "must be a map, got [a: 1]"},
+      {:wav, :encoding, :mp3, "must be one of :s16, :s24, :f32, got :mp3"}
+    ]
+
+    for {group, name, value, expected} <- table do
+      message = message(group, [{name, value}])
+      assert message =~ "option #{inspect(name)} "
+      assert message =~ expected
+    end
+  end
+
+  test "a long value does not flood its message" do
+    assert String.length(message(:generate, seed: String.duplicate("x", 100_000))) < 250
+  end
+
+  test "nil is the same as not given" do
+    assert {:ok, %{max_queue: 200, device: :auto}} = Options.validate(:server, max_queue: nil, device: nil)
+  end
+
+  test "values come in one form" do
+    assert {:ok, %{device: {:cuda, 1}}} = Options.validate(:server, device: "cuda:1")
+    assert {:ok, %{speed: 1.0}} = Options.validate(:generate, speed: 1)
+  end
+
+  test "a model refuses options and voices that it does not have" do
+    {:ok, hibari} = Chatterbex.Model.fetch(:hibari)
+    {:ok, fake} = Chatterbex.Model.fetch(:fake)
+
+    assert {:error, %{reason: :not_supported, message: message}} = Options.supported(%{speed: 1.0}, fake)
+    assert message == "the model :fake has no option :speed. Of its own it has none."
+
+    assert {:error, %{reason: :not_supported, message: message}} = Options.supported(%{voice: "emma"}, hibari)
+    assert message == ~s(the model :hibari has no voice "emma". Its voices: "heart".)
+  end
+
+  test "every default passes its own check, and every option is documented" do
+    for group <- [:server, :generate, :wav], {name, spec} <- Schema.fetch(group) do
+      unless is_nil(spec[:default]), do: assert({:ok, _value} = Schema.cast(spec[:type], spec[:default]))
+      assert Schema.docs(group) =~ "`:#{name}` - "
+    end
+  end
+end

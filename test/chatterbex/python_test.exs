@@ -1,0 +1,175 @@
+defmodule Chatterbex.PythonTest do
+  # Alone: it changes environment variables, which all tests share.
+  use ExUnit.Case, async: false
+
+  alias Chatterbex.{Error, Python}
+  alias Chatterbex.Setup.{Manifest, Profile}
+
+  doctest Python
+
+  @moduletag :tmp_dir
+
+  @variables ~w(CHATTERBEX_HOME XDG_CACHE_HOME RELEASE_ROOT RELEASE_NAME)
+
+  setup do
+    before = Map.new(@variables, &{&1, System.get_env(&1)})
+    configured = Application.fetch_env(:chatterbex, :home)
+
+    on_exit(fn ->
+      System.put_env(before)
+
+      case configured do
+        {:ok, home} -> Application.put_env(:chatterbex, :home, home)
+        :error -> Application.delete_env(:chatterbex, :home)
+      end
+    end)
+
+    System.put_env(Map.new(@variables, &{&1, nil}))
+    Application.delete_env(:chatterbex, :home)
+  end
+
+  defp manifest(home) do
+    libpython = Path.join(home, "libpython3.11.so")
+    File.write!(libpython, "")
+    program = Path.join(home, "venv/bin/python")
+    File.mkdir_p!(Path.dirname(program))
+    File.write!(program, "")
+    File.chmod!(program, 0o755)
+    [hibari | _others] = Profile.all()
+
+    %{
+      "chatterbex" => "0.1.0",
+      "python" => %{"version" => "3.11.7", "base_executable" => "/usr/bin/python3.11"},
+      "libpython" => libpython,
+      "profiles" => %{"hibari" => %{"lock_sha256" => Profile.lock_sha256(hibari)}},
+      "packages" => %{}
+    }
+  end
+
+  defp write(home, manifest), do: :ok = Manifest.write(Path.join(home, "venv"), manifest)
+
+  defp refused(home) do
+    assert {:error, %Error{reason: :not_set_up} = error} = Python.find(home: home)
+    assert String.ends_with?(error.message, "Run: mix chatterbex.setup --path #{home}")
+    assert error.details.command == "mix chatterbex.setup --path #{home}"
+    error.message
+  end
+
+  describe "the home" do
+    test "an option comes before the variable, that before the configuration, that before the cache" do
+      assert Path.basename(Python.home()) == "chatterbex"
+      Application.put_env(:chatterbex, :home, "/configured")
+      assert Python.home() == "/configured"
+      System.put_env("CHATTERBEX_HOME", "/variable")
+      assert Python.home() == "/variable"
+      assert Python.home(home: "/option") == "/option"
+      assert Python.home(home: nil) == "/variable"
+      System.put_env("CHATTERBEX_HOME", "")
+      assert Python.home() == "/configured"
+    end
+
+    test "is absolute" do
+      assert Python.home(home: "relative/folder") == Path.expand("relative/folder")
+      assert Python.home(home: "~/folder") == Path.join(System.user_home!(), "folder")
+    end
+
+    test "XDG_CACHE_HOME is respected, unless it is relative" do
+      System.put_env("XDG_CACHE_HOME", "/cache")
+      assert Python.home() == "/cache/chatterbex"
+      System.put_env("XDG_CACHE_HOME", "cache")
+      refute Python.home() == Path.expand("cache/chatterbex")
+    end
+  end
+
+  test "an environment that is whole", %{tmp_dir: home} do
+    write(home, manifest(home))
+    assert {:ok, python} = Python.find(home: home)
+    assert python.program == Path.join(home, "venv/bin/python")
+    assert python.libpython == Path.join(home, "libpython3.11.so")
+    assert python.version == "3.11.7"
+    assert python.home == home
+    assert %{"manifest" => 1, "chatterbex" => "0.1.0"} = python.manifest
+  end
+
+  test "nothing there", %{tmp_dir: home} do
+    assert refused(home) =~ "there is no Python environment in #{home}"
+  end
+
+  test "a setup that was stopped", %{tmp_dir: home} do
+    :ok = Manifest.begin(Path.join(home, "venv"))
+    assert refused(home) =~ "has not come to its end"
+  end
+
+  test "a manifest of an older or a newer version", %{tmp_dir: home} do
+    write(home, manifest(home))
+    path = Manifest.path(Path.join(home, "venv"))
+    text = File.read!(path)
+
+    File.write!(path, String.replace(text, ~s("manifest": 1), ~s("manifest": 0)))
+    assert refused(home) =~ "made by an older version"
+    File.write!(path, String.replace(text, ~s("manifest": 1), ~s("manifest": 2)))
+    assert refused(home) =~ "made by a newer version"
+  end
+
+  test "a manifest that cannot be read", %{tmp_dir: home} do
+    path = Manifest.path(Path.join(home, "venv"))
+
+    for text <- ["", "{", "[]", "null", "{}", ~s({"manifest": 1}), ~s({"manifest": "1"}), <<0xFF>>] do
+      write(home, manifest(home))
+      File.write!(path, text)
+      assert refused(home) =~ "#{path} cannot be read"
+    end
+
+    for broken <- [
+          %{"profiles" => %{"hibari" => 1}},
+          %{"libpython" => nil},
+          %{"python" => %{}},
+          %{"packages" => []}
+        ] do
+      write(home, Map.merge(manifest(home), broken))
+      assert refused(home) =~ "cannot be read"
+    end
+
+    File.rm!(path)
+    File.mkdir!(path)
+    assert refused(home) =~ "cannot be read (illegal operation on a directory)"
+  end
+
+  test "a Python that was removed", %{tmp_dir: home} do
+    write(home, manifest(home))
+    program = Path.join(home, "venv/bin/python")
+    File.rm!(program)
+    assert refused(home) =~ "(/usr/bin/python3.11) is no longer there"
+
+    # As a venv has it: a link, and what it leads to is gone.
+    File.ln_s!(Path.join(home, "gone"), program)
+    assert refused(home) =~ "is no longer there"
+  end
+
+  test "a libpython that was removed", %{tmp_dir: home} do
+    write(home, manifest(home))
+    File.rm!(Path.join(home, "libpython3.11.so"))
+    assert refused(home) =~ "libpython3.11.so, is no longer there"
+  end
+
+  test "other packages than those of this version", %{tmp_dir: home} do
+    write(home, Map.put(manifest(home), "profiles", %{"hibari" => %{"lock_sha256" => "0"}}))
+    assert refused(home) =~ "those of version 0.1.0, which this version has changed"
+
+    write(home, Map.put(manifest(home), "profiles", %{}))
+    assert refused(home) =~ "has no hibari in it"
+
+    write(home, manifest(home))
+    assert {:error, %Error{reason: :not_set_up}} = Python.find(home: home, profiles: ["hibari", "torch"])
+  end
+
+  test "the command fits where it is to be typed", %{tmp_dir: home} do
+    assert Python.setup_command(Python.home()) == "mix chatterbex.setup"
+    assert Python.setup_command("/a b/it's") == "mix chatterbex.setup --path '/a b/it'\\''s'"
+
+    System.put_env(%{"RELEASE_ROOT" => "/srv/app", "RELEASE_NAME" => "speaker"})
+    assert Python.setup_command(Python.home()) == "/srv/app/bin/speaker eval 'Chatterbex.Setup.run!()'"
+    assert {:error, error} = Python.find(home: home)
+    assert String.ends_with?(error.message, ~s|/bin/speaker eval 'Chatterbex.Setup.run!(home: "#{home}")'|)
+  end
+end

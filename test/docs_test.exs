@@ -1,0 +1,63 @@
+defmodule Chatterbex.DocsTest do
+  use ExUnit.Case, async: true
+
+  @root Path.expand("..", __DIR__)
+
+  test "the README asks for this version" do
+    [major, minor, _patch] = Mix.Project.config()[:version] |> String.split(".")
+    assert File.read!(Path.join(@root, "README.md")) =~ ~s({:chatterbex, "~> #{major}.#{minor}"})
+  end
+
+  test "every relative link of every document leads somewhere" do
+    documents =
+      Enum.flat_map(
+        ~w(*.md bench/*.md guides/*.md examples/*.md docs/**/*.md),
+        &Path.wildcard(Path.join(@root, &1))
+      )
+
+    assert length(documents) > 5
+
+    for document <- documents,
+        [_all, link] <- Regex.scan(~r/\]\((?!https?:|#|\/)([^)#\s]+)/, File.read!(document)) do
+      assert File.exists?(Path.expand(link, Path.dirname(document))), "#{document} links to #{link}"
+    end
+  end
+
+  test "decision records are numbered without a gap and have their four parts" do
+    records = Path.wildcard(Path.join(@root, "docs/adr/[0-9]*.md"))
+
+    for {record, number} <- Enum.with_index(records, 1) do
+      assert Path.basename(record) =~ ~r/^#{String.pad_leading("#{number}", 4, "0")}-/
+      for part <- ~w(Status Context Decision Consequences), do: assert(File.read!(record) =~ "\n## #{part}\n")
+    end
+  end
+
+  test "every public function has a spec and an example" do
+    {:ok, modules} = :application.get_key(:chatterbex, :modules)
+
+    shipped =
+      Enum.filter(modules, &(&1.module_info(:compile)[:source] |> to_string() |> String.contains?("/lib/")))
+
+    for module <- shipped, {:docs_v1, _, _, _, %{"en" => _moduledoc}, _, docs} <- [Code.fetch_docs(module)] do
+      {:ok, specs} = Code.Typespec.fetch_specs(module)
+      specified = for {name_arity, _spec} <- specs, do: name_arity
+
+      for {{:function, name, arity}, _, _, %{"en" => doc}, _meta} <- docs do
+        assert {name, arity} in specified, "#{inspect(module)}.#{name}/#{arity} has no spec"
+        assert doc =~ ~r/(## Examples|iex>|^    \S)/m, "#{inspect(module)}.#{name}/#{arity} has no example"
+      end
+
+      for {{:function, name, arity}, _, _, :none, _meta} <- docs,
+          name not in [:__struct__, :exception, :message] do
+        unless Module.split(module) |> hd() == "Mix" or function_is_callback?(module, name, arity) do
+          flunk("#{inspect(module)}.#{name}/#{arity} has no documentation")
+        end
+      end
+    end
+  end
+
+  defp function_is_callback?(module, name, arity) do
+    behaviours = module.module_info(:attributes) |> Keyword.get_values(:behaviour) |> List.flatten()
+    Enum.any?(behaviours, &({name, arity} in &1.behaviour_info(:callbacks)))
+  end
+end

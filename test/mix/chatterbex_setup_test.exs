@@ -1,0 +1,83 @@
+defmodule Mix.Tasks.Chatterbex.SetupTest do
+  # Alone: it captures stderr, which all tests share.
+  use ExUnit.Case, async: false
+
+  import ExUnit.CaptureIO
+
+  alias Mix.Tasks.Chatterbex.Setup
+
+  @moduletag :tmp_dir
+
+  defp refused(arguments) do
+    {:error, message} = Setup.options(arguments)
+    assert_raise Mix.Error, message <> "\nSee mix help chatterbex.setup", fn -> Setup.run(arguments) end
+    message
+  end
+
+  test "flags" do
+    assert Setup.options([]) == {:ok, []}
+    assert Setup.options(~w(--path dir --force)) == {:ok, [force: true, home: "dir"]}
+    assert Setup.options(~w(--python 3.11 --quiet)) == {:ok, [python: "3.11", quiet: true]}
+
+    for device <- [:mps, :cuda, :cpu, :auto],
+        do: assert(Setup.options(["--#{device}"]) == {:ok, [device: device]})
+  end
+
+  test "what cannot be understood is refused before anything is done" do
+    assert refused(~w(--cdua)) =~ "unknown option --cdua. Did you mean --cuda? The options are --mps, --cuda"
+    assert refused(~w(--forse)) =~ "Did you mean --force?"
+    refute refused(~w(--zzzz)) =~ "Did you mean"
+    assert refused(~w(-f)) =~ "unknown option -f."
+    assert refused(~w(--path)) == "--path needs a value."
+    assert refused(~w(--force=maybe)) == ~s(--force takes no value, got "maybe".)
+    assert refused(["--path", ""]) == "--path needs a folder."
+    assert refused(["--python", ""]) == "--python needs a path, a name or a version."
+    assert refused(~w(mps)) == ~s(unexpected argument "mps": only flags are taken.)
+    assert refused(~w(--mps --cpu)) == "one device at a time, got --mps and --cpu."
+  end
+
+  test "--help tells the flags on stdout" do
+    text = capture_io(fn -> Setup.run(["--help"]) end)
+    for flag <- ~w(--mps --cuda --cpu --auto --path --python --force --quiet), do: assert(text =~ flag)
+  end
+
+  test "with nothing to do: one line, nothing on stdout, and quiet is quiet" do
+    parent = self()
+
+    text = capture_io(:stderr, fn -> send(parent, {:stdout, capture_io(fn -> Setup.run([]) end)}) end)
+
+    assert text =~ "Nothing to do: Python 3."
+    assert_received {:stdout, ""}
+    assert capture_io(:stderr, fn -> Setup.run(["--quiet"]) end) == ""
+  end
+
+  test "the flags of the Chatterbox models say that these come later, and the built-in voice is set up" do
+    for flag <- ~w(--mps --cuda --cpu --auto) do
+      text = capture_io(:stderr, fn -> Setup.run([flag]) end)
+      assert text =~ "#{flag}: the Chatterbox models come with a later release; the built-in voice is set up"
+      assert text =~ "Nothing to do"
+    end
+  end
+
+  test "a failure raises with the reason, the hint and the command", %{tmp_dir: dir} do
+    arguments = ["--path", dir, "--python", "/nowhere/python3"]
+
+    capture_io(:stderr, fn ->
+      error = assert_raise Mix.Error, fn -> Setup.run(arguments) end
+      assert error.message =~ "/nowhere/python3: there is no such file"
+      assert error.message =~ "\nhint: "
+      assert String.ends_with?(error.message, "Then run: mix chatterbex.setup --path #{dir}")
+    end)
+  end
+
+  test "the exit code is not 0 on failure", %{tmp_dir: dir} do
+    {output, status} =
+      Chatterbex.TestHelp.elixir("""
+      Mix.start()
+      Mix.CLI.main(["chatterbex.setup", "--path", #{inspect(dir)}, "--python", "/nowhere/python3"])
+      """)
+
+    assert status != 0
+    assert output =~ "/nowhere/python3: there is no such file"
+  end
+end

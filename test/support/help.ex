@@ -1,0 +1,104 @@
+defmodule Chatterbex.TestHelp do
+  @moduledoc """
+  What several test files need.
+  """
+
+  import ExUnit.Assertions
+  import ExUnit.Callbacks
+
+  @doc """
+  Starts a server under the test's supervisor and waits until it has its model. Returns its pid.
+  """
+  def start_server(options \\ []) do
+    id = System.unique_integer()
+    server = start_supervised!(Supervisor.child_spec({Chatterbex, options}, id: id))
+    assert :ok = Chatterbex.await_ready(server, 60_000)
+    server
+  end
+
+  @doc """
+  Starts a server with the tests' own model, which does what its text tells it to (test/python/fake_model.py).
+  """
+  def start_fake(options \\ []), do: start_server([model: :fake] ++ options)
+
+  @doc """
+  Calls a function of a server's model, past the server.
+  """
+  def call_model(server, function, arguments \\ %{}) do
+    id = Chatterbex.Runtime.new_id()
+    model_id = :sys.get_state(server).model_id
+
+    command = %{
+      "op" => "call",
+      "id" => id,
+      "model_id" => model_id,
+      "function" => function,
+      "arguments" => arguments
+    }
+
+    :ok = Chatterbex.Runtime.submit(command)
+    assert_receive {:chatterbex_event, ^id, "done", answer}, 5_000
+    answer
+  end
+
+  @doc """
+  Waits until the fake model holds `n` requests whose text says "hold".
+  """
+  def await_held(server, n), do: await(fn -> call_model(server, "held") == %{"held" => n} end)
+
+  @doc """
+  What the fake model says for a text, as bytes.
+  """
+  def echo(text), do: for(<<byte <- text>>, into: "", do: <<byte / 256::float-32-little>>)
+
+  @doc """
+  Runs Elixir code in a VM of its own, with this project's code, and returns `{output, exit_status}`.
+
+  `options`: `:env` as for `System.cmd/3`, `:cd`, and `:wrapper`, a command that runs the VM's.
+  """
+  def elixir(code, options \\ []) do
+    paths = Enum.flat_map(:code.get_path(), fn path -> ["-pa", to_string(path)] end)
+    command = options[:wrapper] || []
+    [program | arguments] = command ++ [System.find_executable("elixir")] ++ paths ++ ["-e", code]
+    environment = [{"MIX_ENV", "test"} | options[:env] || []]
+    System.cmd(program, arguments, env: environment, stderr_to_stdout: true, cd: options[:cd] || File.cwd!())
+  end
+
+  @doc """
+  Waits until the server has no request waiting or running; fails after `timeout` milliseconds.
+  """
+  def await_idle(server, timeout \\ 10_000) do
+    await(fn -> match?({:ok, %{queue: %{waiting: 0, running: 0}}}, Chatterbex.info(server)) end, timeout)
+  end
+
+  @doc """
+  Asks until `condition` holds; fails after `timeout` milliseconds.
+
+  For states of the operating system and of the model thread, which send no message when they change.
+  """
+  def await(condition, timeout \\ 10_000) do
+    deadline = System.monotonic_time(:millisecond) + timeout
+    await_until(condition, deadline)
+  end
+
+  defp await_until(condition, deadline) do
+    cond do
+      condition.() ->
+        :ok
+
+      System.monotonic_time(:millisecond) > deadline ->
+        flunk("the condition did not come true in time")
+
+      true ->
+        Process.send_after(self(), :again, 5) && receive(do: (:again -> await_until(condition, deadline)))
+    end
+  end
+
+  @doc """
+  This VM's resident memory in bytes.
+  """
+  def resident_bytes do
+    {kilobytes, 0} = System.cmd("ps", ["-o", "rss=", "-p", System.pid()])
+    kilobytes |> String.trim() |> String.to_integer() |> Kernel.*(1024)
+  end
+end

@@ -1,0 +1,142 @@
+defmodule Chatterbex.SetupHelp do
+  @moduledoc """
+  Machines for the tests of the setup: Pythons and uvs that are small scripts, and a package of one file.
+
+  The fakes write each of their calls to a log, so that a test can count them.
+  """
+
+  alias Chatterbex.Setup.{Machine, Profile}
+
+  @answers %{
+    version: [3, 11, 7],
+    implementation: "CPython",
+    executable: "/opt/python/bin/python3",
+    base_executable: "/opt/python/bin/python3",
+    bits: 64,
+    machine: "x86_64",
+    build_platform: "linux-x86_64",
+    musl: false,
+    shared: true,
+    system: false,
+    venv: true,
+    libpython: "/opt/python/lib/libpython3.11.so.1.0",
+    failures: []
+  }
+
+  @doc """
+  A machine that has only what is in `folders`.
+  """
+  def machine(folders, overrides \\ []) do
+    struct!(%Machine{os: :linux, architecture: Machine.this().architecture, path: folders}, overrides)
+  end
+
+  @doc """
+  A Python that answers the inspection with `answers` (over those of a good one), and else runs `script`.
+  """
+  def fake_python(path, answers \\ %{}, script \\ "exit 3") do
+    processor = Machine.this().architecture
+
+    answers =
+      @answers
+      |> Map.merge(%{machine: processor, executable: path, base_executable: path})
+      |> Map.merge(Map.new(answers))
+
+    # One line, as the real one.
+    json = answers |> Chatterbex.JSON.encode() |> String.replace(~r/\n\s*/, "")
+
+    executable(path, """
+    echo "python $*" >> '#{log(path)}'
+    case "$*" in
+      *provision/interpreter.py*) echo '#{json}'; exit ;;
+      *provision/hold_lock.py*) echo held; exec cat >/dev/null ;;
+    esac
+    #{script}
+    """)
+  end
+
+  @doc """
+  A uv that makes environments with `python`, and installs by running `install` with the environment's Python
+  in `$program` and the folder for packages in `$site`. `other` is what it does for `uv python ...`.
+  """
+  def fake_uv(path, python, install, other \\ "exit 2") do
+    executable(path, """
+    echo "uv $*" >> '#{log(path)}'
+    case "$1 $2" in
+      "--version "*) echo 'uv 0.99.0 (a fake)' ;;
+      "venv "*) for folder; do :; done; exec '#{python}' -m venv --without-pip "$folder" ;;
+      "pip install")
+        program=$4
+        site=$("$program" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+        #{install}
+        ;;
+      "python "*)
+        #{other}
+        ;;
+    esac
+    """)
+  end
+
+  @doc """
+  Shell lines for `fake_uv/4` that install the package of one file, `tiny`.
+  """
+  def install_tiny do
+    """
+    echo 'value = 1' > "$site/tiny.py"
+    mkdir -p "$site/tiny-1.0.dist-info"
+    printf 'Metadata-Version: 2.1\\nName: tiny\\nVersion: 1.0\\n' > "$site/tiny-1.0.dist-info/METADATA"
+    printf 'tiny.py,,10\\ntiny-1.0.dist-info/METADATA,,\\n' > "$site/tiny-1.0.dist-info/RECORD"
+    echo ' + tiny==1.0' >&2
+    """
+  end
+
+  @doc """
+  A profile with `tiny` in it. Its lock file is in `dir`.
+  """
+  def tiny_profile(dir) do
+    lock = Path.join(dir, "tiny.txt")
+    unless File.exists?(lock), do: File.write!(lock, "tiny==1.0\n")
+    %Profile{name: "tiny", title: "a tiny package", lock: lock, imports: ["tiny"], timeout: 60_000}
+  end
+
+  @doc """
+  The Python that the tests' own environment was made with: a real one that can be embedded.
+  """
+  def real_python do
+    {:ok, python} = Chatterbex.Python.find()
+    python.manifest["python"]["base_executable"]
+  end
+
+  @doc """
+  Makes a folder with a link to the real Python in it, under a name that is looked for.
+  """
+  def link_real_python(folder) do
+    File.mkdir_p!(folder)
+    {:ok, python} = Chatterbex.Python.find()
+    [major, minor | _patch] = String.split(python.version, ".")
+    link = Path.join(folder, "python#{major}.#{minor}")
+    File.ln_s!(real_python(), link)
+    link
+  end
+
+  @doc """
+  The calls of the fakes in a folder, in order.
+  """
+  def calls(folder) do
+    case File.read(Path.join(folder, "calls")) do
+      {:ok, text} -> String.split(text, "\n", trim: true)
+      {:error, :enoent} -> []
+    end
+  end
+
+  @doc """
+  Makes a shell script that may be run.
+  """
+  def executable(path, script) do
+    File.mkdir_p!(Path.dirname(path))
+    File.write!(path, "#!/bin/sh\n" <> script)
+    File.chmod!(path, 0o755)
+    path
+  end
+
+  defp log(path), do: Path.join(Path.dirname(path), "calls")
+end

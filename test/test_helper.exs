@@ -1,0 +1,13 @@
+# The tests speak for real: they need what `mix chatterbex.setup` provides, and say so instead of failing one by one.
+case Chatterbex.Python.find() do
+  {:ok, _python} ->
+    ExUnit.start(capture_log: true)
+
+  {:error, error} ->
+    IO.puts(
+      :stderr,
+      "The tests cannot run: #{error.message}\n`bin/test` installs what is missing and runs everything."
+    )
+
+    System.halt(1)
+end
