@@ -1,0 +1,125 @@
+"""Telling a device that failed from a program that is wrong."""
+
+from __future__ import annotations
+
+import re
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from chatterbex.device.tensors import Stray
+
+_MAX_MESSAGE: Final = 300
+_MAX_TRACEBACK: Final = 8_000
+
+# What PyTorch and the drivers below it say; the device's name is in nearly all of it.
+_SAID: Final = {
+    "mps": re.compile(
+        r"\bmps\b|\bMPS|Metal\b|Invalid buffer size|Placeholder (storage|tensor)|IOGPU"
+        r"|total bytes of NDArray|command buffer|indices should be either on cpu"
+    ),
+    "cuda": re.compile(
+        r"\bcuda\b|\bCUDA\b|cuDNN|CUDNN_|cuBLAS|CUBLAS_|cuFFT|CUFFT_|cuSOLVER|CUSOLVER_|NVRTC"
+        r"|nvrtc|indices should be either on cpu"
+    ),
+}
+# A TypeError is a program's fault, but for what a device says of types it does not have.
+_TYPES: Final = re.compile(
+    r"MPS Tensor to float64|device type tensor to numpy|to the MPS backend", re.IGNORECASE
+)
+_MEMORY: Final = re.compile(r"out of memory|STATUS_ALLOC_FAILED|Invalid buffer size", re.IGNORECASE)
+
+
+class StrayTensorsError(RuntimeError):
+    """Part of a component is not where the component was moved to."""
+
+    def __init__(self, strays: list[Stray], device: str) -> None:
+        """Says what was left where; the first few tensors stand for all."""
+        named = ", ".join(f"{stray.path} on {stray.device}" for stray in strays[:3])
+        more = f" and {len(strays) - 3} more" if len(strays) > 3 else ""
+        super().__init__(f"not everything is on {device}: {named}{more}")
+        self.strays = strays
+
+
+@dataclass(frozen=True)
+class DeviceFailure:
+    """Why a device cannot go on.
+
+    Attributes:
+        kind: "out_of_memory", "unsupported" (an operator or a type), "placement" (tensors on two
+            devices) or "device" (anything else).
+        message: The first line of what was said.
+        exception: The exception's class.
+        traceback: Its last 8,000 characters.
+    """
+
+    kind: str
+    message: str
+    exception: str
+    traceback: str
+
+    @property
+    def reason(self) -> str:
+        """Returns the reason that an error about it carries."""
+        return "out_of_memory" if self.kind == "out_of_memory" else "device_unavailable"
+
+
+def classify(error: BaseException, device: str) -> DeviceFailure | None:
+    """Tells whether an exception is the device's failure.
+
+    Args:
+        error: What was raised while work was done on the device.
+        device: Such as "mps" or "cuda:0".
+
+    Returns:
+        What failed, or None for anything else: a mistake in the program, a bad request, or
+        whatever happens on the CPU, where there is nothing to fall back to.
+    """
+    kind = device.partition(":")[0]
+    if kind not in _SAID:
+        return None
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        if _is_device(cause, kind):
+            return summarise(cause)
+        seen.add(id(cause))
+        cause = cause.__cause__
+    return None
+
+
+def summarise(error: BaseException) -> DeviceFailure:
+    """Keeps what there is to say of an exception, and none of the tensors in its frames."""
+    text = str(error).strip()
+    first = text.splitlines()[0] if text else type(error).__name__
+    if len(first) > _MAX_MESSAGE:
+        first = first[: _MAX_MESSAGE - 3] + "..."
+    trace = "".join(traceback.format_exception(error))[-_MAX_TRACEBACK:]
+    return DeviceFailure(_kind(error, text), first, type(error).__name__, trace)
+
+
+def _is_device(error: BaseException, kind: str) -> bool:
+    if isinstance(error, StrayTensorsError) or _is_out_of_memory(error):
+        return True
+    text = str(error)
+    if isinstance(error, TypeError):
+        return _TYPES.search(text) is not None
+    # NotImplementedError is a RuntimeError, and so are all of PyTorch's own.
+    return isinstance(error, RuntimeError) and _SAID[kind].search(text) is not None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__)
+
+
+def _kind(error: BaseException, text: str) -> str:
+    if _is_out_of_memory(error) or (isinstance(error, RuntimeError) and _MEMORY.search(text)):
+        return "out_of_memory"
+    if isinstance(error, (NotImplementedError, TypeError)):
+        return "unsupported"
+    if isinstance(error, StrayTensorsError) or "Placeholder storage" in text:
+        return "placement"
+    if "same device" in text or "at least two devices" in text:
+        return "placement"
+    return "device"

@@ -1,0 +1,156 @@
+"""The plain facts about this machine, from which everything else is decided."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+from dataclasses import dataclass
+from typing import Any, Final
+
+DRIVER: Final = "/proc/driver/nvidia/version"
+"""Where the NVIDIA driver shows itself on Linux."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A CUDA device: its name and its memory in bytes."""
+
+    name: str
+    memory: int
+
+
+@dataclass(frozen=True)
+class TorchFacts:
+    """What PyTorch says of itself.
+
+    Attributes:
+        version: Such as "2.6.0+cu124".
+        mps_built: Whether it can use MPS at all.
+        mps_available: Whether it can use it here.
+        mps_memory: Recommended working set in bytes, where it tells.
+        cuda: The CUDA version it was built for, or None.
+        gpus: The CUDA devices that it sees.
+        cuda_error: What it said when asked for them and failed.
+    """
+
+    version: str
+    mps_built: bool = False
+    mps_available: bool = False
+    mps_memory: int | None = None
+    cuda: str | None = None
+    gpus: tuple[Gpu, ...] = ()
+    cuda_error: str | None = None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """This machine.
+
+    Attributes:
+        system: "Darwin", "Linux".
+        architecture: "arm64", "x86_64".
+        processor: Its name.
+        cores: How many cores this process may use.
+        memory: Main memory in bytes, where known.
+        macos: (major, minor), or None where it is not macOS or not known.
+        nvidia_driver: Whether an NVIDIA driver is loaded.
+        torch: What PyTorch says, or None without it.
+        torch_error: Why PyTorch cannot be imported though it is there.
+    """
+
+    system: str
+    architecture: str
+    processor: str = "CPU"
+    cores: int = 1
+    memory: int | None = None
+    macos: tuple[int, int] | None = None
+    nvidia_driver: bool = False
+    torch: TorchFacts | None = None
+    torch_error: str | None = None
+
+
+def look() -> Machine:
+    """Looks at this machine. Imports PyTorch where it is installed."""
+    from chatterbex import process
+
+    torch_facts, torch_error = _torch()
+    return Machine(
+        system=platform.system(),
+        architecture=platform.machine(),
+        processor=_processor(),
+        cores=process.cores(),
+        memory=_memory(),
+        macos=_macos(),
+        nvidia_driver=os.path.exists(DRIVER),
+        torch=torch_facts,
+        torch_error=torch_error,
+    )
+
+
+def _torch() -> tuple[TorchFacts | None, str | None]:
+    if importlib.util.find_spec("torch") is None:
+        return None, None
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # a library of another architecture, or half a wheel
+        return None, str(error)
+    mps = torch.backends.mps
+    gpus, cuda_error = _gpus(torch)
+    available = mps.is_available()
+    return (
+        TorchFacts(
+            version=torch.__version__,
+            mps_built=mps.is_built(),
+            mps_available=available,
+            mps_memory=_mps_memory(torch) if available else None,
+            cuda=torch.version.cuda,
+            gpus=gpus,
+            cuda_error=cuda_error,
+        ),
+        None,
+    )
+
+
+def _gpus(torch: Any) -> tuple[tuple[Gpu, ...], str | None]:
+    if torch.version.cuda is None:
+        return (), None
+    try:
+        if not torch.cuda.is_available():
+            return (), None
+        properties = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    except Exception as error:  # a broken driver raises all kinds of things
+        return (), str(error)
+    return tuple(Gpu(one.name, one.total_memory) for one in properties), None
+
+
+def _mps_memory(torch: Any) -> int | None:
+    ask = getattr(torch.mps, "recommended_max_memory", None)
+    return int(ask()) if ask is not None else None
+
+
+def _macos() -> tuple[int, int] | None:
+    parts = platform.mac_ver()[0].split(".")
+    if not parts[0].isdigit():
+        return None
+    minor = parts[1] if len(parts) > 1 and parts[1].isdigit() else "0"
+    return int(parts[0]), int(minor)
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                key, _, value = line.partition(":")
+                if key.strip() == "model name" and value.strip():
+                    return value.strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine() or "CPU"

@@ -1,0 +1,197 @@
+"""Trying a device on small pieces of the work that it is to do, against the CPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from chatterbex.device.attention import eager_attention
+from chatterbex.device.memory import empty_cache
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+LONG: Final = 66_000
+"""Above 65536, the longest that a convolution can be on MPS before macOS 15.1."""
+# Lengths of keys: whole blocks of the fused kernels, parts of one, and more than one pass.
+_LENGTHS: Final = (32, 38, 70, 1025)
+_TOLERANCE: Final = 1e-2  # CUDA convolves in TF32 unless told otherwise
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was tried.
+
+    Attributes:
+        name: What.
+        ok: Whether it came out as on the CPU.
+        message: What went wrong, else None.
+        required: Whether the device is of no use without it.
+        seconds: How long it took.
+    """
+
+    name: str
+    ok: bool
+    message: str | None = None
+    required: bool = True
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """What works on a device.
+
+    Attributes:
+        device: Which.
+        checks: What was tried, in order.
+        eager_attention: Whether attention is to be written out there.
+    """
+
+    device: str
+    checks: tuple[Check, ...] = field(default_factory=tuple)
+    eager_attention: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Returns whether the device can be used."""
+        return all(check.ok for check in self.checks if check.required)
+
+    @property
+    def reason(self) -> str | None:
+        """Returns why it cannot be used, else None."""
+        failed = [f"{one.name}: {one.message}" for one in self.checks if one.required and not one.ok]
+        return f"the probe of {self.device} failed ({'; '.join(failed)})" if failed else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns it for people and programs to read."""
+        return {
+            "device": self.device,
+            "ok": self.ok,
+            "eager_attention": self.eager_attention,
+            "checks": {
+                one.name: {
+                    "ok": one.ok,
+                    "message": one.message,
+                    "required": one.required,
+                    "seconds": one.seconds,
+                }
+                for one in self.checks
+            },
+        }
+
+
+Step = Callable[["torch.device"], Iterator["Tensor"]]
+
+
+def probe(device: str) -> ProbeReport:
+    """Tries a device.
+
+    Every check gives tensors made on the device, then the same made on the CPU; they must agree
+    and be finite.
+
+    Args:
+        device: Such as "mps", "cuda:0" or "cpu".
+    """
+    import torch
+
+    with torch.inference_mode():
+        checks = [_try(name, step, device, required) for name, step, required in _STEPS]
+    try:
+        empty_cache(device)
+    except RuntimeError as error:
+        checks.append(Check("empty_cache", False, _said(error)))
+    fused = next(check for check in checks if check.name == "fused_attention")
+    eager = eager_attention(device, torch.__version__) or not fused.ok
+    return ProbeReport(device, tuple(checks), eager)
+
+
+def _try(name: str, step: Step, device: str, required: bool) -> Check:
+    import torch
+
+    began = time.perf_counter()
+    message = None
+    try:
+        results = list(step(torch.device(device)))
+        expected = list(step(torch.device("cpu")))
+        message = _difference(results, expected)
+    except Exception as error:  # whatever a device raises, it has failed the check
+        message = _said(error)
+    return Check(name, message is None, message, required, time.perf_counter() - began)
+
+
+def _said(error: Exception) -> str:
+    text = str(error).strip()
+    return (text.splitlines()[0] if text else type(error).__name__)[:300]
+
+
+def _difference(results: list[Tensor], expected: list[Tensor]) -> str | None:
+    for result, right in zip(results, expected, strict=True):
+        here = result.cpu()
+        if here.shape != right.shape:
+            return f"gave the shape {tuple(here.shape)} instead of {tuple(right.shape)}"
+        worst = float((here - right).abs().max())
+        if not worst <= _TOLERANCE:  # NaN is not within it either
+            return f"differs from the CPU by {worst:.3g}"
+    return None
+
+
+def _noise(*shape: int) -> Tensor:
+    import torch
+
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(7))
+
+
+def _matmul(device: torch.device) -> Iterator[Tensor]:
+    yield _noise(33, 80).to(device) @ _noise(80, 65).to(device) / 80
+
+
+def _stft(device: torch.device) -> Iterator[Tensor]:
+    import torch
+
+    window = torch.hann_window(16).to(device)
+    sound = _noise(1, 480).to(device)
+    spectrum = torch.stft(sound, 16, 4, 16, window=window, return_complex=True)
+    yield torch.view_as_real(spectrum)
+    yield torch.istft(spectrum, 16, 4, 16, window=window)
+
+
+def _long_convolution(device: torch.device) -> Iterator[Tensor]:
+    import torch
+
+    sound, weight = _noise(1, 2, LONG).to(device), _noise(2, 2, 7).to(device)
+    yield torch.nn.functional.conv1d(sound, weight, padding=3) / 7
+
+
+def _attention(device: torch.device) -> Iterator[Tensor]:
+    for query, keys, values in _queries(device):
+        scores = query @ keys.transpose(-1, -2) * query.shape[-1] ** -0.5
+        yield scores.softmax(-1) @ values
+
+
+def _fused_attention(device: torch.device) -> Iterator[Tensor]:
+    import torch
+
+    for query, keys, values in _queries(device):
+        yield torch.nn.functional.scaled_dot_product_attention(query, keys, values)
+
+
+def _queries(device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    for length in _LENGTHS:
+        # As a model has them: heads are not the memory's outer dimension, the cache is longer.
+        query = _noise(1, 1, 4, 64).to(device).transpose(1, 2)
+        cache = _noise(2, 1, 4, length + 10, 64).to(device)
+        keys, values = cache[:, :, :, :length].unbind(0)
+        yield query, keys, values
+
+
+_STEPS: Final[tuple[tuple[str, Step, bool], ...]] = (
+    ("matmul", _matmul, True),
+    ("stft", _stft, True),
+    ("long_conv1d", _long_convolution, True),
+    ("attention", _attention, True),
+    # Where this one is wrong attention is written out.
+    ("fused_attention", _fused_attention, False),
+)

@@ -1,0 +1,103 @@
+"""Voice conversion: what was said, in another voice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from chatterbex import checkpoint, voices
+from chatterbex.errors import ChatterbexError
+from chatterbex.models import speech
+from chatterbex.models.base import Request
+from chatterbex.models.chatterbox import ChatterboxModel
+from chatterbex.models.speech import Speech
+from chatterbex.s3gen.signal import resample
+from chatterbex.t3 import T3Config
+from chatterbex.voices import Audio
+
+_LONGEST = 120.0  # seconds: the flow's memory grows with the square
+_SHORTEST = 0.1
+
+
+class ConversionModel(ChatterboxModel):
+    """Chatterbox's voice conversion.
+
+    A request has no text but the option "audio" ({"samples": bytes of float32, "sample_rate":
+    int}, at most 120 seconds): what is to be said again, in the option "voice".
+    """
+
+    name = "conversion"
+    family = voices.ORIGINAL
+    s3gen_file = "s3gen.safetensors"
+    strict = False
+    generation_options = frozenset()
+
+    @classmethod
+    def has_t3(cls) -> bool:
+        """Whether the model speaks text: it does not."""
+        return False
+
+    @classmethod
+    def files(cls, folder: Path, extra: Mapping[str, Any]) -> tuple[str, ...]:
+        """The files that must be there."""
+        del folder, extra
+        return checkpoint.REQUIRED_FILES["conversion"]
+
+    @classmethod
+    def t3_file(cls, folder: Path, extra: Mapping[str, Any]) -> str:
+        """There is none."""
+        raise NotImplementedError
+
+    @classmethod
+    def t3_config(cls, extra: Mapping[str, Any]) -> T3Config:
+        """There is none."""
+        raise NotImplementedError
+
+    @classmethod
+    def load_text(cls, folder: Path) -> Any:
+        """There is none."""
+        raise NotImplementedError
+
+    def tokenize(self, text: str, options: Mapping[str, Any]) -> list[int]:
+        """Not for text."""
+        del text, options
+        raise ChatterbexError("not_supported", "the conversion model does not speak text; give it audio")
+
+    def admit(self, request: Request) -> None:
+        """Takes a request; see `Model.admit`. Options: "audio", "voice", "seed" and those of chunks."""
+        options = request.options
+        source = options.get("audio")
+        if not isinstance(source, Mapping):
+            raise ChatterbexError("invalid_option", "conversion needs the audio that is to be said again")
+        heard = Audio.of(source)
+        heard.check(_SHORTEST)
+        if heard.seconds > _LONGEST:
+            raise ChatterbexError(
+                "invalid_option",
+                f"the audio is {heard.seconds:.0f} s long; at most {_LONGEST:.0f} s are converted at a time",
+                {"seconds": heard.seconds, "most": _LONGEST},
+            )
+        audio, key = self._voice(options.get("voice"))
+        one = Speech(
+            request=request,
+            text=[],
+            seed=int(options["seed"]),
+            sampling=None,
+            guidance=None,
+            exaggeration=None,
+            most=0,
+            plan=speech.Plan.of(options),
+            voice=key,
+            audio=audio,
+        )
+        one.source = heard
+        self._speeches[request.id] = one
+
+    def _enter(self, one: Speech) -> None:
+        """Listens to the audio: its tokens are what T3's would be."""
+        super()._enter(one)
+        if one.stage == "speaking" and one.finish_reason is None:
+            at_16k = resample(one.source.samples, orig_sr=one.source.sample_rate, target_sr=16_000)
+            one.tokens = self._maker.tokens(at_16k)
+            one.finish_reason = "stop"

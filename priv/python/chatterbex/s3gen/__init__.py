@@ -1,0 +1,31 @@
+"""S3Gen: speech tokens to sound, with upstream's networks and our own passes through them.
+
+    s3gen, analysis = load(path, meanflow=True)
+    reference = analysis.reference(samples_24k)
+    decoding = Decoding(s3gen, reference, seed=7)
+    samples = decoding.decode(tokens, final=True)
+
+- ``S3Gen``: the flow and the vocoder; the part that moves to a device.
+- ``Analysis``: reference audio to a ``Reference``; stays on the CPU, for it runs once a voice.
+- ``Decoding``: one request's way from tokens to samples, whole or in chunks.
+"""
+
+from __future__ import annotations
+
+from chatterbex.s3gen.decoding import Decoding
+from chatterbex.s3gen.loading import load
+from chatterbex.s3gen.network import CODES, FRAME, RATE, SILENCE, TOKEN, S3Gen
+from chatterbex.s3gen.reference import Analysis, Reference
+
+__all__ = [
+    "CODES",
+    "FRAME",
+    "RATE",
+    "SILENCE",
+    "TOKEN",
+    "Analysis",
+    "Decoding",
+    "Reference",
+    "S3Gen",
+    "load",
+]

@@ -1,0 +1,149 @@
+"""One request's way from speech tokens to samples, whole or in chunks.
+
+The flow looks at a text as a whole, so a chunk is computed from all tokens so far, and what was
+sent stays as it was sent. The vocoder looks some frames to either side: it is given frames from
+before the chunk again, with the source signal that they had, and the last frames of a chunk are
+held back until it has seen what follows them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from chatterbex.s3gen.network import CODES, FRAME, S3Gen
+from chatterbex.s3gen.noise import Noise
+from chatterbex.s3gen.reference import Reference
+
+LEFT = 16
+"""Frames before a chunk that the vocoder is given again: more than it looks back."""
+HELD = 6
+"""Frames at the end of a chunk that wait for what follows."""
+_FADE = 2 * FRAME  # samples over which a held end turns into its better self
+
+
+class Decoding:
+    """Speech tokens of one request to samples.
+
+    Attributes:
+        frames: mel frames whose samples were given out.
+    """
+
+    def __init__(
+        self,
+        s3gen: S3Gen,
+        reference: Reference,
+        seed: int,
+        *,
+        steps: int | None = None,
+        finish: Callable[[np.ndarray], np.ndarray] | None = None,
+        held: int = HELD,
+    ) -> None:
+        """Begins with nothing.
+
+        Args:
+            s3gen: the networks.
+            reference: the voice, on the networks' device.
+            seed: of the noise.
+            steps: of the flow; None for the usual number.
+            finish: what is done to samples before they are given out, with those around them:
+                the watermark. It must keep their number.
+            held: frames at the end of a chunk that wait for what follows.
+        """
+        self.frames = 0
+        self._s3gen = s3gen
+        self._reference = reference
+        self._noise = Noise(seed)
+        self._steps = steps
+        self._finish = finish
+        self._hold = held
+        self._mel: Tensor | None = None  # frames up to `frames` as they were spoken, the last LEFT of them
+        self._source: Tensor | None = None  # their source signal
+        self._phases = self._noise.phases(s3gen.harmonics)
+        self._held = np.zeros(0, np.float32)
+
+    def worth(self, tokens: int) -> int:
+        """How many samples a chunk of so many tokens in all would give out, when more follow."""
+        ready = 2 * (tokens - self._s3gen.look_ahead) - self._hold
+        return max(0, ready - self.frames) * FRAME if ready >= 2 else 0
+
+    def decode(self, tokens: Sequence[int], final: bool) -> np.ndarray:
+        """The samples that follow those already given out.
+
+        Args:
+            tokens: all tokens so far, from the first one on.
+            final: whether these are all. Nothing more can be decoded then.
+
+        Returns:
+            float32, 1-D, perhaps empty; in the end there are 960 for every token in all.
+        """
+        stages = self.stages(tokens, final)
+        while True:
+            try:
+                next(stages)
+            except StopIteration as stop:
+                return stop.value
+
+    def stages(self, tokens: Sequence[int], final: bool) -> Generator[None, None, np.ndarray]:
+        """`decode` in pieces: yields between two, returns the samples.
+
+        A piece must be over before anything else is asked of this object.
+        """
+        heard = [token for token in tokens if 0 <= token < CODES]
+        if not heard or not (final or self.worth(len(heard))):
+            return np.zeros(0, np.float32)
+        s3gen = self._s3gen
+        with torch.inference_mode():
+            numbers = torch.tensor([heard], device=s3gen.device)
+            flow = s3gen.mel_stages(numbers, self._reference, self._noise, final=final, steps=self._steps)
+        while True:
+            try:
+                with torch.inference_mode():
+                    next(flow)
+            except StopIteration as stop:
+                mel = stop.value
+                break
+            yield
+        with torch.inference_mode():
+            return self._vocode(mel, final)
+
+    def _vocode(self, mel: Tensor, final: bool) -> np.ndarray:
+        """Samples from all mel frames so far, of which those already spoken are left as they were."""
+        s3gen, begin, end = self._s3gen, self.frames, mel.shape[2]
+        new = mel[:, :, begin:]
+        context = 0 if self._mel is None else self._mel.shape[2]
+        window = new if self._mel is None else torch.cat([self._mel, new], dim=2)
+        noise = self._noise.source(begin, end, s3gen.harmonics, FRAME).to(s3gen.device)
+        source, phases = s3gen.source(s3gen.pitch(window)[context:], self._phases, noise)
+        if self._source is not None:
+            source = torch.cat([self._source, source], dim=2)
+        wave = s3gen.wave(window, source)
+        if begin == 0:
+            fade = s3gen.trim_fade[: wave.shape[0]]
+            wave[: fade.shape[0]] *= fade
+        out = wave.float().cpu().numpy()
+        if self._finish is not None:
+            out = self._finish(out)
+        out = self._joined(out[context * FRAME :])
+
+        given = end if final else end - self._hold
+        last = given - begin + context  # of the window's frames, those up to here are spoken
+        self._mel = window[:, :, max(0, last - LEFT) : last]
+        self._source = source[:, :, max(0, last - LEFT) * FRAME : last * FRAME]
+        self._phases = phases[given - begin]
+        self._held = out[(given - begin) * FRAME :]
+        self.frames = given
+        return np.ascontiguousarray(out[: (given - begin) * FRAME], dtype=np.float32)
+
+    def _joined(self, out: np.ndarray) -> np.ndarray:
+        """Turns what was held back into what it has become, gradually: no step, no gap."""
+        length = min(_FADE, len(self._held), len(out))
+        if length == 0:
+            return out
+        rise = (0.5 - 0.5 * np.cos(np.pi * np.arange(length) / length)).astype(np.float32)
+        out = out.copy()
+        out[:length] = self._held[:length] * (1 - rise) + out[:length] * rise
+        return out

@@ -1,0 +1,133 @@
+"""What a voice is to S3Gen, and how it is made from audio."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from chatterbex.errors import ChatterbexError
+
+_CODES = 6561
+_BANDS = 80
+_SPEAKER = 192
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A voice, as S3Gen hears it.
+
+    Attributes:
+        prompt_token: (1, N) int64: what is said in the reference audio, in speech tokens.
+        prompt_feat: (1, 2 * N, 80) float32: its mel frames.
+        embedding: (1, 192) float32: who says it.
+    """
+
+    prompt_token: Tensor
+    prompt_feat: Tensor
+    embedding: Tensor
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Reference:
+        """The ``gen`` half of an upstream ``conds.pt``.
+
+        Raises:
+            ChatterbexError: A value is missing, of the wrong kind, or not a finite number
+                ("model_load_failed").
+        """
+        token, feat, embedding = (
+            _tensor(values, name) for name in ("prompt_token", "prompt_feat", "embedding")
+        )
+        # Upstream's own loading casts all of them to the weights' type, tokens too.
+        token = token.detach().reshape(1, -1).long()
+        if feat.dim() != 3 or feat.shape[0] != 1 or feat.shape[2] != _BANDS:
+            raise _unfit(f"prompt_feat is {list(feat.shape)}, not [1, frames, {_BANDS}]")
+        if embedding.numel() != _SPEAKER:
+            raise _unfit(f"embedding has {embedding.numel()} numbers, not {_SPEAKER}")
+        feat = feat.detach().float()
+        embedding = embedding.detach().float().reshape(1, -1)
+        if not (torch.isfinite(feat).all() and torch.isfinite(embedding).all()):
+            raise _unfit("it has numbers that are not finite")
+        if token.numel() and not (int(token.min()) >= 0 and int(token.max()) < _CODES):
+            raise _unfit(f"prompt_token has ids outside 0..{_CODES - 1}")
+        return cls(*_matched(token, feat), embedding)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by name."""
+        return {
+            "prompt_token": self.prompt_token,
+            "prompt_feat": self.prompt_feat,
+            "embedding": self.embedding,
+        }
+
+    def to(self, device: torch.device | str) -> Reference:
+        """The same voice on another device."""
+        return replace(self, **{name: value.to(device) for name, value in self.tensors.items()})
+
+
+class Analysis(nn.Module):
+    """Reference audio to what S3Gen and T3 need of it. It stays on the CPU.
+
+    Attributes:
+        tokenizer: audio to speech tokens.
+        speaker_encoder: audio to who speaks.
+    """
+
+    def __init__(self, published: Any) -> None:
+        """Takes the two networks out of upstream's module."""
+        super().__init__()
+        self.tokenizer = published.tokenizer
+        self.speaker_encoder = published.speaker_encoder
+        self._mel = published.mel_extractor
+
+    def tokens(self, audio_16k: np.ndarray, most: int | None = None) -> Tensor:
+        """Speech tokens of 16 kHz audio: (1, N) int64.
+
+        Args:
+            audio_16k: float32, 1-D.
+            most: most tokens to make; None for all.
+        """
+        with torch.inference_mode():
+            tokens, _ = self.tokenizer([_float32(audio_16k)], max_len=most)
+        return torch.atleast_2d(tokens).clone()  # out here it is an ordinary tensor, which can be moved
+
+    def reference(self, audio_24k: np.ndarray, audio_16k: np.ndarray) -> Reference:
+        """The voice in some audio, given at both rates: at most 10 seconds of it."""
+        with torch.inference_mode():
+            mel = self._mel(torch.from_numpy(_float32(audio_24k))[None]).transpose(1, 2).float()
+            embedding = self.speaker_encoder.inference(torch.from_numpy(_float32(audio_16k))[None]).float()
+        token, feat = _matched(self.tokens(audio_16k), mel)
+        return Reference(token.clone(), feat.clone(), embedding.clone())
+
+
+def _matched(token: Tensor, feat: Tensor) -> tuple[Tensor, Tensor]:
+    """Two mel frames for every token: upstream loses a frame of the speech where there is one too many."""
+    count = min(token.shape[1], feat.shape[1] // 2)
+    return token[:, :count], feat[:, : 2 * count]
+
+
+def _float32(audio: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(audio, dtype=np.float32).reshape(-1)
+
+
+def _tensor(values: Mapping[str, Any], name: str) -> Tensor:
+    value = values.get(name)
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    if not isinstance(value, Tensor):
+        raise _unfit(f"{name} is not a tensor")
+    return value
+
+
+def _unfit(what: str) -> ChatterbexError:
+    return ChatterbexError(
+        "model_load_failed",
+        f"The voice does not fit this model: {what}. It should be the 'gen' part of a conds.pt, or "
+        "have been made by this version.",
+        {"problem": what},
+    )

@@ -1,0 +1,9 @@
+"""Text to the tokens of the Chatterbox models."""
+
+from __future__ import annotations
+
+from chatterbex.text.graphemes import EnglishTokens, MultilingualTokens
+from chatterbex.text.pieces import TurboTokens
+from chatterbex.text.punctuation import tidy
+
+__all__ = ["EnglishTokens", "MultilingualTokens", "TurboTokens", "tidy"]

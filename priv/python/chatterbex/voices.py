@@ -1,0 +1,404 @@
+"""Reference audio to a voice, and voices that were made before."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from chatterbex import checkpoint, upstream
+from chatterbex.errors import ChatterbexError
+from chatterbex.s3gen import RATE, Analysis, Reference
+from chatterbex.s3gen.signal import resample
+from chatterbex.t3 import T3Conditionals
+
+_RATE_16 = 16_000
+_PROMPT_SECONDS = 10  # what S3Gen listens to
+_QUIETEST = 1e-4  # peak of audio that is called silent: -80 dB
+_FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class Family:
+    """How the voices of some models are made; models of one family understand each other's.
+
+    Attributes:
+        name: what saved voices are marked with.
+        shortest: seconds of reference audio that it takes more than.
+        loudness: LUFS that reference audio is brought to, or None for none.
+        t3_seconds: seconds that T3's speech prompt is taken from.
+        t3_tokens: most tokens of that prompt.
+    """
+
+    name: str
+    shortest: float
+    loudness: float | None
+    t3_seconds: int
+    t3_tokens: int
+
+
+TURBO = Family("turbo", shortest=5.0, loudness=-27.0, t3_seconds=15, t3_tokens=375)
+"""Turbo and nano."""
+ORIGINAL = Family("original", shortest=1.0, loudness=None, t3_seconds=6, t3_tokens=150)
+"""English, multilingual and conversion."""
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Who speaks.
+
+    Attributes:
+        family: name of the family of models that it is for.
+        t3: what T3 knows of it; None where only the sound of a voice is wanted.
+        gen: what S3Gen knows of it.
+    """
+
+    family: str
+    t3: T3Conditionals | None
+    gen: Reference
+
+    def to(self, device: torch.device | str) -> Voice:
+        """The same voice on another device."""
+        return replace(self, t3=self.t3 and self.t3.to(device), gen=self.gen.to(device))
+
+    @classmethod
+    def from_pickle(cls, path: Path, family: Family) -> Voice:
+        """The voice in an upstream ``conds.pt``.
+
+        Raises:
+            ChatterbexError: The file is missing, damaged or not allowed, or not a voice.
+        """
+        values = checkpoint.read_pickle(path)
+        if not isinstance(values, Mapping) or not all(
+            isinstance(values.get(part), Mapping) for part in ("t3", "gen")
+        ):
+            raise ChatterbexError(
+                "model_load_failed",
+                f"{path} is not a voice: it should have the parts 't3' and 'gen'.",
+                {"path": str(path)},
+            )
+        try:
+            t3 = T3Conditionals.from_mapping(values["t3"])
+            gen = Reference.from_mapping(values["gen"])
+        except ChatterbexError as error:
+            message = f"{path}: {error.message}"
+            raise ChatterbexError(error.reason, message, {**error.details, "path": str(path)}) from error
+        if not torch.isfinite(t3.speaker_emb).all():
+            raise ChatterbexError(
+                "model_load_failed", f"{path} has numbers that are not finite.", {"path": str(path)}
+            )
+        return cls(family.name, t3, gen)
+
+    def dump(self, about: Mapping[str, str] | None = None) -> bytes:
+        """The voice as the bytes of a safetensors file, which holds no code.
+
+        Args:
+            about: what to keep with it, such as its name and licence.
+        """
+        from safetensors.torch import save
+
+        tensors = {f"gen.{name}": value for name, value in self.gen.tensors.items()}
+        if self.t3 is not None:
+            tensors.update({f"t3.{name}": value for name, value in self.t3.tensors.items()})
+        tensors = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+        marks = {**(about or {}), "chatterbex_voice": _FORMAT, "family": self.family}
+        return save(tensors, metadata=marks)
+
+    @classmethod
+    def parse(cls, data: bytes, family: Family) -> Voice:
+        """The voice that `dump` made bytes of.
+
+        Raises:
+            ChatterbexError: It is damaged ("voice_unreadable") or of another family
+                ("not_supported").
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load
+
+        try:
+            tensors = load(data)
+            marks = _marks(data)
+        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise _unreadable(f"it is damaged or no saved voice ({error})") from error
+        if marks.get("chatterbex_voice") != _FORMAT:
+            raise _unreadable("it is a safetensors file, but no voice of this version")
+        if marks.get("family") != family.name:
+            raise ChatterbexError(
+                "not_supported",
+                f"The voice was made for the models of the family {marks.get('family')!r}, and this model "
+                f"is of the family {family.name!r}. Clone the voice again with this model.",
+                {"family": str(marks.get("family")), "wanted": family.name},
+            )
+        parts: dict[str, dict[str, Any]] = {"t3": {}, "gen": {}}
+        for name, value in tensors.items():
+            part, _, key = name.partition(".")
+            parts.setdefault(part, {})[key] = value
+        try:
+            t3 = T3Conditionals.from_mapping(parts["t3"]) if parts["t3"] else None
+            return cls(family.name, t3, Reference.from_mapping(parts["gen"]))
+        except ChatterbexError as error:
+            raise _unreadable(error.message) from error
+
+
+def _marks(data: bytes) -> dict[str, str]:
+    import json
+
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + length]).get("__metadata__", {})
+
+
+@dataclass(frozen=True)
+class Audio:
+    """Reference audio: mono float32 samples and their rate."""
+
+    samples: np.ndarray
+    sample_rate: int
+
+    @classmethod
+    def of(cls, value: Mapping[str, Any]) -> Audio:
+        """Audio as it comes from a command: "samples" (bytes of float32, or an array), "sample_rate".
+
+        Raises:
+            ChatterbexError: It is not audio ("voice_unreadable").
+        """
+        data, rate = value.get("samples"), value.get("sample_rate")
+        if not isinstance(rate, int) or isinstance(rate, bool) or not 4_000 <= rate <= 768_000:
+            raise _unreadable(f"its sample rate is {rate!r}, not a number of samples a second")
+        if isinstance(data, (bytes, bytearray, memoryview)):
+            if len(data) % 4:
+                raise _unreadable("its samples are not whole 32-bit floats")
+            samples = np.frombuffer(data, dtype="<f4").astype(np.float32)
+        elif isinstance(data, np.ndarray) and data.ndim == 1:
+            samples = np.ascontiguousarray(data, dtype=np.float32)
+        else:
+            raise _unreadable("it has no samples")
+        return cls(samples, rate)
+
+    @property
+    def digest(self) -> str:
+        """The same for the same audio."""
+        digest = hashlib.sha256(f"{self.sample_rate}:".encode())
+        digest.update(self.samples.tobytes())
+        return digest.hexdigest()
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return len(self.samples) / self.sample_rate
+
+    def check(self, shortest: float) -> None:
+        """Refuses what no voice can be made of.
+
+        Raises:
+            ChatterbexError: "voice_too_short", or "voice_unreadable" for silence and for samples
+                that are not finite numbers.
+        """
+        if self.seconds <= shortest:
+            raise ChatterbexError(
+                "voice_too_short",
+                f"The reference audio is {self.seconds:.2f} s long; more than {shortest:g} s are needed.",
+                {"seconds": self.seconds, "needed": shortest},
+            )
+        peak = float(np.max(np.abs(self.samples)))
+        if not math.isfinite(peak):
+            raise _unreadable("it has samples that are not finite numbers")
+        if peak < _QUIETEST:
+            raise _unreadable("it is silent")
+
+    def quality(self) -> dict[str, Any]:
+        """Figures to judge the recording by: seconds, peak, LUFS, shares of clipped and quiet samples."""
+        peak = float(np.max(np.abs(self.samples), initial=0.0))
+        level = np.abs(self.samples)
+        at_24k = resample(self.samples, orig_sr=self.sample_rate, target_sr=RATE)
+        lufs = loudness(at_24k, RATE)
+        return {
+            "seconds": self.seconds,
+            "peak": peak,
+            "loudness": lufs if math.isfinite(lufs) else None,
+            "clipped": float(np.mean(level >= 0.999)) if len(level) else 0.0,
+            "quiet": float(np.mean(level < 0.01)) if len(level) else 1.0,
+        }
+
+
+class VoiceMaker:
+    """Makes voices of reference audio, on the CPU."""
+
+    def __init__(self, family: Family, analysis: Analysis, encoder: Any | None) -> None:
+        """Takes the networks.
+
+        Args:
+            family: of the voices.
+            analysis: S3Gen's.
+            encoder: upstream's voice encoder, or None where voices have no T3 half.
+        """
+        self.family = family
+        self._analysis = analysis
+        self._encoder = encoder
+
+    def tokens(self, audio_16k: np.ndarray) -> list[int]:
+        """What is said in some 16 kHz audio, in speech tokens."""
+        return self._analysis.tokens(audio_16k)[0].tolist()
+
+    def make(self, audio: Audio) -> Voice:
+        """The voice in some audio.
+
+        Raises:
+            ChatterbexError: It is too short, silent or damaged.
+        """
+        family = self.family
+        audio.check(family.shortest)
+        at_24k = resample(audio.samples, orig_sr=audio.sample_rate, target_sr=RATE)
+        if family.loudness is not None:
+            at_24k = normalised(at_24k, RATE, family.loudness)
+        prompt = at_24k[: _PROMPT_SECONDS * RATE]
+        gen = self._analysis.reference(prompt, _to_16k(prompt))
+        if self._encoder is None:
+            return Voice(family.name, None, gen)
+        at_16k = resample(at_24k, orig_sr=RATE, target_sr=_RATE_16)
+        tokens = self._analysis.tokens(at_16k[: family.t3_seconds * _RATE_16], family.t3_tokens)
+        speaker = torch.from_numpy(self._encoder.embeds_from_wavs([at_16k], sample_rate=_RATE_16))
+        t3 = T3Conditionals(
+            speaker_emb=speaker.float().mean(dim=0, keepdim=True),
+            cond_prompt_speech_tokens=tokens,
+            emotion_adv=torch.full((1, 1, 1), 0.5),
+        )
+        if not torch.isfinite(t3.speaker_emb).all():
+            raise _unreadable("no speaker could be made out in it")
+        return Voice(family.name, t3, gen)
+
+
+def load_encoder(path: Path) -> Any:
+    """Upstream's voice encoder from ``ve.safetensors`` or ``ve.pt``.
+
+    Raises:
+        ChatterbexError: The file is missing, damaged or of another model.
+    """
+    weights = checkpoint.read_weights(path)
+    encoder = checkpoint.blank(lambda: upstream.voice_encoder().VoiceEncoder())
+    return checkpoint.fill(encoder, weights, path)
+
+
+def _to_16k(prompt: np.ndarray) -> np.ndarray:
+    """As upstream's S3Gen does it: by torchaudio's filter, where the rest is resampled by soxr's."""
+    from torchaudio.functional import resample as filtered
+
+    return filtered(torch.from_numpy(prompt)[None], RATE, _RATE_16)[0].numpy()
+
+
+class VoiceCache:
+    """Voices that were made not long ago, by the digest of their audio; all on one device.
+
+    Attributes:
+        most: how many are kept.
+    """
+
+    def __init__(self, most: int = 32) -> None:
+        """Begins with none, on the CPU."""
+        self.most = most
+        self._voices: OrderedDict[str, Voice] = OrderedDict()
+        self._device = "cpu"
+
+    def __len__(self) -> int:
+        return len(self._voices)
+
+    def get(self, key: str) -> Voice | None:
+        """The voice of a digest, if it is still there."""
+        voice = self._voices.get(key)
+        if voice is not None:
+            self._voices.move_to_end(key)
+        return voice
+
+    def put(self, key: str, voice: Voice) -> Voice:
+        """Keeps a voice, and returns it as it is kept: on the cache's device."""
+        kept = voice.to(self._device)
+        self._voices[key] = kept
+        self._voices.move_to_end(key)
+        while len(self._voices) > self.most:
+            self._voices.popitem(last=False)
+        return kept
+
+    def to(self, device: torch.device | str) -> VoiceCache:
+        """Moves all voices; those to come will be there as well."""
+        device = str(device)
+        moved = OrderedDict((key, voice.to(device)) for key, voice in self._voices.items())
+        self._voices, self._device = moved, device
+        return self
+
+
+def loudness(samples: np.ndarray, rate: int) -> float:
+    """Integrated loudness by EBU R128, in LUFS; -inf for silence or less than 400 ms.
+
+    With the filters of the library that upstream uses (pyloudnorm), so that prompts come out the
+    same.
+    """
+    block, step = int(0.4 * rate), 0.1 * rate
+    if len(samples) < block:
+        return -math.inf
+    filtered = _k_weighted(samples, rate)
+    squares = np.concatenate([[0.0], np.cumsum(np.square(filtered))])
+    count = round((len(samples) / rate - 0.4) / 0.1) + 1
+    starts = (np.arange(count) * step).astype(int)
+    ends = np.minimum((np.arange(count) * step + 0.4 * rate).astype(int), len(samples))
+    power = np.maximum(0.0, (squares[ends] - squares[starts]) / (0.4 * rate))
+    with np.errstate(divide="ignore"):
+        blocks = -0.691 + 10.0 * np.log10(power)
+        audible = blocks >= -70.0
+        if not audible.any():
+            return -math.inf
+        gate = -0.691 + 10.0 * np.log10(power[audible].mean()) - 10.0
+        kept = power[(blocks > gate) & (blocks > -70.0)]
+        return float(-0.691 + 10.0 * np.log10(kept.mean())) if len(kept) else -math.inf
+
+
+def normalised(samples: np.ndarray, rate: int, target: float) -> np.ndarray:
+    """Samples at another loudness; as they are where they have none."""
+    gain = 10.0 ** ((target - loudness(samples, rate)) / 20.0)
+    if not math.isfinite(gain) or gain <= 0.0:
+        return samples
+    return (samples * gain).astype(np.float32)
+
+
+def _k_weighted(samples: np.ndarray, rate: int) -> np.ndarray:
+    from torchaudio.functional import lfilter
+
+    signal = torch.from_numpy(np.asarray(samples, dtype=np.float64))
+    for numerator, denominator in (_shelf(rate), _high_pass(rate)):
+        signal = lfilter(signal, torch.tensor(denominator), torch.tensor(numerator), clamp=False)
+    return signal.numpy()
+
+
+def _shelf(rate: int, gain: float = 4.0, q: float = 1 / math.sqrt(2), corner: float = 1500.0) -> Any:
+    a = 10 ** (gain / 40.0)
+    w = 2.0 * math.pi * corner / rate
+    cos, root = math.cos(w), 2 * math.sqrt(a) * math.sin(w) / (2.0 * q)
+    up, down = a + 1, a - 1
+    numerator = [a * (up + down * cos + root), -2 * a * (down + up * cos), a * (up + down * cos - root)]
+    denominator = [up - down * cos + root, 2 * (down - up * cos), up - down * cos - root]
+    return _scaled(numerator, denominator)
+
+
+def _high_pass(rate: int, q: float = 0.5, corner: float = 38.0) -> Any:
+    w = 2.0 * math.pi * corner / rate
+    cos, alpha = math.cos(w), math.sin(w) / (2.0 * q)
+    return _scaled([(1 + cos) / 2, -(1 + cos), (1 + cos) / 2], [1 + alpha, -2 * cos, 1 - alpha])
+
+
+def _scaled(numerator: list[float], denominator: list[float]) -> Any:
+    first = denominator[0]
+    as_doubles = ([value / first for value in part] for part in (numerator, denominator))
+    return tuple(np.array(part, dtype=np.float64) for part in as_doubles)
+
+
+def _unreadable(what: str) -> ChatterbexError:
+    return ChatterbexError(
+        "voice_unreadable",
+        f"The voice cannot be used: {what}. Give a recording of one person speaking clearly.",
+        {"problem": what},
+    )

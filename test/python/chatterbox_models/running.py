@@ -1,0 +1,70 @@
+"""Helpers that load a Chatterbox model, give it requests and keep what comes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chatterbex.models.base import Chunk, Failure, Notice, Request
+
+TEXT = "Hello world, this is a test."
+
+
+def load(model: Any, folder: Path, **options: Any) -> Any:
+    """A model, loaded as the engine does it."""
+    loading = model.load({"checkpoint": str(folder), "device": "cpu", "max_batch": 4, **options})
+    while True:
+        try:
+            next(loading)
+        except StopIteration as stop:
+            return stop.value
+
+
+def request(id: int = 1, text: str = TEXT, stream: bool = False, **options: Any) -> Request:
+    """A request of 24 tokens at most."""
+    return Request(id, text, stream, {"seed": 3, "max_tokens": 24, **options})
+
+
+class Heard:
+    """What came for each request."""
+
+    def __init__(self) -> None:
+        self.chunks: dict[int, list[Chunk]] = {}
+        self.failures: dict[int, Any] = {}
+        self.notices: list[Notice] = []
+        self.steps = 0
+
+    def samples(self, id: int = 1) -> np.ndarray:
+        """All samples of a request."""
+        assert id not in self.failures, self.failures[id]
+        assert [chunk.last for chunk in self.chunks[id]] == [False] * (len(self.chunks[id]) - 1) + [True]
+        return np.concatenate([chunk.samples for chunk in self.chunks[id]])
+
+    def metadata(self, id: int = 1) -> dict[str, Any]:
+        """What was said in the end."""
+        return self.chunks[id][-1].metadata
+
+
+def step(model: Any, heard: Heard) -> None:
+    """One step of a model."""
+    heard.steps += 1
+    for outcome in model.step():
+        if isinstance(outcome, Chunk):
+            heard.chunks.setdefault(outcome.request_id, []).append(outcome)
+        elif isinstance(outcome, Failure):
+            heard.failures[outcome.request_id] = outcome.error
+        else:
+            heard.notices.append(outcome)
+
+
+def say(model: Any, *requests: Request) -> Heard:
+    """Runs requests that come at the same time until all are done."""
+    heard = Heard()
+    for one in requests:
+        model.admit(one)
+    while model.busy():
+        step(model, heard)
+        assert heard.steps < 5000
+    return heard

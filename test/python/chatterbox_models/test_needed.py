@@ -1,0 +1,9 @@
+"""Says why the tests of the Chatterbox models are not there, where they are not."""
+
+import pytest
+from needed import LACKING
+
+
+@pytest.mark.skipif(bool(LACKING), reason=f"not installed, so no Chatterbox model runs: {', '.join(LACKING)}")
+def test_what_the_models_need_is_installed() -> None:
+    assert not LACKING

@@ -1,0 +1,193 @@
+"""S3Gen gives what upstream's own code gives, with the same weights and the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from chatterbex import s3gen
+from chatterbex.s3gen import TOKEN, Decoding, Reference, signal
+
+SEED = 9
+
+
+@pytest.fixture(scope="session", params=["meanflow", "guided"])
+def pair(request: pytest.FixtureRequest, published: Any, folder: Callable[[str], Path]) -> Any:
+    """Ours and upstream's of the same file."""
+    ours, analysis = request.getfixturevalue(request.param)
+    if request.param == "meanflow":
+        theirs = published.s3gen(folder("nano") / "s3gen_meanflow.safetensors", meanflow=True)
+    else:
+        theirs = published.s3gen(folder("english") / "s3gen.safetensors", meanflow=False)
+    return ours, analysis, theirs
+
+
+def drained(stages: Any) -> Any:
+    while True:
+        try:
+            next(stages)
+        except StopIteration as stop:
+            return stop.value
+
+
+def test_mel_frames_and_samples_are_upstreams(
+    pair: Any, published: Any, voice: dict[str, Any], reference: Reference, tokens: list[int]
+) -> None:
+    ours, _, theirs = pair
+    prompt, frames = reference.prompt_feat.shape[1], 2 * len(tokens)
+    given = {name: value if value is None else value.clone() for name, value in voice.items()}
+    with published.noise(SEED, prompt, frames):
+        their_mel = theirs.flow_inference(torch.tensor([tokens]), ref_dict=given, finalize=True)
+        their_wave, _ = theirs.hift_inference(their_mel)
+        their_wave = their_wave[0].clone()
+        their_wave[: len(theirs.trim_fade)] *= theirs.trim_fade
+
+    decoding = Decoding(ours, reference, SEED)
+    with torch.inference_mode():
+        mel = drained(ours.mel_stages(torch.tensor([tokens]), reference, decoding._noise, final=True))
+    samples = decoding.decode(tokens, final=True)
+
+    assert mel.shape == their_mel.shape == (1, 80, frames)
+    assert (mel - their_mel).abs().max() < 1e-3
+    assert samples.shape == their_wave.shape == (TOKEN * len(tokens),)
+    assert np.abs(samples - their_wave.numpy()).max() < 1e-3
+    assert np.abs(samples).max() > 0.02, "the synthetic vocoder says nothing, so this shows nothing"
+
+
+def test_tables_that_are_in_no_file_are_those_of_a_module_built_the_usual_way(pair: Any) -> None:
+    ours, analysis, theirs = pair
+    mine = torch.nn.ModuleDict({"s3gen": ours, "analysis": analysis})
+    checked = []
+    for name, module in theirs.named_modules():
+        saved = {*module._parameters, *(module._buffers.keys() - module._non_persistent_buffers_set)}
+        tables = {**vars(module), **module._buffers}
+        for key, value in tables.items():
+            if not isinstance(value, torch.Tensor) or key in saved:
+                continue
+            part = "analysis" if name.startswith(("tokenizer", "speaker_encoder")) else "s3gen"
+            place = mine.get_submodule(f"{part}.{name}".rstrip("."))
+            assert torch.equal(getattr(place, key), value), f"{name}.{key}"
+            checked.append(f"{name}.{key}".lstrip("."))
+    assert sorted(checked) == [
+        "flow.encoder.embed.pos_enc.pe",
+        "flow.encoder.up_embed.pos_enc.pe",
+        "mel2wav.stft_window",
+        "tokenizer.encoder.freqs_cis",
+        "trim_fade",
+    ]
+    assert torch.equal(analysis.tokenizer._mel_filters, theirs.tokenizer._mel_filters)
+    assert torch.equal(analysis.tokenizer.window, theirs.tokenizer.window)
+
+
+def test_nothing_is_a_plain_attribute_that_would_stay_behind_in_a_move(pair: Any) -> None:
+    ours, _, _ = pair
+    for name, module in ours.named_modules():
+        plain = [key for key, value in vars(module).items() if isinstance(value, torch.Tensor)]
+        assert not plain, f"{name}: {plain}"
+
+
+def test_reference_audio_gives_upstreams_reference(pair: Any, recording: tuple[np.ndarray, int]) -> None:
+    _, analysis, theirs = pair
+    samples, rate = recording
+    at_24k = signal.resample(samples, orig_sr=rate, target_sr=24_000)
+    # A frame more than twice the tokens, as most recordings have.
+    at_24k = at_24k[: 24_000 * 3 + 500]
+    with torch.inference_mode():
+        expected = theirs.embed_ref(at_24k, 24_000, device="cpu")
+    from chatterbex.voices import _to_16k
+
+    ours = analysis.reference(at_24k, _to_16k(at_24k))
+    count = ours.prompt_token.shape[1]
+    assert torch.equal(ours.prompt_token, expected["prompt_token"][:, :count])
+    assert ours.prompt_feat.shape[1] == 2 * count
+    assert torch.allclose(ours.prompt_feat, expected["prompt_feat"][:, : 2 * count], atol=1e-4)
+    assert torch.allclose(ours.embedding, expected["embedding"], atol=1e-4)
+
+
+@pytest.mark.parametrize("extra", [False, True])
+def test_conditionals_of_upstream_are_read_whatever_types_they_were_cast_to(
+    voice: dict[str, Any], extra: bool
+) -> None:
+    given = {**voice, "prompt_token": voice["prompt_token"].float()}
+    if extra:
+        given["prompt_feat"] = torch.cat([voice["prompt_feat"], torch.zeros(1, 1, 80)], dim=1)
+    ours = Reference.from_mapping(given)
+    assert ours.prompt_token.dtype == torch.int64
+    assert torch.equal(ours.prompt_token, voice["prompt_token"])
+    assert torch.equal(ours.prompt_feat, voice["prompt_feat"])
+
+
+def test_a_layer_of_ours_in_place_of_diffusers_is_the_same(published: Any) -> None:
+    from diffusers.models.attention_processor import Attention
+
+    from chatterbex.s3gen import layers
+
+    torch.manual_seed(0)
+    theirs = Attention(query_dim=32, heads=2, dim_head=16)
+    ours = layers.Attention(32, heads=2, dim_head=16)
+    ours.load_state_dict(theirs.state_dict(), strict=True)
+    x = torch.randn(2, 9, 32)
+    assert torch.allclose(ours(x), theirs(x), atol=1e-6)
+    bias = torch.zeros(2, 9, 9)
+    bias[:, :, 5:] = -1e10
+    assert torch.allclose(ours(x, attention_mask=bias), theirs(x, attention_mask=bias), atol=1e-6)
+
+
+def test_signal_functions_are_librosas(published: Any, recording: tuple[np.ndarray, int]) -> None:
+    import librosa
+
+    samples, rate = recording
+    for target in (24_000, 22_050, 44_100):
+        expected = librosa.resample(samples, orig_sr=rate, target_sr=target)
+        assert np.array_equal(signal.resample(samples, orig_sr=rate, target_sr=target), expected)
+    for shape in (
+        {"sr": 24_000, "n_fft": 1920, "n_mels": 80, "fmin": 0, "fmax": 8000},
+        {"sr": 16_000, "n_fft": 400, "n_mels": 128},
+        {"sr": 16_000, "n_fft": 400, "n_mels": 40, "fmin": 0, "fmax": 8000},
+    ):
+        assert np.abs(signal.mel_filters(**shape) - librosa.filters.mel(**shape)).max() < 1e-7
+    for quiet in (20, 40, 60):
+        assert (
+            signal.trim(samples, top_db=quiet)[1].tolist()
+            == librosa.effects.trim(samples, top_db=quiet)[1].tolist()
+        )
+    size = {"n_fft": 400, "hop_length": 160, "win_length": 400}
+    assert (
+        np.abs(signal.stft(samples, **size) - librosa.stft(samples, pad_mode="reflect", **size)).max() < 1e-4
+    )
+
+
+def test_weights_merge_as_the_layers_would_have_done() -> None:
+    from torch.nn.utils.parametrizations import weight_norm
+
+    from chatterbex import checkpoint
+
+    torch.manual_seed(0)
+    layer = weight_norm(torch.nn.ConvTranspose1d(6, 4, 5))
+    state = {f"conv.{name}": value for name, value in layer.state_dict().items()}
+    merged = checkpoint.merge_weight_norm(state)
+    assert set(merged) == {"conv.weight", "conv.bias"}
+    assert torch.equal(merged["conv.weight"], layer.weight)
+    old = {
+        "conv.weight_g": layer.parametrizations.weight.original0,
+        "conv.weight_v": layer.parametrizations.weight.original1,
+    }
+    assert torch.equal(checkpoint.merge_weight_norm(old)["conv.weight"], layer.weight)
+
+
+def test_s3gen_of_upstream_cannot_stream(
+    pair: Any, published: Any, voice: dict[str, Any], tokens: list[int]
+) -> None:
+    """Its unfinished path drops encoder frames and leaves their mask: why ours is our own."""
+    _, _, theirs = pair
+    with published.noise(SEED, 50, 2 * len(tokens)), pytest.raises(RuntimeError, match="must match"):
+        theirs.flow_inference(torch.tensor([tokens]), ref_dict=dict(voice), finalize=False)
+
+
+def test_the_package_is_whole() -> None:
+    assert {name for name in s3gen.__all__ if not hasattr(s3gen, name)} == set()

@@ -1,0 +1,138 @@
+"""The same token ids as upstream's tokenizers, and no words that nobody wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from chatterbex.errors import ChatterbexError
+from chatterbex.text import EnglishTokens, MultilingualTokens, TurboTokens, languages, tidy
+
+TEXTS = [
+    "hello, world",
+    "Hello world.",
+    "  spaced   out\n\ttext  ",
+    "An ellipsis… and more... and: this; that — those – these",
+    "“Quotes” and ‘others’ don’t - or do they ,",
+    "Ends with a comma,",
+    "[laugh] That is funny! [clear throat]",
+    "éàü ñ 你好 🎉 naïve",
+    "ße",
+    "a",
+    "12.5 % of $3",
+    "こんにちは、世界。",
+    "你好！",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize(
+    ("model", "module"), [("turbo", "tts_turbo"), ("english", "tts"), ("multilingual", "mtl_tts")]
+)
+def test_punctuation_is_upstreams(published: Any, text: str, model: str, module: str) -> None:
+    assert tidy(text, model) == published.module(module).punc_norm(text)
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n\t "])
+def test_blank_text_is_refused_where_upstream_says_something_of_its_own(published: Any, blank: str) -> None:
+    said = published.module("tts_turbo").punc_norm("")
+    assert said == "You need to add some text for me to talk."
+    for model in ("turbo", "english", "multilingual"):
+        with pytest.raises(ChatterbexError, match="blank") as caught:
+            tidy(blank, model)
+        assert caught.value.reason == "invalid_text"
+
+
+def test_turbos_ids_are_transformers(published: Any, folder: Callable[[str], Path]) -> None:
+    from transformers import AutoTokenizer
+
+    ours = TurboTokens(folder("nano"))
+    theirs = AutoTokenizer.from_pretrained(folder("nano"))
+    assert ours.size == len(theirs) == 50_276
+    for text in [*TEXTS, "the world in their hall[sigh]", "x" * 300, " lead", "tail "]:
+        assert ours.ids(text) == theirs(text).input_ids, text
+    long = "the world " * 700
+    assert len(ours.ids(long)) > 1024 >= len(theirs(long, truncation=True).input_ids)
+
+
+def test_english_ids_are_upstreams(published: Any, folder: Callable[[str], Path]) -> None:
+    path = folder("english") / "tokenizer.json"
+    theirs = published.module("models.tokenizers").EnTokenizer(str(path))
+    ours = EnglishTokens(path)
+    for text in TEXTS:
+        assert ours.ids(text) == [255, *theirs.text_to_tokens(text)[0].tolist(), 0]
+
+
+@pytest.fixture
+def multilingual(
+    published: Any, folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> tuple[MultilingualTokens, Any]:
+    path = folder("multilingual_v3") / "grapheme_mtl_merged_expanded_v1.json"
+    module = published.module("models.tokenizers.tokenizer")
+    monkeypatch.setattr(module, "hf_hub_download", lambda **_: str(path.parent / "Cangjie5_TC.json"))
+    monkeypatch.setattr(module.ChineseCangjieConverter, "_init_segmenter", lambda _: None)
+    monkeypatch.setattr(languages, "_segmenter", lambda _: lambda text: text)
+    languages._optional.cache_clear()
+    yield MultilingualTokens(path), module.MTLTokenizer(str(path))
+    languages._optional.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("fr", "Déjà vu, à l'été."),
+        ("de", "Größe Äpfel"),
+        ("el", "Καλημέρα κόσμε."),
+        ("hi", "नमस्ते दुनिया।"),
+        ("ko", "안녕하세요 세계."),
+        ("ja", "こんにちは、世界は東京へ。"),
+        ("ja", "カタカナ がぎぐ"),
+        ("zh", "你好世界，妤!"),
+        ("ar", "مرحبا بالعالم"),
+        ("he", "שלום עולם"),
+        ("ru", "Привет, мир."),
+        ("EN", "Hello there."),
+    ],
+)
+def test_multilingual_ids_are_upstreams(
+    multilingual: tuple[MultilingualTokens, Any], language: str, text: str
+) -> None:
+    ours, theirs = multilingual
+    expected = theirs.text_to_tokens(text, language_id=language.lower())[0].tolist()
+    assert ours.ids(text, language) == [255, *expected, 0]
+
+
+def test_a_language_that_is_not_spoken(folder: Callable[[str], Path]) -> None:
+    ours = MultilingualTokens(folder("multilingual_v3") / "grapheme_mtl_merged_expanded_v1.json")
+    with pytest.raises(ChatterbexError) as caught:
+        ours.ids("saluton", "eo")
+    assert caught.value.reason == "unknown_language"
+    assert len(languages.LANGUAGES) == 23
+
+
+def test_chinese_needs_its_table_and_nobody_else_does(own: Callable[[str], Path]) -> None:
+    folder = own("multilingual_v3")
+    (folder / "Cangjie5_TC.json").unlink()
+    ours = MultilingualTokens(folder / "grapheme_mtl_merged_expanded_v1.json")
+    assert ours.ids("bonjour", "fr")
+    with pytest.raises(ChatterbexError) as caught:
+        ours.ids("你好", "zh")
+    assert caught.value.reason == "model_files_missing"
+    assert "Cangjie5_TC.json" in caught.value.message
+
+
+def test_kanji_without_their_package_are_refused(
+    folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    languages._kakasi.cache_clear()
+    monkeypatch.setitem(sys.modules, "pykakasi", None)
+    ours = MultilingualTokens(folder("multilingual_v3") / "grapheme_mtl_merged_expanded_v1.json")
+    assert ours.ids("こんにちは", "ja")
+    with pytest.raises(ChatterbexError, match="--languages ja"):
+        ours.ids("世界", "ja")
+    languages._kakasi.cache_clear()

@@ -1,0 +1,118 @@
+"""A simulated MPS device: whole models run on "mps" where there is no Mac.
+
+A test tool. Tensors that say they are on mps:0 keep their numbers on the CPU, every operator runs
+there, and what the real device refuses is refused: a CPU tensor that meets an MPS one, float64,
+`.numpy()`, too much memory. What else is to fail can be set (see `faults.Fault`).
+
+    with simulated_mps.device(memory=8 * 2**30) as mps:
+        model.to("mps")
+        mps.faults.add(operator="aten::conv1d", nth=3, error="unsupported")
+
+PyTorch keeps the two modes that do this per thread, so the thread that installs the device is the
+one that may use it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from . import state
+from .faults import Fault, Faults
+from .guard import SimulationUnavailable, load
+from .memory import Pool
+from .state import Simulation
+
+__all__ = [
+    "Fault",
+    "Faults",
+    "Simulation",
+    "SimulationUnavailable",
+    "current",
+    "device",
+    "install",
+    "missing",
+    "uninstall",
+]
+
+_installed: contextlib.ExitStack | None = None
+
+
+def missing() -> str | None:
+    """Returns what the simulated device lacks here, or None where it can run."""
+    try:
+        import torch  # noqa: F401
+    except ImportError:
+        return "PyTorch is not installed"
+    try:
+        load()
+    except SimulationUnavailable as error:
+        return str(error)
+    return None
+
+
+def current() -> Simulation:
+    """Returns the device in use."""
+    return state.current()
+
+
+def install(
+    *,
+    macos: tuple[int, int] = (15, 5),
+    memory: int = 16 * state.GIBIBYTE,
+    limit: int | None = None,
+    source: str | os.PathLike | None = None,
+) -> Simulation:
+    """Puts the device in place until `uninstall`, on this thread.
+
+    Args:
+        macos: The macOS version to claim.
+        memory: The recommended working set, in bytes.
+        limit: Where allocations fail, in bytes; default `memory`.
+        source: A JSON file whose "faults" are read now and whenever it changes.
+
+    Raises:
+        SimulationUnavailable: It cannot run here.
+        RuntimeError: It is in place already.
+    """
+    global _installed
+    if _installed is not None:
+        raise RuntimeError("the simulated device is installed already")
+    load()
+    from . import factories, functions, patches
+
+    simulation = Simulation(
+        macos=macos,
+        memory=memory,
+        pool=Pool(memory if limit is None else limit),
+        faults=Faults(None if source is None else Path(source)),
+    )
+    state.use(simulation)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(factories.registered())
+        stack.enter_context(patches.applied(simulation))
+        stack.enter_context(functions.DispatchMode())
+        stack.enter_context(functions.FunctionMode())
+        _installed = stack.pop_all()
+    return simulation
+
+
+def uninstall() -> None:
+    """Takes the device away; does nothing where it is not installed."""
+    global _installed
+    stack, _installed = _installed, None
+    if stack is not None:
+        stack.close()
+
+
+@contextlib.contextmanager
+def device(**options: Any) -> Iterator[Simulation]:
+    """Puts the device in place for a `with` block; takes the options of `install`."""
+    simulation = install(**options)
+    try:
+        yield simulation
+    finally:
+        uninstall()

@@ -1,0 +1,1 @@
+"""Checkpoints made of random numbers, in the formats of the published ones."""

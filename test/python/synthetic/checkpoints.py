@@ -1,0 +1,146 @@
+"""Whole checkpoints of the Chatterbox models with random weights: real file names, real formats.
+
+    python -m synthetic.checkpoints --model nano --dir some/folder
+
+The files are made once, in the user's cache (``chatterbex/synthetic``), and linked from there, or
+copied where they cannot be. T3 is small unless asked otherwise; S3Gen has one size only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__" or "chatterbex" not in sys.modules:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "priv" / "python"))
+
+import torch
+
+from synthetic import s3gen, t3, texts
+
+RECIPE = 2
+"""To be changed whenever a file changes that is not S3Gen's."""
+
+MODELS = ("nano", "turbo", "english", "multilingual_v2", "multilingual_v3", "conversion")
+
+
+def cache() -> Path:
+    """The folder in which made files are kept."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(root) / "chatterbex" / "synthetic"
+
+
+def checkpoint(model: str, *, full: bool = False) -> Path:
+    """A folder with a model's files, made if it is not there. Nothing may be written to it.
+
+    Args:
+        model: one of ``MODELS``.
+        full: whether T3 has the published size.
+    """
+    if model not in MODELS:
+        raise ValueError(f"there is no model {model!r}; there are: {', '.join(MODELS)}")
+    size = "full" if full else "small"
+    recipe = {"recipe": RECIPE, "s3gen": s3gen.RECIPE, "torch": torch.__version__.partition("+")[0]}
+    if model != "conversion":
+        config = (t3.full if full else t3.small)(model)
+        recipe["t3"] = str(t3.shapes(config))
+    folder = cache() / f"{model}-{size}-{_digest(recipe)}"
+    if not folder.exists():
+        with _fresh(folder) as half:
+            _fill(half, model, full)
+    return folder
+
+
+def link(model: str, target: Path, *, full: bool = False) -> Path:
+    """Puts a model's files into a folder of the caller's own, by links where that can be."""
+    target.mkdir(parents=True, exist_ok=True)
+    for file in checkpoint(model, full=full).iterdir():
+        _link(file, target / file.name)
+    return target
+
+
+def _fill(folder: Path, model: str, full: bool) -> None:
+    meanflow = model in ("nano", "turbo")
+    config = None if model == "conversion" else (t3.full if full else t3.small)(model)
+    match model:
+        case "nano" | "turbo":
+            _large(folder, "s3gen_meanflow.safetensors", lambda: s3gen.s3gen_state(True))
+            s3gen.write(folder / "ve.safetensors", s3gen.voice_encoder_state())
+            texts.write_turbo(folder)
+        case "english":
+            _large(folder, "s3gen.safetensors", lambda: s3gen.s3gen_state(False))
+            s3gen.write(folder / "ve.safetensors", s3gen.voice_encoder_state())
+            texts.write_english(folder / "tokenizer.json")
+        case "conversion":
+            _large(folder, "s3gen.safetensors", lambda: s3gen.s3gen_state(False))
+        case _:
+            _large(folder, "s3gen.pt", lambda: s3gen.s3gen_state(False))
+            s3gen.write(folder / "ve.pt", s3gen.voice_encoder_state())
+            texts.write_multilingual(folder / "grapheme_mtl_merged_expanded_v1.json")
+            texts.write_cangjie(folder / "Cangjie5_TC.json")
+    voice: dict[str, Any] = {"gen": s3gen.conditionals(seed=5 if meanflow else 6)}
+    voice["t3"] = t3.conditionals(config or t3.small("english"), seed=5)
+    torch.save(voice, folder / "conds.pt")
+    if config is not None:
+        t3.write(folder, model, config)
+        for stamp in folder.glob("*.recipe.json"):
+            stamp.unlink()
+
+
+def _large(folder: Path, name: str, make: Callable[[], dict[str, torch.Tensor]]) -> None:
+    """S3Gen's files are shared by all models that have the same."""
+    version = torch.__version__.partition("+")[0]
+    shared = cache() / f"s3gen-{_digest([s3gen.RECIPE, version])}"
+    shared.mkdir(parents=True, exist_ok=True)
+    if not (shared / name).exists():
+        s3gen.write(shared / name, make())
+    _link(shared / name, folder / name)
+
+
+def _link(source: Path, target: Path) -> None:
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _digest(recipe: Any) -> str:
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@contextlib.contextmanager
+def _fresh(folder: Path) -> Iterator[Path]:
+    """A folder that appears under its name when it is whole; two makers do not meet."""
+    half = folder.with_name(f"{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(half, ignore_errors=True)
+    half.mkdir(parents=True)
+    try:
+        yield half
+        with contextlib.suppress(OSError):  # another process was first
+            half.rename(folder)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m synthetic.checkpoints", description=__doc__)
+    parser.add_argument("--model", required=True, choices=MODELS)
+    parser.add_argument("--dir", required=True, type=Path, help="where to put the files")
+    parser.add_argument("--full", action="store_true", help="T3 of the published size")
+    options = parser.parse_args(arguments)
+    folder = link(options.model, options.dir, full=options.full)
+    sys.stdout.write(f"{folder}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""The samplers against those of transformers, which upstream uses."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed: no sampler to test")
+
+from chatterbex.t3 import Sampling, T3Config  # noqa: E402
+from chatterbex.t3.sampling import Sampler, at_least, best, nucleus  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def theirs() -> Any:
+    if importlib.util.find_spec("transformers") is None:
+        pytest.skip("the Python package transformers is not installed: nothing to compare with")
+    from transformers.generation import logits_process
+
+    return logits_process
+
+
+def logits(seed: int, spread: float = 3.0, size: int = 6563) -> Any:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(1, size, generator=generator) * spread
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("min_p", [0.001, 0.05, 0.5, 1.0])
+def test_min_p(seed: int, min_p: float, theirs: Any) -> None:
+    scores = logits(seed)
+    assert torch.equal(at_least(scores, min_p), theirs.MinPLogitsWarper(min_p)(None, scores))
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("top_p", [0.0, 0.3, 0.95, 0.999])
+def test_top_p(seed: int, top_p: float, theirs: Any) -> None:
+    scores = logits(seed)
+    assert torch.equal(nucleus(scores, top_p), theirs.TopPLogitsWarper(top_p)(None, scores))
+
+
+@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize(("top_k", "top_p"), [(1, 0.95), (50, 0.8), (1000, 0.95), (1000, 1.0)])
+def test_top_k_then_top_p(seed: int, top_k: int, top_p: float, theirs: Any) -> None:
+    scores = logits(seed, spread=1.0 + seed / 10)
+    expected = theirs.TopKLogitsWarper(top_k)(None, scores)
+    if top_p < 1:
+        expected = theirs.TopPLogitsWarper(top_p)(None, expected)
+    assert torch.equal(best(scores, top_k, top_p), expected)
+
+
+@pytest.mark.parametrize("top_p", [0.6, 1.0])
+def test_a_shared_last_place(top_p: float, theirs: Any) -> None:
+    scores = logits(1).round()  # a lot of equal ones
+    expected = theirs.TopKLogitsWarper(30)(None, scores)
+    kept = best(scores, 30, top_p)
+    if top_p < 1:
+        expected = theirs.TopPLogitsWarper(top_p)(None, expected)
+    else:
+        assert int(torch.isfinite(kept).sum()) > 30
+    assert torch.equal(kept, expected)
+
+
+@pytest.mark.parametrize("name", ["english", "turbo"])
+@pytest.mark.parametrize("seed", range(5))
+def test_the_whole_chain(name: str, seed: int, theirs: Any) -> None:
+    config = getattr(T3Config, name)()
+    sampling = config.sampling
+    sampler = Sampler(config, sampling, seed, 50)
+    torch.manual_seed(seed)
+    said = torch.tensor([[config.start_speech]])
+    for step in range(50):
+        scores = logits(1000 * seed + step % 7, size=config.speech_vocab)
+        penalty = theirs.RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty)
+        if config.guided:
+            chain = [penalty, theirs.TemperatureLogitsWarper(sampling.temperature)]
+            chain += [theirs.MinPLogitsWarper(sampling.min_p), theirs.TopPLogitsWarper(1.0)]
+        else:
+            chain = [theirs.TemperatureLogitsWarper(sampling.temperature)]
+            chain += [theirs.TopKLogitsWarper(sampling.top_k)]
+            chain += [theirs.TopPLogitsWarper(sampling.top_p), penalty]
+        expected = scores
+        for link in chain:
+            expected = link(said, expected)
+        token = int(torch.multinomial(torch.softmax(expected, dim=-1), 1))
+        assert sampler.draw(scores) == token
+        drawn = torch.tensor([sampler.drawn])
+        start = torch.tensor([[config.start_speech]])
+        said = torch.cat((start, drawn), dim=1) if config.guided else drawn
+
+
+def test_greedy_draws_the_likeliest_and_the_penalty_counts() -> None:
+    config = T3Config.nano()
+    scores = torch.zeros(1, 10)
+    scores[0, 3], scores[0, 4] = 1.0, 0.9
+    sampling = Sampling(temperature=0.0, repetition_penalty=1.2)
+    config = replace(config, start_speech=0)
+    assert [Sampler(config, sampling, 0, 5).draw(scores) for _ in range(3)] == [3, 3, 3]
+    sampler = Sampler(config, sampling, 0, 5)
+    assert [sampler.draw(scores) for _ in range(4)] == [3, 4, 3, 3]
+
+
+def test_the_caller_keeps_its_logits_and_its_generator() -> None:
+    config = T3Config.turbo()
+    scores = logits(0)
+    before, state = scores.clone(), torch.random.get_rng_state()
+    sampler = Sampler(config, config.sampling, 5, 10)
+    for _ in range(5):
+        sampler.draw(scores)
+    assert torch.equal(scores, before)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_what_is_not_a_number_is_not_drawn_from(temperature: float, number: float) -> None:
+    config = T3Config.nano()
+    sampler = Sampler(config, replace(config.sampling, temperature=temperature), 0, 5)
+    scores = logits(0)
+    scores[0, 17] = number
+    with pytest.raises(FloatingPointError):
+        sampler.draw(scores)

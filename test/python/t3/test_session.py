@@ -1,0 +1,645 @@
+"""Requests that join and leave: each gets what it would get alone, to the bit."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed: no T3 to test")
+
+from speaking import Listener, alone, request, say  # noqa: E402
+
+from chatterbex.errors import ChatterbexError  # noqa: E402
+from chatterbex.t3 import (  # noqa: E402
+    T3,
+    Alignment,
+    Sampling,
+    T3Conditionals,
+    T3Config,
+    T3Request,
+    T3Session,
+)
+from chatterbex.t3.linear import best_kernel  # noqa: E402
+from synthetic import t3 as synthetic  # noqa: E402
+
+Models = Callable[..., T3]
+
+WATCHED = replace(
+    synthetic.tiny("multilingual_v2"),
+    alignment=Alignment(((0, 3), (1, 2)), hold_stop=True, tokens_per_text_token=0.0),
+)
+
+
+def configuration(name: str) -> T3Config:
+    return WATCHED if name == "multilingual_v2" else synthetic.tiny(name)
+
+
+def have(kernel: str) -> str:
+    if kernel == "onednn" and best_kernel(torch.device("cpu"), torch.float32) != "onednn":
+        pytest.skip("this torch has no oneDNN")
+    return kernel
+
+
+def crowd(config: T3Config, count: int, seed: int) -> list[T3Request]:
+    """Requests of all kinds: other voices, lengths, seeds, ways of sampling, with and without CFG."""
+    chance = random.Random(seed)
+    requests = []
+    for id in range(count):
+        sampling = replace(
+            config.sampling,
+            temperature=chance.choice([0.0, 0.5, 0.8, 1.0]),
+            top_p=chance.choice([0.8, 0.95, 1.0]),
+            repetition_penalty=chance.choice([1.0, 1.2, 1.5]),
+        )
+        requests.append(
+            request(
+                config,
+                id,
+                text=chance.randrange(1, 90),
+                voice=chance.randrange(5),
+                prompt=20 + 10 * chance.randrange(9),
+                seed=chance.randrange(2**40),
+                sampling=sampling,
+                cfg_weight=chance.choice([0.0, 0.5, 0.7]) if config.guided else None,
+                max_tokens=chance.randrange(1, 40),
+                detect_runaway=chance.random() < 0.5,
+            )
+        )
+    return requests
+
+
+def in_company(session: T3Session, requests: list[T3Request], seed: int, cancelled: set[Any]) -> Listener:
+    """Speaks requests that come, and are cancelled, at random moments."""
+    chance = random.Random(seed)
+    waiting, listener = list(requests), Listener(session)
+    while waiting or session.busy:
+        if waiting and not session.full and (not session.busy or chance.random() < 0.25):
+            session.admit(waiting.pop(0))
+        victims = [id for id in session.live if id in cancelled and chance.random() < 0.1]
+        for id in victims:
+            session.cancel(id)
+        for event in listener.step():
+            assert event.id not in victims
+    return listener
+
+
+class TestCompany:
+    """The tokens of a request depend on nobody else."""
+
+    @pytest.mark.parametrize("name", ["english", "multilingual_v2", "turbo", "nano"])
+    @pytest.mark.parametrize(("kernel", "seed"), [("dense", 0), ("onednn", 1), ("onednn", 2)])
+    def test_bit_for_bit_the_same_joined_at_random(
+        self, name: str, kernel: str, seed: int, model: Models
+    ) -> None:
+        config = configuration(name)
+        t3 = model(config)
+        requests = crowd(config, 10, seed)
+        expected = {one.id: alone(t3, one, kernel=have(kernel)) for one in requests}
+        cancelled = {3, 7}
+        session = T3Session(t3, 8, kernel=kernel)
+        listener = in_company(session, requests, seed, cancelled)
+        for one in requests:
+            drawn = listener.drawn.get(one.id, [])
+            if one.id in cancelled:
+                assert drawn == expected[one.id][: len(drawn)]
+            else:
+                assert drawn == expected[one.id], one
+        assert not session.busy
+
+    @pytest.mark.parametrize("name", ["english", "turbo"])
+    @pytest.mark.parametrize("threads", [1, 2])
+    def test_at_the_width_of_the_published_models(self, name: str, threads: int, model: Models) -> None:
+        """Kernels split wide matrices in other ways than narrow ones."""
+        torch.set_num_threads(threads)
+        full = synthetic.full(name)
+        config = replace(full, layers=1, text_vocab=300, positions=600, alignment=None)
+        config = replace(config, max_text_tokens=200, max_speech_tokens=300)
+        t3 = model(config)
+        requests = [request(config, id, text=10 + id, seed=id, max_tokens=4) for id in range(8)]
+        session = T3Session(t3, 8)
+        listener = in_company(session, requests, threads, set())
+        for one in requests:
+            assert listener.drawn[one.id] == alone(t3, one)
+
+    def test_rows_are_multiplied_together_where_the_kernel_allows(self, model: Models) -> None:
+        have("onednn")
+        assert T3Session(model(synthetic.tiny("turbo")), 8).together
+
+    @pytest.mark.parametrize("together", [False, True])
+    def test_either_way_of_computing_a_batch(self, together: bool, model: Models) -> None:
+        config = synthetic.tiny("english")
+        t3 = model(config)
+        requests = crowd(config, 5, 9)
+        kernel = have("onednn") if together else "dense"
+        listener = say(t3, requests, together=together, kernel=kernel)
+        for one in requests:
+            assert listener.drawn[one.id] == alone(t3, one)
+
+    def test_a_machine_whose_rows_affect_each_other_is_found_out(
+        self, model: Models, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Company:
+            """A kernel whose last bits depend on how many rows there are."""
+
+            def __init__(self, weight: Any, bias: Any) -> None:
+                self._weight, self._bias = weight, bias
+
+            def __call__(self, x: Any) -> Any:
+                noise = 1 + 1e-7 * x.shape[0]
+                return torch.nn.functional.linear(x, self._weight, self._bias) * noise
+
+            def weight(self) -> Any:
+                return self._weight
+
+        monkeypatch.setitem(
+            __import__("chatterbex.t3.linear", fromlist=["KERNELS"]).KERNELS, "company", Company
+        )
+        config = synthetic.tiny("english")
+        t3 = model(config)
+        session = T3Session(t3, 8, kernel="company")
+        assert not session.together
+        requests = crowd(config, 6, 4)
+        listener = in_company(session, requests, 4, set())
+        for one in requests:
+            assert listener.drawn[one.id] == alone(t3, one, kernel="company")
+
+    def test_a_padded_attention_for_all_rows_is_close(self, model: Models) -> None:
+        config = WATCHED
+        t3 = model(config)
+        requests = [replace(one, detect_runaway=True, max_tokens=20) for one in crowd(config, 6, 1)]
+        for eager in (False, True):
+            session = T3Session(t3, 8, batched_attention=True, eager_attention=eager)
+            # what is padded must be finite
+            session._cache.data = session._cache.data.zero_()
+            plain = session._cache._new
+            session._cache._new = lambda *sizes: plain(*sizes).zero_()  # noqa: B023
+            listener = in_company(session, requests, 1, set())
+            for one in requests:
+                assert listener.drawn[one.id] == alone(t3, one)
+
+
+class TestSeeds:
+    """What makes a speech repeatable."""
+
+    @pytest.mark.parametrize("name", ["english", "nano"])
+    def test_a_seed_repeats_and_another_does_not(self, name: str, model: Models) -> None:
+        config = synthetic.tiny(name)
+        t3 = model(config)
+        said = {seed: alone(t3, request(config, seed=seed)) for seed in range(6)}
+        assert len({tuple(tokens) for tokens in said.values()}) == 6
+        assert said == {seed: alone(t3, request(config, seed=seed)) for seed in range(6)}
+
+    def test_nobody_elses_random_numbers_are_used(self, model: Models) -> None:
+        config = synthetic.tiny("nano")
+        torch.manual_seed(1)
+        before = torch.random.get_rng_state()
+        alone(model(config), request(config))
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+    def test_two_requests_with_one_seed_are_the_same(self, model: Models) -> None:
+        config = synthetic.tiny("nano")
+        listener = say(model(config), [request(config, id, seed=5) for id in "ab"])
+        assert listener.drawn["a"] == listener.drawn["b"]
+
+    @pytest.mark.parametrize("seed", [0, 2**63, 2**64 - 1, -1])
+    def test_any_64_bit_seed(self, seed: int, model: Models) -> None:
+        config = synthetic.tiny("nano")
+        assert len(alone(model(config), request(config, seed=seed, max_tokens=3))) == 3
+
+
+class TestEnds:
+    """How a speech ends, and that it is said how."""
+
+    def test_the_limit(self, model: Models) -> None:
+        config = synthetic.tiny("turbo")
+        listener = say(model(config), [request(config, max_tokens=17)])
+        assert listener.ended("a") == "limit"
+        assert len(listener.drawn["a"]) == len(listener.events["a"]) == 17
+        assert [event.finish_reason for event in listener.events["a"][:-1]] == [None] * 16
+        assert listener.events["a"][-1].token == listener.drawn["a"][-1]
+
+    def test_the_models_own_limit(self, model: Models) -> None:
+        config = replace(synthetic.tiny("english"), max_speech_tokens=40)
+        listener = say(model(config), [request(config, max_tokens=10**9)])
+        assert (listener.ended("a"), len(listener.drawn["a"])) == ("limit", 40)
+
+    def test_the_last_position(self, model: Models) -> None:
+        config = replace(synthetic.tiny("nano"), positions=100)
+        listener = say(model(config), [request(config, text=50, prompt=20, max_tokens=500)])
+        # speaker, prompt, text and start: 72 positions are taken
+        assert (listener.ended("a"), len(listener.drawn["a"])) == ("limit", 28)
+
+    @pytest.mark.parametrize("name", ["english", "nano"])
+    def test_the_stop_token(self, name: str, weights: Callable[..., Any]) -> None:
+        config = synthetic.tiny(name)
+        greedy = replace(config.sampling, temperature=0.0)
+        one = request(config, sampling=greedy, cfg_weight=0.0 if config.guided else None)
+        drawn = alone(T3.from_state_dict(config, weights(config)), one)
+        fifth = drawn.index(drawn[4])  # where it is drawn for the first time
+        state = weights(config)
+        # the stop token takes that token's place
+        for part in ("weight", "bias"):
+            if f"speech_head.{part}" in state:
+                tensor = state[f"speech_head.{part}"].clone()
+                swap = [config.stop_speech, drawn[4]]
+                tensor[swap] = tensor[swap[::-1]]
+                state[f"speech_head.{part}"] = tensor
+        listener = say(T3.from_state_dict(config, state), [one])
+        assert listener.ended("a") == "stop"
+        assert listener.drawn["a"] == [*drawn[:fifth], config.stop_speech]
+        last = listener.events["a"][-1]
+        assert (last.token, last.error) == (None, None)
+        assert len(listener.events["a"]) == fifth + 1
+
+    def test_a_runaway_by_repetition(self, weights: Callable[..., Any]) -> None:
+        config = synthetic.tiny("nano")
+        state = weights(config)
+        state["speech_head.bias"] = state["speech_head.bias"].clone()
+        state["speech_head.bias"][4299] = 1000.0
+        t3 = T3.from_state_dict(config, state)
+        listener = say(t3, [request(config, max_tokens=200, detect_runaway=True)])
+        assert listener.ended("a") == "runaway"
+        assert listener.heard("a") == [4299] * 75
+        listener = say(t3, [request(config, max_tokens=200, detect_runaway=False)])
+        assert listener.ended("a") == "limit"
+
+    def test_a_runaway_by_alignment(self, model: Models) -> None:
+        config = WATCHED
+        session = T3Session(model(config), 2)
+        session.admit(request(config, "runs", detect_runaway=True, max_tokens=40))
+        session.admit(request(config, "rests", detect_runaway=True, max_tokens=40))
+        monitor = session._order.live["runs"].monitor
+        see = monitor.see
+        monitor.see = lambda attention: replace(see(attention), runaway=monitor._steps > 9)
+        listener = Listener(session).run()
+        assert listener.ended("runs") == "runaway"
+        assert len(listener.heard("runs")) <= 9 == len(listener.drawn["runs"])
+        assert listener.ended("rests") == "limit"
+
+    @pytest.mark.parametrize("name", ["english", "multilingual_v3"])
+    def test_only_ids_that_are_sound_come_out(self, name: str, model: Models) -> None:
+        config = synthetic.tiny(name)
+        listener = say(model(config), [request(config, max_tokens=120)])
+        drawn = listener.drawn["a"]
+        assert any(token >= config.speech_codes for token in drawn)
+        assert listener.heard("a") == [token for token in drawn if token < config.speech_codes]
+
+
+class TestCancel:
+    """A cancelled request is gone at once."""
+
+    def test_nothing_more_is_heard_and_the_place_is_free(self, model: Models) -> None:
+        config = synthetic.tiny("turbo")
+        session = T3Session(model(config), 2)
+        session.admit(request(config, "a"))
+        session.admit(request(config, "b"))
+        listener = Listener(session)
+        for _ in range(6):
+            listener.step()
+        assert session.full
+        session.cancel("a")
+        assert not session.full
+        assert session.live == ["b"]
+        session.admit(request(config, "c", seed=1))
+        heard = len(listener.events["a"])
+        listener.run()
+        assert len(listener.events["a"]) == heard
+        assert listener.drawn["b"] == listener.drawn["c"]
+
+    def test_while_its_voice_is_read_in(self, model: Models) -> None:
+        config = synthetic.tiny("turbo")
+        session = T3Session(model(config), 2)
+        session.admit(request(config, "a", prompt=200))
+        session.step()
+        session.cancel("a")
+        assert not session.busy
+        assert session.step() == []
+        t3 = session._t3
+        session.admit(request(config, "b", prompt=200))
+        assert Listener(session).run().drawn["b"] == alone(t3, request(config, "b", prompt=200))
+
+    def test_an_unknown_request(self, model: Models) -> None:
+        session = T3Session(model(synthetic.tiny("turbo")), 2)
+        session.cancel("nobody")
+        assert not session.busy
+
+
+class TestSteps:
+    """A step is short, whoever comes."""
+
+    def test_reading_in_does_not_stop_the_others(self, model: Models) -> None:
+        config = synthetic.tiny("turbo")
+        session = T3Session(model(config), 3)
+        session.admit(request(config, "a", max_tokens=50))
+        listener = Listener(session)
+        while not listener.events.get("a"):
+            listener.step()
+        session.admit(request(config, "b", prompt=300, text=100))
+        session.admit(request(config, "c", prompt=20, text=5))
+        steps = 0
+        while not listener.events.get("b"):
+            said = len(listener.events["a"])
+            listener.step()
+            assert len(listener.events["a"]) == said + 1
+            steps += 1
+        # 301 positions of voice and 101 of text, 64 at a time
+        assert steps == 5 + 2
+
+    def test_the_first_token_comes_with_the_last_piece(self, model: Models) -> None:
+        config = synthetic.tiny("nano")
+        session = T3Session(model(config), 1)
+        session.admit(request(config, prompt=20, text=20))
+        assert session.step() == []
+        assert len(session.step()) == 1
+        assert len(session.step()) == 1
+
+
+class TestVoices:
+    """A voice that was spoken is not read in again."""
+
+    def test_it_is_read_in_once_and_the_tokens_are_the_same(self, model: Models) -> None:
+        config = synthetic.tiny("english")
+        t3 = model(config)
+        session = T3Session(t3, 2)
+        ones = [request(config, id, seed=9, voice=voice) for id, voice in enumerate([1, 2, 1, 1])]
+        listener = Listener(session)
+        for one in ones:
+            session.admit(one)
+            listener.run()
+        assert (session.stats.voices_read, session.stats.voices_kept) == (2, 2)
+        for one in ones:
+            assert listener.drawn[one.id] == alone(t3, one)
+
+    def test_another_exaggeration_is_another_voice(self, model: Models) -> None:
+        config = synthetic.tiny("english")
+        session = T3Session(model(config), 2)
+        one = request(config)
+        session.admit(one)
+        session.admit(replace(one, id="b", conditionals=one.conditionals.with_emotion(0.9)))
+        Listener(session).run()
+        assert session.stats.voices_read == 2
+
+    def test_but_not_for_a_model_without_emotion(self, model: Models) -> None:
+        config = synthetic.tiny("nano")
+        session = T3Session(model(config), 2)
+        one = request(config)
+        session.admit(one)
+        session.admit(replace(one, id="b", conditionals=one.conditionals.with_emotion(0.9)))
+        Listener(session).run()
+        assert session.stats.voices_read == 1
+
+    def test_memory_stays_what_it_is_however_many_come(self, model: Models) -> None:
+        config = synthetic.tiny("nano")
+        t3 = model(config)
+        one_voice = 2 * 64 * 4 * 21 * config.layers
+        session = T3Session(t3, 2, voice_cache=3 * one_voice)
+        sizes = set()
+        for voice in range(12):
+            session.admit(request(config, voice=voice, max_tokens=2))
+            Listener(session).run()
+            sizes.add(session.nbytes)
+        assert len(session._voices) == 3
+        assert len(sizes) == 3
+        assert session.stats.voices_read == 12
+        session.admit(request(config, voice=10, max_tokens=2))
+        Listener(session).run()
+        assert session.stats.voices_read == 12
+
+    def test_without_room_for_voices_it_speaks_all_the_same(self, model: Models) -> None:
+        config = synthetic.tiny("english")
+        t3 = model(config)
+        assert alone(t3, request(config), voice_cache=0) == alone(t3, request(config))
+
+    def test_clear_gives_the_memory_back(self, model: Models) -> None:
+        config = synthetic.tiny("english")
+        session = T3Session(model(config), 2)
+        session.admit(request(config))
+        Listener(session).run()
+        assert session.nbytes > 0
+        session.clear()
+        assert session.nbytes == 0
+        session.admit(request(config))
+        assert len(Listener(session).run().drawn["a"]) == 30
+
+
+class TestCacheGrowth:
+    """The cache grows under running requests without touching them."""
+
+    def test_a_longer_request_joins(self, model: Models) -> None:
+        config = synthetic.tiny("turbo")
+        t3 = model(config)
+        session = T3Session(t3, 4)
+        short = request(config, "short", max_tokens=40)
+        long = request(config, "long", text=150, prompt=200, max_tokens=200)
+        session.admit(short)
+        listener = Listener(session)
+        for _ in range(10):
+            listener.step()
+        before = session._cache.length
+        session.admit(long)
+        assert session._cache.length > before
+        listener.run()
+        assert listener.drawn["short"] == alone(t3, short)
+        assert listener.drawn["long"] == alone(t3, long)
+
+    def test_no_step_allocates_in_the_cache(self, model: Models) -> None:
+        config = synthetic.tiny("turbo")
+        session = T3Session(model(config), 4)
+        session.admit(request(config))
+        place = session._cache.data.data_ptr()
+        Listener(session).run()
+        assert session._cache.data.data_ptr() == place
+
+
+class TestRefusals:
+    """What cannot be spoken is refused when it comes, and leaves no trace."""
+
+    @pytest.fixture
+    def refused(self, model: Models) -> Iterator[Callable[..., ChatterbexError]]:
+        sessions = []
+
+        def refused(name: str, reason: str, **changes: Any) -> ChatterbexError:
+            config = synthetic.tiny(name)
+            session = T3Session(model(config), 2)
+            sessions.append(session)
+            with pytest.raises(ChatterbexError) as caught:
+                session.admit(replace(request(config), **changes))
+            assert caught.value.reason == reason, caught.value
+            return caught.value
+
+        yield refused
+        for session in sessions:
+            assert not session.busy
+            assert session.step() == []
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            [],
+            [255],
+            [255, 0],
+            [1, 2, 0],
+            [255, 1, 2],
+            [255, 1, 300, 0],
+            [255, -1, 0],
+            [255, *[1] * 201, 0],
+        ],
+    )
+    def test_text(self, text: list[int], refused: Any) -> None:
+        refused("english", "invalid_text", text_tokens=text)
+
+    def test_text_for_which_there_is_no_room_beside_the_voice(self, model: Models) -> None:
+        config = replace(synthetic.tiny("nano"), positions=64)
+        session = T3Session(model(config), 1)
+        with pytest.raises(ChatterbexError, match="room for 41") as caught:
+            session.admit(request(config, text=43, prompt=20))
+        assert caught.value.reason == "invalid_text"
+        session.admit(request(config, text=41, prompt=20))
+
+    @pytest.mark.parametrize(
+        "sampling",
+        [
+            Sampling(temperature=-0.1),
+            Sampling(temperature=float("nan")),
+            Sampling(temperature=1e-9),
+            Sampling(temperature=float("inf")),
+            Sampling(top_p=1.1),
+            Sampling(top_p=-0.1),
+            Sampling(min_p=2.0),
+            Sampling(repetition_penalty=0.0),
+            Sampling(top_k=-1),
+        ],
+    )
+    def test_sampling(self, sampling: Sampling, refused: Any) -> None:
+        refused("english", "invalid_option", sampling=sampling)
+
+    def test_what_a_model_does_not_have(self, refused: Any) -> None:
+        refused("english", "not_supported", sampling=Sampling(top_k=5))
+        refused("turbo", "not_supported", sampling=Sampling(min_p=0.1))
+        refused("turbo", "not_supported", cfg_weight=0.5)
+
+    @pytest.mark.parametrize("weight", [-0.5, float("nan"), float("inf")])
+    def test_guidance(self, weight: float, refused: Any) -> None:
+        refused("english", "invalid_option", cfg_weight=weight)
+
+    def test_max_tokens(self, refused: Any) -> None:
+        refused("nano", "invalid_option", max_tokens=0)
+
+    def test_a_full_batch_and_an_id_that_is_taken(self, model: Models) -> None:
+        config = synthetic.tiny("nano")
+        session = T3Session(model(config), 2)
+        session.admit(request(config, "a"))
+        with pytest.raises(ChatterbexError) as caught:
+            session.admit(request(config, "a"))
+        assert caught.value.reason == "invalid_option"
+        session.admit(request(config, "b"))
+        with pytest.raises(ChatterbexError) as caught:
+            session.admit(request(config, "c"))
+        assert caught.value.reason == "overloaded"
+        assert sorted(Listener(session).run().drawn) == ["a", "b"]
+
+
+class TestForeignVoices:
+    """A voice that does not fit ends its own request and no other."""
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"speaker_emb": torch.zeros(1, 192)}, "192"),
+            ({"emotion_adv": None}, "emotion"),
+            ({"cond_prompt_speech_tokens": torch.zeros(1, 500, dtype=torch.long)}, "500"),
+        ],
+    )
+    def test_it_is_refused(self, change: dict[str, Any], said: str, model: Models) -> None:
+        config = synthetic.tiny("english")
+        t3 = model(config)
+        session = T3Session(t3, 2)
+        good = request(config, "good")
+        session.admit(good)
+        voice = replace(good.conditionals, **change)
+        with pytest.raises(ChatterbexError, match=said) as caught:
+            session.admit(replace(good, id="bad", conditionals=voice))
+        assert caught.value.reason == "not_supported"
+        assert Listener(session).run().drawn == {"good": alone(t3, good)}
+
+    def test_numbers_that_are_none_fail_that_request_alone(self, model: Models) -> None:
+        config = synthetic.tiny("english")
+        t3 = model(config)
+        session = T3Session(t3, 3)
+        good, bad = request(config, "good"), request(config, "bad")
+        voice = replace(
+            bad.conditionals, speaker_emb=torch.full_like(bad.conditionals.speaker_emb, torch.nan)
+        )
+        session.admit(replace(bad, conditionals=voice))
+        session.admit(good)
+        listener = Listener(session).run()
+        assert listener.ended("bad") == "failed"
+        assert listener.events["bad"][-1].error.reason == "generation_failed"
+        assert listener.drawn["good"] == alone(t3, good)
+        # and what it left in the cache harms nobody who comes after
+        session.admit(replace(good, id="next"))
+        assert Listener(session).run().drawn["next"] == alone(t3, good)
+
+    def test_speech_tokens_that_the_model_does_not_know(self, model: Models) -> None:
+        config = synthetic.tiny("nano")
+        session = T3Session(model(config), 2)
+        one = request(config)
+        tokens = torch.tensor([[5, config.speech_vocab]])
+        voice = replace(one.conditionals, cond_prompt_speech_tokens=tokens)
+        with pytest.raises(ChatterbexError) as caught:
+            session.admit(replace(one, conditionals=voice))
+        assert caught.value.reason == "not_supported"
+
+
+class TestConditionals:
+    """A voice as it is stored."""
+
+    def test_upstreams_mapping(self) -> None:
+        config = synthetic.tiny("english")
+        values = synthetic.conditionals(config, prompt=7)
+        voice = T3Conditionals.from_mapping({**values, "cond_prompt_speech_emb": torch.ones(1, 7, 64)})
+        assert {name: tuple(value.shape) for name, value in voice.tensors.items()} == {
+            "speaker_emb": (1, 256),
+            "cond_prompt_speech_tokens": (1, 7),
+            "emotion_adv": (1, 1, 1),
+        }
+        assert voice.emotion_adv.item() == 0.5
+        assert T3Conditionals.from_mapping({**values, "emotion_adv": 0.25}).emotion_adv.item() == 0.25
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"speaker_emb": None},
+            {"speaker_emb": [1.0, 2.0]},
+            {"speaker_emb": torch.zeros(1, 256, dtype=torch.long)},
+            {"speaker_emb": torch.zeros(1, 0)},
+            {"cond_prompt_speech_tokens": torch.zeros(1, 7)},
+            {"cond_prompt_speech_tokens": [1, 2]},
+            {"emotion_adv": torch.zeros(2)},
+        ],
+    )
+    def test_what_is_no_voice(self, change: dict[str, Any]) -> None:
+        values = synthetic.conditionals(synthetic.tiny("english"))
+        with pytest.raises(ChatterbexError) as caught:
+            T3Conditionals.from_mapping({**values, **change})
+        assert caught.value.reason == "model_load_failed"
+
+    def test_fingerprints(self) -> None:
+        config = synthetic.tiny("english")
+        voice, other = (T3Conditionals.from_mapping(synthetic.conditionals(config, seed)) for seed in (1, 2))
+        again = T3Conditionals.from_mapping(synthetic.conditionals(config, 1))
+        assert voice.fingerprint() == again.fingerprint() != other.fingerprint()
+        louder = voice.with_emotion(0.6)
+        assert louder.fingerprint() != voice.fingerprint()
+        assert louder.fingerprint(emotion=False) == voice.fingerprint(emotion=False)
+        assert replace(voice, cond_prompt_speech_tokens=None).fingerprint() != voice.fingerprint()
+
+    def test_all_of_it_moves(self) -> None:
+        voice = T3Conditionals.from_mapping(synthetic.conditionals(synthetic.tiny("english")))
+        moved = voice.to("meta")
+        assert {str(value.device) for value in moved.tensors.values()} == {"meta"}
+        assert {str(value.device) for value in voice.tensors.values()} == {"cpu"}
