@@ -15,7 +15,7 @@ import pytest
 from chatterbex import registry
 from chatterbex.engine import Engine
 from chatterbex.errors import REASONS, ChatterbexError
-from conftest import Driver
+from driving import Driver
 from fake_model import expected
 
 UNKNOWN = 999_999

@@ -19,7 +19,7 @@ from chatterbex.errors import ChatterbexError
 from chatterbex.models import hibari
 from chatterbex.models.base import Chunk, Failure, Model, Request, samples
 from chatterbex.models.hibari import HibariModel
-from conftest import Driver
+from driving import Driver
 
 SENTENCES = [
     "The weather is nice today.",

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import pytest
 
 from chatterbex import log, process
-from conftest import HERE, PACKAGE, Driver
+from driving import HERE, PACKAGE, Driver
 
 
 def python(code: str, **environment: str) -> str:

@@ -1,7 +1,7 @@
 """Looks at the environment whose Python runs it, or repairs it. Prints one line of JSON.
 
-    environment.py check MODULE...   packages, those of them that lack files, and whether the modules import
-    environment.py repair            forgets packages that lack files, so that an installer puts them there again
+``check MODULE...``: packages, those of them that lack files, and whether the modules import.
+``repair``: forgets packages that lack files, so that an installer puts them there again.
 """
 
 import csv

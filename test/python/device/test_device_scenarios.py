@@ -290,7 +290,7 @@ def test_conditionals_left_behind_fail_where_they_are_used(accelerator: Any) -> 
     left = stray_tensors(parts, accelerator.name)
     assert [stray.path for stray in left] == ["conds.gen.prompt_token", "conds.gen.embedding"]
     tokens = torch.tensor([[1, 2, 3]], device=accelerator.name)
-    with torch.inference_mode(), pytest.raises(RuntimeError, match="Placeholder storage|same device"):
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"Placeholder storage|same device"):
         parts["s3gen"](tokens, parts["conds.gen"])
 
 
