@@ -141,6 +141,19 @@ sys.exit(0 if any(os.path.exists(f) for f in files) else 1)
 ' >/dev/null 2>&1
 }
 
+# install_uv PYTHON: puts uv, whose lock is checked by its hashes, into a place that use_tools knows.
+install_uv() {
+  local venv logs
+  venv=$(tools_venv) logs=$(cache_home)/logs
+  note "uv goes into $venv"
+  quietly "$logs/uv-venv.log" "$1" -m venv "$venv" &&
+    quietly "$logs/uv-install.log" "$venv/bin/python" -m pip install --quiet --require-hashes \
+      -r "$project/priv/python/locks/uv.txt" || return 1
+  mkdir -p "$venv/on-path"
+  ln -sf ../bin/uv "$venv/on-path/uv"
+  use_tools
+}
+
 # --- the environment every script runs in -------------------------------------------------------
 
 # Tools that were installed but that an older shell has not on its PATH yet.

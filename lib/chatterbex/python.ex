@@ -50,8 +50,8 @@ defmodule Chatterbex.Python do
   @doc """
   Finds the environment and checks that it is whole, without starting Python or any other program.
 
-  Options: `:home`, as for `home/1`; `:profiles`, the names of what must be installed (default
-  `["hibari"]`, the built-in voice).
+  Options: `:home`, as for `home/1`; `:profiles`, the names of what must be installed: `"hibari"`, the
+  built-in voice, `"torch"`, what the Chatterbox models need (default `["hibari"]`).
 
   The error has the reason `:not_set_up`, its message ends with the command to run, and its details hold
   `:home` and `:command`.
@@ -98,17 +98,19 @@ defmodule Chatterbex.Python do
 
   # The command that makes or mends the environment in `home`, as the user has to type it.
   @doc false
-  @spec setup_command(Path.t()) :: String.t()
-  def setup_command(home) do
-    elsewhere? = home != home()
+  @spec setup_command(Path.t(), keyword) :: String.t()
+  def setup_command(home, options \\ []) do
+    options = if home == home(), do: options, else: options ++ [home: home]
 
-    cond do
-      is_nil(System.get_env("RELEASE_ROOT")) and elsewhere? -> "mix chatterbex.setup --path #{quoted(home)}"
-      is_nil(System.get_env("RELEASE_ROOT")) -> "mix chatterbex.setup"
-      elsewhere? -> ~s(#{release()} eval 'Chatterbex.Setup.run!\(home: "#{home}"\)')
-      true -> "#{release()} eval 'Chatterbex.Setup.run!()'"
+    if System.get_env("RELEASE_ROOT") do
+      ~s[#{release()} eval 'Chatterbex.Setup.run!(#{options |> inspect() |> String.slice(1..-2//1)})']
+    else
+      Enum.join(["mix chatterbex.setup" | Enum.map(options, &flag/1)], " ")
     end
   end
+
+  defp flag({:device, device}), do: "--#{device}"
+  defp flag({:home, home}), do: "--path #{quoted(home)}"
 
   defp release do
     name = System.get_env("RELEASE_NAME", "my_app")
@@ -148,13 +150,16 @@ defmodule Chatterbex.Python do
   end
 
   defp not_set_up(why, home) do
-    command = setup_command(home)
+    command = setup_command(home, options(why))
 
     Error.new(:not_set_up, "Chatterbex is not set up: #{describe(why, home)}. Run: #{command}", %{
       home: home,
       command: command
     })
   end
+
+  defp options({:profile_missing, "torch"}), do: [device: Machine.fitting_device(Machine.this())]
+  defp options(_why), do: []
 
   defp describe(:missing, home) do
     if File.exists?(venv(home)),
@@ -172,6 +177,9 @@ defmodule Chatterbex.Python do
 
   defp describe({:libpython_removed, libpython}, _home),
     do: "the shared library of Python, #{libpython}, is no longer there"
+
+  defp describe({:profile_missing, "torch"}, home),
+    do: "PyTorch, which the Chatterbox models need, is not in #{venv(home)}"
 
   defp describe({:profile_missing, name}, home), do: "#{venv(home)} has no #{name} in it"
 

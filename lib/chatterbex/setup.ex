@@ -67,8 +67,8 @@ defmodule Chatterbex.Setup do
     * `:force` - `true` builds everything again; the environment that was there comes back if that fails.
       Default: `false`.
     * `:quiet` - `true` prints nothing. Default: `false`.
-    * `:device` - `:mps`, `:cuda`, `:cpu` or `:auto`, for the models that need PyTorch, which this version
-      does not have yet. Default: `nil`, the built-in voice only.
+    * `:device` - `:mps`, `:cuda`, `:cpu` or `:auto`: also PyTorch, which the Chatterbox models need. Default:
+      `nil`, the built-in voice, and what is installed already.
     * `:report` - a function that gets each line instead of stderr.
 
   Errors have the reason `:not_set_up` (the message says what failed, what the tool said last, the remedy, and
@@ -144,16 +144,10 @@ defmodule Chatterbex.Setup do
     end
   end
 
-  defp announce(%{device: nil} = request),
-    do: request.report.("Chatterbex setup: #{hd(request.profiles).title}, in #{request.home}")
-
   defp announce(request) do
-    announce(%{request | device: nil})
+    titles = request.profiles |> Profile.wanted(request.device, nil) |> Enum.map_join(" and ", & &1.title)
 
-    request.report.(
-      "--#{request.device}: the Chatterbox models come with a later release; " <>
-        "the built-in voice is set up, which runs on the CPU."
-    )
+    request.report.("Chatterbex setup: #{titles}, in #{request.home}")
   end
 
   # Only files are looked at: this is the run with nothing to do.

@@ -3,7 +3,7 @@ defmodule Chatterbex.PythonTest do
   use ExUnit.Case, async: false
 
   alias Chatterbex.{Error, Python}
-  alias Chatterbex.Setup.{Manifest, Profile}
+  alias Chatterbex.Setup.{Machine, Manifest, Profile}
 
   doctest Python
 
@@ -158,9 +158,22 @@ defmodule Chatterbex.PythonTest do
 
     write(home, Map.put(manifest(home), "profiles", %{}))
     assert refused(home) =~ "has no hibari in it"
+  end
 
+  test "without PyTorch the command has the flag that fits the machine", %{tmp_dir: home} do
     write(home, manifest(home))
-    assert {:error, %Error{reason: :not_set_up}} = Python.find(home: home, profiles: ["hibari", "torch"])
+
+    assert {:error, %Error{reason: :not_set_up} = error} =
+             Python.find(home: home, profiles: ["hibari", "torch"])
+
+    assert error.message =~ "PyTorch, which the Chatterbox models need, is not in #{home}/venv. "
+    device = Machine.fitting_device(Machine.this())
+    assert error.details.command == "mix chatterbex.setup --#{device} --path #{home}"
+
+    assert Machine.fitting_device(%Machine{os: :macos, architecture: "aarch64"}) == :mps
+    assert Machine.fitting_device(%Machine{os: :macos, architecture: "x86_64"}) == :cpu
+    assert Machine.fitting_device(%Machine{nvidia: "/proc/driver/nvidia/version"}) == :cuda
+    assert Machine.fitting_device(%Machine{}) == :cpu
   end
 
   test "the command fits where it is to be typed", %{tmp_dir: home} do
@@ -171,5 +184,11 @@ defmodule Chatterbex.PythonTest do
     assert Python.setup_command(Python.home()) == "/srv/app/bin/speaker eval 'Chatterbex.Setup.run!()'"
     assert {:error, error} = Python.find(home: home)
     assert String.ends_with?(error.message, ~s|/bin/speaker eval 'Chatterbex.Setup.run!(home: "#{home}")'|)
+    command = Python.setup_command(home, device: :cpu)
+
+    assert String.ends_with?(
+             command,
+             ~s|/bin/speaker eval 'Chatterbex.Setup.run!(device: :cpu, home: "#{home}")'|
+           )
   end
 end

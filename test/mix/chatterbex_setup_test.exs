@@ -51,14 +51,6 @@ defmodule Mix.Tasks.Chatterbex.SetupTest do
     assert capture_io(:stderr, fn -> Setup.run(["--quiet"]) end) == ""
   end
 
-  test "the flags of the Chatterbox models say that these come later, and the built-in voice is set up" do
-    for flag <- ~w(--mps --cuda --cpu --auto) do
-      text = capture_io(:stderr, fn -> Setup.run([flag]) end)
-      assert text =~ "#{flag}: the Chatterbox models come with a later release; the built-in voice is set up"
-      assert text =~ "Nothing to do"
-    end
-  end
-
   test "a failure raises with the reason, the hint and the command", %{tmp_dir: dir} do
     arguments = ["--path", dir, "--python", "/nowhere/python3"]
 

@@ -5,6 +5,7 @@ defmodule Chatterbex.Setup.Machine do
   defstruct os: :linux,
             debian: false,
             architecture: "x86_64",
+            nvidia: nil,
             path: [],
             folders: [],
             tools: [],
@@ -15,6 +16,7 @@ defmodule Chatterbex.Setup.Machine do
           os: :linux | :macos | :unix | :windows,
           debian: boolean,
           architecture: String.t(),
+          nvidia: Path.t() | nil,
           path: [Path.t()],
           folders: [Path.t()],
           tools: [Path.t()],
@@ -24,10 +26,13 @@ defmodule Chatterbex.Setup.Machine do
 
   @homebrew ~w(/opt/homebrew /usr/local)
 
+  # WSL 2 has the second one only.
+  @nvidia ~w(/proc/driver/nvidia/version /usr/lib/wsl/lib/libcuda.so.1)
+
   @doc """
   This machine. `path` are PATH's folders, `folders` those that are searched after them, `tools` those where
   uv's own installer puts it, `pyenv` the folder of pyenv's versions, `pip_files` pip's configuration files, the
-  weakest first.
+  weakest first, `nvidia` the file by which NVIDIA's driver shows itself, where it does.
   """
   @spec this() :: t
   def this do
@@ -37,6 +42,7 @@ defmodule Chatterbex.Setup.Machine do
       os: os,
       debian: os == :linux and File.exists?("/etc/debian_version"),
       architecture: architecture(),
+      nvidia: Enum.find(@nvidia, &File.exists?/1),
       path: "PATH" |> System.get_env("") |> String.split(":") |> Enum.filter(&(Path.type(&1) == :absolute)),
       folders: folders(os),
       tools: under_home([".local/bin", ".cargo/bin"]),
@@ -44,6 +50,14 @@ defmodule Chatterbex.Setup.Machine do
       pip_files: pip_files()
     }
   end
+
+  @doc """
+  The device that a machine is best at, as far as can be told before PyTorch is there.
+  """
+  @spec fitting_device(t) :: :mps | :cuda | :cpu
+  def fitting_device(%__MODULE__{os: :macos, architecture: "aarch64"}), do: :mps
+  def fitting_device(%__MODULE__{nvidia: driver}) when driver != nil, do: :cuda
+  def fitting_device(%__MODULE__{}), do: :cpu
 
   @doc """
   The first executable file called `name` in `folders`, or `nil`.

@@ -26,6 +26,13 @@ defmodule Chatterbex.Setup.Profile do
       lock: "hibari.txt",
       imports: ["numpy", "onnxruntime", "hibari"],
       timeout: :timer.minutes(45)
+    },
+    %{
+      name: "torch",
+      title: "PyTorch and the networks of the Chatterbox models",
+      lock: "torch.txt",
+      imports: ["torch", "torchaudio", "safetensors", "tokenizers", "soxr", "huggingface_hub"],
+      timeout: :timer.hours(2)
     }
   ]
 
@@ -42,9 +49,10 @@ defmodule Chatterbex.Setup.Profile do
   The first one is what everybody gets.
   """
   @spec wanted([t], atom, Manifest.t() | nil) :: [t]
-  def wanted([first | others], _device, manifest) do
+  def wanted([first | others], device, manifest) do
     installed = if manifest, do: Map.keys(manifest["profiles"]), else: []
-    [first | Enum.filter(others, &(&1.name in installed))]
+    asked = if device, do: ["torch"], else: []
+    [first | Enum.filter(others, &(&1.name in installed or &1.name in asked))]
   end
 
   @doc """

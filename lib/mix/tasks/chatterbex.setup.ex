@@ -12,8 +12,8 @@ defmodule Mix.Tasks.Chatterbex.Setup do
 
   ## Options
 
-    * `--mps`, `--cuda`, `--cpu`, `--auto` - the device for the Chatterbox models. They come with a later
-      release; until then these set up the built-in voice, as no flag does.
+    * `--mps`, `--cuda`, `--cpu`, `--auto` - also PyTorch, which the Chatterbox models need. Without one of
+      these only the built-in voice is set up.
     * `--path DIR` - the folder to hold the environment. The default is `$CHATTERBEX_HOME`, then
       `config :chatterbex, home: DIR`, then `chatterbex` in the user's cache folder (`$XDG_CACHE_HOME`,
       `~/.cache`, or `~/Library/Caches` on macOS).
