@@ -38,7 +38,8 @@ defmodule Chatterbex do
   `Chatterbex.Telemetry`.
   """
 
-  alias Chatterbex.{Audio, Device, Error, Model, Options, Server, Telemetry, Text.Check}
+  alias Chatterbex.{Audio, Client, Device, Error, Model, Options, Server, Telemetry, Text.Check}
+  alias Chatterbex.Speech.{Plan, Sender, Stream, Whole}
 
   @default_server Chatterbex.DefaultServer
 
@@ -110,7 +111,11 @@ defmodule Chatterbex do
   Speaks a text with a server, and returns all of its audio.
 
   `server` may be `nil` for the default one. The text is a string with at least one letter or digit, at most the
-  server's `:max_characters` long.
+  server's `:max_characters` long. A long text is cut into pieces (`Chatterbex.Text.chunks/2`), which are spoken one
+  after another, or several at once where the model gains from it, and joined with pauses.
+
+  `audio.metadata` tells `:model`, `:voice`, `:seed`, `:pieces`, `:generation_ms` (milliseconds of work), `:rtf` (seconds of
+  work per second of audio), and more by model; `:warnings` where a piece did not come to its end by itself.
 
   ## Options
 
@@ -122,8 +127,8 @@ defmodule Chatterbex do
       audio.metadata.seed
 
       iex> {:error, error} = Chatterbex.generate(MyApp.Speech, "Hello!", sead: 7)
-      iex> error.message
-      "unknown option :sead. Did you mean :seed? The options are :server, :voice, :seed, :timeout, :speed."
+      iex> error.message =~ "unknown option :sead. Did you mean :seed? The options are "
+      true
   """
   @spec generate(server | nil, String.t(), keyword) :: {:ok, Audio.t()} | {:error, Error.t()}
   def generate(server, text, options) do
@@ -131,7 +136,8 @@ defmodule Chatterbex do
       with {:ok, options} <- Options.validate(:generate, options),
            {:ok, text} <- Check.check(text),
            {:ok, server} <- server(server, options.server),
-           {:ok, audio} <- Server.generate(server, text, options) do
+           {:ok, plan} <- Plan.new(server, options),
+           {:ok, audio} <- Whole.generate(plan, text, options.progress) do
         measurements = %{audio_seconds: Audio.duration(audio), samples: div(byte_size(audio.samples), 4)}
         {:ok, audio, measurements, audio.metadata}
       end
@@ -174,6 +180,107 @@ defmodule Chatterbex do
   end
 
   @doc """
+  Speaks a text chunk by chunk: `stream(text)`, `stream(text, options)` or `stream(server, text)`.
+
+  See `stream/3`.
+
+  ## Examples
+
+      "A long text. It goes on." |> Chatterbex.stream() |> Enum.each(&play/1)
+
+      iex> Chatterbex.stream("Hello!", sead: 7)
+      ** (Chatterbex.Error) unknown option :sead. Did you mean :seed? #{Chatterbex.Options.names(:stream)}
+  """
+  @spec stream(String.t() | Enumerable.t(), keyword) :: Enumerable.t()
+  @spec stream(server, String.t() | Enumerable.t()) :: Enumerable.t()
+  def stream(text_or_server, options_or_text \\ [])
+
+  def stream(server, text) when is_pid(server) or is_tuple(server) or (is_atom(server) and server != nil),
+    do: stream(server, text, [])
+
+  def stream(text, options), do: stream(nil, text, options)
+
+  @doc """
+  Speaks a text with a server, as a lazy Enumerable of `Chatterbex.Audio`: the first sound comes as soon as there is
+  any.
+
+  The text is a string of any length, or an Enumerable of strings, such as the tokens of a language model: a sentence
+  is spoken as soon as it is complete. Nothing is asked of the source or of the model before it is needed, and never
+  more than a few sentences ahead, so that a text without end is fine.
+
+  Each chunk's `metadata` tells `:piece` (the number of the sentence, from 0) and `:text` (the sentence); a pause is a
+  chunk of its own, with `:pause` in milliseconds. All chunks have the same sample rate and can be played, or joined,
+  one after another.
+
+  The stream belongs to the process that takes from it. When it stops taking, halts the stream (`Enum.take/2`) or ends,
+  the work is cancelled within one step of the model. What fails raises `Chatterbex.Error`: a bad option at once, all
+  else while the stream is taken, after the chunks before it. For a process that gets its chunks as messages,
+  see `stream_to/3`.
+
+  ## Options
+
+  #{Chatterbex.Options.Schema.docs(:stream)}
+
+  ## Examples
+
+      MyApp.Speech
+      |> Chatterbex.stream(["Hel", "lo. How ", "are you?"])
+      |> Enum.map(&Chatterbex.Audio.duration/1)
+
+      iex> Chatterbex.stream(MyApp.NoSuchServer, "Hello!", []) |> Enum.to_list()
+      ** (Chatterbex.Error) no server runs as MyApp.NoSuchServer. Start it under your supervisor: children = [{Chatterbex, name: MyApp.NoSuchServer}]
+  """
+  @spec stream(server | nil, String.t() | Enumerable.t(), keyword) :: Enumerable.t()
+  def stream(server, text, options) do
+    case stream_options(server, text, options) do
+      {:ok, options} -> Stream.new(fn -> plan(server, options) end, text, options)
+      {:error, error} -> raise error
+    end
+  end
+
+  @doc """
+  Speaks a text chunk by chunk to a process, such as a LiveView or a `GenServer`.
+
+  The process gets
+
+    * `{:chatterbex, ref, {:chunk, audio}}`, as many as there are
+    * `{:chatterbex, ref, :done}`, or `{:chatterbex, ref, {:error, error}}`, as the last message
+
+  Text and options are those of `stream/3`; an Enumerable is enumerated in a process of the library's own. When the
+  listening process ends, the work is cancelled. While it has many messages unread, the stream waits for it.
+
+  ## Examples
+
+      {:ok, ref} = Chatterbex.stream_to(self(), "Hello, world!", server: MyApp.Speech)
+
+      iex> {:error, error} = Chatterbex.stream_to(self(), "Hello!", sead: 7)
+      iex> error.reason
+      :invalid_option
+
+      iex> {:ok, ref} = Chatterbex.stream_to(self(), "Hello!", server: MyApp.NoSuchServer)
+      iex> receive do {:chatterbex, ^ref, {:error, error}} -> error.reason end
+      :invalid_option
+  """
+  @spec stream_to(pid, String.t() | Enumerable.t(), keyword) :: {:ok, reference} | {:error, Error.t()}
+  def stream_to(listener, text, options \\ []) when is_pid(listener) do
+    with {:ok, options} <- stream_options(nil, text, options) do
+      Sender.start(listener, &Stream.new(fn -> plan(nil, options) end, text, options, &1))
+    end
+  end
+
+  @doc """
+  Cancels a stream of `stream_to/3`: its listener's last message is `{:chatterbex, ref, {:error, error}}` with the reason
+  `:cancelled`. One that is done already is left as it is.
+
+  ## Examples
+
+      iex> Chatterbex.cancel(make_ref())
+      :ok
+  """
+  @spec cancel(reference) :: :ok
+  def cancel(ref) when is_reference(ref), do: Sender.cancel(ref)
+
+  @doc """
   Waits until a server's model is loaded, at most `timeout` milliseconds.
 
   Without a server it starts the default one, as the first `generate/2` would: an application that calls it at
@@ -189,7 +296,7 @@ defmodule Chatterbex do
   """
   @spec await_ready(server | nil, timeout) :: :ok | {:error, Error.t()}
   def await_ready(server \\ nil, timeout \\ 600_000) do
-    with {:ok, server} <- server(server, nil), do: Server.await_ready(server, timeout)
+    with {:ok, server} <- server(server, nil), do: Client.await_ready(server, timeout)
   end
 
   @doc """
@@ -217,7 +324,7 @@ defmodule Chatterbex do
   """
   @spec info(server | nil) :: {:ok, map} | {:error, Error.t()}
   def info(server \\ nil) do
-    with {:ok, server} <- server(server, nil), do: Server.info(server)
+    with {:ok, server} <- server(server, nil), do: Client.info(server)
   end
 
   @doc """
@@ -257,7 +364,7 @@ defmodule Chatterbex do
       :invalid_option
   """
   @spec stop(server | nil, timeout) :: :ok | {:error, Error.t()}
-  def stop(server \\ nil, timeout \\ 5_000), do: Server.stop(server || @default_server, timeout)
+  def stop(server \\ nil, timeout \\ 5_000), do: Client.stop(server || @default_server, timeout)
 
   # A text is a string, so that what stands before a string is a server; and a list after a string is options.
   defp arguments(text, options) when is_binary(text) and is_list(options), do: {nil, text, options}
@@ -278,6 +385,32 @@ defmodule Chatterbex do
        :invalid_option,
        "two servers were given, #{inspect(server)} and server: #{inspect(other)}; give one"
      )}
+  end
+
+  defp plan(server, options) do
+    with {:ok, server} <- server(server, options.server), do: Plan.new(server, options)
+  end
+
+  # All that can be known before the stream is taken.
+  defp stream_options(server, text, options) do
+    with {:ok, options} <- Options.validate(:stream, options),
+         {:ok, _one_server} <-
+           if(server && options.server, do: server(server, options.server), else: {:ok, nil}),
+         :ok <- enumerable(text),
+         do: {:ok, options}
+  end
+
+  defp enumerable(text) when is_binary(text), do: with({:ok, _text} <- Check.check(text), do: :ok)
+
+  defp enumerable(text) do
+    if Enumerable.impl_for(text),
+      do: :ok,
+      else:
+        {:error,
+         Error.new(
+           :invalid_text,
+           "the text must be a string or an Enumerable of strings, got #{Options.Schema.show(text)}"
+         )}
   end
 
   defp start_default do

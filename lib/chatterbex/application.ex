@@ -8,7 +8,9 @@ defmodule Chatterbex.Application do
     # The runtime stops last: servers give their models back to it.
     children = [
       Chatterbex.Runtime,
-      {DynamicSupervisor, name: Chatterbex.DefaultServerSupervisor, strategy: :one_for_one}
+      {DynamicSupervisor, name: Chatterbex.DefaultServerSupervisor, strategy: :one_for_one},
+      {Registry, keys: :unique, name: Chatterbex.Senders},
+      {Task.Supervisor, name: Chatterbex.SenderSupervisor}
     ]
 
     Supervisor.start_link(children, strategy: :rest_for_one, name: Chatterbex.Supervisor)

@@ -22,10 +22,15 @@ defmodule Chatterbex.Model do
     :license,
     :python,
     :path,
+    :voice_family,
+    profile: "hibari",
+    speaks: true,
     languages: [],
     scripts: :any,
     options: [],
+    sounds: [],
     voices: [],
+    chunk_characters: 280,
     sample_rate: 24_000,
     devices: [:cpu]
   ]
@@ -34,7 +39,13 @@ defmodule Chatterbex.Model do
   - `languages`: ISO 639-1 codes
   - `options`: the generation options that it takes beside those that every model takes
   - `voices`: names of the voices that come with it; the first one is the default
+  - `voice_family`: the family of voices that it can be given as audio or as a `Chatterbex.Voice`; `nil` where it has
+    only voices of its own
+  - `sounds`: sounds that it makes of a tag in the text, as in `["laugh"]` for `[laugh]`
   - `scripts`: `:any`, or the scripts that it can read, as in `[:latin]`
+  - `chunk_characters`: how much of a text it is given at a time; longer ones are cut (`Chatterbex.Text.chunks/2`)
+  - `speaks`: whether it speaks text; the model of `Chatterbex.convert/2` does not
+  - `profile`: what `mix chatterbex.setup` must have installed
   - `sample_rate`: samples per second of its audio
   - `devices`: where it can run
   - `python`, `path`: for models of your own, the class (`"module:Class"`) and the folder it is imported from
@@ -45,10 +56,15 @@ defmodule Chatterbex.Model do
           license: String.t() | nil,
           python: String.t() | nil,
           path: Path.t() | nil,
+          voice_family: String.t() | nil,
+          profile: String.t(),
+          speaks: boolean,
           languages: [String.t()],
           scripts: :any | [atom],
           options: [atom],
+          sounds: [String.t()],
           voices: [String.t()],
+          chunk_characters: pos_integer,
           sample_rate: pos_integer,
           devices: [atom]
         }
@@ -89,6 +105,14 @@ defmodule Chatterbex.Model do
     )
   end
 
+  # What all models take that draw speech tokens one by one.
+  @tokens [:temperature, :top_p, :repetition_penalty, :max_tokens, :retries]
+  @chunks [:chunk_tokens, :chunk_growth, :chunk_most]
+
+  @sounds Chatterbex.Text.Markup.sounds()
+
+  @languages ~w(ar da de el en es fi fr he hi it ja ko ms nl no pl pt ru sv sw tr zh)
+
   defp built_in do
     [
       %__MODULE__{
@@ -99,8 +123,48 @@ defmodule Chatterbex.Model do
         scripts: [:latin],
         options: [:speed],
         voices: ["heart"]
-      }
+      },
+      chatterbox(:turbo,
+        description: "Chatterbox Turbo: English, fast, with sounds such as [laugh]",
+        languages: ["en"],
+        options: [:top_k | @tokens],
+        sounds: @sounds,
+        voice_family: "turbo"
+      ),
+      chatterbox(:nano,
+        description: "Chatterbox Nano: as Turbo, with a smaller network",
+        languages: ["en"],
+        options: [:top_k | @tokens],
+        sounds: @sounds,
+        voice_family: "turbo"
+      ),
+      chatterbox(:english,
+        description: "Chatterbox: English, with exaggeration and guidance",
+        languages: ["en"],
+        options: [:min_p, :cfg_weight, :exaggeration | @tokens],
+        voice_family: "original"
+      ),
+      chatterbox(:multilingual,
+        description: "Chatterbox Multilingual: #{length(@languages)} languages",
+        languages: @languages,
+        options: [:min_p, :cfg_weight, :exaggeration | @tokens],
+        voice_family: "original"
+      ),
+      chatterbox(:conversion,
+        description: "Chatterbox's voice conversion: speech in, the same speech in another voice out",
+        speaks: false,
+        voice_family: "original"
+      )
     ]
+  end
+
+  defp chatterbox(name, fields) do
+    fields = Keyword.update(fields, :options, @chunks, &(&1 ++ @chunks))
+
+    struct!(
+      __MODULE__,
+      [name: name, license: "MIT", profile: "torch", devices: [:cuda, :mps, :cpu]] ++ fields
+    )
   end
 
   defp configured do
@@ -112,7 +176,10 @@ defmodule Chatterbex.Model do
         path: Keyword.get(spec, :path),
         options: Keyword.get(spec, :options, []),
         voices: Keyword.get(spec, :voices, []),
+        voice_family: Keyword.get(spec, :voice_family),
         languages: Keyword.get(spec, :languages, []),
+        sounds: Keyword.get(spec, :sounds, []),
+        chunk_characters: Keyword.get(spec, :chunk_characters, 280),
         sample_rate: Keyword.get(spec, :sample_rate, 24_000)
       }
     end

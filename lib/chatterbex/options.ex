@@ -11,10 +11,15 @@ defmodule Chatterbex.Options do
 
   ## Options of a request
 
-  Given to `Chatterbex.generate/2`. `speed` and those like it belong to some models only; another model
-  refuses them.
+  Given to `Chatterbex.generate/2`. Those that name models belong to these only; another model refuses them.
 
   #{Chatterbex.Options.Schema.docs(:generate)}
+
+  ## Options of a stream
+
+  Given to `Chatterbex.stream/2` and `Chatterbex.stream_to/3`.
+
+  #{Chatterbex.Options.Schema.docs(:stream)}
 
   ## Options of a WAV file
 
@@ -26,7 +31,7 @@ defmodule Chatterbex.Options do
   alias Chatterbex.{Error, Model}
   alias Chatterbex.Options.Schema
 
-  @type group :: :server | :generate | :wav
+  @type group :: :server | :generate | :stream | :wav
 
   @doc """
   Checks options against the schema of `group` and fills in the defaults.
@@ -37,9 +42,9 @@ defmodule Chatterbex.Options do
       iex> options.encoding
       :s16
 
-      iex> {:error, error} = Chatterbex.Options.validate(:generate, sped: 1.2)
+      iex> {:error, error} = Chatterbex.Options.validate(:wav, encodign: :s24)
       iex> error.message
-      "unknown option :sped. Did you mean :speed? The options are :server, :voice, :seed, :timeout, :speed."
+      "unknown option :encodign. Did you mean :encoding? The options are :encoding."
 
       iex> {:error, error} = Chatterbex.Options.validate(:generate, speed: 9)
       iex> error.message
@@ -70,29 +75,39 @@ defmodule Chatterbex.Options do
   """
   @spec supported(map, Model.t()) :: :ok | {:error, Error.t()}
   def supported(options, %Model{} = model) do
-    specific = for {name, spec} <- Schema.fetch(:generate), spec[:specific], do: name
+    specific = for {name, spec} <- Schema.fetch(:stream), spec[:specific], do: name
 
     case Enum.find(specific, &(not is_nil(options[&1]) and &1 not in model.options)) do
-      nil -> voice(options[:voice], model)
+      nil -> language(options[:language], model)
       name -> {:error, not_supported(name, model)}
     end
   end
 
-  defp voice(nil, _model), do: :ok
+  defp language(nil, _model), do: :ok
+  defp language(_language, %Model{languages: []}), do: :ok
 
-  defp voice(voice, model) do
-    if voice in model.voices do
+  defp language(language, model) do
+    if language_code(language) in model.languages do
       :ok
     else
       {:error,
        Error.new(
-         :not_supported,
-         "the model #{inspect(model.name)} has no voice #{inspect(voice)}. " <>
-           "Its voices: #{list(model.voices)}.",
-         %{voice: voice, voices: model.voices}
+         :unknown_language,
+         "the model #{inspect(model.name)} does not speak #{inspect(language)}. It speaks #{Enum.join(model.languages, ", ")}.",
+         %{language: language, languages: model.languages}
        )}
     end
   end
+
+  # The sentence that lists a group's options.
+  @doc false
+  @spec names(group) :: String.t()
+  def names(group), do: "The options are #{list(Keyword.keys(Schema.fetch(group)))}."
+
+  # "de", "de-AT" and "DE_at" are the language "de".
+  @doc false
+  @spec language_code(String.t()) :: String.t()
+  def language_code(language), do: language |> String.split(["-", "_"], parts: 2) |> hd() |> String.downcase()
 
   defp not_supported(name, model) do
     Error.new(

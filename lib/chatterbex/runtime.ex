@@ -20,7 +20,8 @@ defmodule Chatterbex.Runtime do
   def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
 
   @doc """
-  Starts Python, unless it runs already. `options` has `:home`, `:threads` and `:timeout` (milliseconds).
+  Starts Python, unless it runs already. `options` has `:home`, `:threads`, `:timeout` (milliseconds) and `:profiles`,
+  what must be installed.
   """
   @spec start_python(map) :: {:ok, map} | {:error, Error.t()}
   def start_python(options) do
@@ -74,7 +75,7 @@ defmodule Chatterbex.Runtime do
   end
 
   def handle_call({:start_python, options}, _from, %{python: python} = state) do
-    case Python.find(home(options)) do
+    case Python.find(where(options)) do
       {:ok, %{program: program}} when program != python.program ->
         {:reply, {:error, other_python(program, python.program)}, state}
 
@@ -116,7 +117,7 @@ defmodule Chatterbex.Runtime do
   end
 
   defp start(options) do
-    with {:ok, python} <- Python.find(home(options)),
+    with {:ok, python} <- Python.find(where(options)),
          {:ok, _version} <- native(Native.LibPython.open(python.libpython)),
          :ok <- native(Native.start(config(python, options), self())) do
       {:ok, python}
@@ -151,8 +152,7 @@ defmodule Chatterbex.Runtime do
   defp milliseconds(:infinity), do: 0xFFFFFFFF
   defp milliseconds(timeout), do: timeout
 
-  defp home(%{home: home}) when is_binary(home), do: [home: home]
-  defp home(_options), do: []
+  defp where(options), do: for(name <- [:home, :profiles], value = options[name], do: {name, value})
 
   defp priv(folder), do: Application.app_dir(:chatterbex, Path.join("priv", folder))
 

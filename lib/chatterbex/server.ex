@@ -1,32 +1,28 @@
 defmodule Chatterbex.Server do
   @moduledoc false
-  # One model: loads it, queues requests, hands them to the model thread and answers their callers.
+  # One model: loads it, gives its requests their turns, hands their pieces to the model thread and passes on
+  # what comes of them. `Chatterbex.Client` is the other side, in the calling process.
   #
-  # A request is in `requests` until its caller has an answer. Its id is in `queue` while it waits, and in
-  # `running` from its submission until the engine's last event about it: a request that was given up by its
-  # caller still takes its place in the batch until the model has let go of it.
+  # A request is in `requests` until its caller releases it, ends, or gets an error. A piece that the model has
+  # is in `running` until the engine's last event about it: one that was given up by its caller still takes its
+  # place in the batch until the model has let go of it.
 
   use GenServer, restart: :permanent, shutdown: 5_000
 
   require Logger
 
-  alias Chatterbex.{Audio, Device, Error, Model, Options, Runtime, Telemetry, Text.Check}
+  alias Chatterbex.{Audio, Device, Error, Model, Options, Runtime, Telemetry}
+  alias Chatterbex.Server.{Loading, Request, Turns}
 
   # A model that failed to load is tried again by the next request, but not by every one of a flood.
   @retry_after 1_000
 
   # The metadata that models report; under other names it keeps its string keys.
   @metadata Map.new(
-              ~w(model voice seed speed sentences tokens generation_ms rtf finish_reason language)a,
+              ~w(model voice seed speed sentence sentences tokens text_tokens chunk chunks generation_ms rtf
+                 finish_reason language seconds retries watermarked)a,
               &{Atom.to_string(&1), &1}
             )
-
-  defmodule Request do
-    @moduledoc false
-    # `ref` is an alias of the caller's: what is sent to it reaches the caller only while it still listens.
-    @enforce_keys [:id, :ref, :monitor, :timer, :queued_at, :text, :options, :stream?]
-    defstruct [:id, :ref, :monitor, :timer, :queued_at, :text, :options, :stream?]
-  end
 
   @spec start_link(keyword) :: GenServer.on_start() | {:error, Error.t()}
   def start_link(options) do
@@ -34,125 +30,6 @@ defmodule Chatterbex.Server do
          {:ok, model} <- Model.fetch(options.model) do
       GenServer.start_link(__MODULE__, {options, model}, start_options(options.name))
     end
-  end
-
-  @doc """
-  Asks for a text to be spoken. The server answers the calling process with messages, in this order:
-
-    * `{ref, {:chunk, audio}}`, only with `stream?: true`, as many as there are
-    * `{ref, {:done, audio}}` with the whole audio (without samples if it was streamed), or `{ref, {:error, error}}`
-    * `{:DOWN, ref, :process, _, reason}` if the server ends before that
-
-  The request is cancelled when the calling process ends, and by `release/2`.
-  """
-  @spec request(GenServer.server(), String.t(), map, stream?: boolean) ::
-          {:ok, reference} | {:error, Error.t()}
-  def request(server, text, options, stream?: stream?) do
-    case GenServer.whereis(server) do
-      nil ->
-        {:error, not_running(server)}
-
-      process ->
-        ref = :erlang.monitor(:process, process, alias: :explicit_unalias)
-        GenServer.cast(process, {:speak, self(), ref, text, options, stream?})
-        {:ok, ref}
-    end
-  rescue
-    # What the VM raises where another node is named and this one is not distributed.
-    ArgumentError -> {:error, ended(server, :noconnection)}
-  end
-
-  @doc """
-  Forgets a request: it is cancelled unless it is done, and none of its messages is left or still to come.
-  """
-  @spec release(GenServer.server(), reference) :: :ok
-  def release(server, ref) do
-    :erlang.unalias(ref)
-    Process.demonitor(ref, [:flush])
-    GenServer.cast(server, {:release, ref})
-    flush(ref)
-  end
-
-  defp flush(ref) do
-    receive do
-      {^ref, _message} -> flush(ref)
-    after
-      0 -> :ok
-    end
-  end
-
-  @spec generate(GenServer.server(), String.t(), map) :: {:ok, Audio.t()} | {:error, Error.t()}
-  def generate(server, text, options) do
-    with {:ok, ref} <- request(server, text, options, stream?: false) do
-      # The server's timer bounds this wait, and the monitor the server's end.
-      answer =
-        receive do
-          {^ref, {:done, audio}} -> {:ok, audio}
-          {^ref, {:error, error}} -> {:error, error}
-          {:DOWN, ^ref, :process, _process, reason} -> {:error, ended(server, reason)}
-        end
-
-      release(server, ref)
-      answer
-    end
-  end
-
-  @spec await_ready(GenServer.server(), timeout) :: :ok | {:error, Error.t()}
-  def await_ready(server, timeout), do: call(server, :await_ready, timeout)
-
-  @spec info(GenServer.server()) :: {:ok, map} | {:error, Error.t()}
-  def info(server), do: call(server, :info, :infinity)
-
-  @spec stop(GenServer.server(), timeout) :: :ok | {:error, Error.t()}
-  def stop(server, timeout) do
-    GenServer.stop(server, :normal, timeout)
-  catch
-    :exit, reason -> {:error, exit_error(server, reason)}
-  end
-
-  # The server answers every call in bounded time; what is left to catch is its end.
-  defp call(server, request, timeout) do
-    GenServer.call(server, request, timeout)
-  catch
-    :exit, reason -> {:error, exit_error(server, reason)}
-  end
-
-  defp exit_error(server, {:timeout, _call}),
-    do: Error.new(:timeout, "#{inspect(server)} did not answer in time")
-
-  defp exit_error(server, {{:nodedown, _node}, _call}), do: ended(server, :noconnection)
-  defp exit_error(server, {reason, {_module, _function, _arguments}}), do: ended(server, reason)
-  defp exit_error(server, reason), do: ended(server, reason)
-
-  defp ended(server, :noproc), do: not_running(server)
-
-  defp ended(server, :noconnection),
-    do: Error.new(:engine_crashed, "the node of #{inspect(server)} is not connected")
-
-  defp ended(server, :calling_self),
-    do: Error.new(:invalid_option, "#{inspect(server)} is the calling process itself")
-
-  defp ended(server, reason)
-       when reason in [:normal, :shutdown] or (is_tuple(reason) and elem(reason, 0) == :shutdown),
-       do: Error.new(:cancelled, "#{inspect(server)} was stopped before it answered")
-
-  defp ended(server, reason) do
-    Error.new(
-      :engine_crashed,
-      "#{inspect(server)} ended before it answered: #{Options.Schema.show(reason)}",
-      %{
-        exit: reason
-      }
-    )
-  end
-
-  defp not_running(server) do
-    Error.new(
-      :invalid_option,
-      "no server runs as #{inspect(server)}. Start it under your supervisor: " <>
-        "children = [{Chatterbex, name: #{inspect(server)}}]",
-      %{server: server}
-    )
   end
 
   defp with_configured(options) when is_list(options) do
@@ -179,10 +56,13 @@ defmodule Chatterbex.Server do
       load: nil,
       loaded: %{},
       max_batch: 1,
+      parallel: 1,
       requests: %{},
-      queue: :queue.new(),
+      monitors: %{},
+      turns: Turns.new(),
       waiting: 0,
-      running: MapSet.new(),
+      running: %{},
+      calls: %{},
       ready_waiters: []
     }
 
@@ -204,12 +84,37 @@ defmodule Chatterbex.Server do
 
   def handle_call(:info, _from, state), do: {:reply, {:ok, describe(state)}, state}
 
+  # What a caller has to know to cut its text and check its options.
+  def handle_call(:about, _from, state) do
+    about = %{
+      model: state.model,
+      parallel: state.parallel,
+      language_pack: state.options.language_pack,
+      max_characters: state.options.max_characters,
+      timeout: state.options.timeout
+    }
+
+    {:reply, {:ok, about}, state}
+  end
+
+  # A function of the model; the answer is a map, or an error.
+  def handle_call({:call, function, arguments}, from, state) do
+    with {:ok, state} <- working(state) do
+      id = Runtime.new_id()
+      call = {id, from, function, arguments}
+
+      if state.status == :ready,
+        do: {:noreply, submit_call(call, state)},
+        else: {:noreply, %{state | calls: Map.put(state.calls, id, call)}}
+    else
+      {:error, error} -> {:reply, {:error, error}, state}
+    end
+  end
+
   @impl true
-  def handle_cast({:speak, caller, ref, text, options, stream?}, state) do
-    with {:ok, text} <- acceptable(text, options, state),
-         {:ok, state} <- working(state),
-         :ok <- room(state) do
-      {:noreply, state |> enqueue(caller, ref, text, options, stream?) |> dispatch()}
+  def handle_cast({:open, caller, ref, settings, pieces}, state) do
+    with {:ok, state} <- working(state), :ok <- room(state) do
+      {:noreply, state |> open(caller, ref, settings) |> more(ref, pieces) |> dispatch()}
     else
       {:error, error} ->
         tell(ref, {:error, error})
@@ -217,35 +122,31 @@ defmodule Chatterbex.Server do
     end
   end
 
-  def handle_cast({:release, ref}, state) do
-    case Enum.find(state.requests, fn {_id, request} -> request.ref == ref end) do
-      {id, _request} -> {:noreply, give_up(state, id, nil)}
-      nil -> {:noreply, state}
-    end
-  end
+  def handle_cast({:more, ref, pieces}, state), do: {:noreply, state |> more(ref, pieces) |> dispatch()}
+  def handle_cast({:release, ref}, state), do: {:noreply, state |> give_up(ref) |> dispatch()}
 
   @impl true
   def handle_info({:chatterbex_event, id, event, payload}, state),
     do: {:noreply, event(event, id, payload, state)}
 
-  def handle_info({:timeout, id}, state) do
-    error = fn request ->
-      waited = System.monotonic_time() - request.queued_at
-      ms = System.convert_time_unit(waited, :native, :millisecond)
-      where = if MapSet.member?(state.running, id), do: "being spoken", else: "waiting for its turn"
-
-      Error.new(:timeout, "no audio after #{ms} ms: the request was still #{where}. Raise :timeout.", %{
-        waited_ms: ms
-      })
+  def handle_info({:prepared, task, result}, %{load: %{task: task}, status: :loading} = state) do
+    case result do
+      {:ok, folder} -> {:noreply, submit_load(folder, state)}
+      {:error, error} -> {:noreply, load_failed(state, error)}
     end
+  end
 
-    {:noreply, give_up(state, id, error)}
+  def handle_info({:timeout, ref}, state) do
+    case state.requests do
+      %{^ref => request} -> {:noreply, state |> fail(request, timed_out(request)) |> dispatch()}
+      _done -> {:noreply, state}
+    end
   end
 
   def handle_info({:DOWN, monitor, :process, _pid, _reason}, state) do
-    case Enum.find(state.requests, fn {_id, request} -> request.monitor == monitor end) do
-      {id, _request} -> {:noreply, give_up(state, id, nil)}
-      nil -> {:noreply, state}
+    case state.monitors do
+      %{^monitor => ref} -> {:noreply, state |> give_up(ref) |> dispatch()}
+      _released -> {:noreply, state}
     end
   end
 
@@ -257,6 +158,13 @@ defmodule Chatterbex.Server do
       )
 
     {:noreply, load_failed(unload(state), error)}
+  end
+
+  # The task that prepares a load answers before it ends; where it did not, it crashed.
+  def handle_info({:EXIT, task, reason}, %{load: %{task: task}, status: :loading} = state)
+      when reason != :normal do
+    error = Error.new(:engine_crashed, "preparing the model crashed: #{Options.Schema.show(reason)}")
+    {:noreply, load_failed(state, error)}
   end
 
   def handle_info(_late_or_foreign, state), do: {:noreply, state}
@@ -271,36 +179,31 @@ defmodule Chatterbex.Server do
 
   defp load(state) do
     %{options: options, model: model} = state
-    started = System.monotonic_time()
-
     metadata = %{server: state.name, model: model.name, device: options.device}
     Telemetry.execute([:chatterbex, :model, :load, :start], %{system_time: System.system_time()}, metadata)
 
-    model_id = Runtime.new_id()
-    state = %{state | status: :loading, load: %{started: started, metadata: metadata, timer: nil}}
+    load = %{
+      started: System.monotonic_time(),
+      metadata: metadata,
+      timer: nil,
+      task: Loading.prepare(model, options)
+    }
 
-    python = %{home: options.home, threads: options.threads, timeout: options.load_timeout}
-
-    with {:ok, _python} <- Runtime.start_python(python),
-         :ok <- Runtime.submit(load_command(model_id, options, model)) do
-      Runtime.watch(self(), model_id)
-      timer = start_timer({:load_timeout, model_id}, options.load_timeout)
-      %{state | model_id: model_id, load: %{state.load | timer: timer}}
-    else
-      {:error, error} -> load_failed(state, error)
-    end
+    %{state | status: :loading, load: load}
   end
 
-  defp load_command(model_id, options, model) do
-    load_options =
-      Map.merge(options.model_options, %{
-        "device" => Device.to_string(options.device),
-        "fallback" => options.fallback,
-        "threads" => options.threads,
-        "max_batch" => options.max_batch
-      })
+  defp submit_load(folder, state) do
+    model_id = Runtime.new_id()
 
-    %{"op" => "load", "id" => model_id, "model" => Atom.to_string(model.name), "options" => load_options}
+    case Runtime.submit(Loading.command(model_id, state.model, state.options, folder)) do
+      :ok ->
+        Runtime.watch(self(), model_id)
+        timer = start_timer({:load_timeout, model_id}, state.options.load_timeout)
+        %{state | model_id: model_id, load: %{state.load | timer: timer, task: nil}}
+
+      {:error, error} ->
+        load_failed(state, error)
+    end
   end
 
   defp load_failed(state, error) do
@@ -318,21 +221,18 @@ defmodule Chatterbex.Server do
       state
       | status: {:failed, error, System.monotonic_time(:millisecond)},
         model_id: nil,
-        running: MapSet.new()
+        running: %{}
     }
   end
 
   defp working(%{status: {:failed, error, at}} = state) do
-    if retry?(error, at), do: state |> load() |> loading_or_error(), else: {:error, error}
+    if retry?(error, at), do: {:ok, load(state)}, else: {:error, error}
   end
 
   defp working(state), do: {:ok, state}
 
-  defp loading_or_error(%{status: {:failed, error, _at}}), do: {:error, error}
-  defp loading_or_error(state), do: {:ok, state}
-
   # What is set up may have changed since, and looking costs nothing.
-  defp retry?(%{reason: :not_set_up}, _at), do: true
+  defp retry?(%{reason: reason}, _at) when reason in [:not_set_up, :model_files_missing], do: true
   defp retry?(_error, at), do: System.monotonic_time(:millisecond) - at >= @retry_after
 
   defp unload(%{model_id: nil} = state), do: state
@@ -346,15 +246,8 @@ defmodule Chatterbex.Server do
 
   ## Requests
 
-  defp acceptable(text, options, state) do
-    with :ok <- Check.fits(String.length(text), state.options.max_characters),
-         :ok <- Options.supported(options, state.model) do
-      Check.readable(text, state.model)
-    end
-  end
-
   defp room(%{waiting: waiting, options: %{max_queue: max}} = state) do
-    if waiting < max or (MapSet.size(state.running) < state.max_batch and state.status == :ready) do
+    if waiting < max or (map_size(state.running) < state.max_batch and state.status == :ready) do
       :ok
     else
       {:error,
@@ -367,103 +260,159 @@ defmodule Chatterbex.Server do
     end
   end
 
-  defp enqueue(state, caller, ref, text, options, stream?) do
-    id = Runtime.new_id()
-
+  defp open(state, caller, ref, settings) do
     request = %Request{
-      id: id,
       ref: ref,
-      stream?: stream?,
       monitor: Process.monitor(caller),
-      timer: start_timer({:timeout, id}, options.timeout || state.options.timeout),
-      queued_at: System.monotonic_time(),
-      text: text,
-      options: %{options | seed: options.seed || :rand.uniform(0x100000000) - 1}
+      timer: start_timer({:timeout, ref}, settings.timeout),
+      opened_at: System.monotonic_time(),
+      priority: settings.priority,
+      options: settings.options
     }
 
     %{
       state
-      | requests: Map.put(state.requests, id, request),
-        queue: :queue.in(id, state.queue),
+      | requests: Map.put(state.requests, ref, request),
+        monitors: Map.put(state.monitors, request.monitor, ref),
         waiting: state.waiting + 1
     }
   end
 
-  defp dispatch(%{status: :ready} = state) do
-    with true <- MapSet.size(state.running) < state.max_batch,
-         {{:value, id}, queue} <- :queue.out(state.queue) do
-      %{state | queue: queue} |> submit(Map.get(state.requests, id)) |> dispatch()
+  defp more(state, ref, pieces) do
+    case state.requests do
+      %{^ref => request} -> line_up(state, Request.add(request, pieces))
+      _given_up -> state
+    end
+  end
+
+  # Keeps a request, and gives it a place in the line if it may have a turn and has none.
+  defp line_up(state, request) do
+    if not request.in_line and Request.ready?(request, state.parallel) do
+      request = %{request | in_line: true}
+      state = %{state | turns: Turns.add(state.turns, request.ref, request.priority)}
+      put_request(state, request)
     else
-      _full_or_empty -> state
+      put_request(state, request)
+    end
+  end
+
+  defp put_request(state, request),
+    do: %{state | requests: Map.put(state.requests, request.ref, request)}
+
+  defp dispatch(%{status: :ready} = state) do
+    with true <- map_size(state.running) < state.max_batch, {ref, turns} <- Turns.take(state.turns) do
+      %{state | turns: turns} |> turn(Map.get(state.requests, ref)) |> dispatch()
+    else
+      _full_or_none -> state
     end
   end
 
   defp dispatch(state), do: state
 
   # Given up while it waited.
-  defp submit(state, nil), do: state
+  defp turn(state, nil), do: state
 
-  defp submit(state, request) do
-    state = %{state | waiting: state.waiting - 1}
+  defp turn(state, request) do
+    {{:value, piece}, pieces} = :queue.out(request.pieces)
+    id = Runtime.new_id()
 
-    case Runtime.submit(generate_command(request, state)) do
-      :ok -> %{state | running: MapSet.put(state.running, request.id)}
-      {:error, error} -> answer(state, request.id, {:error, error})
+    case Runtime.submit(generate_command(id, piece, request, state)) do
+      :ok ->
+        running = Map.put(request.running, id, piece.number)
+        state = %{state | running: Map.put(state.running, id, request.ref)}
+        state |> started(request) |> line_up(%{request | pieces: pieces, running: running} |> in_turn())
+
+      {:error, error} ->
+        fail(state, request, error)
     end
   end
 
-  defp generate_command(request, state) do
-    options =
-      for {name, value} <- request.options, name not in [:server, :timeout], not is_nil(value), into: %{} do
-        {Atom.to_string(name), value}
-      end
+  defp in_turn(request), do: %{request | started: true, in_line: false}
 
+  defp started(state, %{started: true}), do: state
+  defp started(state, _request), do: %{state | waiting: state.waiting - 1}
+
+  defp generate_command(id, piece, request, state) do
     %{
       "op" => "generate",
-      "id" => request.id,
+      "id" => id,
       "model_id" => state.model_id,
-      "text" => request.text,
-      "stream" => request.stream?,
-      "options" => options
+      "text" => piece.text,
+      "stream" => piece.stream,
+      "options" => Map.merge(request.options, piece.options)
     }
   end
 
-  # `error` is nil where nobody is left to be answered.
-  defp give_up(state, id, error) do
+  # Nobody is left to be answered.
+  defp give_up(state, ref) do
     case state.requests do
-      %{^id => request} ->
-        if MapSet.member?(state.running, id), do: Runtime.cancel(id)
-        state = if MapSet.member?(state.running, id), do: state, else: %{state | waiting: state.waiting - 1}
-        if error, do: answer(state, id, {:error, error.(request)}), else: forget(state, request)
-
-      _answered ->
-        state
+      %{^ref => request} -> forget(state, request)
+      _answered -> state
     end
   end
 
-  defp answer(state, id, answer) do
-    case state.requests do
-      %{^id => request} ->
-        tell(request.ref, answer)
-        forget(state, request)
-
-      _given_up ->
-        state
-    end
+  defp fail(state, request, error) do
+    tell(request.ref, {:error, error})
+    forget(state, request)
   end
-
-  defp tell(ref, message), do: send(ref, {ref, message})
 
   defp forget(state, request) do
     Process.demonitor(request.monitor, [:flush])
     cancel_timer(request.timer)
-    %{state | requests: Map.delete(state.requests, request.id)}
+    Enum.each(request.running, fn {id, _number} -> Runtime.cancel(id) end)
+    state = started(state, request)
+
+    %{
+      state
+      | requests: Map.delete(state.requests, request.ref),
+        monitors: Map.delete(state.monitors, request.monitor)
+    }
   end
 
   defp fail_all(state, error) do
-    state = Enum.reduce(Map.keys(state.requests), state, &answer(&2, &1, {:error, error}))
+    state = Enum.reduce(Map.values(state.requests), state, &fail(&2, &1, error))
     Enum.each(state.ready_waiters, &GenServer.reply(&1, {:error, error}))
-    %{state | queue: :queue.new(), waiting: 0, ready_waiters: []}
+    Enum.each(state.calls, fn {_id, {_, from, _, _}} -> GenServer.reply(from, {:error, error}) end)
+    %{state | turns: Turns.new(), waiting: 0, ready_waiters: [], calls: %{}}
+  end
+
+  defp timed_out(request) do
+    waited = System.monotonic_time() - request.opened_at
+    ms = System.convert_time_unit(waited, :native, :millisecond)
+    where = if request.started, do: "being spoken", else: "waiting for its turn"
+
+    Error.new(:timeout, "no audio after #{ms} ms: the request was still #{where}. Raise :timeout.", %{
+      waited_ms: ms
+    })
+  end
+
+  defp tell(ref, message), do: send(ref, {ref, message})
+
+  ## Calls
+
+  defp submit_call({id, from, function, arguments} = call, state) do
+    command = %{
+      "op" => "call",
+      "id" => id,
+      "model_id" => state.model_id,
+      "function" => function,
+      "arguments" => arguments
+    }
+
+    case Runtime.submit(command) do
+      :ok ->
+        %{state | calls: Map.put(state.calls, id, call)}
+
+      {:error, error} ->
+        GenServer.reply(from, {:error, error})
+        %{state | calls: Map.delete(state.calls, id)}
+    end
+  end
+
+  defp answer_call(state, id, answer) do
+    {{_id, from, _function, _arguments}, calls} = Map.pop!(state.calls, id)
+    if from, do: GenServer.reply(from, answer)
+    %{state | calls: calls}
   end
 
   ## What the model thread says
@@ -473,13 +422,16 @@ defmodule Chatterbex.Server do
     Telemetry.stop([:chatterbex, :model, :load], state.load.started, %{}, state.load.metadata)
     Enum.each(state.ready_waiters, &GenServer.reply(&1, :ok))
 
-    dispatch(%{
+    state = %{
       state
       | status: :ready,
         loaded: info,
         max_batch: state.options.max_batch || info["max_batch"] || 1,
+        parallel: info["parallel"] || 1,
         ready_waiters: []
-    })
+    }
+
+    state.calls |> Map.values() |> Enum.reduce(state, &submit_call/2) |> dispatch()
   end
 
   defp event("failed", id, payload, %{model_id: id, status: :loading} = state),
@@ -506,37 +458,79 @@ defmodule Chatterbex.Server do
     device =
       Map.merge(state.loaded["device"] || %{}, %{"actual" => payload["to"], "reason" => payload["reason"]})
 
-    %{state | loaded: Map.put(state.loaded, "device", device)}
+    components = Map.new(state.loaded["components"] || %{}, fn {name, _device} -> {name, payload["to"]} end)
+    %{state | loaded: Map.merge(state.loaded, %{"device" => device, "components" => components})}
   end
 
   defp event("started", id, _payload, state) do
-    with %{^id => request} <- state.requests do
-      duration = System.monotonic_time() - request.queued_at
-      metadata = %{server: state.name, model: state.model.name}
-      Telemetry.execute([:chatterbex, :queue, :wait], %{duration: duration, waiting: state.waiting}, metadata)
+    with %{^id => ref} <- state.running, %{^ref => %{opened_at: opened_at} = request} <- state.requests do
+      if map_size(request.running) == 1 and Map.get(request.running, id) == 0 do
+        measurements = %{
+          duration: System.monotonic_time() - opened_at,
+          waiting: state.waiting,
+          running: map_size(state.running)
+        }
+
+        Telemetry.execute([:chatterbex, :queue, :wait], measurements, %{
+          server: state.name,
+          model: state.model.name
+        })
+      end
     end
 
     state
   end
 
   defp event("chunk", id, payload, state) do
-    with %{^id => request} <- state.requests, do: tell(request.ref, {:chunk, audio(payload, state)})
+    with %{^id => ref} <- state.running, %{^ref => %{running: %{^id => number}}} <- state.requests do
+      tell(ref, {:chunk, number, audio(payload, state)})
+    end
+
     state
   end
 
-  defp event("done", id, payload, state), do: finish(state, id, {:done, audio(payload, state)})
-  defp event("failed", id, payload, state), do: finish(state, id, {:error, Error.from_native(payload)})
+  defp event(name, id, payload, %{calls: calls} = state) when is_map_key(calls, id) do
+    case name do
+      "done" -> answer_call(state, id, {:ok, payload})
+      "failed" -> answer_call(state, id, {:error, Error.from_native(payload)})
+      "cancelled" -> answer_call(state, id, {:error, cancelled()})
+      _other -> state
+    end
+  end
 
-  defp event("cancelled", id, _payload, state),
-    do: finish(state, id, {:error, Error.new(:cancelled, "the request was cancelled")})
+  defp event("done", id, payload, state),
+    do: finish(state, id, fn -> {:done, audio(payload, state)} end)
 
+  defp event("failed", id, payload, state), do: finish(state, id, fn -> Error.from_native(payload) end)
+  defp event("cancelled", id, _payload, state), do: finish(state, id, &cancelled/0)
   defp event(_other, _id, _payload, state), do: state
 
-  defp finish(state, id, answer) do
-    if MapSet.member?(state.running, id) do
-      state |> answer(id, answer) |> Map.update!(:running, &MapSet.delete(&1, id)) |> dispatch()
-    else
-      state
+  defp cancelled, do: Error.new(:cancelled, "the request was cancelled")
+
+  # The model has let go of a piece.
+  defp finish(state, id, outcome) do
+    case Map.pop(state.running, id) do
+      {nil, _running} -> state
+      {ref, running} -> %{state | running: running} |> finish_piece(ref, id, outcome) |> dispatch()
+    end
+  end
+
+  defp finish_piece(state, ref, id, outcome) do
+    case state.requests do
+      %{^ref => %{running: %{^id => number}} = request} ->
+        request = %{request | running: Map.delete(request.running, id)}
+
+        case outcome.() do
+          {:done, audio} ->
+            tell(ref, {:done, number, audio})
+            line_up(state, request)
+
+          %Error{} = error ->
+            fail(state, request, error)
+        end
+
+      _given_up ->
+        state
     end
   end
 
@@ -562,7 +556,7 @@ defmodule Chatterbex.Server do
       device: device(state),
       queue: %{
         waiting: state.waiting,
-        running: MapSet.size(state.running),
+        running: map_size(state.running),
         max_queue: state.options.max_queue,
         max_batch: state.max_batch
       },

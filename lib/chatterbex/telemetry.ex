@@ -3,14 +3,15 @@ defmodule Chatterbex.Telemetry do
   The events of this library. They are sent through `:telemetry` where the application has it, and cost
   nothing where it has not.
 
-  All durations are in native time units (`System.convert_time_unit/3`).
+  All durations, `since_start` too, are in native time units (`System.convert_time_unit/3`).
 
   | event | measurements | metadata |
   |---|---|---|
   | `[:chatterbex, :generate, :start]` | `system_time`, `characters` | `server` |
   | `[:chatterbex, :generate, :stop]` | `duration`, `audio_seconds`, `samples` | `server`, and the audio's own `metadata` |
   | `[:chatterbex, :generate, :exception]` | `duration` | `server`, `kind: :error`, `reason: %Chatterbex.Error{}`, `stacktrace: []` |
-  | `[:chatterbex, :queue, :wait]` | `duration`, `waiting` | `server`, `model` |
+  | `[:chatterbex, :stream, :chunk]` | `number`, `audio_seconds`, `since_start` | `server`, `model` |
+  | `[:chatterbex, :queue, :wait]` | `duration`, `waiting`, `running` | `server`, `model` |
   | `[:chatterbex, :model, :load, :start]` | `system_time` | `server`, `model`, `device` |
   | `[:chatterbex, :model, :load, :stop]` | `duration` | `server`, `model`, `device` |
   | `[:chatterbex, :model, :load, :exception]` | `duration` | `server`, `model`, `device`, `kind: :error`, `reason: %Chatterbex.Error{}`, `stacktrace: []` |
@@ -24,7 +25,13 @@ defmodule Chatterbex.Telemetry do
   - `[:chatterbex, :device, :fallback]`: the model works on the CPU from now on; `reason` says why, and
     `Chatterbex.info/1` keeps saying it.
 
-  `generate` events are sent in the calling process, all others in the server's.
+  - `[:chatterbex, :stream, :chunk]` with `number: 0`: `since_start` is the time to the first audio. Where later chunks have
+    a `since_start` above the `audio_seconds` before them, playback starves: use a faster device or a smaller model.
+
+  `waiting` and `running` count requests that wait and pieces that the model works on. `number` counts chunks from 0,
+  and `since_start` is the time since the stream was first asked for one.
+
+  `generate` and `stream` events are sent in the calling process, all others in the server's.
 
       :telemetry.attach("speech", [:chatterbex, :generate, :stop], fn _event, measurements, _meta, _config ->
         IO.puts("spoke \#{measurements.audio_seconds} s")
@@ -35,6 +42,7 @@ defmodule Chatterbex.Telemetry do
     [:chatterbex, :generate, :start],
     [:chatterbex, :generate, :stop],
     [:chatterbex, :generate, :exception],
+    [:chatterbex, :stream, :chunk],
     [:chatterbex, :queue, :wait],
     [:chatterbex, :model, :load, :start],
     [:chatterbex, :model, :load, :stop],

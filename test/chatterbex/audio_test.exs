@@ -69,7 +69,8 @@ defmodule Chatterbex.AudioTest do
       assert invalid(head <> <<0xFFFFFFF0::32-little>> <> data) =~
                "promises 4294967280 bytes of samples and the file has 200"
 
-      assert invalid(head <> <<300::32-little>> <> data) =~ "promises 300 bytes of samples and the file has 200"
+      assert invalid(head <> <<300::32-little>> <> data) =~
+               "promises 300 bytes of samples and the file has 200"
     end
 
     test "a file without samples" do

@@ -37,8 +37,8 @@ defmodule Chatterbex.OptionsTest do
       {:generate, :speed, "1", ~s(must be a number from 0.5 to 2.0, got "1")},
       {:generate, :timeout, 0, "must be a number of milliseconds from 1 to 4294967295, or :infinity, got 0"},
       {:generate, :timeout, :never, "or :infinity, got :never"},
-      {:generate, :voice, :heart, "must be the name of a voice, a string, got :heart"},
-      {:generate, :voice, <<255>>, "must be the name of a voice, a string, got <<255>>"},
+      {:generate, :voice, :heart, "must be the name of a voice, the path of a recording, a Chatterbex.Audio"},
+      {:generate, :voice, <<255>>, "or a Chatterbex.Voice, got <<255>>"},
       {:generate, :server, "speech", "must be a server: a name, a pid,"},
       {:server, :device, "gpu",
        ~s(must be :auto, :cpu, :mps, :cuda, {:cuda, n}, or one of these as a string)},
@@ -80,12 +80,12 @@ defmodule Chatterbex.OptionsTest do
     assert {:error, %{reason: :not_supported, message: message}} = Options.supported(%{speed: 1.0}, fake)
     assert message == "the model :fake has no option :speed. Of its own it has none."
 
-    assert {:error, %{reason: :not_supported, message: message}} = Options.supported(%{voice: "emma"}, hibari)
+    assert {:error, %{reason: :not_supported, message: message}} = Chatterbex.Voice.resolve("emma", hibari)
     assert message == ~s(the model :hibari has no voice "emma". Its voices: "heart".)
   end
 
   test "every default passes its own check, and every option is documented" do
-    for group <- [:server, :generate, :wav], {name, spec} <- Schema.fetch(group) do
+    for group <- [:server, :generate, :stream, :wav], {name, spec} <- Schema.fetch(group) do
       unless is_nil(spec[:default]), do: assert({:ok, _value} = Schema.cast(spec[:type], spec[:default]))
       assert Schema.docs(group) =~ "`:#{name}` - "
     end

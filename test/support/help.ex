@@ -22,22 +22,10 @@ defmodule Chatterbex.TestHelp do
   def start_fake(options \\ []), do: start_server([model: :fake] ++ options)
 
   @doc """
-  Calls a function of a server's model, past the server.
+  Calls a function of a server's model.
   """
   def call_model(server, function, arguments \\ %{}) do
-    id = Chatterbex.Runtime.new_id()
-    model_id = :sys.get_state(server).model_id
-
-    command = %{
-      "op" => "call",
-      "id" => id,
-      "model_id" => model_id,
-      "function" => function,
-      "arguments" => arguments
-    }
-
-    :ok = Chatterbex.Runtime.submit(command)
-    assert_receive {:chatterbex_event, ^id, "done", answer}, 5_000
+    assert {:ok, answer} = Chatterbex.Client.call_model(server, function, arguments, 5_000)
     answer
   end
 

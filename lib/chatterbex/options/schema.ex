@@ -29,12 +29,33 @@ defmodule Chatterbex.Options.Schema do
     max_characters: [
       type: {:integer, 1, 10_000_000},
       default: 20_000,
-      doc: "how long one request's text may be, in characters (about 25 minutes of speech)"
+      doc:
+        "how long the text of `Chatterbex.generate/2` may be, in characters (about 25 minutes of speech); " <>
+          "that of a stream may be longer"
     ],
     timeout: [
       type: :timeout,
       default: 120_000,
       doc: "milliseconds for one request, waiting included, where the request names none"
+    ],
+    checkpoint: [
+      type: :string,
+      doc: "a folder with the model's files; the default is what `mix chatterbex.models download` has fetched"
+    ],
+    download: [
+      type: :boolean,
+      default: false,
+      doc: "whether files of the model that are missing are fetched when the server starts"
+    ],
+    revision: [type: :string, doc: "the revision of the model's repository, a commit's hash or a branch"],
+    version: [type: {:in, [:v2, :v3]}, doc: "the version of `:multilingual`; the default is `:v3`"],
+    language_pack: [
+      type: {:in, ["zh-cmn", "es-mx-latam", "pt-br", "es-es", "pt-pt", "hi"]},
+      doc: "a pack of `:multilingual` that was made for one language"
+    ],
+    max_voices: [
+      type: {:integer, 1, 100_000},
+      doc: "how many voices made from audio the model keeps; the default is the model's own, 32"
     ],
     load_timeout: [
       type: :timeout,
@@ -45,20 +66,148 @@ defmodule Chatterbex.Options.Schema do
     model_options: [type: :map, default: %{}, doc: "options for the `load` of a model of your own"]
   ]
 
-  @generate [
+  @request [
     server: [type: :server, doc: "the server to ask; the default server is started on first use"],
-    voice: [type: :voice, doc: "the voice to speak in; the default is the model's own"],
+    voice: [
+      type: :voice,
+      doc:
+        "the voice to speak in: a name, the path of a recording (`\"ann.wav\"`), a `Chatterbex.Audio` or a " <>
+          "`Chatterbex.Voice`; the default is the model's own"
+    ],
+    language: [
+      type: :string,
+      doc: "the language of the text, as in `\"de\"`; the default is the first of the model's `languages`"
+    ],
     seed: [
       type: {:integer, 0, 0xFFFFFFFF},
       doc:
         "makes the same text give the same audio; without it a random one is drawn and told in the metadata"
     ],
-    timeout: [
-      type: :timeout,
-      doc: "milliseconds for this request, waiting included; the default is the server's"
+    deadline: [
+      type: :datetime,
+      doc: "a `DateTime`; what is not done by then ends with a `:timeout` error"
     ],
-    speed: [type: {:number, 0.5, 2.0}, specific: true, doc: "the pace; 1.0 is the voice's own (`:hibari`)"]
+    priority: [
+      type: {:in, [:high, :normal, :low]},
+      default: :normal,
+      doc: "requests that wait with a higher one are spoken first; within one, callers take turns"
+    ],
+    sentence_pause: [
+      type: {:integer, 0, 60_000},
+      default: 250,
+      doc: "milliseconds of silence after a sentence, where the text is cut there"
+    ],
+    paragraph_pause: [
+      type: {:integer, 0, 60_000},
+      default: 700,
+      doc: "milliseconds of silence after a paragraph"
+    ],
+    unknown_sounds: [
+      type: {:in, [:refuse, :drop]},
+      default: :refuse,
+      doc: "what to do about a sound such as `[laugh]` that the model does not have"
+    ],
+    progress: [
+      type: :function,
+      doc:
+        "a function that is called in the calling process with a map after each piece of the text: " <>
+          "`:characters` spoken of `:total` (`nil` where the text is still being written), `:pieces`, and `:seconds` of audio"
+    ],
+    speed: [type: {:number, 0.5, 2.0}, specific: true, doc: "the pace; 1.0 is the voice's own (`:hibari`)"],
+    temperature: [
+      type: {:number, 0.0, 5.0},
+      specific: true,
+      doc:
+        "how freely speech tokens are drawn; 0 takes the likeliest; the default is 0.8 (all Chatterbox models)"
+    ],
+    top_p: [
+      type: {:number, 0.0, 1.0},
+      specific: true,
+      doc:
+        "draw from the likeliest tokens that have this much probability together; 0.95 by default, 1.0 " <>
+          "for `:english` and `:multilingual`"
+    ],
+    top_k: [
+      type: {:integer, 1, 10_000},
+      specific: true,
+      doc: "draw from so many of the likeliest tokens; 1000 by default (`:turbo`, `:nano`)"
+    ],
+    min_p: [
+      type: {:number, 0.0, 1.0},
+      specific: true,
+      doc:
+        "leave out tokens with less than this share of the likeliest one's probability; 0.05 by default " <>
+          "(`:english`, `:multilingual`)"
+    ],
+    repetition_penalty: [
+      type: {:number, 1.0, 10.0},
+      specific: true,
+      doc: "how much tokens that were spoken are avoided; 1.2 by default"
+    ],
+    cfg_weight: [
+      type: {:number, 0.0, 10.0},
+      specific: true,
+      doc:
+        "how closely the text is followed; 0.5 by default, and 0 halves the work (`:english`, `:multilingual`)"
+    ],
+    exaggeration: [
+      type: {:number, 0.0, 2.0},
+      specific: true,
+      doc: "how lively the voice is; 0.5 by default (`:english`, `:multilingual`)"
+    ],
+    max_tokens: [
+      type: {:integer, 1, 4096},
+      specific: true,
+      doc: "speech tokens, 25 a second, after which a piece of text ends; 1000 by default"
+    ],
+    retries: [
+      type: {:integer, 0, 10},
+      specific: true,
+      doc:
+        "how often a piece that came out silent or without end is spoken again with another seed; 2 by default"
+    ]
   ]
+
+  @generate Keyword.merge(
+              [
+                timeout: [
+                  type: :timeout,
+                  doc: "milliseconds for this request, waiting included; the default is the server's"
+                ]
+              ],
+              @request
+            )
+
+  @stream Keyword.merge(
+            [
+              timeout: [
+                type: :timeout,
+                doc: "the most milliseconds between two chunks; the default is the server's"
+              ],
+              ahead: [
+                type: {:integer, 1, 64},
+                doc:
+                  "how many pieces of the text are asked for before the first of them was taken; the default is " <>
+                    "what keeps the model busy"
+              ],
+              chunk_tokens: [
+                type: {:integer, 1, 1000},
+                specific: true,
+                doc: "speech tokens of the first chunk, 25 a second; 10 by default (all Chatterbox models)"
+              ],
+              chunk_growth: [
+                type: {:number, 1.0, 10.0},
+                specific: true,
+                doc: "how much larger each further chunk is; 2.0 by default, more where playback would starve"
+              ],
+              chunk_most: [
+                type: {:integer, 1, 1000},
+                specific: true,
+                doc: "speech tokens of the largest chunk; 250 by default"
+              ]
+            ],
+            @request
+          )
 
   @wav [
     encoding: [
@@ -68,7 +217,7 @@ defmodule Chatterbex.Options.Schema do
     ]
   ]
 
-  @groups [server: @server, generate: @generate, wav: @wav]
+  @groups [server: @server, generate: @generate, stream: @stream, wav: @wav]
 
   @spec fetch(atom) :: keyword
   def fetch(group), do: Keyword.fetch!(@groups, group)
@@ -103,7 +252,13 @@ defmodule Chatterbex.Options.Schema do
   def cast(:device, value), do: Device.parse(value)
   def cast(:model, value) when is_binary(value), do: cast(:string, value)
   def cast(:model, value) when is_atom(value) and not is_boolean(value), do: {:ok, value}
+
+  def cast(:voice, %{__struct__: struct} = value) when struct in [Chatterbex.Audio, Chatterbex.Voice],
+    do: {:ok, value}
+
   def cast(:voice, value), do: cast(:string, value)
+  def cast(:datetime, %DateTime{} = value), do: {:ok, value}
+  def cast(:function, value) when is_function(value, 1), do: {:ok, value}
   def cast(:name, value) when is_atom(value) and not is_boolean(value), do: {:ok, value}
   def cast(:name, {:via, module, _name} = value) when is_atom(module), do: {:ok, value}
   def cast(:name, {:global, _name} = value), do: {:ok, value}
@@ -128,7 +283,12 @@ defmodule Chatterbex.Options.Schema do
     do: ~s(:auto, :cpu, :mps, :cuda, {:cuda, n}, or one of these as a string such as "cuda:1")
 
   def describe(:model), do: "the name of a model, an atom or a string"
-  def describe(:voice), do: "the name of a voice, a string"
+
+  def describe(:voice),
+    do: "the name of a voice, the path of a recording, a Chatterbex.Audio or a Chatterbex.Voice"
+
+  def describe(:datetime), do: "a DateTime"
+  def describe(:function), do: "a function of one argument"
   def describe(:name), do: "an atom, {:via, module, name} or {:global, name}"
   def describe(:server), do: "a server: a name, a pid, {name, node}, {:via, module, name} or {:global, name}"
 

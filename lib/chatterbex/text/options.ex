@@ -81,7 +81,7 @@ defmodule Chatterbex.Text.Options do
 
   # "en", :en, "en-US" and "pt_BR" name a language.
   defp language(language) when is_binary(language) or is_atom(language) do
-    code = language |> to_string() |> String.split(["-", "_"], parts: 2) |> hd() |> String.downcase()
+    code = language |> to_string() |> Options.language_code()
 
     with :error <- Abbreviations.fetch(code) do
       {:error,

@@ -150,8 +150,9 @@ class Model(abc.ABC):
 
         Returns:
             "device" ({"requested", "actual", "reason"}), "components", "memory" and "versions",
-            of strings, numbers, booleans, lists and dicts of them. The engine adds "model",
-            "sample_rate", "max_batch" and "load" ({phase: seconds}).
+            of strings, numbers, booleans, lists and dicts of them; and "parallel" (int from 1, default
+            1), how many pieces of one text it gains from speaking at a time. The engine adds
+            "model", "sample_rate", "max_batch" and "load" ({phase: seconds}).
         """
 
     def call(self, function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:

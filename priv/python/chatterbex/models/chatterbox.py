@@ -538,6 +538,8 @@ class ChatterboxModel(Model):
                 about["versions"][package] = None
         about["voices"] = len(self._runtime.components["voices"])
         about["batch"] = len(self._speeches)
+        # Pieces of one text at a time: the others' places are for other callers.
+        about["parallel"] = max(1, self.max_batch // 2)
         about["checkpoint"] = str(self._folder)
         if self._session is not None:
             about["memory"]["cache"] = self._session.nbytes

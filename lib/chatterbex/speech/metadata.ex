@@ -1,0 +1,57 @@
+defmodule Chatterbex.Speech.Metadata do
+  @moduledoc false
+  # What there is to say of audio that was put together from pieces.
+
+  alias Chatterbex.Audio
+
+  @sums [:sentences, :tokens, :text_tokens, :chunks, :retries]
+
+  @doc """
+  Merges the metadata of pieces, in order. `bytes` is the size of all samples.
+
+  Counts are added up. `:finish_reason` is the first that is not `"stop"`; `:warnings` says so in words.
+  """
+  @spec merge([Audio.t(), ...], non_neg_integer) :: map
+  def merge([first | _] = audios, bytes) do
+    all = Enum.map(audios, & &1.metadata)
+    ms = all |> Enum.map(&milliseconds/1) |> sum()
+
+    first.metadata
+    |> Map.merge(for name <- @sums, total = sum(Enum.map(all, & &1[name])), into: %{}, do: {name, total})
+    |> Map.merge(if ms, do: %{generation_ms: ms, rtf: rtf(ms, bytes, first.sample_rate)}, else: %{})
+    |> Map.merge(finish(all))
+    |> Map.put(:pieces, length(audios))
+  end
+
+  # Chatterbox models tell the seconds of each kind of work.
+  defp milliseconds(%{generation_ms: ms}), do: ms
+  defp milliseconds(%{seconds: %{"total" => seconds}}), do: seconds * 1000
+  defp milliseconds(_metadata), do: nil
+
+  defp rtf(_ms, 0, _rate), do: nil
+  defp rtf(ms, bytes, rate), do: ms / 1000 / (bytes / 4 / rate)
+
+  defp finish(all) do
+    case Enum.find(all, &(&1[:finish_reason] not in [nil, "stop"])) do
+      nil -> %{}
+      %{finish_reason: reason} -> %{finish_reason: reason, warnings: warnings(all)}
+    end
+  end
+
+  defp warnings(all) do
+    for {%{finish_reason: reason}, number} <- Enum.with_index(all), reason not in [nil, "stop"] do
+      "piece #{number} of the text #{warning(reason)}"
+    end
+  end
+
+  defp warning("limit"), do: "was cut short at :max_tokens"
+  defp warning("runaway"), do: "did not come to its end by itself, and was ended"
+  defp warning(reason), do: "ended with #{inspect(reason)}"
+
+  defp sum(values) do
+    case Enum.reject(values, &is_nil/1) do
+      [] -> nil
+      values -> Enum.sum(values)
+    end
+  end
+end

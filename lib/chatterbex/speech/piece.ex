@@ -1,0 +1,57 @@
+defmodule Chatterbex.Speech.Piece do
+  @moduledoc false
+  # A chunk of a text on its way: what is spoken has a number, what is only silence has none.
+
+  alias Chatterbex.{Server.Request, Text.Chunk}
+
+  @enforce_keys [:number, :text, :pause]
+  defstruct [:number, :text, :pause]
+
+  @type t :: %__MODULE__{number: non_neg_integer | nil, text: String.t(), pause: non_neg_integer}
+
+  @doc """
+  Numbers chunks from `first` on.
+  """
+  @spec number([Chunk.t()], non_neg_integer) :: [t]
+  def number(chunks, first \\ 0) do
+    {pieces, _next} =
+      Enum.map_reduce(chunks, first, fn
+        %Chunk{speakable: true} = chunk, next -> {new(chunk, next), next + 1}
+        chunk, next -> {new(chunk, nil), next}
+      end)
+
+    pieces
+  end
+
+  defp new(chunk, number), do: %__MODULE__{number: number, text: chunk.text, pause: chunk.pause}
+
+  @doc """
+  The piece as it goes to the server.
+  """
+  @spec command(t, boolean) :: Request.piece()
+  def command(piece, stream),
+    do: %{number: piece.number, text: piece.text, stream: stream, options: %{}}
+
+  @doc """
+  Samples of so many milliseconds of silence, one channel.
+  """
+  @spec silence(non_neg_integer, pos_integer) :: binary
+  def silence(0, _rate), do: ""
+  def silence(milliseconds, rate), do: :binary.copy(<<0::32>>, div(milliseconds * rate, 1000))
+
+  @doc """
+  What a `:progress` function is told after a piece with so many seconds of audio.
+  """
+  @spec progress(map, t, float) :: map
+  def progress(told, piece, seconds) do
+    characters = told.characters + String.length(piece.text)
+
+    %{
+      told
+      | # White space between pieces belongs to none of them.
+        characters: min(characters, told.total || characters),
+        pieces: told.pieces + 1,
+        seconds: told.seconds + seconds
+    }
+  end
+end

@@ -1,0 +1,112 @@
+defmodule Chatterbex.Speech.Plan do
+  @moduledoc false
+  # A request before its text: its options checked against the server's model, and in the form that the model takes.
+
+  alias Chatterbex.{Client, Error, Model, Options, Text, Voice}
+  alias Chatterbex.Options.Schema
+
+  # How long a server that is there may take to say what it is.
+  @about_timeout 60_000
+
+  @enforce_keys [:server, :model, :parallel, :max_characters, :timeout, :deadline, :priority, :options, :text]
+  defstruct @enforce_keys
+
+  @typedoc """
+  `options` go to the model. `text` are those of `Chatterbex.Text`, checked, for pieces of several sentences.
+  `timeout` is in milliseconds.
+  """
+  @type t :: %__MODULE__{
+          server: GenServer.server(),
+          model: Model.t(),
+          parallel: pos_integer,
+          max_characters: pos_integer,
+          timeout: timeout,
+          deadline: DateTime.t() | nil,
+          priority: :high | :normal | :low,
+          options: map,
+          text: map
+        }
+
+  @doc """
+  Asks the server what it is, and plans the request. `options` are checked by `Chatterbex.Options`.
+  """
+  @spec new(GenServer.server(), map) :: {:ok, t} | {:error, Error.t()}
+  def new(server, options) do
+    with {:ok, left} <- left(options.deadline),
+         timeout = min(options.timeout || @about_timeout, left),
+         {:ok, about} <- Client.about(server, timeout),
+         :ok <- Options.supported(options, about.model),
+         {:ok, language} <- language(options[:language], about),
+         {:ok, voice} <- Voice.resolve(options.voice, about.model),
+         {:ok, text} <- text(options, language, about.model) do
+      {:ok,
+       %__MODULE__{
+         server: server,
+         model: about.model,
+         parallel: about.parallel,
+         max_characters: about.max_characters,
+         timeout: options.timeout || about.timeout,
+         deadline: options.deadline,
+         priority: options.priority,
+         options: model_options(options, language, voice, about.model),
+         text: text
+       }}
+    end
+  end
+
+  @doc """
+  The milliseconds that are left until a deadline; an error where it has passed.
+  """
+  @spec left(DateTime.t() | nil) :: {:ok, timeout} | {:error, Error.t()}
+  def left(nil), do: {:ok, :infinity}
+
+  def left(deadline) do
+    case DateTime.diff(deadline, DateTime.utc_now(), :millisecond) do
+      left when left > 0 -> {:ok, left}
+      _passed -> {:error, Error.new(:timeout, "the deadline has passed: #{deadline}", %{deadline: deadline})}
+    end
+  end
+
+  defp language(nil, %{language_pack: nil, model: %Model{languages: [_one, _more | _] = languages} = model}) do
+    {:error,
+     Error.new(
+       :unknown_language,
+       "the model #{inspect(model.name)} speaks #{length(languages)} languages and must be told which: " <>
+         "give one as in language: \"fr\". They are #{Enum.join(languages, ", ")}.",
+       %{languages: languages}
+     )}
+  end
+
+  defp language(nil, %{language_pack: pack}) when is_binary(pack), do: {:ok, Options.language_code(pack)}
+  defp language(nil, %{model: %Model{languages: [language | _]}}), do: {:ok, language}
+  defp language(nil, _about), do: {:ok, nil}
+  defp language(language, _about), do: {:ok, Options.language_code(language)}
+
+  defp text(options, language, model) do
+    language = if language in Text.languages(), do: language, else: "en"
+
+    Text.Options.validate(:chunks,
+      language: language,
+      max: model.chunk_characters,
+      sentence_pause: options.sentence_pause,
+      paragraph_pause: options.paragraph_pause,
+      sounds: model.sounds,
+      unknown_sounds: options.unknown_sounds
+    )
+  end
+
+  defp model_options(options, language, voice, model) do
+    given =
+      for {name, spec} <- Schema.fetch(:stream), spec[:specific], value = options[name], into: %{} do
+        {Atom.to_string(name), value}
+      end
+
+    given
+    |> Map.put("seed", options.seed || :rand.uniform(0x100000000) - 1)
+    |> put("voice", voice)
+    |> put("language", if(length(model.languages) != 1, do: language))
+  end
+
+  defp put(options, _name, nil), do: options
+  defp put(options, name, value), do: Map.put(options, name, value)
+end
