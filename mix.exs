@@ -67,7 +67,7 @@ defmodule Chatterbex.MixProject do
       groups_for_modules: [
         Speaking: [Chatterbex, Chatterbex.Audio, Chatterbex.Error],
         "What can be asked for": [Chatterbex.Model, Chatterbex.Device, Chatterbex.Options],
-        Running: [Chatterbex.Setup, Chatterbex.Telemetry]
+        Running: [Chatterbex.Setup, Chatterbex.ModelFiles, Chatterbex.Telemetry]
       ]
     ]
   end

@@ -15,6 +15,10 @@ defmodule Chatterbex.Telemetry do
   | `[:chatterbex, :model, :load, :start]` | `system_time` | `server`, `model`, `device` |
   | `[:chatterbex, :model, :load, :stop]` | `duration` | `server`, `model`, `device` |
   | `[:chatterbex, :model, :load, :exception]` | `duration` | `server`, `model`, `device`, `kind: :error`, `reason: %Chatterbex.Error{}`, `stacktrace: []` |
+  | `[:chatterbex, :model, :download, :start]` | `system_time` | `model`, `version`, `language_pack`, `revision` |
+  | `[:chatterbex, :model, :download, :progress]` | `bytes` of `total`, `file_bytes` of `file_total` | the same, `repository`, `file`, `status`, `message` |
+  | `[:chatterbex, :model, :download, :stop]` | `duration`, `fetched` (bytes that came), `total` | the same as at the start, `folder` |
+  | `[:chatterbex, :model, :download, :exception]` | `duration` | the same as at the start, `kind: :error`, `reason: %Chatterbex.Error{}`, `stacktrace: []` |
   | `[:chatterbex, :device, :fallback]` | `system_time` | `server`, `model`, `from`, `to`, `reason` |
 
   What to do about them:
@@ -31,7 +35,7 @@ defmodule Chatterbex.Telemetry do
   `waiting` and `running` count requests that wait and pieces that the model works on. `number` counts chunks from 0,
   and `since_start` is the time since the stream was first asked for one.
 
-  `generate` and `stream` events are sent in the calling process, all others in the server's.
+  `generate`, `stream` and `download` events are sent in the calling process, all others in the server's.
 
       :telemetry.attach("speech", [:chatterbex, :generate, :stop], fn _event, measurements, _meta, _config ->
         IO.puts("spoke \#{measurements.audio_seconds} s")
@@ -47,6 +51,10 @@ defmodule Chatterbex.Telemetry do
     [:chatterbex, :model, :load, :start],
     [:chatterbex, :model, :load, :stop],
     [:chatterbex, :model, :load, :exception],
+    [:chatterbex, :model, :download, :start],
+    [:chatterbex, :model, :download, :progress],
+    [:chatterbex, :model, :download, :stop],
+    [:chatterbex, :model, :download, :exception],
     [:chatterbex, :device, :fallback]
   ]
 

@@ -5,6 +5,7 @@ Nothing in a model's folder is trusted to be whole, and no pickle in it is allow
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pickle
@@ -21,53 +22,19 @@ from torch.overrides import TorchFunctionMode
 
 from chatterbex.errors import ChatterbexError
 
-TURBO_TOKENIZER = (
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "special_tokens_map.json",
-    "tokenizer_config.json",
-)
 
-#: What must be in a model's folder, by model (and version). Optional files are not in it.
-REQUIRED_FILES: dict[str, tuple[str, ...]] = {
-    "english": (
-        "t3_cfg.safetensors",
-        "s3gen.safetensors",
-        "ve.safetensors",
-        "tokenizer.json",
-        "conds.pt",
-    ),
-    "multilingual-v2": (
-        "t3_mtl23ls_v2.safetensors",
-        "s3gen.pt",
-        "ve.pt",
-        "grapheme_mtl_merged_expanded_v1.json",
-        "conds.pt",
-    ),
-    "multilingual-v3": (
-        "t3_mtl23ls_v3.safetensors",
-        "s3gen.pt",
-        "ve.pt",
-        "grapheme_mtl_merged_expanded_v1.json",
-        "conds.pt",
-    ),
-    "turbo": (
-        "t3_turbo_v1.safetensors",
-        "s3gen_meanflow.safetensors",
-        "ve.safetensors",
-        "conds.pt",
-        *TURBO_TOKENIZER,
-    ),
-    "nano": (
-        "t3_nano_v1.safetensors",
-        "s3gen_meanflow.safetensors",
-        "ve.safetensors",
-        "conds.pt",
-        *TURBO_TOKENIZER,
-    ),
-    "conversion": ("s3gen.safetensors", "conds.pt"),
-}
+def _required() -> dict[str, tuple[str, ...]]:
+    table = json.loads(Path(__file__).with_name("model_files.json").read_text(encoding="utf-8"))
+    return {
+        model: tuple(
+            source.get("names", {}).get(name, name) for source in entry["sources"] for name in source["files"]
+        )
+        for model, entry in table.items()
+    }
+
+
+#: What must be in a model's folder, by model (and version, or language pack). Optional files are not in it.
+REQUIRED_FILES: dict[str, tuple[str, ...]] = _required()
 
 _M = TypeVar("_M", bound=nn.Module)
 _logger = logging.getLogger("chatterbex.checkpoint")

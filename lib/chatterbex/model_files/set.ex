@@ -1,0 +1,194 @@
+defmodule Chatterbex.ModelFiles.Set do
+  @moduledoc false
+  # The files of one model: of which repositories, and under which names. The table is a file that Python reads too.
+
+  alias Chatterbex.{Error, JSON, Model, Options}
+
+  @table Path.expand("../../../priv/python/chatterbex/model_files.json", __DIR__)
+  @external_resource @table
+
+  @sets @table |> File.read!() |> JSON.decode() |> elem(1)
+
+  @models [:english, :multilingual, :turbo, :nano, :conversion]
+  @versions [:v3, :v2]
+  @packs ~w(zh-cmn es-mx-latam pt-br es-es pt-pt hi)
+
+  @enforce_keys [:model, :sources]
+  defstruct [:model, :version, :language_pack, :sources]
+
+  @typedoc """
+  A file has its `name` in the repository, and the one that it is loaded `as`; a model loads without one that is
+  `optional`.
+  """
+  @type file :: %{name: String.t(), as: String.t(), optional: boolean}
+
+  @type source :: %{repository: String.t(), revision: String.t(), files: [file, ...]}
+
+  @type t :: %__MODULE__{
+          model: atom,
+          version: :v2 | :v3 | nil,
+          language_pack: String.t() | nil,
+          sources: [source, ...]
+        }
+
+  @doc """
+  The models that have files, in the order of their documentation.
+  """
+  @spec models() :: [atom]
+  def models, do: @models
+
+  @doc """
+  Every set there is.
+  """
+  @spec all() :: [t]
+  def all do
+    Enum.flat_map(@models, fn
+      :multilingual ->
+        Enum.map(@versions, &make(:multilingual, &1, nil, nil)) ++
+          Enum.map(@packs, &make(:multilingual, nil, &1, nil))
+
+      model ->
+        [make(model, nil, nil, nil)]
+    end)
+  end
+
+  @doc """
+  The set that a model and options ask for.
+  """
+  @spec fetch(atom | String.t(), keyword) :: {:ok, t} | {:error, Error.t()}
+  def fetch(name, options) do
+    with {:ok, model} <- model(name),
+         {:ok, version} <- version(options[:version], model),
+         {:ok, pack} <- pack(options[:language_pack], model, version),
+         {:ok, revision} <- revision(options[:revision]) do
+      version = if model == :multilingual and is_nil(pack), do: version || :v3
+      {:ok, make(model, version, pack, revision)}
+    end
+  end
+
+  @doc """
+  The set in words, as in `:multilingual (language pack hi)`.
+  """
+  @spec describe(t) :: String.t()
+  def describe(%__MODULE__{model: model, language_pack: pack}) when is_binary(pack),
+    do: "#{inspect(model)} (language pack #{pack})"
+
+  def describe(%__MODULE__{model: model, version: nil}), do: inspect(model)
+  def describe(%__MODULE__{model: model, version: version}), do: "#{inspect(model)} #{version}"
+
+  @doc """
+  The arguments that name the set to `mix chatterbex.models`.
+  """
+  @spec arguments(t) :: [String.t()]
+  def arguments(%__MODULE__{} = set), do: ["#{set.model}" | Enum.flat_map(options(set), &flag/1)]
+
+  @doc """
+  The options that name the set to `Chatterbex.ModelFiles`.
+  """
+  @spec options(t) :: keyword
+  def options(%__MODULE__{sources: [%{revision: revision} | _others]} = set) do
+    Enum.reject(
+      [
+        version: if(set.version != :v3, do: set.version),
+        language_pack: set.language_pack,
+        revision: if(revision != "main", do: revision)
+      ],
+      fn {_name, value} -> is_nil(value) end
+    )
+  end
+
+  defp flag({name, value}), do: ["--" <> String.replace("#{name}", "_", "-"), "#{value}"]
+
+  defp make(model, version, pack, revision) do
+    key = Enum.find_value([pack, version], "#{model}", &(&1 && "#{model}-#{&1}"))
+    [main | base] = Enum.map(@sets[key]["sources"], &source/1)
+
+    %__MODULE__{
+      model: model,
+      version: version,
+      language_pack: pack,
+      sources: [%{main | revision: revision || "main"} | base]
+    }
+  end
+
+  defp source(%{"repository" => repository, "files" => files} = source) do
+    names = source["names"] || %{}
+    required = for name <- files, do: %{name: name, as: names[name] || name, optional: false}
+    optional = for name <- source["optional"] || [], do: %{name: name, as: name, optional: true}
+    %{repository: repository, revision: "main", files: required ++ optional}
+  end
+
+  defp model(name) do
+    known = Enum.find(@models, &(to_string(&1) == to_string(name)))
+
+    cond do
+      known -> {:ok, known}
+      match?({:ok, _model}, Model.fetch(name)) -> {:error, has_none(name)}
+      true -> {:error, unknown(name)}
+    end
+  end
+
+  defp has_none(name) do
+    Error.new(
+      :not_supported,
+      "the model :#{name} has no files to fetch. Those that have are #{list(@models)}.",
+      %{model: name, models: @models}
+    )
+  end
+
+  defp unknown(name) do
+    hint = Options.did_you_mean(name, @models)
+
+    Error.new(
+      :unknown_model,
+      "there is no model #{inspect(name)}.#{hint} Those that have files are #{list(@models)}.",
+      %{model: name, models: @models}
+    )
+  end
+
+  defp version(nil, _model), do: {:ok, nil}
+
+  defp version(given, :multilingual) do
+    case Enum.find(@versions, &(to_string(&1) == to_string(given))) do
+      nil -> {:error, invalid(:version, "one of #{list(@versions)}", given)}
+      version -> {:ok, version}
+    end
+  end
+
+  defp version(_given, model), do: {:error, only_multilingual(:version, model)}
+
+  defp pack(nil, _model, _version), do: {:ok, nil}
+  defp pack(given, :multilingual, nil) when given in @packs, do: {:ok, given}
+  defp pack(given, :multilingual, nil), do: {:error, invalid(:language_pack, "one of #{list(@packs)}", given)}
+
+  defp pack(_given, :multilingual, _version),
+    do:
+      {:error, Error.new(:invalid_option, "give either :version or :language_pack: a pack has one version.")}
+
+  defp pack(_given, model, _version), do: {:error, only_multilingual(:language_pack, model)}
+
+  defp revision(nil), do: {:ok, nil}
+
+  defp revision(given) do
+    if is_binary(given) and given =~ ~r"\A[A-Za-z0-9_][\w.-]*(/[\w][\w.-]*)*\z" and not (given =~ ".."),
+      do: {:ok, given},
+      else: {:error, invalid(:revision, ~s(a branch, a tag or a commit, as "main"), given)}
+  end
+
+  defp only_multilingual(name, model) do
+    Error.new(
+      :not_supported,
+      "the model #{inspect(model)} has no option #{inspect(name)}; it is one of :multilingual.",
+      %{option: name, model: model}
+    )
+  end
+
+  defp invalid(name, expected, got) do
+    Error.new(:invalid_option, "option #{inspect(name)} must be #{expected}, got #{inspect(got)}", %{
+      option: name,
+      got: got
+    })
+  end
+
+  defp list(names), do: Enum.map_join(names, ", ", &inspect/1)
+end

@@ -1,0 +1,123 @@
+"""The hub cache: files called by their checksums, and links to them by their names."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from chatterbex.hub.failure import FULL
+
+_BLOCK = 1 << 20
+
+
+@dataclass
+class CachedFile:
+    """A file of a repository, and where it belongs.
+
+    Attributes:
+        repository: Whose file it is.
+        name: Its name there.
+        commit: The commit that it is of.
+        etag: Its checksum, by which the cache calls it.
+        size: Its bytes.
+        folder: The repository's folder in the cache.
+        have: Bytes of it that are here.
+    """
+
+    repository: str
+    name: str
+    commit: str
+    etag: str
+    size: int
+    folder: Path
+    have: int = 0
+
+    @property
+    def blob(self) -> Path:
+        """Where its bytes are."""
+        return self.folder / "blobs" / self.etag
+
+    @property
+    def part(self) -> Path:
+        """Where they grow."""
+        return self.blob.with_name(f"{self.etag}.incomplete")
+
+    @property
+    def link(self) -> Path:
+        """Where it is found by its name."""
+        return self.folder / "snapshots" / self.commit / self.name
+
+    @property
+    def lock(self) -> Path:
+        """What keeps others from fetching it too."""
+        return self.folder.parent / ".locks" / self.folder.name / f"{self.etag}.lock"
+
+    def part_size(self) -> int:
+        """How much of it has come in earlier attempts."""
+        try:
+            return self.part.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def right(self, path: Path, tick: Callable[[], None]) -> bool:
+        """Whether a file has this one's checksum; true as well where the hub gives none."""
+        if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", self.etag):
+            return True
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            git = len(self.etag) == 40
+            digest = hashlib.sha1(b"blob %d\0" % size) if git else hashlib.sha256()
+            while block := file.read(_BLOCK):
+                digest.update(block)
+                tick()
+        return digest.hexdigest() == self.etag
+
+    def forget(self, found: Path) -> None:
+        """Removes what is there and wrong."""
+        found.resolve().unlink(missing_ok=True)
+        self.link.unlink(missing_ok=True)
+
+    def put_in_place(self) -> None:
+        """Lets the file be found by its name; as a copy where the file system has no links."""
+        self.link.parent.mkdir(parents=True, exist_ok=True)
+        new = _new(self.link)
+        new.unlink(missing_ok=True)
+        try:
+            new.symlink_to(os.path.relpath(self.blob, self.link.parent))
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            shutil.copyfile(self.blob, new)
+        new.replace(self.link)
+
+
+def repository_folder(cache: Path, repository: str) -> Path:
+    """The folder of a repository."""
+    return cache / f"models--{repository.replace('/', '--')}"
+
+
+def name_commit(folder: Path, revision: str, commit: str) -> None:
+    """Notes which commit a branch or tag is."""
+    path = folder / "refs" / revision
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = _new(path)
+    new.write_text(commit)
+    new.replace(path)
+
+
+def note_absent(folder: Path, commit: str, name: str) -> None:
+    """Notes that a commit has no such file."""
+    path = folder / ".no_exist" / commit / name
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def _new(path: Path) -> Path:
+    return path.with_name(f"{path.name}.{os.getpid()}.new")
