@@ -35,6 +35,49 @@ defmodule Chatterbex.TestHelp do
   def await_held(server, n), do: await(fn -> call_model(server, "held") == %{"held" => n} end)
 
   @doc """
+  The folder of a model's synthetic checkpoint (test/python/synthetic): small, in the real file formats, and made on
+  the first need. Nothing may be written to it.
+  """
+  def checkpoint(model) do
+    name = if model == :multilingual, do: "multilingual_v3", else: Atom.to_string(model)
+    key = {__MODULE__, :checkpoint, name}
+
+    :global.trans({key, self()}, fn ->
+      with nil <- :persistent_term.get(key, nil) do
+        folder = make_checkpoint(name)
+        :persistent_term.put(key, folder)
+        folder
+      end
+    end)
+  end
+
+  defp make_checkpoint(name) do
+    code = "import sys; from synthetic import checkpoints; print(checkpoints.checkpoint(sys.argv[1]))"
+    tests = Path.expand("../python", __DIR__)
+    {output, status} = System.cmd(test_python(), ["-c", code, name], cd: tests)
+    assert status == 0, "no synthetic checkpoint of #{name} could be made"
+    output |> String.trim() |> String.split("\n") |> List.last()
+  end
+
+  # That of bin/test, or the library's own, which has the same PyTorch.
+  defp test_python do
+    with nil <- System.get_env("CHATTERBEX_TEST_PYTHON") do
+      {:ok, python} = Chatterbex.Python.find(profiles: ["hibari", "torch"])
+      python.program
+    end
+  end
+
+  @doc """
+  Why the Chatterbox models cannot run here, for `@tag skip:`; `false` where they can.
+  """
+  def no_chatterbox do
+    case Chatterbex.Python.find(profiles: ["hibari", "torch"]) do
+      {:ok, _python} -> false
+      {:error, error} -> error.message
+    end
+  end
+
+  @doc """
   What the fake model says for a text, as bytes.
   """
   def echo(text), do: for(<<byte <- text>>, into: "", do: <<byte / 256::float-32-little>>)
