@@ -11,7 +11,12 @@ if TYPE_CHECKING:
     from chatterbex.models.base import Model
 
 _MODELS: dict[str, str] = {
+    "conversion": "chatterbex.models.conversion:ConversionModel",
+    "english": "chatterbex.models.english:EnglishModel",
     "hibari": "chatterbex.models.hibari:HibariModel",
+    "multilingual": "chatterbex.models.multilingual:MultilingualModel",
+    "nano": "chatterbex.models.turbo:NanoModel",
+    "turbo": "chatterbex.models.turbo:TurboModel",
 }
 
 

@@ -13,12 +13,11 @@ import pytest
 import torch
 from running import TEXT, Heard, load, request, say, step
 
-from chatterbex import voices
+from chatterbex import registry, voices
 from chatterbex.errors import ChatterbexError
-from chatterbex.models.conversion import ConversionModel
 from chatterbex.models.english import EnglishModel
 from chatterbex.models.multilingual import MultilingualModel
-from chatterbex.models.turbo import NanoModel, TurboModel
+from chatterbex.models.turbo import NanoModel
 from chatterbex.s3gen import TOKEN
 from chatterbex.watermark import watermarker
 
@@ -160,7 +159,7 @@ def test_loudness_is_pyloudnorms(published: Any, long_recording: voices.Audio) -
 
 
 def test_the_engine_speaks_with_nano(folder: Folder, make: Any) -> None:
-    driver = make({"extra_models": {"nano": "chatterbex.models.turbo:NanoModel"}})
+    driver = make()
     model = driver.load("nano", checkpoint=str(folder("nano")), device="cpu")
     whole = driver.say(model, TEXT, seed=3, max_tokens=24)
     streamed = driver.say(model, TEXT, stream=True, seed=3, max_tokens=24)
@@ -181,22 +180,22 @@ def test_the_engine_speaks_with_nano(folder: Folder, make: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name", "options", "extra"),
+    ("name", "files", "options", "extra"),
     [
-        (TurboModel, "turbo", {}, {}),
-        (MultilingualModel, "multilingual_v2", {"language": "fr"}, {"version": "v2"}),
-        (MultilingualModel, "multilingual_v3", {"language": "de"}, {}),
+        ("turbo", "turbo", {}, {}),
+        ("multilingual", "multilingual_v2", {"language": "fr"}, {"version": "v2"}),
+        ("multilingual", "multilingual_v3", {"language": "de"}, {}),
     ],
 )
 def test_the_other_models_speak(
-    kind: Any, name: str, options: dict[str, Any], extra: dict[str, Any], folder: Folder
+    name: str, files: str, options: dict[str, Any], extra: dict[str, Any], folder: Folder
 ) -> None:
-    model = load(kind, folder(name), **extra)
+    model = load(registry.find(name), folder(files), **extra)
     said = say(model, request(max_tokens=14, **options))
     tokens = said.metadata()["tokens"]
     assert said.samples().shape == (TOKEN * (tokens + model.silence - model.dropped),)
     assert watermarker().confidence(said.samples(), 24_000) > 0.5
-    if name == "multilingual_v3":
+    if files == "multilingual_v3":
         with pytest.raises(ChatterbexError, match="language"):
             model.admit(request())
         with pytest.raises(ChatterbexError) as caught:
@@ -216,7 +215,7 @@ def test_a_language_pack_is_found_by_its_t3(own: Callable[[str], Path]) -> None:
 
 
 def test_speech_is_converted(folder: Folder, recording: tuple[np.ndarray, int], published: Any) -> None:
-    model = load(ConversionModel, folder("conversion"))
+    model = load(registry.find("conversion"), folder("conversion"))
     samples, rate = recording
     samples = samples[: rate + 300]
     audio = {"samples": samples.tobytes(), "sample_rate": rate}

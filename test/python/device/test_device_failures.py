@@ -136,7 +136,7 @@ def test_every_tensor_is_found() -> None:
         "odd.many.later.args.0",
         "odd.many.later.keywords.key",
         "odd.many.line.0",
-        "odd.many.pair.left",
+        "odd.many.pair.0",
         "odd.many.slots.tensor",
         "odd.passing",
         "odd.plain",

@@ -49,6 +49,19 @@ def _list(func: Callable, args: tuple, kwargs: dict) -> Any:
     return func(tensor._cpu) if isinstance(tensor, state.tensor_class()) else func(tensor)
 
 
+def _to(func: Callable, args: tuple, kwargs: dict) -> Any:
+    # The device guard knows no index, so PyTorch would copy from "mps:0" to "mps".
+    if not isinstance(args[0], state.tensor_class()):
+        return func(*args, **kwargs)
+    named = {key: _indexed(value) for key, value in kwargs.items()}
+    return func(*(_indexed(value) for value in args), **named)
+
+
+def _indexed(value: Any) -> Any:
+    bare = isinstance(value, (str, torch.device)) and str(value) == "mps"
+    return torch.device("mps:0") if bare else value
+
+
 def _new_tensor(func: Callable, args: tuple, kwargs: dict) -> torch.Tensor:
     """torch.tensor and its like read memory directly, so the copy is made on the CPU first."""
     device = kwargs.get("device")
@@ -100,6 +113,7 @@ HANDLERS: dict[Any, Callable[[Callable, tuple, dict], Any]] = {
     torch.Tensor.__array__: _numpy,
     torch.Tensor.tolist: _list,
     torch.Tensor.data_ptr: _data_pointer,
+    torch.Tensor.to: _to,
     torch.Tensor.data.__set__: _set_data,
     torch.tensor: _new_tensor,
     torch.as_tensor: _new_tensor,

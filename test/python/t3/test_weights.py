@@ -77,7 +77,7 @@ def test_the_rope_of_the_published_model(upstream: Any) -> None:
 
     config = T3Config.english()
     llama = upstream.t3.LlamaConfig(**upstream.configs["Llama_520M"])
-    rotary = type(upstream.build(synthetic.tiny("english")).tfmr.rotary_emb)(llama)
+    rotary = type(upstream.build(synthetic.tiny("english")).tfmr.rotary_emb)(config=llama)
     ours = rope_frequencies(config.rope, config.head_dim)
     torch.testing.assert_close(ours, rotary.inv_freq, rtol=1e-6, atol=0)
 
