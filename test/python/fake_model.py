@@ -2,8 +2,8 @@
 
 Give the engine ``{"extra_models": {"fake": "fake_model:FakeModel"}}`` and a ``sys.path`` with this
 folder. What it speaks is its text: one sample for each byte of the UTF-8, of value byte / 256
-(exact in float32), so that an answer can be checked to belong to its question. Words in the text
-change how:
+(exact in float32), so that an answer can be checked to belong to its question. Words in the text,
+with or without punctuation after them, change how:
 
     steps:5         in 5 steps, so 5 chunks when streaming (default 1)
     sleep:20        each step takes 20 ms
@@ -86,7 +86,7 @@ class FakeModel(Model):
         return cls(options)
 
     def admit(self, request: Request) -> None:
-        words = dict.fromkeys(request.text.split(), "")
+        words = dict.fromkeys((word.rstrip(".,!?") for word in request.text.split()), "")
         words.update(word.split(":", 1) for word in words.copy() if ":" in word)  # type: ignore[arg-type]
         if "refuse" in words:
             raise ChatterbexError("invalid_text", "told to refuse")

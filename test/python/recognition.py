@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
+import sys
+import wave
 from collections.abc import Iterable
 
 import numpy as np
@@ -62,3 +65,23 @@ def understood(pairs: Iterable[tuple[str, str]]) -> float:
     pairs = list(pairs)
     wrong = sum(errors(said, heard) for said, heard in pairs)
     return 1 - wrong / sum(len(words(said)) for said, _ in pairs)
+
+
+@functools.cache
+def _hear_file(path: str) -> str:
+    with wave.open(path) as file:
+        pcm = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+        return hear(pcm / 32_768, file.getframerate())
+
+
+def main() -> None:
+    """Reads groups of ``[text, wav file]`` from standard input, and writes how each group is understood."""
+    groups = []
+    for group in json.load(sys.stdin):
+        pairs = [(said, _hear_file(path)) for said, path in group]
+        groups.append({"understood": understood(pairs), "heard": [heard for _, heard in pairs]})
+    json.dump(groups, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

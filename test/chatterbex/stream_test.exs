@@ -1,0 +1,498 @@
+defmodule Chatterbex.StreamTest do
+  use ExUnit.Case, async: true
+
+  import Chatterbex.TestHelp
+
+  alias Chatterbex.{Audio, Error}
+
+  # What the fake model says for texts, joined; pauses are left out.
+  defp said(chunks), do: chunks |> Enum.reject(& &1.metadata[:pause]) |> Enum.map_join(& &1.samples)
+
+  # A text of the fake model's: each of its sentences takes so many steps.
+  defp sentences(numbers, words \\ ""), do: Enum.map_join(numbers, " ", &"Sentence number #{&1} #{words}.")
+
+  # Sentences without end, counted as they are pulled.
+  defp endless(counter) do
+    Stream.repeatedly(fn ->
+      :counters.add(counter, 1, 1)
+      "Sentence number #{:counters.get(counter, 1)}. "
+    end)
+  end
+
+  describe "a stream" do
+    test "gives chunks in order, with the text and number of their piece" do
+      server = start_fake(max_batch: 3)
+      chunks = server |> Chatterbex.stream("First one steps:3. Second one. Third.") |> Enum.to_list()
+
+      assert said(chunks) == echo("First one steps:3.") <> echo("Second one.") <> echo("Third.")
+      spoken = Enum.reject(chunks, & &1.metadata[:pause])
+      assert Enum.map(spoken, & &1.metadata.piece) == [0, 0, 0, 1, 2]
+      assert List.last(spoken).metadata.text == "Third."
+
+      assert for(%{metadata: %{pause: ms}} = chunk <- chunks, do: {ms, Audio.duration(chunk)}) == [
+               {250, 0.25},
+               {250, 0.25}
+             ]
+    end
+
+    test "has the audio of the whole text" do
+      server = start_fake()
+      text = "One. Two, [pause 1s] three.\n\nFour."
+      options = [seed: 4, sentence_pause: 100, paragraph_pause: 500]
+      streamed = server |> Chatterbex.stream(text, options) |> Enum.map_join(& &1.samples)
+      pause = fn ms -> :binary.copy(<<0::32>>, 24 * ms) end
+
+      expected = [
+        echo("One."),
+        pause.(100),
+        echo("Two,"),
+        pause.(1000),
+        echo("three."),
+        pause.(500),
+        echo("Four.")
+      ]
+
+      assert streamed == IO.iodata_to_binary(expected)
+
+      # Sentences that are spoken in one go have no pause of ours between them.
+      assert {:ok, whole} = Chatterbex.generate(server, text, options)
+      expected = [echo("One. Two,"), pause.(1000), echo("three."), pause.(500), echo("Four.")]
+      assert whole.samples == IO.iodata_to_binary(expected)
+      assert whole.metadata.pieces == 3
+    end
+
+    test "is lazy: nothing is asked for before it is taken, and little ahead" do
+      server = start_fake()
+      counter = :counters.new(1, [])
+      stream = Chatterbex.stream(server, endless(counter), ahead: 2)
+      assert :counters.get(counter, 1) == 0
+      assert [chunk] = Enum.take(stream, 1)
+      assert chunk.metadata.text == "Sentence number 1."
+      # Two sentences ahead, and the beginning of the next, which shows that they are complete.
+      assert :counters.get(counter, 1) <= 4
+      await_idle(server)
+    end
+
+    test "of an endless text with a slow taker keeps the sentences ahead and the memory bounded" do
+      server = start_fake(max_batch: 4)
+      counter = :counters.new(1, [])
+
+      {most, _memory} =
+        server
+        |> Chatterbex.stream(endless(counter), ahead: 3)
+        |> Stream.reject(& &1.metadata[:pause])
+        |> Stream.take(300)
+        |> Enum.reduce({0, 0}, fn chunk, {most, _} ->
+          # The taker is slower than the model: it waits until the model has nothing left to do.
+          if rem(chunk.metadata.piece, 50) == 0, do: await_idle(server)
+          {_, unread} = Process.info(self(), :message_queue_len)
+          # A piece is one chunk and its end here.
+          assert unread <= 2 * 3
+          {max(most, :counters.get(counter, 1) - chunk.metadata.piece), unread}
+        end)
+
+      assert most <= 5
+      assert Process.info(self(), :message_queue_len) == {:message_queue_len, 0}
+    end
+
+    test "takes the fragments of a language model, cut anywhere, and speaks a sentence when it is complete" do
+      server = start_fake()
+      test = self()
+
+      source =
+        Stream.map(["Hel", "lo, Dr", ". Ray", "! How", " are", :now, " you?"], fn
+          :now ->
+            # The first sentence is complete: it has been heard before the source goes on.
+            assert_received {:heard, "Hello, Dr. Ray!"}
+            " now"
+
+          fragment ->
+            fragment
+        end)
+        |> Stream.each(fn _fragment -> await_idle(server) end)
+
+      texts =
+        server
+        |> Chatterbex.stream(source)
+        |> Stream.reject(& &1.metadata[:pause])
+        |> Enum.map(fn chunk ->
+          send(test, {:heard, chunk.metadata.text})
+          chunk.metadata.text
+        end)
+
+      assert texts == ["Hello, Dr. Ray!", "How are now you?"]
+    end
+
+    test "raises what fails, after the chunks before it" do
+      server = start_fake()
+      test = self()
+
+      assert_raise Error, "told to refuse", fn ->
+        server |> Chatterbex.stream("One. Please refuse this. Three.") |> Enum.each(&send(test, {:chunk, &1}))
+      end
+
+      assert_received {:chunk, %Audio{metadata: %{text: "One."}}}
+      await_idle(server)
+      assert_received {:chunk, %Audio{metadata: %{pause: 250}}}
+      assert Process.info(self(), [:message_queue_len, :monitors]) == [message_queue_len: 0, monitors: []]
+
+      assert_raise Error, ~r/the parts of a text must be strings, got 7/, fn ->
+        server |> Chatterbex.stream(["One. ", 7]) |> Enum.each(&send(test, {:chunk, &1}))
+      end
+
+      assert_received {:chunk, %Audio{metadata: %{text: "One."}}}
+
+      assert_raise RuntimeError, "the source is broken", fn ->
+        source = Stream.map(["One. Two. ", "x"], &if(&1 == "x", do: raise("the source is broken"), else: &1))
+        server |> Chatterbex.stream(source) |> Enum.each(&send(test, {:chunk, &1}))
+      end
+
+      assert_received {:chunk, %Audio{metadata: %{text: "One."}}}
+      await_idle(server)
+    end
+
+    test "closes its source when it ends, is halted, or fails" do
+      server = start_fake()
+      test = self()
+
+      source = fn fragments ->
+        Stream.resource(
+          fn -> fragments end,
+          fn
+            [] -> {:halt, []}
+            [fragment | rest] -> {[fragment], rest}
+          end,
+          fn _rest -> send(test, :closed) end
+        )
+      end
+
+      server |> Chatterbex.stream(source.(["One. ", "Two."])) |> Stream.run()
+      assert_received :closed
+      server |> Chatterbex.stream(source.(["One. ", "Two. ", "Three. ", "Four. "]), ahead: 1) |> Enum.take(1)
+      assert_received :closed
+      catch_error(server |> Chatterbex.stream(source.(["Please fail. ", "Two. ", "Three. "])) |> Stream.run())
+      assert_received :closed
+      refute_received :closed
+    end
+
+    test "refuses bad options and texts at once" do
+      for {text, options, reason} <- [
+            {"", [], :invalid_text},
+            {nil, [], :invalid_text},
+            {42, [], :invalid_text},
+            {"Hello.", [sede: 1], :invalid_option},
+            {"Hello.", [ahead: 0], :invalid_option},
+            {"Hello.", [chunk_tokens: 0], :invalid_option}
+          ] do
+        assert %Error{reason: ^reason} = catch_error(Chatterbex.stream(text, options))
+      end
+
+      server = start_fake()
+
+      assert %Error{reason: :not_supported} =
+               catch_error(Enum.to_list(Chatterbex.stream(server, "Hi.", chunk_tokens: 5)))
+    end
+
+    test "that waits too long for a chunk ends with an error" do
+      server = start_fake()
+      error = catch_error(Enum.to_list(Chatterbex.stream(server, "One. Now hold. Three.", timeout: 100)))
+
+      assert %Error{reason: :timeout, message: "no audio within 100 ms after 2 chunks. Raise :timeout."} =
+               error
+
+      await_idle(server)
+    end
+
+    test "and a request end at their deadline" do
+      server = start_fake()
+      soon = fn -> DateTime.add(DateTime.utc_now(), 100, :millisecond) end
+
+      assert %Error{reason: :timeout} =
+               catch_error(Enum.to_list(Chatterbex.stream(server, "Hold: hold.", deadline: soon.())))
+
+      assert {:error, %Error{reason: :timeout}} =
+               Chatterbex.generate(server, "Please hold", deadline: soon.())
+
+      past = ~U[2001-01-01 00:00:00Z]
+
+      assert {:error, %Error{reason: :timeout, message: message}} =
+               Chatterbex.generate(server, "Hello", deadline: past)
+
+      assert message == "the deadline has passed: 2001-01-01 00:00:00Z"
+      await_idle(server)
+    end
+
+    test "tells its progress" do
+      server = start_fake()
+      test = self()
+      text = sentences(1..3)
+      {:ok, audio} = Chatterbex.generate(server, text, progress: &send(test, {:whole, &1}))
+      total = String.length(text)
+      assert_received {:whole, %{pieces: 1, characters: ^total, total: ^total, seconds: seconds}}
+      assert_in_delta seconds, Audio.duration(audio), 1.0e-9
+
+      server |> Chatterbex.stream(text, progress: &send(test, {:stream, &1})) |> Stream.run()
+      for pieces <- 1..3, do: assert_received({:stream, %{pieces: ^pieces, total: ^total}})
+
+      server |> Chatterbex.stream([text], progress: &send(test, {:source, &1})) |> Stream.run()
+      assert_received {:source, %{pieces: 3, total: nil}}
+    end
+  end
+
+  describe "a stream that nobody takes any more" do
+    test "is cancelled within a step when it is halted" do
+      server = start_fake()
+      assert [_chunk] = server |> Chatterbex.stream("One. Two hold. Three hold.", ahead: 3) |> Enum.take(1)
+      await_idle(server)
+      assert call_model(server, "held") == %{"held" => 0}
+    end
+
+    test "is cancelled when its taker ends" do
+      server = start_fake()
+      taker = spawn(fn -> server |> Chatterbex.stream("One. Two hold.") |> Stream.run() end)
+      await_held(server, 1)
+      Process.exit(taker, :kill)
+      await_idle(server)
+      assert call_model(server, "held") == %{"held" => 0}
+    end
+
+    test "leaves nothing behind, a thousand times, at random moments" do
+      server = start_server(max_queue: 200)
+      {:ok, before} = first_chunk(server)
+      processes = length(Process.list())
+      # The first hundreds fill the allocators' own caches.
+      abandon(server, 1..300)
+      memory = resident_bytes()
+      abandon(server, 301..1000)
+      grown = resident_bytes() - memory
+      IO.puts("\n  memory grew by #{div(grown, 1024)} kB over 700 abandoned streams")
+      assert grown < 16 * 1024 * 1024
+      assert length(Process.list()) <= processes + 2
+      assert %{requests: requests, monitors: monitors, running: running} = :sys.get_state(server)
+      assert {requests, monitors, running} == {%{}, %{}, %{}}
+      assert %{live: live} = Chatterbex.Native.status()
+      assert is_integer(live)
+      {:ok, later} = first_chunk(server)
+      assert later.samples == before.samples
+    end
+
+    defp first_chunk(server) do
+      [chunk] = server |> Chatterbex.stream("The first sound.", seed: 1) |> Enum.take(1)
+      {:ok, chunk}
+    end
+
+    # Some are halted after some chunks, some takers are killed, some are cancelled.
+    defp abandon(server, numbers) do
+      numbers
+      |> Task.async_stream(
+        fn number ->
+          text = "Number #{number}. It goes on for a while. And on. And on."
+
+          case :rand.uniform(3) do
+            1 ->
+              server |> Chatterbex.stream(text) |> Enum.take(:rand.uniform(4))
+
+            2 ->
+              {taker, monitor} = spawn_monitor(fn -> server |> Chatterbex.stream(text) |> Stream.run() end)
+              for _yield <- 1..:rand.uniform(200), do: :erlang.yield()
+              Process.exit(taker, :kill)
+              receive(do: ({:DOWN, ^monitor, :process, _pid, _reason} -> :ok))
+
+            3 ->
+              {:ok, ref} = Chatterbex.stream_to(self(), text, server: server)
+              if :rand.uniform(2) == 1, do: receive(do: ({:chatterbex, ^ref, _message} -> :ok))
+              :ok = Chatterbex.cancel(ref)
+          end
+        end,
+        max_concurrency: 20,
+        timeout: 60_000
+      )
+      |> Stream.run()
+
+      await_idle(server, 30_000)
+    end
+  end
+
+  describe "a stream to a process" do
+    test "sends its chunks and says when it is done" do
+      server = start_fake()
+      {:ok, ref} = Chatterbex.stream_to(self(), "One. Two.", server: server)
+      assert_receive {:chatterbex, ^ref, {:chunk, %Audio{metadata: %{text: "One."}}}}, 5_000
+      assert_receive {:chatterbex, ^ref, {:chunk, %Audio{metadata: %{pause: 250}}}}, 5_000
+      assert_receive {:chatterbex, ^ref, {:chunk, %Audio{metadata: %{text: "Two."}}}}, 5_000
+      assert_receive {:chatterbex, ^ref, :done}, 5_000
+      assert Chatterbex.cancel(ref) == :ok
+      refute_received {:chatterbex, ^ref, _more}
+    end
+
+    test "sends an error as its last message" do
+      server = start_fake()
+      {:ok, ref} = Chatterbex.stream_to(self(), "One. Please fail. Three.", server: server)
+      assert_receive {:chatterbex, ^ref, {:error, %Error{reason: :generation_failed}}}, 5_000
+      refute_receive {:chatterbex, ^ref, :done}, 50
+
+      source = Stream.map(1..3, fn _n -> raise "no text today" end)
+      {:ok, ref} = Chatterbex.stream_to(self(), source, server: server)
+      assert_receive {:chatterbex, ^ref, {:error, %Error{message: message}}}, 5_000
+      assert message == "the source of the text failed: no text today"
+    end
+
+    test "is cancelled by its reference" do
+      server = start_fake()
+      {:ok, ref} = Chatterbex.stream_to(self(), "Please hold.", server: server)
+      await_held(server, 1)
+      assert Chatterbex.cancel(ref) == :ok
+      assert_receive {:chatterbex, ^ref, {:error, %Error{reason: :cancelled}}}
+      await_idle(server)
+      assert call_model(server, "held") == %{"held" => 0}
+    end
+
+    test "ends with its listener" do
+      server = start_fake()
+      test = self()
+
+      listener =
+        spawn(fn ->
+          {:ok, _ref} = Chatterbex.stream_to(self(), "Please hold.", server: server)
+          send(test, :begun)
+          receive(do: (:never -> :ok))
+        end)
+
+      assert_receive :begun, 5_000
+      await_held(server, 1)
+      Process.exit(listener, :kill)
+      await_idle(server)
+      assert call_model(server, "held") == %{"held" => 0}
+    end
+
+    test "waits for a listener that is behind" do
+      server = start_fake()
+      counter = :counters.new(1, [])
+      test = self()
+
+      listener =
+        spawn(fn ->
+          {:ok, ref} = Chatterbex.stream_to(self(), endless(counter), server: server)
+          send(test, {:ref, ref})
+          receive(do: (:never -> :ok))
+        end)
+
+      assert_receive {:ref, ref}, 5_000
+      # It reads nothing: the stream goes on until so many messages wait, and no further.
+      await(fn -> match?({_, n} when n > 64, Process.info(listener, :message_queue_len)) end)
+      await_idle(server)
+      pulled = :counters.get(counter, 1)
+      assert pulled < 64
+      assert Process.info(listener, :message_queue_len) == {:message_queue_len, 65}
+      assert :ok = Chatterbex.cancel(ref)
+      Process.exit(listener, :kill)
+    end
+
+    test "ends when the server does" do
+      {:ok, server} = Chatterbex.start_link(model: :fake)
+      {:ok, ref} = Chatterbex.stream_to(self(), "Please hold.", server: server)
+      await_held(server, 1)
+      :ok = Chatterbex.stop(server)
+      assert_receive {:chatterbex, ^ref, {:error, %Error{reason: :cancelled}}}, 5_000
+    end
+  end
+
+  describe "turns" do
+    test "a short request is spoken while a long one is" do
+      server = start_fake(max_batch: 1)
+      # The book's first sentence holds the only place; all of its others wait.
+      book =
+        Task.async(fn ->
+          Chatterbex.generate(
+            server,
+            "Hold, hold. " <> String.duplicate(String.duplicate("word ", 50) <> ". ", 10)
+          )
+        end)
+
+      await_held(server, 1)
+      await(fn -> match?({:ok, %{queue: %{running: 1}}}, Chatterbex.info(server)) end)
+      short = Task.async(fn -> {Chatterbex.generate(server, "Short."), Task.yield(book, 0)} end)
+      await(fn -> match?({:ok, %{queue: %{waiting: 1}}}, Chatterbex.info(server)) end)
+      call_model(server, "release")
+      # It has its answer before the book has.
+      assert {{:ok, audio}, nil} = Task.await(short)
+      assert audio.samples == echo("Short.")
+      assert {:ok, _audio} = Task.await(book, 30_000)
+    end
+
+    test "a higher priority goes first" do
+      server = start_fake(max_batch: 1)
+      test = self()
+      held = Task.async(fn -> Chatterbex.generate(server, "hold") end)
+      await_held(server, 1)
+
+      tasks =
+        for {priority, n} <- Enum.with_index([:low, :normal, :high], 1) do
+          task =
+            Task.async(fn ->
+              {:ok, _audio} = Chatterbex.generate(server, "A #{priority} one", priority: priority)
+              send(test, {:spoken, priority})
+            end)
+
+          await(fn -> match?({:ok, %{queue: %{waiting: ^n}}}, Chatterbex.info(server)) end)
+          task
+        end
+
+      call_model(server, "release")
+      Task.await_many([held | tasks])
+      for priority <- [:high, :normal, :low], do: assert(next_spoken() == priority)
+    end
+
+    defp next_spoken, do: receive(do: ({:spoken, priority} -> priority))
+
+    test "with ten minutes being spoken, a short request has its first audio within three steps" do
+      server = start_server()
+
+      book =
+        String.duplicate(
+          "The quick brown fox jumps over the lazy dog, and the dog does not mind at all. ",
+          130
+        )
+
+      test = self()
+
+      reader =
+        spawn_link(fn ->
+          for chunk <- Chatterbex.stream(server, book), do: send(test, {:book, Audio.duration(chunk)})
+        end)
+
+      assert_receive {:book, _seconds}, 10_000
+      flush_book()
+      assert [_chunk] = server |> Chatterbex.stream("A short one.") |> Enum.take(1)
+      # A step of the built-in voice speaks one sentence of one request.
+      assert flush_book() <= 3
+      Process.unlink(reader)
+      Process.exit(reader, :kill)
+      await_idle(server)
+    end
+
+    # How many sentences of the book have come; its pauses are not counted.
+    defp flush_book(count \\ 0) do
+      receive do
+        {:book, seconds} -> flush_book(if(seconds > 0.5, do: count + 1, else: count))
+      after
+        0 -> count
+      end
+    end
+
+    test "a long text takes one place in the queue" do
+      server = start_fake(max_batch: 1, max_queue: 1)
+      held = Task.async(fn -> Chatterbex.generate(server, "hold") end)
+      await_held(server, 1)
+
+      long =
+        Task.async(fn -> Chatterbex.generate(server, Enum.map_join(1..20, "\n\n", &"Paragraph #{&1}.")) end)
+
+      await(fn -> match?({:ok, %{queue: %{waiting: 1}}}, Chatterbex.info(server)) end)
+      assert {:error, %Error{reason: :overloaded}} = Chatterbex.generate(server, "One more")
+      call_model(server, "release")
+      assert {:ok, _audio} = Task.await(held)
+      assert {:ok, %Audio{metadata: %{pieces: 20}}} = Task.await(long, 10_000)
+    end
+  end
+end
