@@ -473,7 +473,8 @@ defmodule Chatterbex.Server do
 
         Telemetry.execute([:chatterbex, :queue, :wait], measurements, %{
           server: state.name,
-          model: state.model.name
+          model: state.model.name,
+          priority: request.priority
         })
       end
     end

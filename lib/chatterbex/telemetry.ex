@@ -11,7 +11,7 @@ defmodule Chatterbex.Telemetry do
   | `[:chatterbex, :generate, :stop]` | `duration`, `audio_seconds`, `samples` | `server`, and the audio's own `metadata` |
   | `[:chatterbex, :generate, :exception]` | `duration` | `server`, `kind: :error`, `reason: %Chatterbex.Error{}`, `stacktrace: []` |
   | `[:chatterbex, :stream, :chunk]` | `number`, `audio_seconds`, `since_start` | `server`, `model` |
-  | `[:chatterbex, :queue, :wait]` | `duration`, `waiting`, `running` | `server`, `model` |
+  | `[:chatterbex, :queue, :wait]` | `duration`, `waiting`, `running` | `server`, `model`, `priority` |
   | `[:chatterbex, :model, :load, :start]` | `system_time` | `server`, `model`, `device` |
   | `[:chatterbex, :model, :load, :stop]` | `duration` | `server`, `model`, `device` |
   | `[:chatterbex, :model, :load, :exception]` | `duration` | `server`, `model`, `device`, `kind: :error`, `reason: %Chatterbex.Error{}`, `stacktrace: []` |

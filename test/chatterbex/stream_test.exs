@@ -137,7 +137,7 @@ defmodule Chatterbex.StreamTest do
       assert Process.info(self(), [:message_queue_len, :monitors]) == [message_queue_len: 0, monitors: []]
 
       assert_raise Error, ~r/the parts of a text must be strings, got 7/, fn ->
-        server |> Chatterbex.stream(["One. ", 7]) |> Enum.each(&send(test, {:chunk, &1}))
+        server |> Chatterbex.stream(["One. Two", 7]) |> Enum.each(&send(test, {:chunk, &1}))
       end
 
       assert_received {:chunk, %Audio{metadata: %{text: "One."}}}
@@ -400,50 +400,60 @@ defmodule Chatterbex.StreamTest do
   describe "turns" do
     test "a short request is spoken while a long one is" do
       server = start_fake(max_batch: 1)
-      # The book's first sentence holds the only place; all of its others wait.
+      test = self()
+      # The book's first piece holds the only place; all of its others wait.
+      text = "Hold, hold.\n\n" <> Enum.map_join(1..10, "\n\n", &"Paragraph #{&1}.")
+
       book =
-        Task.async(fn ->
-          Chatterbex.generate(
-            server,
-            "Hold, hold. " <> String.duplicate(String.duplicate("word ", 50) <> ". ", 10)
-          )
-        end)
+        Task.async(fn -> Chatterbex.generate(server, text, progress: &send(test, {:book, &1.pieces})) end)
 
       await_held(server, 1)
-      await(fn -> match?({:ok, %{queue: %{running: 1}}}, Chatterbex.info(server)) end)
-      short = Task.async(fn -> {Chatterbex.generate(server, "Short."), Task.yield(book, 0)} end)
+
+      short =
+        Task.async(fn ->
+          {:ok, audio} = Chatterbex.generate(server, "Short.")
+          send(test, :short)
+          audio.samples
+        end)
+
       await(fn -> match?({:ok, %{queue: %{waiting: 1}}}, Chatterbex.info(server)) end)
       call_model(server, "release")
-      # It has its answer before the book has.
-      assert {{:ok, audio}, nil} = Task.await(short)
-      assert audio.samples == echo("Short.")
+      assert Task.await(short) == echo("Short.")
       assert {:ok, _audio} = Task.await(book, 30_000)
+      assert Enum.find_index(spoken(11), &(&1 == :short)) < 5
     end
 
-    test "a higher priority goes first" do
+    defp spoken(pieces), do: Enum.map(0..pieces, fn _n -> receive(do: (message -> message)) end)
+
+    test "a higher priority goes first", context do
       server = start_fake(max_batch: 1)
       test = self()
+
+      :telemetry.attach_many(
+        context.test,
+        [[:chatterbex, :queue, :wait]],
+        fn _event, _measurements, metadata, _config ->
+          if metadata.server == server, do: send(test, {:started, metadata.priority})
+        end,
+        nil
+      )
+
+      on_exit(fn -> :telemetry.detach(context.test) end)
       held = Task.async(fn -> Chatterbex.generate(server, "hold") end)
       await_held(server, 1)
 
       tasks =
         for {priority, n} <- Enum.with_index([:low, :normal, :high], 1) do
-          task =
-            Task.async(fn ->
-              {:ok, _audio} = Chatterbex.generate(server, "A #{priority} one", priority: priority)
-              send(test, {:spoken, priority})
-            end)
-
+          task = Task.async(fn -> Chatterbex.generate(server, "A #{priority} one", priority: priority) end)
           await(fn -> match?({:ok, %{queue: %{waiting: ^n}}}, Chatterbex.info(server)) end)
           task
         end
 
       call_model(server, "release")
       Task.await_many([held | tasks])
-      for priority <- [:high, :normal, :low], do: assert(next_spoken() == priority)
+      started = Enum.map(1..4, fn _n -> receive(do: ({:started, priority} -> priority)) end)
+      assert started == [:normal, :high, :normal, :low]
     end
-
-    defp next_spoken, do: receive(do: ({:spoken, priority} -> priority))
 
     test "with ten minutes being spoken, a short request has its first audio within three steps" do
       server = start_server()
