@@ -11,7 +11,7 @@ defmodule Chatterbex.Audio do
   Reading and writing need no Python: a node without it can keep and convert what another node has spoken.
   """
 
-  alias Chatterbex.{Error, Native, Options}
+  alias Chatterbex.{Error, Files, Native, Options}
 
   @enforce_keys [:samples, :sample_rate]
   defstruct [:samples, :sample_rate, channels: 1, metadata: %{}]
@@ -48,12 +48,7 @@ defmodule Chatterbex.Audio do
   """
   @spec write(t, Path.t(), keyword) :: :ok | {:error, Error.t()}
   def write(%__MODULE__{} = audio, path, options \\ []) do
-    with {:ok, path} <- path(path), {:ok, wav} <- to_wav(audio, options) do
-      case put(path, wav) do
-        :ok -> :ok
-        {:error, posix} -> {:error, file_error("write", path, posix)}
-      end
-    end
+    with {:ok, wav} <- to_wav(audio, options), do: Files.write(path, wav)
   end
 
   @doc """
@@ -125,12 +120,7 @@ defmodule Chatterbex.Audio do
   """
   @spec read(Path.t()) :: {:ok, t} | {:error, Error.t()}
   def read(path) do
-    with {:ok, path} <- path(path) do
-      case File.read(path) do
-        {:ok, wav} -> wav |> from_wav() |> name_file(path)
-        {:error, posix} -> {:error, file_error("read", path, posix)}
-      end
-    end
+    with {:ok, wav} <- Files.read(path), do: wav |> from_wav() |> name_file(path)
   end
 
   @doc """
@@ -173,55 +163,6 @@ defmodule Chatterbex.Audio do
          "whole numbers above 0, got #{Options.Schema.show(Map.from_struct(audio))}"
      )}
   end
-
-  defp path(path) when is_binary(path) or is_list(path) do
-    path = IO.chardata_to_string(path)
-
-    if path == "" or String.contains?(path, <<0>>),
-      do: {:error, Error.new(:file_error, "#{inspect(path)} is no path of a file")},
-      else: {:ok, path}
-  rescue
-    _not_chardata -> {:error, Error.new(:file_error, "#{Options.Schema.show(path)} is no path of a file")}
-  end
-
-  defp path(path), do: {:error, Error.new(:file_error, "#{Options.Schema.show(path)} is no path of a file")}
-
-  # A device or a pipe cannot be replaced: it is written to as it is.
-  defp put(path, wav) do
-    case File.stat(path) do
-      {:ok, %{type: type}} when type != :regular -> File.write(path, wav)
-      _regular_or_missing -> replace(path, wav)
-    end
-  end
-
-  defp replace(path, wav) do
-    beside = "#{path}.#{System.pid()}-#{System.unique_integer([:positive])}.part"
-
-    with :ok <- File.write(beside, wav), :ok <- File.rename(beside, path) do
-      :ok
-    else
-      {:error, posix} ->
-        File.rm(beside)
-        {:error, posix}
-    end
-  end
-
-  defp file_error(verb, path, posix) do
-    Error.new(
-      :file_error,
-      "cannot #{verb} #{path}: #{:file.format_error(posix)} (#{posix}).#{hint(verb, posix)}",
-      %{
-        path: path,
-        posix: posix
-      }
-    )
-  end
-
-  defp hint("write", :enoent), do: " Make its folder first."
-  defp hint("write", :enospc), do: " Free some space or write elsewhere."
-  defp hint("write", :eisdir), do: " Give the name of a file, not of a folder."
-  defp hint(_verb, :eacces), do: " Check who owns it and who may use it."
-  defp hint(_verb, _posix), do: ""
 
   defp name_file({:ok, audio}, _path), do: {:ok, audio}
 
