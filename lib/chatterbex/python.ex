@@ -110,7 +110,9 @@ defmodule Chatterbex.Python do
   end
 
   defp flag({:device, device}), do: "--#{device}"
+  defp flag({name, values}) when is_list(values), do: "--#{name} #{Enum.join(values, ",")}"
   defp flag({:home, home}), do: "--path #{quoted(home)}"
+  defp flag({name, value}), do: "--#{name} #{value}"
 
   defp release do
     name = System.get_env("RELEASE_NAME", "my_app")

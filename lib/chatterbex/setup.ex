@@ -15,12 +15,14 @@ defmodule Chatterbex.Setup do
        shared library is opened as a proof.
     2. It makes an environment in the home (`Chatterbex.Python.home/1`), with uv, or with Python's own `venv`
        where there is no uv, which is then put into that environment with pip.
-    3. It installs what a lock file names, checksum by checksum.
-    4. It checks that every file is there and that the modules load.
+    3. It installs what the lock files name, checksum by checksum.
+    4. It checks that every file is there and that the modules load, and tries PyTorch where that is wanted:
+       small pieces of the models' work on the device and on the CPU, which must agree.
     5. It writes down what is there, for `Chatterbex.Python.find/1`.
+    6. It fetches the files of the models that are named.
 
   It is safe to run again: with nothing to do it ends at once without the network; stopped half-way, it goes
-  on where it was; two at once wait for each other. Settings of pip (`PIP_INDEX_URL`, pip.conf) and of uv
+  on where it was; with other options it adds to what is there; two at once wait for each other. Settings of pip (`PIP_INDEX_URL`, pip.conf) and of uv
   (`UV_DEFAULT_INDEX`, uv.toml) are respected.
   """
 
@@ -37,14 +39,16 @@ defmodule Chatterbex.Setup do
     Profile,
     Request,
     Search,
-    Step
+    Step,
+    Torch
   }
 
   # How long another setup of the same home is waited for.
   @busy_timeout :timer.minutes(60)
 
   @typedoc """
-  What is there now. `changed` is false where there was nothing to do; `seconds` is how long it took.
+  What is there now. `device` is the one that PyTorch is set up for, `nil` without PyTorch; `changed` is false where there
+  was nothing to do; `seconds` is how long it took.
   """
   @type summary :: %{
           home: Path.t(),
@@ -53,6 +57,7 @@ defmodule Chatterbex.Setup do
           python: String.t(),
           profiles: [String.t()],
           packages: %{String.t() => String.t()},
+          device: :mps | :cuda | :cpu | nil,
           changed: boolean,
           seconds: float
         }
@@ -67,18 +72,26 @@ defmodule Chatterbex.Setup do
     * `:force` - `true` builds everything again; the environment that was there comes back if that fails.
       Default: `false`.
     * `:quiet` - `true` prints nothing. Default: `false`.
-    * `:device` - `:mps`, `:cuda`, `:cpu` or `:auto`: also PyTorch, which the Chatterbox models need. Default:
-      `nil`, the built-in voice, and what is installed already.
+    * `:device` - `:mps`, `:cuda`, `:cpu` or `:auto` (what the machine has): also PyTorch, which the Chatterbox
+      models need. A device that the machine does not have, or that turns out not to work, is no error: it is
+      set up for the CPU, and the lines say why. Default: `nil`, what is installed already; `:auto` where one of
+      the following options is given.
+    * `:models` - names of models whose files are fetched too: `english`, `multilingual`, `turbo`, `nano`,
+      `conversion`, as atoms or strings. Default: `[]`.
+    * `:languages` - ISO 639-1 codes of languages whose reading takes packages of its own. Default: `[]`.
+    * `:torch` - a version of PyTorch other than the locked one, as `"2.7.1"`. It comes from the index without
+      its hashes being checked. Default: `nil`.
     * `:report` - a function that gets each line instead of stderr.
 
   Errors have the reason `:not_set_up` (the message says what failed, what the tool said last, the remedy, and
-  the command to run then), `:invalid_option`, or `:not_supported` on Windows.
+  the command to run then), `:invalid_option`, `:unknown_model`, `:unknown_language`, `:not_supported` on Windows, and
+  for PyTorch on a Mac with an Intel processor, or those of `Chatterbex.ModelFiles.download/2`.
 
   ## Examples
 
       iex> {:error, error} = Chatterbex.Setup.run(pyton: "3.11", quiet: true)
       iex> error.message
-      "unknown option :pyton. Did you mean :python? The options are :home, :python, :force, :quiet, :device, :report."
+      "unknown option :pyton. Did you mean :python? The options are :home, :python, :force, :quiet, :device, :torch, :models, :languages, :report."
 
   A run with nothing to do:
 
@@ -117,7 +130,8 @@ defmodule Chatterbex.Setup do
 
     with {:ok, request} <- Request.new(options),
          :ok <- supported(request),
-         {:ok, python, changed} <- ensure(request) do
+         {:ok, python, changed} <- ensure(request),
+         :ok <- fetch_models(request) do
       {:ok, summary(python, changed, started, request)}
     end
   end
@@ -130,35 +144,45 @@ defmodule Chatterbex.Setup do
   defp supported(_request), do: :ok
 
   defp ensure(request) do
-    announce(request)
+    with {:ok, request} <- Request.decide(request) do
+      announce(request)
 
-    case complete(request) do
-      {:ok, python} ->
-        request.report.("Nothing to do: Python #{python.version} and its packages are in #{request.venv}.")
-        {:ok, python, false}
+      case complete(request) do
+        {:ok, python} ->
+          request.report.("Nothing to do: Python #{python.version} and its packages are in #{request.venv}.")
+          {:ok, python, false}
 
-      :incomplete ->
-        with :ok <- writable(request),
-             {:ok, {interpreter, uv}} <- Search.run(request),
-             do: alone(interpreter, uv, request)
+        :incomplete ->
+          with :ok <- writable(request),
+               {:ok, {interpreter, uv}} <- Search.run(request),
+               do: alone(interpreter, uv, request)
+      end
     end
   end
 
   defp announce(request) do
-    titles = request.profiles |> Profile.wanted(request.device, nil) |> Enum.map_join(" and ", & &1.title)
-
+    titles = Enum.map_join(request.wanted, ", ", & &1.title)
     request.report.("Chatterbex setup: #{titles}, in #{request.home}")
+
+    with line when line != nil <- Torch.announcement(request.plan, request), do: request.report.(line)
+
+    case request.languages -- Enum.map(request.profiles, & &1.language) do
+      [] -> :ok
+      codes -> request.report.("--languages: #{Enum.join(codes, ", ")}: nothing to install.")
+    end
   end
 
   # Only files are looked at: this is the run with nothing to do.
   defp complete(%{force: true}), do: :incomplete
 
   defp complete(request) do
-    with {:ok, python} <- Request.find(request),
+    with {:ok, %{manifest: manifest} = python} <- Request.find(request),
          false <- Manifest.begun?(request.venv),
-         wanted = Profile.wanted(request.profiles, request.device, python.manifest),
-         true <- Enum.all?(wanted, &Profile.current?(&1, python.manifest)),
-         true <- same_python?(request, python.manifest) do
+         true <- Enum.all?(request.wanted, &Profile.current?(&1, manifest)),
+         true <- Torch.there?(request.plan, request, manifest),
+         true <- request.models -- (manifest["models"] || []) == [],
+         true <- request.languages -- (manifest["languages"] || []) == [],
+         true <- same_python?(request, manifest) do
       {:ok, python}
     else
       _something_to_do -> :incomplete
@@ -171,7 +195,7 @@ defmodule Chatterbex.Setup do
   defp same_python?(%{python: given}, %{"python" => %{"base_executable" => base}}),
     do: String.contains?(given, "/") and Interpreter.same_file?(Path.expand(given), base)
 
-  defp writable(%{home: home}) do
+  defp writable(%{home: home} = request) do
     probe = Path.join(home, ".writable-#{System.pid()}-#{System.unique_integer([:positive])}")
 
     with :ok <- File.mkdir_p(home), :ok <- File.write(probe, "") do
@@ -183,7 +207,7 @@ defmodule Chatterbex.Setup do
          Failure.error(
            "the folder #{home} cannot be written: #{:file.format_error(reason)}.",
            "let #{System.get_env("USER", "this user")} write there, or give another folder with --path or CHATTERBEX_HOME.",
-           home,
+           request,
            %{posix: reason}
          )}
     end
@@ -195,10 +219,12 @@ defmodule Chatterbex.Setup do
 
     result =
       Lock.hold(interpreter.base_executable, lock, busy, @busy_timeout, fn ->
-        # It may have done all there was to do.
-        case complete(request) do
-          {:ok, python} -> {:ok, python, false}
-          :incomplete -> build(interpreter, uv, request)
+        # It may have done all there was to do, or something else.
+        with {:ok, request} <- Request.decide(request) do
+          case complete(request) do
+            {:ok, python} -> {:ok, python, false}
+            :incomplete -> build(interpreter, uv, request)
+          end
         end
       end)
 
@@ -207,7 +233,7 @@ defmodule Chatterbex.Setup do
        Failure.error(
          "another setup (process #{pid}) has been at work in #{request.home} for an hour.",
          "wait for its end, or end it: kill #{pid}",
-         request.home
+         request
        )}
     end
   end
@@ -218,6 +244,33 @@ defmodule Chatterbex.Setup do
       {:ok, python, true}
     end
   end
+
+  defp fetch_models(request) do
+    Enum.reduce_while(request.models, :ok, fn model, :ok ->
+      case fetch(model, request) do
+        {:ok, _folder} -> {:cont, :ok}
+        {:error, error} -> {:halt, {:error, error}}
+      end
+    end)
+  end
+
+  defp fetch(model, request) do
+    Step.run(request.report, "fetching the files of #{model}", fn ->
+      options = [home: request.home, on_progress: &fetched(&1, request.report)]
+      with {:ok, folder} <- request.model_files.download(model, options), do: {:ok, folder, "in #{folder}"}
+    end)
+  end
+
+  # It is called several times a second: each tenth is said once, and so is what is waited for.
+  defp fetched(progress, report) do
+    line = progress.message || part(progress)
+    if line != nil and Process.put(__MODULE__, line) != line, do: Step.note(report, line)
+  end
+
+  defp part(%{bytes: bytes, total: total}) when is_integer(bytes) and is_integer(total) and total > 0,
+    do: "#{div(bytes * 10, total)}0 % of #{Step.size(total)}"
+
+  defp part(_unknown), do: nil
 
   defp summary(python, changed, started, request) do
     if changed do
@@ -232,6 +285,7 @@ defmodule Chatterbex.Setup do
       python: python.version,
       profiles: python.manifest["profiles"] |> Map.keys() |> Enum.sort(),
       packages: python.manifest["packages"],
+      device: Torch.recorded(python.manifest)[:device],
       changed: changed,
       seconds: (Step.now() - started) / 1000
     }

@@ -10,52 +10,11 @@ defmodule Chatterbex.SetupTest do
   import Chatterbex.SetupHelp
 
   alias Chatterbex.{Error, Python, Setup}
-  alias Chatterbex.Setup.{Failure, Machine, Manifest, Place, Profile, Uv}
+  alias Chatterbex.Setup.{Failure, Machine, Manifest, Place, Profile, Request, Uv}
 
   @moduletag :tmp_dir
 
-  # A machine with a real Python and a uv that is a script: what it installs with is up to the test.
-  setup %{tmp_dir: dir} do
-    tools = Path.join(dir, "tools")
-    link = link_real_python(Path.join(dir, "pythons"))
-    uv = fake_uv(Path.join(tools, "uv"), real_python(), install_tiny())
-
-    %{
-      home: Path.join(dir, "home"),
-      venv: Path.join(dir, "home/venv"),
-      tools: tools,
-      python: link,
-      uv: uv,
-      machine: machine([tools, Path.dirname(link)])
-    }
-  end
-
-  # Runs a setup of `tiny`, with its lines as messages to the test.
-  defp set_up(context, options \\ []) do
-    test = self()
-
-    Setup.run(
-      Keyword.merge(
-        [
-          home: context.home,
-          machine: context.machine,
-          profiles: [tiny_profile(context.tmp_dir)],
-          report: &send(test, {:line, &1})
-        ],
-        options
-      )
-    )
-  end
-
-  defp lines do
-    receive do
-      {:line, line} -> [line | lines()]
-    after
-      0 -> []
-    end
-  end
-
-  defp text, do: Enum.join(lines(), "\n")
+  setup context, do: with_machine(context)
 
   defp installs(context), do: Enum.count(calls(context.tools), &(&1 =~ ~r/^uv pip install/))
 
@@ -72,6 +31,11 @@ defmodule Chatterbex.SetupTest do
           {[force: "yes"], "option :force must be true or false, got \"yes\""},
           {[home: ""], "option :home must be a string that is not empty, got \"\""},
           {[python: 3.11], "option :python must be a string that is not empty, got 3.11"},
+          {[device: :gpu], "option :device must be one of :mps, :cuda, :cpu, :auto, got :gpu"},
+          {[torch: "newest"], "option :torch must be a version such as \"2.7.1\", got \"newest\""},
+          {[torch: "2.7.1; rm"], "option :torch must be a version"},
+          {[models: "turbo"], "option :models must be a list of names, got \"turbo\""},
+          {[languages: [1]], "option :languages must be a list of names, got [1]"},
           {[report: :stderr], "option :report must be a function of one argument, got :stderr"},
           {[1, 2], "options must be a keyword list, got [1, 2]"}
         ] do
@@ -79,6 +43,20 @@ defmodule Chatterbex.SetupTest do
       # The first of two equal keys counts.
       options = if Keyword.keyword?(options), do: Enum.reverse(options), else: options
       assert {:error, %Error{reason: :invalid_option} = error} = Setup.provision(options)
+      assert error.message =~ message
+    end
+
+    refute File.exists?(home)
+  end
+
+  test "models and languages are checked before anything is done", %{home: home} do
+    for {options, reason, message} <- [
+          {[models: [:turbo, "trubo"]], :unknown_model, "there is no model \"trubo\". Did you mean :turbo?"},
+          {[models: [:hibari]], :not_supported, "the model :hibari has no files to fetch"},
+          {[languages: ["en", :jp]], :unknown_language,
+           "there is no language \"jp\". The multilingual models speak ar,"}
+        ] do
+      assert {:error, %Error{reason: ^reason} = error} = Setup.provision([home: home, quiet: true] ++ options)
       assert error.message =~ message
     end
 
@@ -101,7 +79,10 @@ defmodule Chatterbex.SetupTest do
 
     assert text =~ ~r/^\* making an environment in #{context.venv}\n  made with uv 0.99.0 \(\d+\.\d s\)$/m
     assert text =~ ~r/^\* installing a tiny package with uv 0.99.0\n  1 packages installed \(\d+\.\d s\)$/m
-    assert text =~ ~r/^\* checking that tiny load\n  they do: tiny 1.0 \(\d+\.\d s\)$/m
+
+    assert text =~
+             ~r/^\* checking that tiny load\n  they do: tiny 1.0; all packages together take 0 kB \(\d+\.\d s\)$/m
+
     assert text =~ ~r/^Ready after \d+\.\d s\.$/m
     assert text =~ "CHATTERBEX_HOME=#{context.home}"
 
@@ -248,6 +229,8 @@ defmodule Chatterbex.SetupTest do
   end
 
   test "what a tool said names the remedy" do
+    {:ok, request} = Request.new(home: "/srv/speech")
+
     for {said, hint} <- [
           {"error: No space left on device (os error 28)", "the disk is full"},
           {"error: Hash mismatch for `tiny==1.0`", "a downloaded file is not the one that was locked"},
@@ -262,11 +245,11 @@ defmodule Chatterbex.SetupTest do
           {"in /home/ann/network-proxy/dns: something else", "the lines above say why; --force starts from"}
         ] do
       failure = %{why: {:exit, 1}, output: said}
-      assert Failure.tool("installing", "uv", failure, "/srv/speech").message =~ "\nhint: #{hint}"
+      assert Failure.tool("installing", "uv", failure, request).message =~ "\nhint: #{hint}"
     end
 
     failure = %{why: {:timeout, 2_700_000}, output: ""}
-    message = Failure.tool("installing", "uv", failure, "/srv/speech").message
+    message = Failure.tool("installing", "uv", failure, request).message
     assert message =~ "uv had not ended after 45 minutes and was stopped."
     assert message =~ "hint: it may go on where it stopped"
   end
@@ -442,7 +425,7 @@ defmodule Chatterbex.SetupTest do
           ;;
         "-m pip config list") exit 0 ;;
         "-m pip install "*) #{pip} ;;
-        *environment.py*) echo '{"packages": {"tiny": "1.0"}, "broken": {}, "imports": {"tiny": 0.1}, "repaired": []}' ;;
+        *environment.py*) echo '{"packages": {"tiny": "1.0"}, "bytes": 10, "broken": {}, "imports": {"tiny": 0.1}, "repaired": []}' ;;
       esac
       """
 
@@ -537,18 +520,18 @@ defmodule Chatterbex.SetupTest do
       machine = machine([context.tools, Path.dirname(context.python)])
       lock = Path.join(context.tmp_dir, "real.txt")
       tiny = tiny_profile(context.tmp_dir)
-      {%{context | machine: machine}, %{tiny | lock: lock, imports: ["chatterbex_tiny"]}}
+      {%{context | machine: machine}, %{tiny | locks: [lock], imports: ["chatterbex_tiny"]}}
     end
 
     test "installs what the lock names and nothing whose hash is another", context do
-      {context, profile} = with_wheels(context)
+      {context, %{locks: [path]} = profile} = with_wheels(context)
       lock = wheel(context.wheels, "value = 1\n")
 
-      File.write!(profile.lock, String.replace(lock, ~r/:[0-9a-f]{8}/, ":00000000"))
+      File.write!(path, String.replace(lock, ~r/:[0-9a-f]{8}/, ":00000000"))
       message = refused(context, python: context.python, profiles: [profile])
       assert message =~ "hint: a downloaded file is not the one that was locked"
 
-      File.write!(profile.lock, lock)
+      File.write!(path, lock)
       assert {:ok, summary} = set_up(context, python: context.python, profiles: [profile])
       assert summary.packages == %{"chatterbex-tiny" => "1.0"}
       assert {:ok, %{changed: false}} = set_up(context, profiles: [profile])
@@ -587,6 +570,9 @@ defmodule Chatterbex.SetupTest do
           do: assert(package =~ ~r/\A[\w.\[\]-]+==\S+.*--hash=sha256:[0-9a-f]{64}/s, package)
     end
 
-    for profile <- Profile.all(), do: assert(File.exists?(Profile.lock_path(profile)))
+    for profile <- Profile.all(), path <- Profile.lock_paths(profile), do: assert(File.exists?(path), path)
+    for %{proof: script} when script != nil <- Profile.all(), do: assert(File.exists?(Profile.script(script)))
+    for %{data: script} when script != nil <- Profile.all(), do: assert(File.exists?(Profile.script(script)))
+    assert Profile.torch_version(Profile.all()) =~ ~r/\A\d+\.\d+\.\d+\z/
   end
 end

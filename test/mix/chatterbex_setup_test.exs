@@ -4,6 +4,8 @@ defmodule Mix.Tasks.Chatterbex.SetupTest do
 
   import ExUnit.CaptureIO
 
+  alias Chatterbex.Setup.Uv
+  alias Chatterbex.SetupHelp
   alias Mix.Tasks.Chatterbex.Setup
 
   @moduletag :tmp_dir
@@ -21,6 +23,12 @@ defmodule Mix.Tasks.Chatterbex.SetupTest do
 
     for device <- [:mps, :cuda, :cpu, :auto],
         do: assert(Setup.options(["--#{device}"]) == {:ok, [device: device]})
+
+    assert Setup.options(~w(--cpu --models turbo,nano --languages ja)) ==
+             {:ok, [models: ["turbo", "nano"], languages: ["ja"], device: :cpu]}
+
+    assert Setup.options(["--models", "turbo, nano,"]) == {:ok, [models: ["turbo", "nano"]]}
+    assert Setup.options(~w(--torch 2.7.1)) == {:ok, [torch: "2.7.1"]}
   end
 
   test "what cannot be understood is refused before anything is done" do
@@ -33,12 +41,18 @@ defmodule Mix.Tasks.Chatterbex.SetupTest do
     assert refused(["--path", ""]) == "--path needs a folder."
     assert refused(["--python", ""]) == "--python needs a path, a name or a version."
     assert refused(~w(mps)) == ~s(unexpected argument "mps": only flags are taken.)
+    assert refused(~w(--models)) == "--models needs a value."
+    assert refused(["--models", ","]) == "--models needs names, as in --models turbo,nano"
+    assert refused(["--languages", ""]) == "--languages needs codes, as in --languages ja,zh"
+    assert refused(~w(--torch)) == "--torch needs a value."
     assert refused(~w(--mps --cpu)) == "one device at a time, got --mps and --cpu."
   end
 
   test "--help tells the flags on stdout" do
     text = capture_io(fn -> Setup.run(["--help"]) end)
-    for flag <- ~w(--mps --cuda --cpu --auto --path --python --force --quiet), do: assert(text =~ flag)
+
+    for flag <- ~w(--mps --cuda --cpu --auto --models --languages --torch --path --python --force --quiet),
+        do: assert(text =~ flag)
   end
 
   test "with nothing to do: one line, nothing on stdout, and quiet is quiet" do
@@ -49,6 +63,31 @@ defmodule Mix.Tasks.Chatterbex.SetupTest do
     assert text =~ "Nothing to do: Python 3."
     assert_received {:stdout, ""}
     assert capture_io(:stderr, fn -> Setup.run(["--quiet"]) end) == ""
+  end
+
+  test "what is not understood by the setup itself is said as the setup says it", %{tmp_dir: dir} do
+    for {arguments, message} <- [
+          {~w(--models trubo), "there is no model \"trubo\". Did you mean :turbo?"},
+          {~w(--languages jp), "there is no language \"jp\"."},
+          {~w(--torch newest), "option :torch must be a version such as \"2.7.1\", got \"newest\""}
+        ] do
+      error = assert_raise Mix.Error, fn -> Setup.run(["--path", dir] ++ arguments) end
+      assert error.message =~ message
+    end
+  end
+
+  test "the backend that uv is told is heard where no lock says what to take", %{tmp_dir: dir} do
+    uv = %Uv{
+      path: SetupHelp.executable(Path.join(dir, "uv"), "echo \"$1 ${UV_TORCH_BACKEND-none}\""),
+      version: "0"
+    }
+
+    before = System.get_env("UV_TORCH_BACKEND")
+    on_exit(fn -> System.put_env(%{"UV_TORCH_BACKEND" => before}) end)
+    System.put_env("UV_TORCH_BACKEND", "cpu")
+    program = Path.join(dir, "python")
+    assert Uv.install(uv, program, ["a.txt"], timeout: 5_000) == {:ok, "pip none\n"}
+    assert Uv.install_unlocked(uv, program, ["torch==2.6.0+cpu"], [], timeout: 5_000) == {:ok, "pip cpu\n"}
   end
 
   test "a failure raises with the reason, the hint and the command", %{tmp_dir: dir} do

@@ -5,6 +5,7 @@ defmodule Chatterbex.SetupHelp do
   The fakes write each of their calls to a log, so that a test can count them.
   """
 
+  alias Chatterbex.Setup
   alias Chatterbex.Setup.{Machine, Profile}
 
   @answers %{
@@ -22,6 +23,60 @@ defmodule Chatterbex.SetupHelp do
     libpython: "/opt/python/lib/libpython3.11.so.1.0",
     failures: []
   }
+
+  @doc """
+  Adds to a test's context a home, and a machine with a real Python and a uv that is a script: what it installs with is
+  up to the test.
+  """
+  def with_machine(%{tmp_dir: dir}) do
+    tools = Path.join(dir, "tools")
+    link = link_real_python(Path.join(dir, "pythons"))
+    uv = fake_uv(Path.join(tools, "uv"), real_python(), install_tiny())
+
+    %{
+      home: Path.join(dir, "home"),
+      venv: Path.join(dir, "home/venv"),
+      tools: tools,
+      python: link,
+      uv: uv,
+      machine: machine([tools, Path.dirname(link)])
+    }
+  end
+
+  @doc """
+  Runs a setup of `tiny`, with its lines as messages to the test.
+  """
+  def set_up(context, options \\ []) do
+    test = self()
+
+    Setup.run(
+      Keyword.merge(
+        [
+          home: context.home,
+          machine: context.machine,
+          profiles: [tiny_profile(context.tmp_dir)],
+          report: &send(test, {:line, &1})
+        ],
+        options
+      )
+    )
+  end
+
+  @doc """
+  The lines that came since the last time.
+  """
+  def lines do
+    receive do
+      {:line, line} -> [line | lines()]
+    after
+      0 -> []
+    end
+  end
+
+  @doc """
+  The lines that came since the last time, as they are read.
+  """
+  def text, do: Enum.join(lines(), "\n")
 
   @doc """
   A machine that has only what is in `folders`.
@@ -95,7 +150,58 @@ defmodule Chatterbex.SetupHelp do
   def tiny_profile(dir) do
     lock = Path.join(dir, "tiny.txt")
     unless File.exists?(lock), do: File.write!(lock, "tiny==1.0\n")
-    %Profile{name: "tiny", title: "a tiny package", lock: lock, imports: ["tiny"], timeout: 60_000}
+    %Profile{name: "tiny", title: "a tiny package", locks: [lock], imports: ["tiny"], timeout: 60_000}
+  end
+
+  @doc """
+  A profile in the place of PyTorch, version 2.6.0, with `tiny` in it. `answer` is what its proof says.
+  """
+  def torch_profile(dir, answer \\ %{}) do
+    networks = Path.join(dir, "networks.txt")
+    torch = Path.join(dir, "torch.txt")
+    File.write!(networks, "tiny==1.0\n")
+    File.write!(torch, "torch==2.6.0\ntorchaudio==2.6.0\n")
+
+    %{
+      tiny_profile(dir)
+      | name: "torch",
+        title: "a small PyTorch",
+        locks: [networks],
+        torch_lock: torch,
+        proof: proof(dir, answer)
+    }
+  end
+
+  @doc """
+  A proof that says that `device` is right and works, but for what `answer` says.
+  """
+  def proof(dir, answer \\ %{}) do
+    answer =
+      Map.merge(
+        %{torch: "2.6.0", error: nil, fault: nil, name: "a processor", tried: ["matmul", "stft"]},
+        answer
+      )
+
+    File.write!(Path.join(dir, "proof.json"), Chatterbex.JSON.encode(answer))
+    script = Path.join(dir, "proof.py")
+
+    File.write!(script, """
+    import json, sys
+    open(#{inspect(Path.join(dir, "proved"))}, "a").write(sys.argv[1] + "\\n")
+    print(json.dumps(json.load(open(#{inspect(Path.join(dir, "proof.json"))}))))
+    """)
+
+    script
+  end
+
+  @doc """
+  The devices that the proof was asked for, in order.
+  """
+  def proved(dir) do
+    case File.read(Path.join(dir, "proved")) do
+      {:ok, text} -> String.split(text)
+      {:error, :enoent} -> []
+    end
   end
 
   @doc """

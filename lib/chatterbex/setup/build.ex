@@ -3,7 +3,20 @@ defmodule Chatterbex.Setup.Build do
   # Steps 2 to 5: the environment, the packages, the proof, the manifest.
 
   alias Chatterbex.{Error, JSON, Python}
-  alias Chatterbex.Setup.{Command, Failure, Interpreter, Manifest, Place, Profile, Request, Step, Uv}
+
+  alias Chatterbex.Setup.{
+    Command,
+    Failure,
+    Install,
+    Interpreter,
+    Manifest,
+    Place,
+    Profile,
+    Request,
+    Step,
+    Torch,
+    Uv
+  }
 
   @check_timeout :timer.minutes(10)
 
@@ -14,19 +27,21 @@ defmodule Chatterbex.Setup.Build do
           {:ok, Python.t()} | {:error, Error.t()}
   def run(state, interpreter, uv, request) do
     uv = still_there(uv, request)
-    profiles = Profile.wanted(request.profiles, request.device, state.manifest)
 
     with :ok <- begin(request),
          {:ok, uv} <- make_environment(state, interpreter, uv, request),
          :ok <- repair(state, request),
-         :ok <- install(profiles, uv, request),
-         {:ok, packages} <- check_environment(profiles, request),
-         do: write_manifest(profiles, packages, state, interpreter, request)
+         {:ok, plan} <- Install.run(uv, state.manifest, request),
+         request = %{request | plan: plan},
+         {:ok, found} <- check_environment(request),
+         {:ok, torch} <- prove(request),
+         request = %{request | languages: fetch_data(request)},
+         do: write_manifest(found, torch, state, interpreter, request)
   end
 
   defp begin(%{venv: venv} = request) do
     with {:error, reason} <- Manifest.begin(venv),
-         do: {:error, Failure.unwritable(venv, reason, request.home)}
+         do: {:error, Failure.unwritable(venv, reason, request)}
   end
 
   defp make_environment(%{reuse: true}, interpreter, uv, request), do: ensure_uv(interpreter, uv, request)
@@ -35,7 +50,7 @@ defmodule Chatterbex.Setup.Build do
     Step.run(request.report, "making an environment in #{request.venv}", fn ->
       case Uv.venv(uv, interpreter.base_executable, request.venv) do
         :ok -> {:ok, keep_uv(uv, request), "made with uv #{uv.version}"}
-        {:error, failure} -> {:error, Failure.tool("making the environment", "uv", failure, request.home)}
+        {:error, failure} -> {:error, Failure.tool("making the environment", "uv", failure, request)}
       end
     end)
   end
@@ -48,7 +63,7 @@ defmodule Chatterbex.Setup.Build do
     Step.run(request.report, "making an environment in #{request.venv} and putting uv into it", fn ->
       case Uv.bootstrap(interpreter.base_executable, request.venv) do
         {:ok, uv} -> {:ok, uv, "made with Python's venv; uv #{uv.version} installed with pip"}
-        {:error, {tool, failure}} -> {:error, Failure.tool("installing uv", tool, failure, request.home)}
+        {:error, {tool, failure}} -> {:error, Failure.tool("installing uv", tool, failure, request)}
       end
     end)
   end
@@ -66,7 +81,7 @@ defmodule Chatterbex.Setup.Build do
   # An installer takes a package for installed whose files were half copied, or removed since.
   defp repair(%{reuse: true}, request) do
     Step.run(request.report, "going on with what is in #{request.venv}", fn ->
-      case environment_script(["repair"], request) do
+      case script("environment.py", ["repair"], request) do
         {:ok, %{"repaired" => []}} ->
           {:ok, :repaired, "nothing in it is broken"}
 
@@ -74,7 +89,7 @@ defmodule Chatterbex.Setup.Build do
           {:ok, :repaired, "to be installed again: #{Enum.join(names, ", ")}"}
 
         {:error, failure} ->
-          {:error, Failure.tool("looking at the environment", "Python", failure, request.home)}
+          {:error, Failure.tool("looking at the environment", "Python", failure, request)}
       end
     end)
     |> ok()
@@ -82,52 +97,16 @@ defmodule Chatterbex.Setup.Build do
 
   defp repair(_new, _request), do: :ok
 
-  defp install(profiles, uv, request) do
-    locks = Enum.map(profiles, &Profile.lock_path/1)
-    titles = Enum.map_join(profiles, " and ", & &1.title)
-
-    Step.run(request.report, "installing #{titles} with uv #{uv.version}", fn ->
-      settings = [
-        timeout: profiles |> Enum.map(& &1.timeout) |> Enum.max(),
-        on_line: &download_line(&1, request.report),
-        pip_files: request.machine.pip_files
-      ]
-
-      case install_or_offline(uv, Python.program(request.venv), locks, settings) do
-        {:ok, output} -> {:ok, :installed, outcome(output)}
-        {:error, failure} -> {:error, Failure.tool("installing the packages", "uv", failure, request.home)}
-      end
-    end)
-    |> ok()
-  end
-
-  # What the cache holds needs no network, but uv asks the index first.
-  defp install_or_offline(uv, program, locks, settings) do
-    with {:error, failure} <- Uv.install(uv, program, locks, settings) do
-      again = if Failure.network?(failure), do: Uv.install(uv, program, locks, [{:offline, true} | settings])
-      if match?({:ok, _output}, again), do: again, else: {:error, failure}
-    end
-  end
-
-  defp download_line(line, report) do
-    if line =~ ~r/^\s*(Downloading|Downloaded|Building) /, do: Step.note(report, String.trim(line))
-  end
-
-  defp outcome(output) do
-    added = output |> String.split("\n") |> Enum.count(&(&1 =~ ~r/^ \+ /))
-    if added == 0, do: "all packages were there", else: "#{added} packages installed"
-  end
-
-  defp check_environment(profiles, request) do
-    modules = profiles |> Enum.flat_map(& &1.imports) |> Enum.uniq()
+  defp check_environment(request) do
+    modules = request.wanted |> Enum.flat_map(& &1.imports) |> Enum.uniq()
 
     Step.run(request.report, "checking that #{Enum.join(modules, ", ")} load", fn ->
-      case environment_script(["check" | modules], request) do
+      case script("environment.py", ["check" | modules], request) do
         {:ok, answer} ->
           checked(answer, modules, request)
 
         {:error, failure} ->
-          {:error, Failure.tool("checking the environment", "Python", failure, request.home)}
+          {:error, Failure.tool("checking the environment", "Python", failure, request)}
       end
     end)
   end
@@ -142,7 +121,8 @@ defmodule Chatterbex.Setup.Build do
 
     case failed ++ broken do
       [] ->
-        {:ok, answer["packages"], "they do: #{Enum.map_join(modules, ", ", &named(&1, answer["packages"]))}"}
+        names = Enum.map_join(modules, ", ", &named(&1, answer["packages"]))
+        {:ok, answer, "they do: #{names}; all packages together take #{Step.size(answer["bytes"])}"}
 
       problems ->
         lines = Enum.map_join(problems, "\n", &"  | #{&1}")
@@ -151,7 +131,7 @@ defmodule Chatterbex.Setup.Build do
          Failure.error(
            "the packages were installed and do not work:\n#{lines}",
            "a library of the system may be missing, as named above; --force installs everything again.",
-           request.home,
+           request,
            %{problems: problems}
          )}
     end
@@ -164,11 +144,74 @@ defmodule Chatterbex.Setup.Build do
     end
   end
 
-  defp environment_script(arguments, request) do
-    script = Profile.script("environment.py")
+  # On the CPU it has to work; a device that does not is a reason to run there, and to say so.
+  defp prove(%{plan: nil}), do: {:ok, nil}
+
+  defp prove(%{plan: plan} = request) do
+    proof = Enum.find_value(request.wanted, & &1.proof)
+
+    Step.run(request.report, "trying PyTorch on #{Torch.name(plan.device)}", fn ->
+      case script(proof, [Atom.to_string(plan.device)], request) do
+        {:ok, %{"error" => nil} = answer} ->
+          {:ok, Torch.record(plan, answer["torch"], answer["fault"]), proved(answer, request)}
+
+        {:ok, %{"error" => error}} ->
+          {:error, unusable(error, request)}
+
+        {:error, failure} ->
+          {:error, Failure.tool("trying PyTorch", "Python", failure, request)}
+      end
+    end)
+  end
+
+  defp proved(%{"fault" => nil} = answer, _request),
+    do: "PyTorch #{answer["torch"]} on #{answer["name"]}: #{Enum.join(answer["tried"], ", ")} come out right"
+
+  defp proved(answer, request) do
+    Step.note(request.report, "it does not work there, so the models will run on the CPU: #{answer["fault"]}")
+    proved(%{answer | "fault" => nil}, request)
+  end
+
+  defp unusable(error, request) do
+    Failure.error(
+      "PyTorch was installed and does not work:\n  | #{error}",
+      "a library of the system may be missing, as named above; --torch takes another version, --force installs " <>
+        "everything again.",
+      request,
+      %{problems: [error]}
+    )
+  end
+
+  # Without it a language is read less well, which is said and no failure. It is tried again when it is asked for.
+  defp fetch_data(request) do
+    missing =
+      for %{data: data} = profile when data != nil <- request.wanted,
+          not fetched?(profile, request),
+          do: profile.language
+
+    request.languages -- missing
+  end
+
+  defp fetched?(profile, request) do
+    title = "fetching #{profile.title} besides its package"
+
+    {:ok, fetched?} =
+      Step.run(request.report, title, fn ->
+        case script(profile.data, [], request) do
+          {:ok, %{"error" => nil, "note" => note}} -> {:ok, true, note}
+          {:ok, %{"error" => error}} -> {:ok, false, error}
+          {:error, failure} -> {:ok, false, failure.output |> Command.last_lines(1) |> Enum.join()}
+        end
+      end)
+
+    fetched?
+  end
+
+  defp script(name, arguments, request) do
     program = Python.program(request.venv)
 
-    with {:ok, output} <- Command.run(program, ["-I", script | arguments], timeout: @check_timeout) do
+    with {:ok, output} <-
+           Command.run(program, ["-I", Profile.script(name) | arguments], timeout: @check_timeout) do
       case JSON.decode(output |> Command.last_lines(1) |> List.first("")) do
         {:ok, %{} = answer} -> {:ok, answer}
         _no_answer -> {:error, %{why: {:exit, 1}, output: output}}
@@ -176,9 +219,10 @@ defmodule Chatterbex.Setup.Build do
     end
   end
 
-  defp write_manifest(profiles, packages, state, interpreter, request) do
+  defp write_manifest(found, torch, state, interpreter, request) do
     now = DateTime.utc_now() |> DateTime.truncate(:second) |> DateTime.to_iso8601()
-    before = (state.manifest || %{})["profiles"] || %{}
+    before = state.manifest || %{}
+    installed = before["profiles"] || %{}
 
     manifest = %{
       "chatterbex" => :chatterbex |> Application.spec(:vsn) |> to_string(),
@@ -190,15 +234,19 @@ defmodule Chatterbex.Setup.Build do
         "requested" => request.python
       },
       "libpython" => interpreter.libpython,
-      "profiles" => Map.new(profiles, &{&1.name, entry(&1, before[&1.name], now)}),
-      "packages" => packages
+      "profiles" => Map.new(request.wanted, &{&1.name, entry(&1, installed[&1.name], now)}),
+      "packages" => found["packages"],
+      "bytes" => found["bytes"],
+      "torch" => torch,
+      "models" => Enum.sort(Enum.uniq((before["models"] || []) ++ request.models)),
+      "languages" => Enum.sort(Enum.uniq((before["languages"] || []) ++ request.languages))
     }
 
     with :ok <- Manifest.write(request.venv, manifest), {:ok, python} <- Request.find(request) do
       {:ok, python}
     else
       {:error, reason} when is_atom(reason) ->
-        {:error, Failure.unwritable(request.venv, reason, request.home)}
+        {:error, Failure.unwritable(request.venv, reason, request)}
 
       {:error, error} ->
         {:error, error}

@@ -40,7 +40,7 @@ defmodule Chatterbex.Setup.Command do
   @doc """
   Runs `program` and gives what it wrote.
 
-  Options: `:timeout` in milliseconds (60 000), `:env` (a map added to the environment), `:cd`, `:stderr`
+  Options: `:timeout` in milliseconds (60 000), `:env` (a map added to the environment; `nil` takes away), `:cd`, `:stderr`
   (`:merge`, or `:discard`), `:on_line` (called with each line as it comes).
   """
   @spec run(Path.t(), [String.t()], keyword) :: {:ok, String.t()} | {:error, failure}
@@ -81,7 +81,8 @@ defmodule Chatterbex.Setup.Command do
     cleared = for name <- @cleared, do: {String.to_charlist(name), false}
 
     set =
-      for {name, value} <- Map.merge(@set, added), do: {String.to_charlist(name), String.to_charlist(value)}
+      for {name, value} <- Map.merge(@set, added),
+          do: {String.to_charlist(name), value != nil and String.to_charlist(value)}
 
     cleared ++ set
   end

@@ -3,15 +3,15 @@ defmodule Chatterbex.Setup.Failure do
   # The errors of the setup: what failed, what the tool said last, what to do.
 
   alias Chatterbex.{Error, Python}
-  alias Chatterbex.Setup.{Command, Interpreter}
+  alias Chatterbex.Setup.{Command, Interpreter, Request}
 
   @lines 12
 
   @doc """
   A tool that failed or did not end.
   """
-  @spec tool(String.t(), String.t(), Command.failure(), Path.t()) :: Error.t()
-  def tool(what, tool, failure, home) do
+  @spec tool(String.t(), String.t(), Command.failure(), Request.t()) :: Error.t()
+  def tool(what, tool, failure, request) do
     # pip says five times over that it tries again.
     lines =
       failure.output
@@ -21,7 +21,7 @@ defmodule Chatterbex.Setup.Failure do
 
     said = if lines == [], do: ".", else: ". The last lines of #{tool}:\n#{quoted(lines)}"
 
-    error("#{what} failed: #{tool} #{ended(failure.why)}#{said}", hint(failure), home, %{
+    error("#{what} failed: #{tool} #{ended(failure.why)}#{said}", hint(failure), request, %{
       tool: tool,
       why: failure.why,
       output: lines
@@ -31,8 +31,8 @@ defmodule Chatterbex.Setup.Failure do
   @doc """
   No Python that can be embedded.
   """
-  @spec no_python([Interpreter.rejected()], [String.t()], String.t(), Path.t()) :: Error.t()
-  def no_python(rejected, notes, hint, home) do
+  @spec no_python([Interpreter.rejected()], [String.t()], String.t(), Request.t()) :: Error.t()
+  def no_python(rejected, notes, hint, request) do
     looked = Enum.map(rejected, &"#{&1.path}: #{&1.why}") ++ notes
 
     found =
@@ -41,32 +41,32 @@ defmodule Chatterbex.Setup.Failure do
         else:
           "no usable Python #{Interpreter.supported()} with a shared library was found:\n#{quoted(looked)}"
 
-    error(found, hint, home, %{rejected: Enum.map(rejected, &Map.take(&1, [:path, :why]))})
+    error(found, hint, request, %{rejected: Enum.map(rejected, &Map.take(&1, [:path, :why]))})
   end
 
   @doc """
   An error of the setup: a sentence, a hint, and the command to run then.
   """
-  @spec error(String.t(), String.t(), Path.t(), map) :: Error.t()
-  def error(message, hint, home, details \\ %{}) do
-    command = Python.setup_command(home)
+  @spec error(String.t(), String.t(), Request.t(), map) :: Error.t()
+  def error(message, hint, request, details \\ %{}) do
+    command = Python.setup_command(request.home, Request.again(request))
 
     Error.new(
       :not_set_up,
       "#{message}\nhint: #{hint}\nThen run: #{command}",
-      Map.merge(%{home: home, command: command, hint: hint}, details)
+      Map.merge(%{home: request.home, command: command, hint: hint}, details)
     )
   end
 
   @doc """
   A folder or file that cannot be changed.
   """
-  @spec unwritable(Path.t(), File.posix(), Path.t()) :: Error.t()
-  def unwritable(path, reason, home) do
+  @spec unwritable(Path.t(), File.posix(), Request.t()) :: Error.t()
+  def unwritable(path, reason, request) do
     error(
       "#{path} cannot be changed: #{:file.format_error(reason)}.",
       "check who owns it, or give another folder with --path.",
-      home,
+      request,
       %{posix: reason}
     )
   end

@@ -56,8 +56,14 @@ defmodule Chatterbex.Setup.Machine do
   """
   @spec fitting_device(t) :: :mps | :cuda | :cpu
   def fitting_device(%__MODULE__{os: :macos, architecture: "aarch64"}), do: :mps
-  def fitting_device(%__MODULE__{nvidia: driver}) when driver != nil, do: :cuda
+  def fitting_device(%__MODULE__{nvidia: driver, architecture: "x86_64"}) when driver != nil, do: :cuda
   def fitting_device(%__MODULE__{}), do: :cpu
+
+  @doc """
+  Where NVIDIA's driver shows itself.
+  """
+  @spec nvidia_files() :: [Path.t()]
+  def nvidia_files, do: @nvidia
 
   @doc """
   The first executable file called `name` in `folders`, or `nil`.

@@ -26,7 +26,7 @@ defmodule Chatterbex.Setup.Place do
          Failure.error(
            "#{venv} exists and was not made by this setup, so it is left alone.",
            "remove it, or give another folder with --path.",
-           request.home
+           request
          )}
 
       reusable?(interpreter, request) ->
@@ -62,8 +62,8 @@ defmodule Chatterbex.Setup.Place do
 
     case cleared do
       :ok -> :ok
-      {:error, reason} -> {:error, Failure.unwritable(venv, reason, request.home)}
-      {:error, reason, path} -> {:error, Failure.unwritable(path, reason, request.home)}
+      {:error, reason} -> {:error, Failure.unwritable(venv, reason, request)}
+      {:error, reason, path} -> {:error, Failure.unwritable(path, reason, request)}
     end
   end
 

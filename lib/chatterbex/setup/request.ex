@@ -2,26 +2,49 @@ defmodule Chatterbex.Setup.Request do
   @moduledoc false
   # What a setup is to do: its options, checked.
 
-  alias Chatterbex.{Error, Options, Python}
-  alias Chatterbex.Setup.{Machine, Profile, Step}
+  alias Chatterbex.{Error, Model, Options, Python}
+  alias Chatterbex.ModelFiles.Set
+  alias Chatterbex.Setup.{Machine, Manifest, Profile, Step, Torch}
 
-  @enforce_keys [:home, :venv, :python, :force, :device, :report, :machine, :profiles]
-  defstruct @enforce_keys
+  @enforce_keys [
+    :home,
+    :venv,
+    :python,
+    :force,
+    :device,
+    :torch,
+    :models,
+    :languages,
+    :report,
+    :machine,
+    :profiles,
+    :model_files
+  ]
+  defstruct @enforce_keys ++ [plan: nil, wanted: []]
 
+  @typedoc """
+  `plan` and `wanted` are what comes of it on the machine as it is: see `decide/1`.
+  """
   @type t :: %__MODULE__{
           home: Path.t(),
           venv: Path.t(),
           python: String.t() | nil,
           force: boolean,
           device: :mps | :cuda | :cpu | :auto | nil,
+          torch: String.t() | nil,
+          models: [String.t()],
+          languages: [String.t()],
           report: Step.report(),
           machine: Machine.t(),
-          profiles: [Profile.t()]
+          profiles: [Profile.t()],
+          model_files: module,
+          plan: Torch.t() | nil,
+          wanted: [Profile.t()]
         }
 
   @devices [:mps, :cuda, :cpu, :auto]
 
-  @names [:home, :python, :force, :quiet, :device, :report]
+  @names [:home, :python, :force, :quiet, :device, :torch, :models, :languages, :report]
 
   @doc """
   Checks the options of `Chatterbex.Setup.run/1`.
@@ -34,7 +57,8 @@ defmodule Chatterbex.Setup.Request do
   end
 
   defp check(options) do
-    # A test gives a machine and something small to install.
+    # A test gives a machine, something small to install, and something small to fetch.
+    {model_files, options} = Keyword.pop(options, :model_files, Chatterbex.ModelFiles)
     {machine, options} = Keyword.pop_lazy(options, :machine, &Machine.this/0)
     {profiles, options} = Keyword.pop_lazy(options, :profiles, &Profile.all/0)
     unknown = Enum.find(Keyword.keys(options), &(&1 not in @names))
@@ -43,7 +67,9 @@ defmodule Chatterbex.Setup.Request do
     cond do
       unknown -> {:error, unknown(unknown)}
       invalid -> {:error, invalid(invalid)}
-      true -> {:ok, request(options, machine, profiles)}
+      error = Enum.find_value(names(options[:models]), &no_files/1) -> {:error, error}
+      error = Enum.find_value(names(options[:languages]), &no_language/1) -> {:error, error}
+      true -> {:ok, %{request(options, machine, profiles) | model_files: model_files}}
     end
   end
 
@@ -56,10 +82,40 @@ defmodule Chatterbex.Setup.Request do
       python: options[:python],
       force: options[:force] == true,
       device: options[:device],
+      torch: options[:torch],
+      models: names(options[:models]),
+      languages: names(options[:languages]),
       report: report(options),
       machine: machine,
-      profiles: profiles
+      profiles: profiles,
+      model_files: nil
     }
+  end
+
+  @doc """
+  Looks at what is there, and settles what is to be installed.
+  """
+  @spec decide(t) :: {:ok, t} | {:error, Error.t()}
+  def decide(%__MODULE__{} = request) do
+    manifest = with {:ok, manifest} <- Manifest.read(request.venv), do: manifest, else: (_unreadable -> nil)
+
+    with {:ok, plan} <- Torch.plan(request, manifest) do
+      {:ok,
+       %{
+         request
+         | plan: plan,
+           wanted: Profile.wanted(request.profiles, plan != nil, request.languages, manifest)
+       }}
+    end
+  end
+
+  @doc """
+  The options that the command to run again has to have.
+  """
+  @spec again(t) :: keyword
+  def again(%__MODULE__{} = request) do
+    [device: request.device, torch: request.torch, models: request.models, languages: request.languages]
+    |> Enum.reject(fn {_name, value} -> value in [nil, []] end)
   end
 
   @doc """
@@ -78,8 +134,34 @@ defmodule Chatterbex.Setup.Request do
   defp valid?(name, value) when name in [:home, :python], do: is_binary(value) and value != ""
   defp valid?(name, value) when name in [:force, :quiet], do: is_boolean(value)
   defp valid?(:device, value), do: value in @devices
+  defp valid?(:torch, value), do: is_binary(value) and value =~ ~r/\A\d+\.\d+(\.\d+)?(\+[a-z0-9.]+)?\z/
+
+  defp valid?(name, value) when name in [:models, :languages],
+    do: is_list(value) and Enum.all?(value, &(is_atom(&1) or is_binary(&1)))
+
   defp valid?(:report, value), do: is_function(value, 1)
   defp valid?(_unknown, _value), do: true
+
+  defp names(given), do: given |> List.wrap() |> Enum.map(&to_string/1) |> Enum.uniq()
+
+  defp no_files(name) do
+    case Set.fetch(name, []) do
+      {:ok, _set} -> nil
+      {:error, error} -> error
+    end
+  end
+
+  defp no_language(code) do
+    {:ok, %{languages: languages}} = Model.fetch(:multilingual)
+
+    unless code in languages do
+      Error.new(
+        :unknown_language,
+        "there is no language #{inspect(code)}. The multilingual models speak #{Enum.join(languages, ", ")}.",
+        %{language: code, languages: languages}
+      )
+    end
+  end
 
   defp unknown(name) do
     Error.new(
@@ -94,6 +176,8 @@ defmodule Chatterbex.Setup.Request do
       case name do
         name when name in [:home, :python] -> "a string that is not empty"
         :device -> "one of #{list(@devices)}"
+        :torch -> "a version such as \"2.7.1\""
+        name when name in [:models, :languages] -> "a list of names"
         :report -> "a function of one argument"
         _flag -> "true or false"
       end

@@ -107,7 +107,7 @@ defmodule Chatterbex.Setup.Search do
   end
 
   defp no_python(request, rejected, notes) do
-    {:error, Failure.no_python(rejected, notes, hint(request, rejected), request.home)}
+    {:error, Failure.no_python(rejected, notes, hint(request, rejected), request)}
   end
 
   defp hint(request, rejected) do

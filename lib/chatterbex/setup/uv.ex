@@ -143,23 +143,42 @@ defmodule Chatterbex.Setup.Uv do
   @doc """
   Installs what the lock files say, and nothing that is there already.
 
-  `pip_files` are pip's configuration files, whose settings uv is told. `on_line` gets each line of uv's output as it comes.
+  Options: `:timeout`, `:pip_files` (pip's configuration files, whose settings uv is told), `:on_line` (gets each line of
+  uv's output as it comes), `:offline`, and `:reinstall`, names of packages to install whatever is there.
   """
   @spec install(t, Path.t(), [Path.t()], keyword) :: {:ok, String.t()} | {:error, Command.failure()}
-  def install(%__MODULE__{path: uv}, program, locks, options) do
-    {environment, flags} = settings(Keyword.get(options, :pip_files, []))
+  def install(uv, program, locks, options) do
+    again = Enum.flat_map(Keyword.get(options, :reinstall, []), &["--reinstall-package", &1])
+    arguments = ["--require-hashes", "--no-deps"] ++ Enum.flat_map(locks, &["-r", &1]) ++ again
+    # Another build than the locked one has other hashes.
+    pip_install(uv, program, arguments, %{"UV_TORCH_BACKEND" => nil}, options)
+  end
+
+  @doc """
+  Installs `requirements` as the index has them, which no lock knows, with what they need; what `overrides` name is left
+  as it is.
+
+  Options: those of `install/4`.
+  """
+  @spec install_unlocked(t, Path.t(), [String.t()], [Path.t()], keyword) ::
+          {:ok, String.t()} | {:error, Command.failure()}
+  def install_unlocked(uv, program, requirements, overrides, options) do
+    arguments = requirements ++ Enum.flat_map(overrides, &["--override", &1])
+    pip_install(uv, program, arguments, %{}, options)
+  end
+
+  defp pip_install(%__MODULE__{path: uv}, program, arguments, environment, options) do
+    {settings, flags} = settings(Keyword.get(options, :pip_files, []))
     offline = if options[:offline], do: ["--offline"], else: []
 
-    arguments =
-      ["pip", "install", "--python", program, "--require-hashes", "--no-deps", "--only-binary", ":all:"] ++
-        Enum.flat_map(locks, &["-r", &1]) ++ flags ++ offline
-
-    Command.run(uv, arguments,
+    Command.run(
+      uv,
+      ["pip", "install", "--python", program, "--only-binary", ":all:"] ++ arguments ++ flags ++ offline,
       timeout: Keyword.fetch!(options, :timeout),
       on_line: Keyword.get(options, :on_line, fn _line -> :ok end),
       # A project's own uv.toml or pyproject.toml, where the user happens to stand, says nothing about this.
       cd: Path.dirname(program),
-      env: environment
+      env: Map.merge(settings, environment)
     )
   end
 

@@ -3,17 +3,28 @@ defmodule Mix.Tasks.Chatterbex.Setup do
 
   @moduledoc """
   Sets up Python for Chatterbex: finds one that can be embedded, makes an environment for it in the user's
-  cache folder, installs what the voices need, and proves that it loads.
+  cache folder, installs what the voices need, and proves that it works.
 
-      mix chatterbex.setup [--mps | --cuda | --cpu | --auto] [--path DIR] [--python PYTHON] [--force] [--quiet]
+      mix chatterbex.setup
+      mix chatterbex.setup --mps
+      mix chatterbex.setup --auto --models turbo,nano
+      mix chatterbex.setup --cpu --models multilingual --languages ja,zh --path /srv/speech
 
-  Run it again whenever you like: with nothing to do it ends at once and needs no network; stopped half-way, it
-  goes on where it was.
+  Without flags that is the built-in voice. Run it again whenever you like: with nothing to do it ends at once
+  and needs no network; stopped half-way, it goes on where it was; other flags add to what is there.
 
   ## Options
 
-    * `--mps`, `--cuda`, `--cpu`, `--auto` - also PyTorch, which the Chatterbox models need. Without one of
-      these only the built-in voice is set up.
+    * `--mps`, `--cuda`, `--cpu`, `--auto` - also PyTorch, which the Chatterbox models need, for Apple Silicon,
+      for an NVIDIA GPU, for the CPU, or for what this machine has. Where the machine does not have the device,
+      it is set up for the CPU, which is said. At the end PyTorch is tried: a matrix product, a Fourier
+      transform, a long convolution and attention, on the device and on the CPU, must agree.
+    * `--models NAMES` - also the files of these models: `english`, `multilingual`, `turbo`, `nano`,
+      `conversion`. Implies `--auto`.
+    * `--languages CODES` - also the packages that reading these languages takes: `ja` and `zh` have some.
+      Implies `--auto`.
+    * `--torch VERSION` - another PyTorch than the locked one, as `2.7.1`. It is taken as the index has it, its
+      files not checked against hashes, and nobody has tried it. The locked version's number goes back.
     * `--path DIR` - the folder to hold the environment. The default is `$CHATTERBEX_HOME`, then
       `config :chatterbex, home: DIR`, then `chatterbex` in the user's cache folder (`$XDG_CACHE_HOME`,
       `~/.cache`, or `~/Library/Caches` on macOS).
@@ -31,6 +42,22 @@ defmodule Mix.Tasks.Chatterbex.Setup do
   The settings of pip (`PIP_INDEX_URL`, pip.conf) and uv (`UV_DEFAULT_INDEX`, uv.toml) are respected, and so
   are `HTTPS_PROXY`, `SSL_CERT_FILE` and `UV_PYTHON_DOWNLOADS=never`.
 
+  ## Sizes
+
+  On Linux with x86_64 the package index has PyTorch with NVIDIA's libraries only. For the CPU the setup takes a
+  smaller one where the index has that (`2.6.0+cpu`). PyTorch's own index does; uv looks there with
+
+      UV_TORCH_BACKEND=cpu mix chatterbex.setup --cpu
+
+  These builds are not in the lock, so their files are not checked against hashes.
+
+  | | to download | on disk |
+  |---|---|---|
+  | the built-in voice | 0.1 GB | 0.2 GB |
+  | with PyTorch, Linux on x86_64 | 2.9 GB | 4.9 GB |
+  | with PyTorch, Linux on ARM | 0.2 GB | 0.6 GB |
+  | with PyTorch, macOS on Apple Silicon | 0.2 GB | 0.5 GB |
+
   ## Without Mix
 
   In a release: `bin/my_app eval 'Chatterbex.Setup.run!()'`. See `Chatterbex.Setup`.
@@ -43,6 +70,9 @@ defmodule Mix.Tasks.Chatterbex.Setup do
     cuda: :boolean,
     cpu: :boolean,
     auto: :boolean,
+    models: :string,
+    languages: :string,
+    torch: :string,
     path: :string,
     python: :string,
     force: :boolean,
@@ -86,6 +116,12 @@ defmodule Mix.Tasks.Chatterbex.Setup do
       given[:python] == "" ->
         {:error, "--python needs a path, a name or a version."}
 
+      list(given[:models]) == [] ->
+        {:error, "--models needs names, as in --models turbo,nano"}
+
+      list(given[:languages]) == [] ->
+        {:error, "--languages needs codes, as in --languages ja,zh"}
+
       true ->
         {:ok, setup_options(given, devices)}
     end
@@ -93,10 +129,14 @@ defmodule Mix.Tasks.Chatterbex.Setup do
 
   defp setup_options(given, devices) do
     given
-    |> Keyword.take([:python, :force, :quiet])
+    |> Keyword.take([:python, :torch, :force, :quiet])
     |> Keyword.merge(if(given[:path], do: [home: given[:path]], else: []))
+    |> Keyword.merge(for name <- [:models, :languages], given[name], do: {name, list(given[name])})
     |> Keyword.merge(Enum.map(devices, &{:device, &1}))
   end
+
+  defp list(nil), do: nil
+  defp list(text), do: String.split(text, [",", " "], trim: true)
 
   defp set_up(options) do
     # The configuration of the application may name the home.

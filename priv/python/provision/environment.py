@@ -57,6 +57,12 @@ def broken() -> list[tuple[str, str, metadata.Distribution]]:
     return found
 
 
+def _bytes(distribution: metadata.Distribution) -> int:
+    """The size of a package's files, as its RECORD has it."""
+    rows = csv.reader((distribution.read_text("RECORD") or "").splitlines())
+    return sum(int(row[2]) for row in rows if len(row) == 3 and row[2].isdigit())
+
+
 def check(modules: list[str]) -> dict[str, object]:
     """What is installed, what is broken, and how long each module takes to import or why it does not."""
     imports = {}
@@ -67,8 +73,10 @@ def check(modules: list[str]) -> dict[str, object]:
             imports[module] = round(time.perf_counter() - started, 3)
         except BaseException as error:  # a module may do anything while it is imported
             imports[module] = f"{type(error).__name__}: {error}"
+    found = [(name, version, distribution) for name, version, distribution in _distributions() if name]
     return {
-        "packages": {name: version for name, version, _ in _distributions() if name},
+        "packages": {name: version for name, version, _ in found},
+        "bytes": sum(_bytes(distribution) for _, _, distribution in found),
         "broken": {name or missing: missing for name, missing, _ in broken()},
         "imports": imports,
     }

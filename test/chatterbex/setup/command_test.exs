@@ -43,8 +43,9 @@ defmodule Chatterbex.Setup.CommandTest do
   end
 
   test "variables that would lead Python or an installer astray are taken away" do
-    {:ok, output} = sh("env", env: %{"ADDED" => "yes"})
+    {:ok, output} = sh("env", env: %{"ADDED" => "yes", "HOME" => nil})
     assert output =~ "ADDED=yes\n"
+    refute output =~ ~r/^HOME=/m
     assert output =~ "PIP_NO_INPUT=1\n"
     refute output =~ ~r/^(PYTHONHOME|PYTHONPATH|VIRTUAL_ENV|PIP_USER|CHATTERBEX_DISCARD)=/m
   end

@@ -1,0 +1,114 @@
+defmodule Chatterbex.Setup.Install do
+  @moduledoc false
+  # Step 3: the packages. What is locked is checked file by file; what is not locked is said to be.
+
+  alias Chatterbex.{Error, Python}
+  alias Chatterbex.Setup.{Failure, Manifest, Profile, Request, Step, Torch, Uv}
+
+  @doc """
+  Installs what the request wants. The plan that comes back has the build of PyTorch that could be had.
+  """
+  @spec run(Uv.t(), Manifest.t() | nil, Request.t()) :: {:ok, Torch.t() | nil} | {:error, Error.t()}
+  def run(uv, manifest, request) do
+    titles = Enum.map_join(request.wanted, ", ", & &1.title)
+
+    Step.run(request.report, "installing #{titles} with uv #{uv.version}", fn ->
+      case packages(uv, Torch.recorded(manifest), request) do
+        {:ok, plan, output} -> {:ok, plan, outcome(output)}
+        {:error, failure} -> {:error, Failure.tool("installing the packages", "uv", failure, request)}
+      end
+    end)
+  end
+
+  defp packages(uv, before, %{plan: plan} = request) do
+    locked? = plan == nil or plan.build == :locked
+    # To uv 2.6.0+cpu is as good as 2.6.0.
+    options =
+      if locked? and before != nil and before.build != :locked,
+        do: [reinstall: ["torch", "torchaudio"]],
+        else: []
+
+    with {:ok, output} <- locked(uv, locked?, options, request),
+         {:ok, plan, more} <- torch(uv, plan, request),
+         do: {:ok, plan, output <> more}
+  end
+
+  defp locked(uv, torch?, options, request) do
+    locks = Enum.flat_map(request.wanted, &Profile.lock_paths(&1, torch: torch?))
+    or_offline(request, &Uv.install(uv, program(request), locks, options ++ &1))
+  end
+
+  defp torch(_uv, nil, _request), do: {:ok, nil, ""}
+  defp torch(_uv, %{build: :locked} = plan, _request), do: {:ok, plan, ""}
+
+  defp torch(uv, %{build: :chosen, version: version} = plan, request) do
+    Step.note(
+      request.report,
+      "PyTorch #{version} is not the locked one: it is taken from the index as it is there"
+    )
+
+    with {:ok, output} <- unlocked(uv, ["torch==#{version}", "torchaudio==#{matching(version)}"], request),
+         do: {:ok, plan, output}
+  end
+
+  defp torch(uv, %{build: :cpu_only} = plan, request) do
+    version = Profile.torch_version(request.profiles)
+
+    case unlocked(uv, ["torch==#{version}+cpu", "torchaudio==#{version}+cpu"], request) do
+      {:ok, output} ->
+        Step.note(
+          request.report,
+          "PyTorch #{version}+cpu is not in the lock: it was taken from the index as it is there"
+        )
+
+        {:ok, plan, output}
+
+      {:error, _not_there} ->
+        Step.note(
+          request.report,
+          "the index has no PyTorch #{version}+cpu: taking the one with NVIDIA's libraries, which is larger. " <>
+            "With UV_TORCH_BACKEND=cpu uv looks into PyTorch's own index"
+        )
+
+        with {:ok, output} <- locked(uv, true, [], request), do: {:ok, %{plan | build: :locked}, output}
+    end
+  end
+
+  # The others of the environment are no newer for it.
+  defp unlocked(uv, requirements, request) do
+    overrides = hd(request.wanted) |> Profile.lock_paths()
+    or_offline(request, &Uv.install_unlocked(uv, program(request), requirements, overrides, &1))
+  end
+
+  # torchaudio goes with one release of PyTorch, and says with which.
+  defp matching(version) do
+    case String.split(version, ".") do
+      [major, minor | _patch] -> if version =~ "+", do: version, else: "#{major}.#{minor}.*"
+    end
+  end
+
+  # What the cache holds needs no network, but uv asks the index first.
+  defp or_offline(request, install) do
+    settings = [
+      timeout: request.wanted |> Enum.map(& &1.timeout) |> Enum.max(),
+      on_line: &download_line(&1, request.report),
+      pip_files: request.machine.pip_files
+    ]
+
+    with {:error, failure} <- install.(settings) do
+      again = if Failure.network?(failure), do: install.([{:offline, true} | settings])
+      if match?({:ok, _output}, again), do: again, else: {:error, failure}
+    end
+  end
+
+  defp download_line(line, report) do
+    if line =~ ~r/^\s*(Downloading|Downloaded|Building) /, do: Step.note(report, String.trim(line))
+  end
+
+  defp outcome(output) do
+    added = output |> String.split("\n") |> Enum.count(&(&1 =~ ~r/^ \+ /))
+    if added == 0, do: "all packages were there", else: "#{added} packages installed"
+  end
+
+  defp program(request), do: Python.program(request.venv)
+end

@@ -1,0 +1,304 @@
+defmodule Chatterbex.Setup.TorchTest do
+  use ExUnit.Case, async: true
+
+  import Chatterbex.SetupHelp
+
+  alias Chatterbex.{Error, Python}
+  alias Chatterbex.Setup.{Machine, Manifest, Request, Torch}
+
+  @moduletag :tmp_dir
+
+  setup context, do: with_machine(context)
+
+  describe "PyTorch" do
+    # Only there has the index a build with NVIDIA's libraries, and another may have one without.
+    @two_builds Machine.this().architecture != "x86_64" && "on this processor there is one build of PyTorch"
+
+    setup context do
+      Map.put(context, :profiles, [tiny_profile(context.tmp_dir), torch_profile(context.tmp_dir)])
+    end
+
+    defp torch(context, options, machine \\ []) do
+      machine = struct!(context.machine, machine)
+      set_up(context, [profiles: context.profiles, machine: machine] ++ options)
+    end
+
+    defp recorded(context) do
+      {:ok, manifest} = Manifest.read(context.venv)
+      manifest["torch"]
+    end
+
+    defp last_installs(context, count),
+      do: context.tools |> calls() |> Enum.filter(&(&1 =~ ~r/^uv pip install/)) |> Enum.take(-count)
+
+    # What the index has, and what it has not.
+    defp without(context, pattern) do
+      fake_uv(
+        context.uv,
+        real_python(),
+        "case \"$*\" in *#{pattern}*) echo 'error: No solution found'; exit 1 ;; esac\n" <> install_tiny()
+      )
+    end
+
+    test "is not there without a flag, and a flag adds it to what is there", context do
+      assert {:ok, %{profiles: ["tiny"], device: nil}} = torch(context, [])
+      assert recorded(context) == nil
+      lines()
+
+      assert {:ok, %{changed: true, profiles: ["tiny", "torch"], device: :cpu}} = torch(context, device: :cpu)
+      text = text()
+      assert text =~ "Chatterbex setup: a tiny package, a small PyTorch, in #{context.home}"
+      assert text =~ "going on with what is in #{context.venv}"
+
+      assert text =~
+               ~r/^\* trying PyTorch on the CPU\n  PyTorch 2\.6\.0 on a processor: matmul, stft come out right \(/m
+
+      assert proved(context.tmp_dir) == ["cpu"]
+
+      for options <- [[device: :cpu], [device: :auto], []],
+          do: assert({:ok, %{changed: false, device: :cpu}} = torch(context, options))
+    end
+
+    test "a device that the machine does not have", context do
+      for {device, machine, reason} <- [
+            {:mps, [], "MPS needs macOS on Apple Silicon; this is Linux on #{context.machine.architecture}"},
+            {:cuda, [],
+             "no NVIDIA driver was found (looked for /proc/driver/nvidia/version and /usr/lib/wsl/lib/libcuda.so.1)"}
+          ] do
+        assert {:ok, %{device: :cpu}} = torch(context, [device: device], machine)
+        assert text() =~ "\n--#{device}: #{reason}. PyTorch is set up for the CPU.\n"
+        assert {:ok, %{changed: false}} = torch(context, [device: device], machine)
+        assert text() =~ "--#{device}: #{reason}."
+      end
+
+      assert {:ok, %{changed: false}} = torch(context, device: :auto)
+      assert text() =~ "\n--auto: PyTorch is set up for the CPU.\n"
+    end
+
+    test "what each machine can have" do
+      arm = %Machine{os: :macos, architecture: "aarch64"}
+      gpu = %Machine{nvidia: "/proc/driver/nvidia/version"}
+      assert {:mps, nil} = Torch.choose(:mps, arm)
+      assert {:mps, nil} = Torch.choose(:auto, arm)
+      assert {:cpu, "CUDA needs an NVIDIA GPU, and macOS" <> _rest} = Torch.choose(:cuda, arm)
+      assert {:cuda, nil} = Torch.choose(:cuda, gpu)
+      assert {:cuda, nil} = Torch.choose(:auto, gpu)
+      assert {:cpu, nil} = Torch.choose(:cpu, gpu)
+      assert {:cpu, nil} = Torch.choose(:auto, %{gpu | architecture: "aarch64"})
+      assert {:cpu, reason} = Torch.choose(:cuda, %{gpu | architecture: "aarch64"})
+      assert reason =~ "CUDA for x86_64 only; this is Linux on aarch64"
+    end
+
+    test "a Mac with an Intel processor has none, and is told what it has", context do
+      intel = [os: :macos, architecture: "x86_64"]
+
+      for options <- [[device: :mps], [device: :cpu], [device: :auto, models: [:nano]], [torch: "2.6.0"]] do
+        assert {:error, %Error{reason: :not_supported, message: message}} = torch(context, options, intel)
+        assert message =~ "PyTorch 2.6.0, which the Chatterbox models need, is not made for Macs with Intel"
+        assert message =~ "The built-in voice runs there: mix chatterbex.setup --path #{context.home}"
+      end
+
+      {:ok, request} =
+        Request.new(
+          home: context.home,
+          device: :auto,
+          profiles: context.profiles,
+          machine: struct!(context.machine, intel)
+        )
+
+      assert {:ok, %{plan: nil, wanted: [%{name: "tiny"}]} = request} = Request.decide(request)
+      assert Torch.announcement(nil, request) =~ "--auto: PyTorch 2.6.0 is not made for Macs with Intel"
+    end
+
+    @tag skip: @two_builds
+    test "for the CPU only, where the index has that", context do
+      assert {:ok, _summary} = torch(context, device: :cpu)
+      assert [locked, unlocked] = last_installs(context, 2)
+      assert locked =~ ~r/--require-hashes .*-r \S*tiny\.txt -r \S*networks\.txt$/
+      assert unlocked =~ ~r/ torch==2\.6\.0\+cpu torchaudio==2\.6\.0\+cpu --override \S*tiny\.txt$/
+      assert text() =~ "PyTorch 2.6.0+cpu is not in the lock: it was taken from the index as it is there"
+      assert %{"build" => "cpu only", "device" => "cpu"} = recorded(context)
+
+      # For CUDA it has to be the other one, whatever uv thinks of their versions.
+      gpu = [nvidia: "/proc/driver/nvidia/version"]
+      assert {:ok, %{changed: true, device: :cuda}} = torch(context, [device: :cuda], gpu)
+      assert [locked] = last_installs(context, 1)
+      assert locked =~ ~r/-r \S*torch\.txt --reinstall-package torch --reinstall-package torchaudio$/
+      assert %{"build" => "locked", "device" => "cuda"} = recorded(context)
+      assert proved(context.tmp_dir) == ["cpu", "cuda"]
+
+      # Which runs on the CPU as well.
+      assert {:ok, %{changed: true, device: :cpu}} = torch(context, [device: :cpu], gpu)
+      assert [locked] = last_installs(context, 1)
+      assert locked =~ ~r/--require-hashes .*-r \S*torch\.txt$/
+      assert %{"build" => "locked", "device" => "cpu"} = recorded(context)
+    end
+
+    @tag skip: @two_builds
+    test "an index without one for the CPU only: the locked one is taken, which is said, once", context do
+      without(context, "+cpu")
+      assert {:ok, %{device: :cpu}} = torch(context, device: :cpu)
+
+      assert text() =~
+               "the index has no PyTorch 2.6.0+cpu: taking the one with NVIDIA's libraries, which is larger."
+
+      assert [_locked, _cpu, locked] = last_installs(context, 3)
+      assert locked =~ ~r/--require-hashes .*-r \S*torch\.txt$/
+      assert %{"build" => "locked", "device" => "cpu"} = recorded(context)
+      assert {:ok, %{changed: false}} = torch(context, device: :cpu)
+    end
+
+    test "another version than the locked one", context do
+      assert {:ok, %{device: :cpu}} = torch(context, torch: "2.7.1")
+      assert text() =~ "PyTorch 2.7.1 is not the locked one: it is taken from the index as it is there"
+      assert [locked, unlocked] = last_installs(context, 2)
+      refute locked =~ "torch.txt"
+      assert unlocked =~ ~r/ torch==2\.7\.1 torchaudio==2\.7\.\* --override \S*tiny\.txt$/
+      refute unlocked =~ "--require-hashes"
+      assert %{"build" => "chosen", "requested" => "2.7.1"} = recorded(context)
+
+      # It stays until another is asked for.
+      for options <- [[], [device: :cpu], [torch: "2.7.1"]],
+          do: assert({:ok, %{changed: false}} = torch(context, options))
+
+      without(context, "+cpu")
+      assert {:ok, %{changed: true}} = torch(context, torch: "2.6.0")
+      assert last_installs(context, 1) |> hd() =~ ~r/-r \S*torch\.txt/
+      assert %{"build" => "locked", "requested" => nil} = recorded(context)
+    end
+
+    test "a version that the index does not have", context do
+      without(context, "torch==9.9.9")
+      assert {:error, %Error{reason: :not_set_up, message: message}} = torch(context, torch: "9.9.9")
+      assert message =~ "installing the packages failed: uv ended with exit code 1"
+      assert String.ends_with?(message, "Then run: mix chatterbex.setup --torch 9.9.9 --path #{context.home}")
+    end
+
+    test "that does not work on the CPU is no PyTorch, and the rest stays", context do
+      {:ok, _summary} = torch(context, [])
+      proof(context.tmp_dir, %{error: "OSError: libgomp.so.1"})
+      assert {:error, %Error{reason: :not_set_up, message: message}} = torch(context, device: :cpu)
+      assert message =~ "PyTorch was installed and does not work:\n  | OSError: libgomp.so.1\n"
+      assert String.ends_with?(message, "Then run: mix chatterbex.setup --cpu --path #{context.home}")
+      assert {:ok, _python} = Python.find(home: context.home, profiles: ["tiny"])
+      assert recorded(context) == nil
+
+      proof(context.tmp_dir)
+      assert {:ok, %{changed: true}} = torch(context, device: :cpu)
+      assert %{"device" => "cpu"} = recorded(context)
+    end
+
+    test "a proof that dies", context do
+      File.write!(Path.join(context.tmp_dir, "proof.py"), "import os; os.abort()")
+      assert {:error, %Error{message: message}} = torch(context, device: :cpu)
+      assert message =~ "trying PyTorch failed: Python was killed by signal 6"
+    end
+
+    @tag skip: @two_builds
+    test "a device that does not work is said, written down, and tried again when asked for", context do
+      gpu = [nvidia: "/proc/driver/nvidia/version"]
+      proof(context.tmp_dir, %{fault: "the driver is too old"})
+      assert {:ok, %{changed: true}} = torch(context, [device: :cuda], gpu)
+
+      assert text() =~
+               "  it does not work there, so the models will run on the CPU: the driver is too old\n  PyTorch 2.6.0 on a processor:"
+
+      assert %{"device" => "cuda", "fault" => "the driver is too old"} = recorded(context)
+      assert {:ok, %{changed: false}} = torch(context, [], gpu)
+
+      proof(context.tmp_dir)
+      assert {:ok, %{changed: true}} = torch(context, [device: :cuda], gpu)
+      assert %{"device" => "cuda", "fault" => nil} = recorded(context)
+      assert {:ok, %{changed: false}} = torch(context, [device: :cuda], gpu)
+    end
+  end
+
+  describe "models and languages" do
+    # In the place of Chatterbex.ModelFiles: it needs no network.
+    defmodule Files do
+      def download("nano", options) do
+        progress = %{message: nil, bytes: 5_000_000, total: 10_000_000}
+        Enum.each([progress, progress, %{progress | message: "the hub asks to wait"}], options[:on_progress])
+        {:ok, Path.join(options[:home], "nano")}
+      end
+
+      def download("turbo", _options), do: {:error, Error.new(:model_files_missing, "the hub refuses")}
+    end
+
+    setup context do
+      data = Path.join(context.tmp_dir, "data.py")
+      answer = Path.join(context.tmp_dir, "data.json")
+      File.write!(data, "print(open(#{inspect(answer)}).read())")
+      File.write!(answer, ~s({"error": null, "note": "it divides"}))
+
+      chinese = %{
+        tiny_profile(context.tmp_dir)
+        | name: "chinese",
+          title: "Chinese",
+          language: "zh",
+          data: data
+      }
+
+      profiles = [tiny_profile(context.tmp_dir), torch_profile(context.tmp_dir), chinese]
+      Map.merge(context, %{profiles: profiles, answer: answer})
+    end
+
+    defp with_files(context, options),
+      do: set_up(context, [profiles: context.profiles, model_files: Files] ++ options)
+
+    test "models are fetched after the packages, and bring PyTorch", context do
+      assert {:ok, %{changed: true, device: :cpu, profiles: ["tiny", "torch"]}} =
+               with_files(context, models: [:nano, "nano"])
+
+      text = text()
+
+      assert text =~
+               ~r/^\* fetching the files of nano\n  50 % of 10 MB\n  the hub asks to wait\n  in \S+nano \(\d+\.\d s\)$/m
+
+      assert {:ok, %{"models" => ["nano"]}} = Manifest.read(context.venv)
+
+      # Asked for again, they are looked after again; not asked for, not.
+      assert {:ok, %{changed: false}} = with_files(context, models: [:nano])
+      assert text() =~ "fetching the files of nano"
+      assert {:ok, %{changed: false}} = with_files(context, [])
+      refute text() =~ "fetching the files"
+    end
+
+    test "models that cannot be fetched: the error is theirs, and the packages are there", context do
+      assert {:error, %Error{reason: :model_files_missing}} = with_files(context, models: [:nano, :turbo])
+      assert text() =~ ~r/^\* fetching the files of turbo\n  failed after/m
+      assert {:ok, %{"torch" => %{"device" => "cpu"}} = manifest} = Manifest.read(context.venv)
+      assert manifest["models"] == ["nano", "turbo"]
+    end
+
+    test "a language brings its packages and what they need besides, and others bring nothing", context do
+      assert {:ok, %{profiles: ["chinese", "tiny", "torch"]}} = with_files(context, languages: [:zh, "de"])
+      text = text()
+      assert text =~ "\n--languages: de: nothing to install.\n"
+      assert text =~ ~r/^\* fetching Chinese besides its package\n  it divides \(/m
+      assert {:ok, %{"languages" => ["de", "zh"]}} = Manifest.read(context.venv)
+      assert {:ok, %{changed: false}} = with_files(context, languages: [:zh])
+      assert {:ok, %{changed: false}} = with_files(context, [])
+    end
+
+    test "what a language needs besides and is not there is said, and tried again", context do
+      File.write!(context.answer, ~s({"error": "not there: no network"}))
+      assert {:ok, %{profiles: ["chinese", "tiny", "torch"]}} = with_files(context, languages: [:zh])
+      assert text() =~ ~r/^  not there: no network \(/m
+      assert {:ok, %{changed: false}} = with_files(context, [])
+
+      File.write!(context.answer, ~s({"error": null, "note": "it divides"}))
+      assert {:ok, %{changed: true}} = with_files(context, languages: [:zh])
+      assert {:ok, %{changed: false}} = with_files(context, languages: [:zh])
+    end
+
+    test "the command to run again has what was asked for", context do
+      fake_uv(context.uv, real_python(), "exit 1")
+
+      assert {:error, %Error{details: %{command: command}}} =
+               with_files(context, device: :cpu, models: [:nano], languages: [:zh, :ja])
+
+      assert command == "mix chatterbex.setup --cpu --models nano --languages zh,ja --path #{context.home}"
+    end
+  end
+end
