@@ -445,7 +445,9 @@ defmodule Chatterbex.Server do
   end
 
   defp event("fallback", id, payload, %{model_id: id} = state) do
-    Logger.warning("chatterbex: #{inspect(state.name)} fell back to the CPU: #{payload["reason"]}")
+    Logger.warning(
+      "chatterbex: #{inspect(state.name)} runs on the CPU instead of #{payload["from"]}: #{payload["reason"]}"
+    )
 
     Telemetry.execute([:chatterbex, :device, :fallback], %{system_time: System.system_time()}, %{
       server: state.name,
@@ -564,7 +566,8 @@ defmodule Chatterbex.Server do
       load: Map.get(state.loaded, "load", %{}),
       memory: Map.get(state.loaded, "memory", %{}),
       components: Map.get(state.loaded, "components", %{}),
-      versions: Map.get(state.loaded, "versions", %{})
+      versions: Map.get(state.loaded, "versions", %{}),
+      checkpoint: state.loaded["checkpoint"]
     }
   end
 
@@ -576,10 +579,10 @@ defmodule Chatterbex.Server do
 
   defp device(%{loaded: %{"device" => %{"actual" => actual} = device}} = state) do
     {:ok, actual} = Device.parse(actual)
-    %{requested: state.options.device, actual: actual, reason: device["reason"]}
+    %{requested: state.options.device, actual: actual, reason: device["reason"], warning: device["warning"]}
   end
 
-  defp device(state), do: %{requested: state.options.device, actual: nil, reason: nil}
+  defp device(state), do: %{requested: state.options.device, actual: nil, reason: nil, warning: nil}
 
   ## Timers
 

@@ -53,19 +53,25 @@ defmodule Chatterbex.TestHelp do
 
   defp make_checkpoint(name) do
     code = "import sys; from synthetic import checkpoints; print(checkpoints.checkpoint(sys.argv[1]))"
-    tests = Path.expand("../python", __DIR__)
-    {output, status} = System.cmd(test_python(), ["-c", code, name], cd: tests)
+    {output, status} = System.cmd(test_python(), ["-c", code, name], cd: python_tests())
     assert status == 0, "no synthetic checkpoint of #{name} could be made"
     output |> String.trim() |> String.split("\n") |> List.last()
   end
 
-  # That of bin/test, or the library's own, which has the same PyTorch.
-  defp test_python do
+  @doc """
+  A Python that can run what is in test/python: that of bin/test, or the library's own, which has the same PyTorch.
+  """
+  def test_python do
     with nil <- System.get_env("CHATTERBEX_TEST_PYTHON") do
       {:ok, python} = Chatterbex.Python.find(profiles: ["hibari", "torch"])
       python.program
     end
   end
+
+  @doc """
+  The folder test/python.
+  """
+  def python_tests, do: Path.expand("../python", __DIR__)
 
   @doc """
   Why the Chatterbox models cannot run here, for `@tag skip:`; `false` where they can.

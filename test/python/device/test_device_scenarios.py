@@ -47,7 +47,7 @@ def assert_all_on(model: SmallModel, device: str) -> None:
 def assert_fell_back(
     model: SmallModel, caplog: pytest.LogCaptureFixture, device: str, when: str, says: str
 ) -> None:
-    """Everything on the CPU; the reason in info; one notice; one line in the log."""
+    """Everything on the CPU; the reason in info; one notice, which is all that is said."""
     assert_all_on(model, "cpu")
     about = model.runtime.info()["device"]
     assert about["requested"] == device
@@ -60,8 +60,8 @@ def assert_fell_back(
     assert notice.payload["to"] == "cpu"
     assert notice.payload["reason"] == about["reason"]
     assert notice.payload["when"] == when
-    [line] = [one for one in caplog.records if one.levelno >= logging.WARNING]
-    assert about["reason"] in line.getMessage()
+    # The host warns of the notice.
+    assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
     assert not model.runtime.pending
 
 

@@ -227,7 +227,8 @@ class Runtime:
         failure: DeviceFailure | None,
     ) -> None:
         self.reason = reason
-        _logger.warning("running on the CPU instead of %s: %s", device, reason)
+        # The host warns, for it knows whose model this is.
+        _logger.debug("running on the CPU instead of %s: %s", device, reason)
         if failure is not None:
             _logger.debug("the failure: %s", failure.traceback)
         self._notices.append(
@@ -256,6 +257,7 @@ class Runtime:
         if failure is not None:
             details["exception"] = failure.exception
             details["traceback"] = failure.traceback
+        said = said.rstrip(".!")
         return ChatterbexError(reason, f"{said}. fallback: true would have gone on with the CPU", details)
 
 

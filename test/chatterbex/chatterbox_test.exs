@@ -1,0 +1,188 @@
+defmodule Chatterbex.ChatterboxTest do
+  @moduledoc """
+  The Chatterbox models through the whole stack, on this machine's CPU, from synthetic checkpoints: T3 is small, S3Gen has
+  its full size.
+  """
+  # Alone: a step of S3Gen holds the model thread, which all tests share, for long.
+  use ExUnit.Case, async: false
+
+  import Chatterbex.TestHelp
+
+  alias Chatterbex.{Audio, Error}
+
+  @moduletag skip: no_chatterbox()
+  @moduletag timeout: 600_000
+
+  # Samples of one speech token, and the tokens of silence that :nano speaks at the end.
+  @token 960
+  @silence 3
+
+  @text "Hello there."
+
+  setup_all do
+    folder = checkpoint(:nano)
+    %{server: start_server(model: :nano, checkpoint: folder, device: "cpu"), folder: folder}
+  end
+
+  describe "nano" do
+    @describetag :tmp_dir
+
+    test "speaks, marks what it spoke, and writes it to a file", %{server: server, tmp_dir: dir} do
+      assert {:ok, %Audio{sample_rate: 24_000, channels: 1, metadata: metadata} = audio} =
+               Chatterbex.generate(server, @text, seed: 7, max_tokens: 8)
+
+      assert %{model: :nano, seed: 7, tokens: tokens, watermarked: true, voice: "built-in"} = metadata
+      assert tokens in 1..8
+      assert samples(audio) == (tokens + @silence) * @token
+      assert marked?(server, audio)
+      refute marked?(server, %{audio | samples: noise(samples(audio))})
+
+      path = Path.join(dir, "hello.wav")
+      assert :ok = Audio.write(audio, path)
+      assert {:ok, read} = Audio.read(path)
+      assert Audio.duration(read) == Audio.duration(audio)
+      assert marked?(server, read)
+    end
+
+    test "speaks the same for the same seed, and else for another", %{server: server} do
+      [one, same, other] =
+        for seed <- [1, 1, 2] do
+          assert {:ok, audio} = Chatterbex.generate(server, @text, seed: seed, max_tokens: 8)
+          audio.samples
+        end
+
+      assert one == same
+      assert one != other
+    end
+
+    test "tells what was cut short", %{server: server} do
+      # Random weights never come to an end.
+      assert {:ok, %Audio{metadata: metadata}} = Chatterbex.generate(server, @text, seed: 7, max_tokens: 5)
+      assert %{tokens: 5, finish_reason: "limit", warnings: [warning]} = metadata
+      assert warning == "piece 0 of the text was cut short at :max_tokens"
+    end
+
+    test "speaks in chunks, which are as long as the whole", %{server: server} do
+      options = [seed: 3, max_tokens: 16]
+      assert {:ok, whole} = Chatterbex.generate(server, @text, options)
+      chunks = server |> Chatterbex.stream(@text, [chunk_tokens: 8] ++ options) |> Enum.to_list()
+      assert length(chunks) > 1
+      assert chunks |> Enum.map(&samples/1) |> Enum.sum() == samples(whole)
+      assert marked?(server, %{whole | samples: Enum.map_join(chunks, & &1.samples)})
+      assert %{tokens: 16, seconds: %{"first" => first, "total" => total}} = List.last(chunks).metadata
+      assert first < total
+    end
+
+    test "takes its sounds", %{server: server} do
+      assert {:ok, %Audio{}} = Chatterbex.generate(server, "Well [laugh] hello.", max_tokens: 5)
+    end
+
+    test "tells where it runs and what it takes", %{server: server, folder: folder} do
+      assert {:ok, info} = Chatterbex.info(server)
+
+      assert %{model: :nano, status: :ready, error: nil} = info
+      assert info.device == %{requested: :cpu, actual: :cpu, reason: nil, warning: nil}
+      assert info.checkpoint == folder
+
+      parts = ~w(t3 s3gen conds.t3 conds.gen ve analysis)
+      assert for(part <- parts, do: info.components[part]) == List.duplicate("cpu", 6)
+      assert Enum.all?(parts, &(info.memory[&1] > 0))
+      # S3Gen has one size only.
+      assert_in_delta info.memory["s3gen"], 580_000_000, 20_000_000
+      assert info.versions["torch"] =~ ~r/^\d+\.\d+/
+
+      assert Enum.all?(~w(packages files t3 s3gen voices text watermark device), &is_float(info.load[&1]))
+    end
+
+    test "a request that is given up leaves the model free", %{server: server} do
+      assert {:error, %Error{reason: :timeout}} = Chatterbex.generate(server, @text, timeout: 1)
+      await_idle(server)
+      assert {:ok, %Audio{}} = Chatterbex.generate(server, @text, max_tokens: 5)
+    end
+  end
+
+  describe "the other models" do
+    test "english speaks, and has no sounds" do
+      server = start_server(model: :english, checkpoint: checkpoint(:english), device: "cpu")
+      assert {:ok, audio} = Chatterbex.generate(server, @text, seed: 7, max_tokens: 6, exaggeration: 0.9)
+      assert samples(audio) > 0
+      assert rem(samples(audio), @token) == 0
+      assert marked?(server, audio)
+
+      assert {:error, %Error{reason: :not_supported, message: message}} =
+               Chatterbex.generate(server, "Ha [laugh] ha.")
+
+      assert message =~ "[laugh]"
+      assert {:error, %Error{reason: :not_supported}} = Chatterbex.generate(server, @text, top_k: 5)
+    end
+
+    test "multilingual speaks the language that it is told, and must be told one" do
+      server = start_server(model: :multilingual, checkpoint: checkpoint(:multilingual), device: "cpu")
+
+      assert {:error, %Error{reason: :unknown_language, message: message}} =
+               Chatterbex.generate(server, @text)
+
+      assert message =~ "language: \"fr\""
+      assert {:error, %Error{reason: :unknown_language}} = Chatterbex.generate(server, @text, language: "xx")
+      assert {:ok, audio} = Chatterbex.generate(server, "Guten Morgen.", language: "de", max_tokens: 6)
+      assert samples(audio) > 0
+      assert marked?(server, audio)
+    end
+  end
+
+  describe "files that are bad" do
+    @describetag :tmp_dir
+
+    setup %{tmp_dir: dir} do
+      {output, status} =
+        System.cmd(test_python(), ["-m", "synthetic.hostile", "--model", "nano", "--dir", dir],
+          cd: python_tests(),
+          stderr_to_stdout: true
+        )
+
+      assert status == 0, output
+      :ok
+    end
+
+    test "give a clear error each; the server stays, and a good one loads after", %{tmp_dir: dir} do
+      for {name, reason, said} <- [
+            {"cut", :model_load_failed, "ve.safetensors"},
+            {"shape", :model_load_failed, "proj.bias [7] instead of [256]"},
+            {"nan", :model_load_failed, "proj.bias"},
+            {"loop", :model_files_missing, "vocab.json"},
+            {"pickle", :model_load_failed, "conds.pt was refused"}
+          ] do
+        options = [model: :nano, checkpoint: Path.join(dir, name), device: "cpu"]
+        server = start_supervised!({Chatterbex, options}, id: name)
+        assert {:error, %Error{reason: ^reason, message: message}} = Chatterbex.await_ready(server)
+        assert message =~ said
+        assert {:error, %Error{reason: ^reason}} = Chatterbex.generate(server, @text)
+        assert {:ok, %{status: :failed, error: %Error{reason: ^reason}}} = Chatterbex.info(server)
+      end
+
+      refute File.exists?(Path.join(dir, "ran"))
+      good = start_server(model: :nano, checkpoint: checkpoint(:nano), device: "cpu")
+      assert {:ok, %Audio{}} = Chatterbex.generate(good, @text, max_tokens: 5)
+    end
+
+    @tag skip: System.cmd("id", ["-u"]) == {"0\n", 0} && "root may read every folder"
+    test "so does a folder that may not be read", %{tmp_dir: dir} do
+      folder = Path.join(dir, "closed")
+      File.mkdir!(folder)
+      File.chmod!(folder, 0)
+      server = start_supervised!({Chatterbex, model: :nano, checkpoint: folder, device: "cpu"})
+      assert {:error, %Error{reason: :model_files_missing, message: message}} = Chatterbex.await_ready(server)
+      File.chmod!(folder, 0o755)
+      assert message =~ folder
+    end
+  end
+
+  defp samples(audio), do: div(byte_size(audio.samples), 4)
+
+  defp noise(samples), do: for(n <- 1..samples, into: "", do: <<:math.sin(n * n) / 4::float-32-little>>)
+
+  defp marked?(server, audio) do
+    arguments = %{"samples" => {:bytes, audio.samples}, "sample_rate" => audio.sample_rate}
+    call_model(server, "watermarked", arguments)["watermarked"]
+  end
+end
