@@ -54,21 +54,10 @@ defmodule Chatterbex.Client do
           | {:done, non_neg_integer, Chatterbex.Audio.t()}
           | {:error, Error.t()}
           | :timeout
-  def next(server, ref, :any, timeout, stop) do
-    receive do
-      {^ref, {:error, error}} -> {:error, error}
-      {^ref, message} -> message
-      {:DOWN, ^ref, :process, _process, reason} -> {:error, ended(server, reason)}
-      {:DOWN, ^stop, :process, _process, _reason} -> exit(:normal)
-    after
-      timeout -> :timeout
-    end
-  end
-
   def next(server, ref, number, timeout, stop) do
     receive do
       {^ref, {:error, error}} -> {:error, error}
-      {^ref, {_kind, ^number, _audio} = message} -> message
+      {^ref, {_kind, piece, _audio} = message} when number in [:any, piece] -> message
       {:DOWN, ^ref, :process, _process, reason} -> {:error, ended(server, reason)}
       {:DOWN, ^stop, :process, _process, _reason} -> exit(:normal)
     after

@@ -177,6 +177,7 @@ defmodule Chatterbex.Model do
         options: Keyword.get(spec, :options, []),
         voices: Keyword.get(spec, :voices, []),
         voice_family: Keyword.get(spec, :voice_family),
+        profile: Keyword.get(spec, :profile, "hibari"),
         languages: Keyword.get(spec, :languages, []),
         sounds: Keyword.get(spec, :sounds, []),
         chunk_characters: Keyword.get(spec, :chunk_characters, 280),

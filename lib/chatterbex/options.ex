@@ -31,7 +31,7 @@ defmodule Chatterbex.Options do
   alias Chatterbex.{Error, Model}
   alias Chatterbex.Options.Schema
 
-  @type group :: :server | :generate | :stream | :wav
+  @type group :: :server | :generate | :stream | :sentences | :chunks | :chunk_stream | :wav
 
   @doc """
   Checks options against the schema of `group` and fills in the defaults.

@@ -47,7 +47,7 @@ defmodule Chatterbex.Text do
 
   ## Options
 
-    * `:language` - the code of the text's language, as in `"de"` or `"pt-BR"` (default `"en"`)
+  #{Chatterbex.Options.Schema.docs(:sentences)}
 
   ## Errors
 
@@ -133,17 +133,7 @@ defmodule Chatterbex.Text do
 
   ## Options
 
-    * `:language` - the code of the text's language, as in `"de"` or `"pt-BR"` (default `"en"`)
-    * `:max` - characters (graphemes) that a chunk may have, from 20 to 10000 (default `280`: from about 300 on
-      models begin to garble)
-    * `:sentence_pause` - milliseconds of silence after a chunk that ends with a sentence, a heading or an item of a
-      list, from 0 to 60000 (default `250`)
-    * `:paragraph_pause` - milliseconds of silence after a paragraph, from 0 to 60000 (default `700`). After the last
-      chunk there is none.
-    * `:group` - whether sentences are put together (default `true`). Between sentences of one chunk the model itself
-      makes the pause; with `false` each sentence is a chunk of its own, and `:sentence_pause` follows each.
-    * `:sounds` - the sounds that the model has, as in `["laugh", "clear throat"]` (default `[]`)
-    * `:unknown_sounds` - what to do about sounds that it does not have, `:refuse` or `:drop` (default `:refuse`)
+  #{Chatterbex.Options.Schema.docs(:chunks)}
 
   A pause's tag takes the place of the silence that would be there. One that begins a paragraph, or follows
   another one, is a chunk without text.
@@ -230,7 +220,7 @@ defmodule Chatterbex.Text do
   """
   @spec stream(Enumerable.t() | String.t(), keyword) :: Enumerable.t()
   def stream(source, options \\ []) do
-    Chatterbex.Text.Stream.new(source, bang(Options.validate(:stream, options)))
+    Chatterbex.Text.Stream.new(source, bang(Options.validate(:chunk_stream, options)))
   end
 
   @doc """

@@ -209,6 +209,52 @@ defmodule Chatterbex.Options.Schema do
             @request
           )
 
+  @sentences [
+    language: [
+      type: :language,
+      default: "en",
+      doc: "the code of the text's language, as in `\"de\"` or `\"pt-BR\"`"
+    ]
+  ]
+
+  @chunks Keyword.merge(@sentences,
+            max: [
+              type: {:integer, 20, 10_000},
+              default: 280,
+              doc: "characters (graphemes) that a chunk may have; from about 300 on models begin to garble"
+            ],
+            sentence_pause: [
+              type: {:integer, 0, 60_000},
+              default: 250,
+              doc:
+                "milliseconds of silence after a chunk that ends with a sentence, a heading or an item of a list"
+            ],
+            paragraph_pause: [
+              type: {:integer, 0, 60_000},
+              default: 700,
+              doc: "milliseconds of silence after a paragraph. After the last chunk there is none."
+            ],
+            group: [
+              type: :boolean,
+              default: true,
+              doc:
+                "whether sentences are put together. Between sentences of one chunk the model itself makes the " <>
+                  "pause; with `false` each sentence is a chunk of its own, and `:sentence_pause` follows each."
+            ],
+            sounds: [
+              type: :sounds,
+              default: [],
+              doc: "the sounds that the model has, as in `[\"laugh\", \"clear throat\"]`"
+            ],
+            unknown_sounds: [
+              type: {:in, [:refuse, :drop]},
+              default: :refuse,
+              doc: "what to do about sounds that it does not have"
+            ]
+          )
+
+  @chunk_stream Keyword.update!(@chunks, :group, &Keyword.put(&1, :default, false))
+
   @wav [
     encoding: [
       type: {:in, [:s16, :s24, :f32]},
@@ -217,7 +263,15 @@ defmodule Chatterbex.Options.Schema do
     ]
   ]
 
-  @groups [server: @server, generate: @generate, stream: @stream, wav: @wav]
+  @groups [
+    server: @server,
+    generate: @generate,
+    stream: @stream,
+    sentences: @sentences,
+    chunks: @chunks,
+    chunk_stream: @chunk_stream,
+    wav: @wav
+  ]
 
   @spec fetch(atom) :: keyword
   def fetch(group), do: Keyword.fetch!(@groups, group)
@@ -257,6 +311,15 @@ defmodule Chatterbex.Options.Schema do
     do: {:ok, value}
 
   def cast(:voice, value), do: cast(:string, value)
+  def cast(:language, value) when is_binary(value), do: cast(:string, value)
+  def cast(:language, value) when is_atom(value) and not is_boolean(value), do: {:ok, value}
+
+  def cast(:sounds, value) do
+    if is_list(value) and Enum.all?(value, &sound?/1),
+      do: {:ok, Enum.map(value, &String.downcase/1)},
+      else: :error
+  end
+
   def cast(:datetime, %DateTime{} = value), do: {:ok, value}
   def cast(:function, value) when is_function(value, 1), do: {:ok, value}
   def cast(:name, value) when is_atom(value) and not is_boolean(value), do: {:ok, value}
@@ -266,6 +329,9 @@ defmodule Chatterbex.Options.Schema do
   def cast(:server, {name, node} = value) when is_atom(name) and is_atom(node), do: {:ok, value}
   def cast(:server, value), do: cast(:name, value)
   def cast(_type, _value), do: :error
+
+  defp sound?(sound),
+    do: is_binary(sound) and String.valid?(sound) and sound =~ ~r/^[^\s\[\]]+( [^\s\[\]]+)*$/u
 
   @doc """
   A type in words, to follow "must be".
@@ -287,6 +353,8 @@ defmodule Chatterbex.Options.Schema do
   def describe(:voice),
     do: "the name of a voice, the path of a recording, a Chatterbex.Audio or a Chatterbex.Voice"
 
+  def describe(:language), do: ~s(the code of a language, as in "en")
+  def describe(:sounds), do: ~s(a list of names without brackets, as in ["laugh", "sigh"])
   def describe(:datetime), do: "a DateTime"
   def describe(:function), do: "a function of one argument"
   def describe(:name), do: "an atom, {:via, module, name} or {:global, name}"

@@ -27,12 +27,6 @@ defmodule Chatterbex.Text.Markup do
   def sounds, do: @sounds
 
   @doc """
-  The longest pause that a tag may ask for, in milliseconds.
-  """
-  @spec longest_pause() :: pos_integer
-  def longest_pause, do: @longest_pause
-
-  @doc """
   Which tags to see, and what to do about them. `:keep` takes every tag as it stands, without a check.
   """
   @spec new([String.t()], :refuse | :drop | :keep) :: t
