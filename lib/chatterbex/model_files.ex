@@ -35,9 +35,69 @@ defmodule Chatterbex.ModelFiles do
   """
 
   alias Chatterbex.{Error, Options, Python, Telemetry}
-  alias Chatterbex.ModelFiles.{Cache, Download, Set}
+  alias Chatterbex.ModelFiles.{Cache, Check, Download, Place, Removal, Set}
 
   @names [:version, :language_pack, :revision, :home]
+
+  @typedoc """
+  What there is of a model: `folder` is where all its files are, or `nil`; `files` are those in it, `missing` those
+  that it lacks, `bytes` what they take on the disk.
+  """
+  @type description :: %{
+          model: atom,
+          version: :v2 | :v3 | nil,
+          language_pack: String.t() | nil,
+          repositories: [String.t(), ...],
+          folder: Path.t() | nil,
+          files: [String.t()],
+          missing: [String.t()],
+          bytes: non_neg_integer
+        }
+
+  @typedoc """
+  A file that was checked: by its `checksum`, or by its form alone where none is known.
+  """
+  @type checked :: %{file: String.t(), bytes: pos_integer, checksum: :sha256 | :git_sha1 | nil}
+
+  @doc """
+  All models that have files, each version and language pack of its own, and what of them is here.
+
+  Options: `:home`.
+
+  ## Examples
+
+      iex> for %{model: model, language_pack: nil} <- Chatterbex.ModelFiles.list(), uniq: true, do: model
+      [:english, :multilingual, :turbo, :nano, :conversion]
+  """
+  @spec list(keyword) :: [description]
+  def list(options \\ []), do: Enum.map(Set.all(), &describe(&1, options))
+
+  defp describe(set, options) do
+    found =
+      for source <- set.sources, file <- source.files do
+        with {:ok, snapshot} <- Cache.snapshot(source.repository, source.revision),
+             path = Path.join(snapshot, file.name),
+             nil <- Cache.fault(path),
+             {:ok, %File.Stat{size: size}} <- File.stat(path) do
+          {file, size}
+        else
+          _not_here -> {file, nil}
+        end
+      end
+
+    folder = with {:ok, folder} <- Place.find(set, home(options)), do: folder, else: (_error -> nil)
+
+    %{
+      model: set.model,
+      version: set.version,
+      language_pack: set.language_pack,
+      repositories: Enum.map(set.sources, & &1.repository),
+      folder: folder,
+      files: for({file, size} when not is_nil(size) <- found, do: file.as),
+      missing: for({file, nil} <- found, not file.optional, do: file.as),
+      bytes: for({_file, size} when not is_nil(size) <- found, reduce: 0, do: (sum -> sum + size))
+    }
+  end
 
   @doc """
   Finds the folder with all the files of a model. It looks at files only: no network, and no other program.
@@ -58,8 +118,8 @@ defmodule Chatterbex.ModelFiles do
     with :ok <- known(options, [:checkpoint | @names]),
          {:ok, set} <- Set.fetch(model, options) do
       case options[:checkpoint] do
-        nil -> located(set, options)
-        folder -> own(set, folder)
+        nil -> Place.find(set, home(options))
+        folder -> Place.own(set, folder)
       end
     end
   end
@@ -89,7 +149,9 @@ defmodule Chatterbex.ModelFiles do
     with :ok <- known(options, [:force, :on_progress, :patience | @names]),
          :ok <- callback(options[:on_progress]),
          {:ok, set} <- Set.fetch(model, options) do
-      if options[:force] != true and whole?(set), do: located(set, options), else: fetch(set, options)
+      if options[:force] != true and Place.whole?(set),
+        do: Place.find(set, home(options)),
+        else: fetch(set, options)
     end
   end
 
@@ -112,6 +174,99 @@ defmodule Chatterbex.ModelFiles do
       {:ok, folder} -> folder
       {:error, error} -> raise error
     end
+  end
+
+  @doc """
+  Checks that a model's files are whole: their checksums where the cache knows them, and their form.
+
+  It reads all of them, some gigabytes. Options: those above, and `:checkpoint`, a folder of your own.
+
+  The error for files that are there and wrong has the reason `:model_load_failed`; its details name them in
+  `:files`. `download/2` with `force: true` fetches them again.
+
+  ## Examples
+
+      iex> {:error, error} = Chatterbex.ModelFiles.verify(:turbo, checkpoint: "/nowhere")
+      iex> error.reason
+      :model_files_missing
+
+      {:ok, files} = Chatterbex.ModelFiles.verify(:turbo)
+  """
+  @spec verify(atom | String.t(), keyword) :: {:ok, [checked]} | {:error, Error.t()}
+  def verify(model, options \\ []) do
+    with :ok <- known(options, [:checkpoint | @names]),
+         {:ok, set} <- Set.fetch(model, options),
+         {:ok, files} <- present(set, options[:checkpoint]) do
+      results = for {name, path} <- files, do: {name, path, Check.file(path)}
+
+      case for({name, _path, {:error, fault}} <- results, do: {name, fault}) do
+        [] ->
+          {:ok,
+           for {name, path, {:ok, checksum}} <- results do
+             %{file: name, bytes: File.stat!(path).size, checksum: checksum}
+           end}
+
+        faults ->
+          {:error, damaged(set, faults, options[:checkpoint])}
+      end
+    end
+  end
+
+  # Each file's name and path, in the cache rather than in a folder of links, for it is called by its checksum there.
+  defp present(set, nil) do
+    with {:ok, snapshots} <- Place.snapshots(set) do
+      {:ok,
+       for {source, snapshot} <- snapshots,
+           file <- source.files,
+           path = Path.join(snapshot, file.name),
+           File.exists?(path) do
+         {file.name, path}
+       end}
+    end
+  end
+
+  defp present(set, folder) do
+    with {:ok, folder} <- Place.own(set, folder) do
+      {:ok,
+       for source <- set.sources,
+           file <- source.files,
+           path = Path.join(folder, file.as),
+           File.exists?(path) do
+         {file.as, path}
+       end}
+    end
+  end
+
+  defp damaged(set, faults, checkpoint) do
+    listed = Enum.map_join(faults, ", ", fn {name, fault} -> "#{name} #{fault}" end)
+
+    remedy =
+      if checkpoint,
+        do: "Check the folder given as :checkpoint, #{checkpoint}.",
+        else: "Run: #{Set.download_command(set, force: true)}"
+
+    Error.new(:model_load_failed, "files of #{Set.describe(set)} are damaged: #{listed}. #{remedy}", %{
+      model: set.model,
+      files: Enum.map(faults, &elem(&1, 0))
+    })
+  end
+
+  @doc """
+  Removes a model's files from the cache, of all revisions, and tells which files went and how many bytes that
+  freed. Files that another model needs which is here stay, and so does all else in the cache.
+
+  Options: `:version`, `:language_pack` and `:home`. Nothing to remove is no error.
+
+  ## Examples
+
+      {:ok, %{files: _files, bytes: bytes}} = Chatterbex.ModelFiles.remove(:turbo)
+  """
+  @spec remove(atom | String.t(), keyword) ::
+          {:ok, %{files: [Path.t()], bytes: non_neg_integer}} | {:error, Error.t()}
+  def remove(model, options \\ []) do
+    with :ok <- known(options, @names -- [:revision]),
+         {:ok, set} <- Set.fetch(model, options),
+         do: Removal.run(set, home(options))
   end
 
   @doc """
@@ -142,183 +297,13 @@ defmodule Chatterbex.ModelFiles do
 
     Telemetry.span([:chatterbex, :model, :download], %{}, metadata, fn ->
       with {:ok, done} <- Download.run(set, options, report),
-           {:ok, folder} <- located(set, options) do
+           {:ok, folder} <- Place.find(set, home(options)) do
         {:ok, folder, Map.take(done, [:fetched, :total]), %{folder: folder}}
       end
     end)
   end
 
-  # Whether nothing is left to fetch, what a model loads without included.
-  defp whole?(set) do
-    Enum.all?(set.sources, fn source ->
-      case Cache.snapshot(source.repository, source.revision) do
-        {:ok, snapshot} -> Enum.all?(source.files, &present?(&1, source, snapshot))
-        :error -> false
-      end
-    end)
-  end
-
-  defp present?(file, source, snapshot) do
-    is_nil(Cache.fault(Path.join(snapshot, file.name))) or
-      (file.optional and Cache.known_absent?(source.repository, snapshot, file.name))
-  end
-
-  defp located(set, options) do
-    with {:ok, snapshots} <- snapshots(set) do
-      case snapshots do
-        [{_source, snapshot}] -> {:ok, snapshot}
-        several -> joined(set, several, options)
-      end
-    end
-  end
-
-  defp snapshots(set) do
-    found =
-      for source <- set.sources do
-        case Cache.snapshot(source.repository, source.revision) do
-          {:ok, snapshot} -> {source, snapshot, faults(snapshot, source.files, & &1.name)}
-          :error -> {source, nil, nil}
-        end
-      end
-
-    case Enum.find(found, fn {_source, _snapshot, faults} -> faults != [] end) do
-      nil -> {:ok, for({source, snapshot, []} <- found, do: {source, snapshot})}
-      {source, nil, nil} -> {:error, not_here(set, source)}
-      {source, snapshot, faults} -> {:error, incomplete(set, source, snapshot, faults)}
-    end
-  end
-
-  defp faults(folder, files, name) do
-    for file <- files, not file.optional, fault = Cache.fault(Path.join(folder, name.(file))) do
-      {name.(file), fault}
-    end
-  end
-
-  # A folder of links to files of several repositories, called by what it links to: it never changes.
-  defp joined(set, snapshots, options) do
-    links =
-      for {source, snapshot} <- snapshots,
-          file <- source.files,
-          path = Path.join(snapshot, file.name),
-          not file.optional or File.exists?(path),
-          do: {file.as, path}
-
-    digest = :sha256 |> :crypto.hash(:erlang.term_to_binary(links)) |> Base.encode16(case: :lower)
-    name = "#{set.model}-#{set.language_pack}-#{binary_part(digest, 0, 12)}"
-    folder = Path.join([Python.home(home: options[:home]), "models", name])
-
-    case make(folder, links) do
-      :ok ->
-        {:ok, folder}
-
-      {:error, reason} ->
-        {:error,
-         Error.new(
-           :file_error,
-           "the folder #{folder} cannot be made: #{:file.format_error(reason)}. Check who owns it, or name " <>
-             "another home in CHATTERBEX_HOME.",
-           %{path: folder, posix: reason}
-         )}
-    end
-  end
-
-  defp make(folder, links) do
-    if File.dir?(folder) do
-      :ok
-    else
-      new = "#{folder}.#{System.pid()}-#{System.unique_integer([:positive])}"
-
-      made =
-        with :ok <- File.mkdir_p(new),
-             nil <- Enum.find_value(links, &failed_link(&1, new)),
-             do: File.rename(new, folder)
-
-      _gone = File.rm_rf(new)
-      # Another process may have been first.
-      if File.dir?(folder), do: :ok, else: made
-    end
-  end
-
-  defp failed_link({name, path}, folder) do
-    with :ok <- File.ln_s(path, Path.join(folder, name)), do: nil
-  end
-
-  defp own(set, folder) when is_binary(folder) do
-    folder = Path.expand(folder)
-    files = Enum.flat_map(set.sources, & &1.files)
-    # A pack that was brought by other means may call its T3 as it likes.
-    named? = is_nil(set.language_pack) or Path.wildcard(Path.join(folder, "t3*.safetensors")) == []
-    files = if named?, do: files, else: Enum.reject(files, &String.starts_with?(&1.name, "t3"))
-
-    if File.dir?(folder) do
-      case faults(folder, files, & &1.as) do
-        [] -> {:ok, folder}
-        faults -> {:error, not_in(set, folder, listed(faults), faults)}
-      end
-    else
-      {:error, not_in(set, folder, "there is no such folder", [])}
-    end
-  end
-
-  defp own(_set, folder) do
-    {:error,
-     Error.new(:invalid_option, "option :checkpoint must be a folder's path, got #{inspect(folder)}", %{
-       option: :checkpoint,
-       got: folder
-     })}
-  end
-
-  defp not_in(set, folder, why, faults) do
-    Error.new(
-      :model_files_missing,
-      "the files of #{Set.describe(set)} are not in #{folder}: #{why}. Check the folder given as :checkpoint.",
-      %{model: set.model, folder: folder, files: Enum.map(faults, &elem(&1, 0))}
-    )
-  end
-
-  defp not_here(set, source) do
-    missing(
-      set,
-      "#{source.repository}#{at(source)} is not in the Hugging Face cache, #{Cache.folder()}",
-      %{repository: source.repository, files: for(file <- source.files, not file.optional, do: file.name)}
-    )
-  end
-
-  defp incomplete(set, source, snapshot, faults) do
-    missing(
-      set,
-      "#{listed(faults)} in #{snapshot}",
-      %{repository: source.repository, folder: snapshot, files: Enum.map(faults, &elem(&1, 0))}
-    )
-  end
-
-  defp missing(set, why, details) do
-    command = command(set)
-
-    Error.new(
-      :model_files_missing,
-      "the files of #{Set.describe(set)} are not all on this machine: #{why}. Run: #{command}",
-      Map.merge(%{model: set.model, command: command}, details)
-    )
-  end
-
-  defp at(%{revision: "main"}), do: ""
-  defp at(%{revision: revision}), do: " (revision #{revision})"
-
-  defp listed(faults), do: Enum.map_join(faults, ", ", fn {name, fault} -> "#{name} #{fault}" end)
-
-  # What fetches the files, as the user has to type it.
-  defp command(set) do
-    case System.get_env("RELEASE_ROOT") do
-      nil ->
-        Enum.join(["mix chatterbex.models download" | Set.arguments(set)], " ")
-
-      root ->
-        options = Enum.map_join(Set.options(set), fn {name, value} -> ", #{name}: #{inspect(value)}" end)
-        program = Path.join(root, "bin/#{System.get_env("RELEASE_NAME", "my_app")}")
-        "#{program} eval 'Chatterbex.ModelFiles.download!(#{inspect(set.model)}#{options})'"
-    end
-  end
+  defp home(options), do: Python.home(home: options[:home])
 
   defp known(options, names) do
     cond do

@@ -3,46 +3,43 @@ defmodule Chatterbex.LocalHub do
   A Hugging Face hub on the loopback (test/python/local_hub), and a cache of its own to fetch into.
   """
 
-  import ExUnit.Assertions
   import ExUnit.Callbacks
 
   alias Chatterbex.{JSON, Python}
   alias Chatterbex.ModelFiles.Set
 
-  @variables ~w(HF_ENDPOINT HF_HOME HF_HUB_CACHE HUGGINGFACE_HUB_CACHE HF_TOKEN HF_HUB_OFFLINE)
+  @variables ~w(HF_ENDPOINT HF_HOME HF_HUB_CACHE HUGGINGFACE_HUB_CACHE HF_TOKEN HF_HUB_OFFLINE HF_HUB_DOWNLOAD_TIMEOUT)
 
   @doc """
-  Starts a hub that serves a folder in `dir`, and lets the environment lead to it until the test ends. A test that
-  uses it runs alone: the environment is everybody's.
+  Starts a hub for the tests of a module, to be given to `use_hub/2` by each.
   """
-  def start(dir) do
-    root = Path.join(dir, "served")
+  def start do
+    root =
+      Path.join(System.tmp_dir!(), "chatterbex-hub-#{System.pid()}-#{System.unique_integer([:positive])}")
+
     File.mkdir_p!(root)
+    on_exit(fn -> File.rm_rf!(root) end)
     {:ok, python} = Python.find()
 
-    port =
-      Port.open({:spawn_executable, python.program}, [
-        :binary,
-        :exit_status,
-        line: 1_000_000,
-        args: ["-m", "local_hub", root],
-        cd: Path.expand("../python", __DIR__),
-        env: [{'PYTHONDONTWRITEBYTECODE', '1'}]
-      ])
+    # Tests come and go: the port belongs to a process of its own.
+    {:ok, agent} = start_supervised({Agent, fn -> open(python.program, root) end})
+    url = Agent.get(agent, &read/1)
+    %{agent: agent, root: root, url: url}
+  end
 
-    assert_receive {^port, {:data, {:eol, "http://" <> _address = url}}}, 20_000
+  @doc """
+  Empties the hub, and lets the environment lead to it, and to an empty cache in `dir`, until the test ends. Such a
+  test runs alone: the environment is everybody's.
+  """
+  def use_hub(hub, dir) do
+    ask(hub, %{do: "reset"})
+    for owner <- File.ls!(hub.root), do: File.rm_rf!(Path.join(hub.root, owner))
+
     before = Map.new(@variables, &{&1, System.get_env(&1)})
-
     on_exit(fn -> System.put_env(before) end)
-
-    System.put_env(
-      Map.merge(Map.new(@variables, &{&1, nil}), %{
-        "HF_ENDPOINT" => url,
-        "HF_HOME" => Path.join(dir, "huggingface")
-      })
-    )
-
-    %{port: port, root: root, url: url, dir: dir}
+    System.put_env(Map.new(@variables, &{&1, nil}))
+    System.put_env(%{"HF_ENDPOINT" => hub.url, "HF_HOME" => Path.join(dir, "huggingface")})
+    Map.put(hub, :dir, dir)
   end
 
   @doc """
@@ -74,7 +71,8 @@ defmodule Chatterbex.LocalHub do
     case Path.extname(name) do
       ".safetensors" -> safetensors(name <> salt, 300_000)
       ".json" -> ~s({"name": "#{name}"})
-      _other -> "PK" <> bytes(name <> salt, 20_000)
+      # A zip file's first and last bytes, as far as they are looked at.
+      _other -> "PK" <> bytes(name <> salt, 20_000) <> <<"PK", 5, 6, 0::size(18)-unit(8)>>
     end
   end
 
@@ -89,6 +87,25 @@ defmodule Chatterbex.LocalHub do
   defp bytes(seed, size) do
     block = :crypto.hash(:sha512, seed)
     block |> :binary.copy(div(size, 64) + 1) |> binary_part(0, size)
+  end
+
+  @doc """
+  Mounts a disk of 200 kB.
+  """
+  def mount(folder) do
+    System.cmd("mount", ["-t", "tmpfs", "-o", "size=200k", "none", folder], stderr_to_stdout: true)
+  end
+
+  @doc """
+  Whether this user may mount one.
+  """
+  def mountable? do
+    folder = Path.join(System.tmp_dir!(), "chatterbex-mount-#{System.pid()}")
+    File.mkdir_p!(folder)
+    mounted? = System.find_executable("mount") && match?({_said, 0}, mount(folder))
+    if mounted?, do: System.cmd("umount", [folder])
+    File.rmdir!(folder)
+    mounted?
   end
 
   @doc """
@@ -113,10 +130,38 @@ defmodule Chatterbex.LocalHub do
     for %{"method" => made} = request <- ask(hub, %{do: "requests"}), method in [nil, made], do: request
   end
 
-  defp ask(%{port: port}, command) do
-    Port.command(port, String.replace(JSON.encode(command), ~r/\n\s*/, "") <> "\n")
-    assert_receive {^port, {:data, {:eol, answer}}}, 40_000
+  defp ask(%{agent: agent}, command) do
+    line = String.replace(JSON.encode(command), ~r/\n\s*/, "") <> "\n"
+
+    answer =
+      Agent.get(
+        agent,
+        fn port ->
+          Port.command(port, line)
+          read(port)
+        end,
+        60_000
+      )
+
     {:ok, answer} = JSON.decode(answer)
     answer
+  end
+
+  defp open(python, root) do
+    Port.open({:spawn_executable, python}, [
+      :binary,
+      :exit_status,
+      line: 1_000_000,
+      args: ["-m", "local_hub", root],
+      cd: Path.expand("../python", __DIR__),
+      env: [{'PYTHONDONTWRITEBYTECODE', '1'}]
+    ])
+  end
+
+  defp read(port) do
+    receive do
+      {^port, {:data, {:eol, line}}} -> line
+      {^port, {:exit_status, status}} -> raise "the hub ended with status #{status}"
+    end
   end
 end

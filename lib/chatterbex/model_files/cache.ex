@@ -87,6 +87,13 @@ defmodule Chatterbex.ModelFiles.Cache do
   end
 
   @doc """
+  Whether a file of a repository has come in part.
+  """
+  @spec part?(String.t()) :: boolean
+  def part?(repository),
+    do: :filelib.wildcard('blobs/*.incomplete', to_charlist(repository(repository))) != []
+
+  @doc """
   Whether the hub has told that the repository has no such file in this snapshot.
   """
   @spec known_absent?(String.t(), Path.t(), String.t()) :: boolean

@@ -77,27 +77,35 @@ defmodule Chatterbex.ModelFiles.Set do
   def describe(%__MODULE__{model: model, version: version}), do: "#{inspect(model)} #{version}"
 
   @doc """
-  The arguments that name the set to `mix chatterbex.models`.
+  What fetches the set's files, as the user has to type it.
   """
-  @spec arguments(t) :: [String.t()]
-  def arguments(%__MODULE__{} = set), do: ["#{set.model}" | Enum.flat_map(options(set), &flag/1)]
+  @spec download_command(t, keyword) :: String.t()
+  def download_command(%__MODULE__{} = set, more \\ []) do
+    options = options(set) ++ more
 
-  @doc """
-  The options that name the set to `Chatterbex.ModelFiles`.
-  """
-  @spec options(t) :: keyword
-  def options(%__MODULE__{sources: [%{revision: revision} | _others]} = set) do
-    Enum.reject(
-      [
-        version: if(set.version != :v3, do: set.version),
-        language_pack: set.language_pack,
-        revision: if(revision != "main", do: revision)
-      ],
-      fn {_name, value} -> is_nil(value) end
-    )
+    case System.get_env("RELEASE_ROOT") do
+      nil ->
+        Enum.join(["mix chatterbex.models download #{set.model}" | Enum.map(options, &flag/1)], " ")
+
+      root ->
+        options = Enum.map_join(options, fn {name, value} -> ", #{name}: #{inspect(value)}" end)
+        program = Path.join(root, "bin/#{System.get_env("RELEASE_NAME", "my_app")}")
+        "#{program} eval 'Chatterbex.ModelFiles.download!(#{inspect(set.model)}#{options})'"
+    end
   end
 
-  defp flag({name, value}), do: ["--" <> String.replace("#{name}", "_", "-"), "#{value}"]
+  defp options(%{sources: [%{revision: revision} | _others]} = set) do
+    for {name, value, usual} <- [
+          {:version, set.version, :v3},
+          {:language_pack, set.language_pack, nil},
+          {:revision, revision, "main"}
+        ],
+        value not in [nil, usual],
+        do: {name, value}
+  end
+
+  defp flag({:force, true}), do: "--force"
+  defp flag({name, value}), do: "--#{String.replace("#{name}", "_", "-")} #{value}"
 
   defp make(model, version, pack, revision) do
     key = Enum.find_value([pack, version], "#{model}", &(&1 && "#{model}-#{&1}"))

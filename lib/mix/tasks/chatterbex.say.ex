@@ -30,7 +30,7 @@ defmodule Mix.Tasks.Chatterbex.Say do
 
   use Mix.Task
 
-  alias Chatterbex.{Audio, Error, Options}
+  alias Chatterbex.{Audio, Error, Options, Terminal}
 
   @switches [
     output: :string,
@@ -111,7 +111,7 @@ defmodule Mix.Tasks.Chatterbex.Say do
   end
 
   defp standard_input do
-    if terminal?(0) do
+    if Terminal.terminal?(0) do
       {:error,
        ~s(nothing to say: give a text, as in `mix chatterbex.say "Hello, world!"`, or --file, or pipe one in)}
     else
@@ -175,27 +175,11 @@ defmodule Mix.Tasks.Chatterbex.Say do
 
   # For people only: a line that is wiped away when the work is done.
   defp progress(options, what, work) do
-    show? = terminal?(2) and not Keyword.get(options, :quiet, false)
-    if show?, do: IO.write(:stderr, "#{what} ...")
+    show? = Terminal.terminal?(2) and not Keyword.get(options, :quiet, false)
+    if show?, do: Terminal.show("#{what} ...")
     result = work.()
-    if show?, do: IO.write(:stderr, "\r\e[K")
+    if show?, do: Terminal.show("")
     result
-  end
-
-  # The VM cannot tell for standard error whether it is a terminal; test(1) can.
-  defp terminal?(descriptor) do
-    port =
-      Port.open({:spawn_executable, "/bin/sh"}, [
-        :nouse_stdio,
-        :exit_status,
-        args: ["-c", "test -t #{descriptor}"]
-      ])
-
-    receive do
-      {^port, {:exit_status, status}} -> status == 0
-    after
-      1_000 -> false
-    end
   end
 
   defp invalid_switch({switch, nil}) do

@@ -14,7 +14,10 @@ from safetensors.torch import save_file
 
 from chatterbex import checkpoint
 from chatterbex.errors import ChatterbexError
-from chatterbex.models.turbo import NanoModel
+from chatterbex.models.conversion import ConversionModel
+from chatterbex.models.english import EnglishModel
+from chatterbex.models.multilingual import MultilingualModel
+from chatterbex.models.turbo import NanoModel, TurboModel
 
 RAN: list[str] = []
 
@@ -268,3 +271,29 @@ def test_a_blank_module_draws_nothing_and_takes_no_memory() -> None:
     assert not checkpoint.left_blank(filled)
     assert filled.weight_ih_l0.data_ptr() == weights["weight_ih_l0"].data_ptr()
     assert not any(value.requires_grad for value in filled.parameters())
+
+
+@pytest.mark.parametrize(
+    ("key", "model", "extra"),
+    [
+        ("english", EnglishModel, {}),
+        ("conversion", ConversionModel, {}),
+        ("turbo", TurboModel, {}),
+        ("nano", NanoModel, {}),
+        ("multilingual-v2", MultilingualModel, {"version": "v2"}),
+        ("multilingual-v3", MultilingualModel, {"version": "v3"}),
+        *[
+            (f"multilingual-{pack}", MultilingualModel, {"pack": pack})
+            for pack in ("zh-cmn", "es-mx-latam", "pt-br", "es-es", "pt-pt", "hi")
+        ],
+    ],
+)
+def test_what_is_fetched_is_what_a_model_loads(
+    key: str, model: Any, extra: dict[str, str], tmp_path: Path
+) -> None:
+    for name in checkpoint.REQUIRED_FILES[key]:
+        (tmp_path / name).touch()
+    loaded = {model.s3gen_file, "conds.pt", *model.files(tmp_path, extra)}
+    if model.has_t3():
+        loaded |= {model.t3_file(tmp_path, extra), model.encoder_file}
+    assert loaded == set(checkpoint.REQUIRED_FILES[key])

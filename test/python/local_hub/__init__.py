@@ -107,6 +107,12 @@ class LocalHub:
         """Lets what is held go on, and holds nothing any more."""
         self._go_on.set()
 
+    def reset(self) -> None:
+        """Forgets all requests and faults, for another test."""
+        self.release()
+        self.held, self._go_on = threading.Event(), threading.Event()
+        self.requests, self.faults = [], []
+
     def asked(self, method: str, path: str) -> list[Request]:
         """The requests that came, of this method and with this in their path."""
         return [one for one in self.requests if one.method == method and re.search(path, one.path)]
@@ -123,7 +129,7 @@ class LocalHub:
     def wait(self) -> None:
         """Waits for `release`."""
         self.held.set()
-        self._go_on.wait(60)
+        self._go_on.wait(600)
 
     def folder(self, repository: str, revision: str) -> tuple[Path, str] | None:
         """The folder of a revision, by its name or its commit, and its commit."""

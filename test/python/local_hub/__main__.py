@@ -21,6 +21,8 @@ def main() -> None:
                     hub.fail(**command)
                 case "release":
                     hub.release()
+                case "reset":
+                    hub.reset()
                 case "await_held":
                     await_held(hub)
                 case "requests":

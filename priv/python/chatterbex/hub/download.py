@@ -121,12 +121,13 @@ class Download:
 
     def _fetch(self, file: CachedFile) -> None:
         """Brings one file into the cache."""
-        if not file.link.is_file():
-            file.blob.parent.mkdir(parents=True, exist_ok=True)
-            with self._alone(file):
-                if not file.blob.is_file():
-                    self._transfer(file)
-                file.put_in_place()
+        if file.link.is_file():
+            return
+        file.blob.parent.mkdir(parents=True, exist_ok=True)
+        with self._alone(file):
+            if not file.blob.is_file():
+                self._transfer(file)
+            file.put_in_place()
         file.have = file.size
         self._say(file, "done")
 

@@ -1,0 +1,204 @@
+defmodule Chatterbex.ModelFiles.Place do
+  @moduledoc false
+  # Where the files of a set are: in the cache, or in a folder of the user's own.
+
+  alias Chatterbex.Error
+  alias Chatterbex.ModelFiles.{Cache, Set}
+
+  @doc """
+  The folder with all files of a set, by the cache.
+  """
+  @spec find(Set.t(), Path.t()) :: {:ok, Path.t()} | {:error, Error.t()}
+  def find(set, home) do
+    with {:ok, snapshots} <- snapshots(set) do
+      case snapshots do
+        [{_source, snapshot}] -> {:ok, snapshot}
+        several -> joined(set, several, home)
+      end
+    end
+  end
+
+  @doc """
+  The snapshots that a set's files are in, one for each of its sources.
+  """
+  @spec snapshots(Set.t()) :: {:ok, [{Set.source(), Path.t()}, ...]} | {:error, Error.t()}
+  def snapshots(set) do
+    found =
+      for source <- set.sources do
+        case Cache.snapshot(source.repository, source.revision) do
+          {:ok, snapshot} -> {source, snapshot, faults(snapshot, source.files, & &1.name)}
+          :error -> {source, nil, nil}
+        end
+      end
+
+    case Enum.find(found, fn {_source, _snapshot, faults} -> faults != [] end) do
+      nil -> {:ok, for({source, snapshot, []} <- found, do: {source, snapshot})}
+      {source, nil, nil} -> {:error, not_here(set, source)}
+      {source, snapshot, faults} -> {:error, incomplete(set, source, snapshot, faults)}
+    end
+  end
+
+  @doc """
+  Whether nothing is left to fetch, what a model loads without included.
+  """
+  @spec whole?(Set.t()) :: boolean
+  def whole?(set) do
+    Enum.all?(set.sources, fn source ->
+      case Cache.snapshot(source.repository, source.revision) do
+        {:ok, snapshot} -> Enum.all?(source.files, &settled?(&1, source, snapshot))
+        :error -> false
+      end
+    end)
+  end
+
+  defp settled?(file, source, snapshot) do
+    is_nil(Cache.fault(Path.join(snapshot, file.name))) or
+      (file.optional and Cache.known_absent?(source.repository, snapshot, file.name))
+  end
+
+  @doc """
+  Checks a folder that the user has filled.
+  """
+  @spec own(Set.t(), term) :: {:ok, Path.t()} | {:error, Error.t()}
+  def own(set, folder) when is_binary(folder) do
+    folder = Path.expand(folder)
+
+    if File.dir?(folder) do
+      case faults(folder, own_files(set, folder), & &1.as) do
+        [] -> {:ok, folder}
+        faults -> {:error, not_in(set, folder, listed(faults), faults)}
+      end
+    else
+      {:error, not_in(set, folder, "there is no such folder", [])}
+    end
+  end
+
+  def own(_set, folder) do
+    {:error,
+     Error.new(:invalid_option, "option :checkpoint must be a folder's path, got #{inspect(folder)}", %{
+       option: :checkpoint,
+       got: folder
+     })}
+  end
+
+  # A language pack that was brought by other means may call its T3 as it likes.
+  defp own_files(set, folder) do
+    files = Enum.flat_map(set.sources, & &1.files)
+
+    if set.language_pack && :filelib.wildcard('t3*.safetensors', to_charlist(folder)) != [],
+      do: Enum.reject(files, &String.starts_with?(&1.name, "t3")),
+      else: files
+  end
+
+  defp faults(folder, files, name) do
+    for file <- files, not file.optional, fault = Cache.fault(Path.join(folder, name.(file))) do
+      {name.(file), fault}
+    end
+  end
+
+  # A folder of links to files of several repositories, called by what it links to: it never changes.
+  defp joined(set, snapshots, home) do
+    links =
+      for {source, snapshot} <- snapshots,
+          file <- source.files,
+          path = Path.join(snapshot, file.name),
+          not file.optional or File.exists?(path),
+          do: {file.as, path}
+
+    digest = :sha256 |> :crypto.hash(:erlang.term_to_binary(links)) |> Base.encode16(case: :lower)
+    folder = joined_prefix(set, home) <> binary_part(digest, 0, 12)
+
+    case make(folder, links) do
+      :ok ->
+        {:ok, folder}
+
+      {:error, reason} ->
+        {:error,
+         Error.new(
+           :file_error,
+           "the folder #{folder} cannot be made: #{:file.format_error(reason)}. Check who owns it, or name " <>
+             "another home in CHATTERBEX_HOME.",
+           %{path: folder, posix: reason}
+         )}
+    end
+  end
+
+  @doc """
+  The folders that were made of links for a set.
+  """
+  @spec joined_folders(Set.t(), Path.t()) :: [Path.t()]
+  def joined_folders(set, home) do
+    prefix = joined_prefix(set, home)
+    folder = Path.dirname(prefix)
+
+    for name <- :filelib.wildcard('*', to_charlist(folder)),
+        path = Path.join(folder, name),
+        String.starts_with?(path, prefix),
+        do: path
+  end
+
+  defp joined_prefix(set, home), do: Path.join([home, "models", "#{set.model}-#{set.language_pack}-"])
+
+  defp make(folder, links) do
+    if File.dir?(folder) do
+      :ok
+    else
+      new = "#{folder}.#{System.pid()}-#{System.unique_integer([:positive])}"
+
+      made =
+        with :ok <- File.mkdir_p(new),
+             nil <- Enum.find_value(links, &failed_link(&1, new)),
+             do: File.rename(new, folder)
+
+      _gone = File.rm_rf(new)
+      # Another process may have been first.
+      if File.dir?(folder), do: :ok, else: made
+    end
+  end
+
+  defp failed_link({name, path}, folder) do
+    with :ok <- File.ln_s(path, Path.join(folder, name)), do: nil
+  end
+
+  defp not_in(set, folder, why, faults) do
+    Error.new(
+      :model_files_missing,
+      "the files of #{Set.describe(set)} are not in #{folder}: #{why}. Check the folder given as :checkpoint.",
+      %{model: set.model, folder: folder, files: Enum.map(faults, &elem(&1, 0))}
+    )
+  end
+
+  defp not_here(set, source) do
+    files = for file <- source.files, not file.optional, do: file.name
+
+    missing(
+      set,
+      "#{source.repository}#{at(source)} is not in the Hugging Face cache, #{Cache.folder()}",
+      %{repository: source.repository, files: files}
+    )
+  end
+
+  defp incomplete(set, source, snapshot, faults) do
+    missing(
+      set,
+      "#{listed(faults)} in #{snapshot}",
+      %{repository: source.repository, folder: snapshot, files: Enum.map(faults, &elem(&1, 0))}
+    )
+  end
+
+  defp missing(set, why, details) do
+    command = Set.download_command(set)
+    part = if Cache.part?(details.repository), do: " A download was cut off: the next one goes on there."
+
+    Error.new(
+      :model_files_missing,
+      "the files of #{Set.describe(set)} are not all on this machine: #{why}.#{part} Run: #{command}",
+      Map.merge(%{model: set.model, command: command}, details)
+    )
+  end
+
+  defp at(%{revision: "main"}), do: ""
+  defp at(%{revision: revision}), do: " (revision #{revision})"
+
+  defp listed(faults), do: Enum.map_join(faults, ", ", fn {name, fault} -> "#{name} #{fault}" end)
+end

@@ -1,0 +1,232 @@
+defmodule Mix.Tasks.Chatterbex.Models do
+  @shortdoc "Fetches, checks and removes the files of the Chatterbox models"
+
+  @moduledoc """
+  Fetches, checks and removes the files of the Chatterbox models.
+
+      mix chatterbex.models                      what there is, and what of it is here
+      mix chatterbex.models download MODEL...    fetches what is missing
+      mix chatterbex.models verify [MODEL...]    checks the checksums of what is here
+      mix chatterbex.models remove MODEL...      removes a model's files, but for those that another one needs
+      mix chatterbex.models path [MODEL]         prints the folder with a model's files, or the cache
+
+  The models are `english`, `multilingual`, `turbo`, `nano` and `conversion`. Their files are in the Hugging Face
+  cache, shared with other programs; a download that was stopped goes on where it was.
+
+  ## Options
+
+    * `--version VERSION` - `v3` (the default) or `v2`, of `multilingual`
+    * `--language-pack PACK` - of `multilingual`: `zh-cmn`, `es-mx-latam`, `pt-br`, `es-es`, `pt-pt` or `hi`
+    * `--revision REVISION` - a branch, a tag or a commit (default `main`)
+    * `--force` - for `download`: asks the hub although nothing is missing, and fetches what is newer or damaged
+    * `--home DIR` - the folder that `mix chatterbex.setup --path` was given
+    * `-q`, `--quiet` - say nothing but errors
+    * `--help` - print this
+
+  `HF_HOME`, `HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` have their usual meaning: see
+  `Chatterbex.ModelFiles`.
+
+  Progress goes to standard error. The exit code is 0 only where all went well.
+  """
+
+  use Mix.Task
+
+  alias Chatterbex.{ModelFiles, Options, Terminal}
+
+  @switches [
+    version: :string,
+    language_pack: :string,
+    revision: :string,
+    force: :boolean,
+    home: :string,
+    quiet: :boolean,
+    help: :boolean
+  ]
+
+  @aliases [q: :quiet, h: :help]
+
+  @commands ~w(list download verify remove path)
+
+  # Seconds over which the speed is taken.
+  @window 5
+
+  @impl true
+  def run(arguments) do
+    {options, words, invalid} = OptionParser.parse(arguments, strict: @switches, aliases: @aliases)
+
+    cond do
+      invalid != [] -> fail(invalid_switch(hd(invalid)))
+      options[:help] -> IO.puts(@moduledoc)
+      true -> command(words, options)
+    end
+  end
+
+  defp command([], options), do: command(["list"], options)
+
+  defp command([command | models], options) when command in @commands do
+    # The configuration of the application may name the home.
+    Mix.Task.run("app.config")
+    act(command, models, options)
+  end
+
+  defp command([other | _models], _options) do
+    hint = Options.did_you_mean(other, @commands)
+    fail("unknown command #{inspect(other)}.#{hint} The commands are #{Enum.join(@commands, ", ")}.")
+  end
+
+  defp act("list", [], options) do
+    rows = Enum.map(ModelFiles.list(home(options)), &row/1)
+    width = rows |> Enum.map(&String.length(elem(&1, 0))) |> Enum.max()
+    for {name, state} <- rows, do: IO.puts("#{String.pad_trailing(name, width)}  #{state}")
+    :ok
+  end
+
+  defp act("list", [model | _models], _options),
+    do: fail("list takes no model, got #{inspect(model)}: it lists all.")
+
+  defp act("path", [], _options), do: IO.puts(ModelFiles.cache_folder())
+
+  defp act("path", models, options),
+    do: each(models, &ModelFiles.locate(&1, chosen(options)), fn _model, folder -> IO.puts(folder) end)
+
+  defp act("verify", [], options) do
+    here = for %{folder: folder} = model when is_binary(folder) <- ModelFiles.list(home(options)), do: model
+    if here == [], do: say(options, "no model is here.")
+
+    for model <- here do
+      verify(model.model, Keyword.merge(options, named(model)), name(model))
+    end
+
+    :ok
+  end
+
+  defp act("verify", models, options), do: Enum.each(models, &verify(&1, options, &1))
+
+  defp act(command, [], _options), do: fail("which model? As in: mix chatterbex.models #{command} turbo")
+
+  defp act("remove", models, options) do
+    each(models, &ModelFiles.remove(&1, Keyword.delete(chosen(options), :revision)), fn
+      model, %{files: []} -> say(options, "#{model}: nothing to remove.")
+      model, %{bytes: bytes} -> say(options, "#{model}: removed, #{Terminal.bytes(bytes)} are free again.")
+    end)
+  end
+
+  defp act("download", models, options) do
+    show? = Terminal.terminal?(2)
+    more = Keyword.take(options, [:force])
+
+    each(
+      models,
+      fn model ->
+        on_progress = if options[:quiet], do: nil, else: &progress(&1, model, show?)
+        result = ModelFiles.download(model, chosen(options) ++ more ++ [on_progress: on_progress])
+        if show? and not is_nil(on_progress), do: Terminal.show("")
+        result
+      end,
+      fn model, folder -> say(options, "#{model}: all files are in #{folder}") end
+    )
+  end
+
+  defp verify(model, options, name) do
+    case ModelFiles.verify(model, chosen(options)) do
+      {:ok, files} ->
+        bytes = files |> Enum.map(& &1.bytes) |> Enum.sum()
+        say(options, "#{name}: #{length(files)} files of #{Terminal.bytes(bytes)} are right.")
+
+      {:error, error} ->
+        fail(error.message)
+    end
+  end
+
+  defp each(models, work, done) do
+    Enum.each(models, fn model ->
+      case work.(model) do
+        {:ok, result} -> done.(model, result)
+        {:error, error} -> fail(error.message)
+      end
+    end)
+  end
+
+  defp row(%{folder: folder} = model) when is_binary(folder),
+    do: {name(model), "here, #{Terminal.bytes(model.bytes)}"}
+
+  defp row(%{files: []} = model), do: {name(model), "not here"}
+
+  # What is here may be another model's alone.
+  defp row(%{files: files, missing: missing} = model),
+    do: {name(model), "#{length(files)} of #{length(files) + length(missing)} files are here"}
+
+  defp name(model), do: Enum.join([model.model | Enum.flat_map(named(model), &flag/1)], " ")
+
+  defp named(%{version: :v2}), do: [version: "v2"]
+  defp named(%{language_pack: pack}) when is_binary(pack), do: [language_pack: pack]
+  defp named(_model), do: []
+
+  defp flag({:version, version}), do: ["--version", version]
+  defp flag({:language_pack, pack}), do: ["--language-pack", pack]
+
+  defp chosen(options), do: Keyword.take(options, [:version, :language_pack, :revision, :home])
+  defp home(options), do: Keyword.take(options, [:home])
+
+  # On a terminal one line that changes, else one for each file and each wait.
+  defp progress(progress, model, true), do: Terminal.show(String.slice(line(progress, model), 0, 79))
+
+  defp progress(%{status: :done} = progress, model, false),
+    do: IO.puts(:stderr, "#{model}: #{progress.file}, #{Terminal.bytes(progress.file_total)}")
+
+  defp progress(%{status: :waiting, message: message} = progress, model, false) do
+    said = {model, progress.file, message}
+    if Process.put({__MODULE__, :waiting}, said) != said, do: IO.puts(:stderr, "#{model}: #{message}")
+  end
+
+  defp progress(_progress, _model, false), do: :ok
+
+  defp line(%{status: :waiting} = progress, model), do: "#{model}: #{progress.message}"
+  defp line(%{status: :checking} = progress, model), do: "#{model}: checking #{progress.file}"
+
+  defp line(progress, model) do
+    percent = if progress.total > 0, do: div(100 * progress.bytes, progress.total), else: 100
+
+    "#{model}: #{percent} %, #{Terminal.bytes(progress.bytes)} of #{Terminal.bytes(progress.total)}" <>
+      "#{pace(progress)}, #{progress.file}"
+  end
+
+  defp pace(%{bytes: bytes, total: total}) do
+    now = System.monotonic_time(:millisecond)
+
+    recent = [
+      {now, bytes}
+      | Enum.filter(Process.get({__MODULE__, :recent}, []), fn {time, earlier} ->
+          now - time < @window * 1_000 and earlier <= bytes
+        end)
+    ]
+
+    Process.put({__MODULE__, :recent}, recent)
+    {time, earlier} = List.last(recent)
+
+    if now - time > 1_000 and bytes > earlier do
+      speed = (bytes - earlier) * 1_000 / (now - time)
+      ", #{Terminal.bytes(speed)}/s, #{left((total - bytes) / speed)} left"
+    else
+      ""
+    end
+  end
+
+  defp left(seconds) when seconds < 90, do: "#{round(seconds)} s"
+  defp left(seconds), do: "#{round(seconds / 60)} min"
+
+  defp say(options, text), do: unless(options[:quiet], do: IO.puts(:stderr, text))
+
+  defp invalid_switch({switch, nil}) do
+    known = for {name, _type} <- @switches, do: "--" <> (name |> Atom.to_string() |> String.replace("_", "-"))
+
+    if switch in known,
+      do: "#{switch} needs a value.",
+      else: "unknown option #{switch}.#{Options.did_you_mean(switch, known)} See mix help chatterbex.models"
+  end
+
+  defp invalid_switch({switch, value}), do: "#{switch} does not take #{inspect(value)}."
+
+  @spec fail(String.t()) :: no_return
+  defp fail(message), do: Mix.raise(message)
+end

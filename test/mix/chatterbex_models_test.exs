@@ -1,0 +1,125 @@
+defmodule Mix.Tasks.Chatterbex.ModelsTest do
+  # Alone: it captures stderr, and the environment says where the hub and the cache are.
+  use ExUnit.Case, async: false
+
+  import Chatterbex.LocalHub
+  import ExUnit.CaptureIO
+
+  alias Chatterbex.ModelFiles
+  alias Mix.Tasks.Chatterbex.Models
+
+  @moduletag :tmp_dir
+
+  case Chatterbex.Python.find(profiles: ["torch"]) do
+    {:ok, _python} -> :ok
+    {:error, _error} -> @moduletag skip: "huggingface_hub is not installed: mix chatterbex.setup --cpu"
+  end
+
+  setup_all do
+    %{hub: start()}
+  end
+
+  setup %{hub: hub, tmp_dir: dir} do
+    %{hub: use_hub(hub, dir)}
+  end
+
+  # What it writes to stdout and stderr.
+  defp run(arguments) do
+    test = self()
+    stderr = capture_io(:stderr, fn -> send(test, {:stdout, capture_io(fn -> Models.run(arguments) end)}) end)
+    assert_received {:stdout, stdout}
+    {stdout, stderr}
+  end
+
+  defp refused(arguments) do
+    test = self()
+
+    capture_io(:stderr, fn ->
+      send(test, {:refused, assert_raise(Mix.Error, fn -> Models.run(arguments) end).message})
+    end)
+
+    assert_received {:refused, message}
+    message
+  end
+
+  test "list, download, path, verify, remove", %{hub: hub} do
+    serve(hub, :conversion)
+    {table, ""} = run([])
+    assert table =~ ~r/^conversion +not here$/m
+    assert table =~ ~r/^multilingual --language-pack hi +not here$/m
+    assert refused(~w(path conversion)) =~ "Run: mix chatterbex.models download conversion"
+
+    {"", said} = run(~w(download conversion))
+    {:ok, folder} = ModelFiles.locate(:conversion)
+    assert said =~ "conversion: s3gen.safetensors, 300 kB\nconversion: conds.pt, 20 kB\n"
+    assert String.ends_with?(said, "conversion: all files are in #{folder}\n")
+    assert run(~w(download conversion --quiet)) == {"", ""}
+
+    {table, ""} = run(~w(list))
+    assert table =~ ~r/^conversion +here, 320 kB$/m
+    assert table =~ ~r/^english +2 of 5 files are here$/m
+    assert run(~w(path conversion)) == {folder <> "\n", ""}
+    assert run(~w(path)) == {ModelFiles.cache_folder() <> "\n", ""}
+
+    assert run(~w(verify)) == {"", "conversion: 2 files of 320 kB are right.\n"}
+    File.write!(Path.join(folder, "conds.pt"), "PK")
+
+    assert refused(~w(verify)) =~
+             "conds.pt is cut short. Run: mix chatterbex.models download conversion --force"
+
+    run(~w(download conversion --force))
+    run(~w(verify conversion))
+
+    assert {"", "conversion: removed, 320 kB are free again.\n"} = run(~w(remove conversion))
+    assert {"", "conversion: nothing to remove.\n"} = run(~w(remove conversion))
+    assert {"", "no model is here.\n"} = run(~w(verify))
+  end
+
+  test "a version and a language pack", %{hub: hub} do
+    serve(hub, :multilingual, version: :v2)
+    run(~w(download multilingual --version v2))
+    {table, ""} = run([])
+    assert table =~ ~r/^multilingual --version v2 +here, \d+ kB$/m
+    {"", said} = run(~w(verify))
+    assert said =~ "multilingual --version v2: 6 files of "
+    assert refused(~w(download multilingual --language-pack fr)) =~ "must be one of"
+    assert refused(~w(download turbo --version v2)) =~ "the model :turbo has no option :version"
+  end
+
+  test "what is waited for is told", %{hub: hub} do
+    serve(hub, :conversion)
+    fail(hub, path: "large/", method: "GET", cut: 1000)
+    {"", said} = run(~w(download conversion))
+    assert said =~ "trying again in 1 s"
+  end
+
+  test "a failure is one line and an exit code", %{hub: hub, tmp_dir: dir} do
+    code = ~S{Mix.start(); Mix.CLI.main(["chatterbex.models", "download", "nano"])}
+    environment = [{"HF_ENDPOINT", hub.url}, {"HF_HOME", dir}]
+    {output, status} = Chatterbex.TestHelp.elixir(code, env: environment)
+    assert status == 1
+
+    assert output =~
+             "the files of :nano were not fetched: the hub refuses t3_nano_v1.safetensors of ResembleAI/"
+
+    assert length(String.split(output, "\n", trim: true)) == 1
+  end
+
+  test "what cannot be understood is refused before anything is done" do
+    assert refused(~w(downlod)) =~ ~s[unknown command "downlod". Did you mean "download"?]
+    assert refused(~w(download)) == "which model? As in: mix chatterbex.models download turbo"
+    assert refused(~w(remove)) == "which model? As in: mix chatterbex.models remove turbo"
+    assert refused(~w(download nono)) =~ "Did you mean :nano?"
+    assert refused(~w(list turbo)) =~ "list takes no model"
+    assert refused(~w(download turbo --forse)) =~ ~s[unknown option --forse. Did you mean "--force"?]
+    assert refused(~w(download turbo --revision)) == "--revision needs a value."
+    assert refused(~w(download turbo --force=maybe)) == ~s(--force does not take "maybe".)
+  end
+
+  test "--help tells the commands and options on stdout" do
+    {text, ""} = run(~w(--help))
+
+    for word <- ~w(download verify remove path --version --language-pack --revision --force --home --quiet),
+        do: assert(text =~ word)
+  end
+end
