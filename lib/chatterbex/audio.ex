@@ -1,6 +1,6 @@
 defmodule Chatterbex.Audio do
   @moduledoc """
-  Audio: samples, their rate and the number of channels.
+  Audio: samples, their rate and the number of channels; files of it, and what can be done with it.
 
   `samples` is a binary of 32-bit little-endian floats from -1.0 to 1.0, channels interleaved. `metadata` says
   how the audio was made: `model`, `voice`, `seed`, and more by model.
@@ -8,7 +8,10 @@ defmodule Chatterbex.Audio do
       {:ok, audio} = Chatterbex.generate("Hello, world!")
       :ok = Chatterbex.Audio.write(audio, "hello.wav")
 
-  Reading and writing need no Python: a node without it can keep and convert what another node has spoken.
+  None of this needs Python: a node without it can keep and convert what another node has spoken. The work is
+  done on dirty schedulers, in time that grows with the length of the audio, and all of its errors are values:
+  `:invalid_audio` where the samples are not what the struct says or, where something is computed from them, not
+  finite numbers; `:out_of_memory`.
   """
 
   alias Chatterbex.{Error, Files, Native, Options}
@@ -105,22 +108,114 @@ defmodule Chatterbex.Audio do
   @spec from_wav(binary) :: {:ok, t} | {:error, Error.t()}
   def from_wav(wav) when is_binary(wav) do
     with {:ok, decoded} <- wav |> Native.Audio.wav_decode() |> from_native() do
-      {:ok, struct!(__MODULE__, Map.take(decoded, [:samples, :sample_rate, :channels]))}
+      {:ok, struct!(__MODULE__, decoded)}
     end
   end
 
   @doc """
-  Reads a WAV file.
+  Reads a file: WAV, FLAC, MP3, Ogg Vorbis or Ogg Opus. Its content says which, not its name.
+
+  See `decode/2`.
+
+  ## Options
+
+  #{Chatterbex.Options.Schema.docs(:read)}
 
   ## Examples
+
+      {:ok, audio} = Chatterbex.Audio.read("ann.mp3", max_seconds: 60)
 
       iex> {:error, error} = Chatterbex.Audio.read("/no/such/file.wav")
       iex> error.message
       "cannot read /no/such/file.wav: no such file or directory (enoent)."
   """
-  @spec read(Path.t()) :: {:ok, t} | {:error, Error.t()}
-  def read(path) do
-    with {:ok, wav} <- Files.read(path), do: wav |> from_wav() |> name_file(path)
+  @spec read(Path.t(), keyword) :: {:ok, t} | {:error, Error.t()}
+  def read(path, options \\ []) do
+    with {:ok, limits} <- Options.validate(:read, options),
+         {:ok, file} <- Files.read(path, limits.max_bytes) do
+      file |> decode(options) |> name_file(path)
+    end
+  end
+
+  @doc """
+  Reads the bytes of a WAV, FLAC, MP3, Ogg Vorbis or Ogg Opus file.
+
+  The audio has the file's own sample rate and channels: see `resample/2` and `mono/1`. Opus keeps no rate of its own:
+  it comes at the rate that it was made from where the file says one that Opus knows, else at 48 kHz. What encoders
+  add before and after the sound is taken away where the file says how much.
+
+  A file that ends too early or is damaged is refused, with `:invalid_audio`, where the format lets that be seen: MP3
+  has no checksums, and many MP3 files do not say how long they are.
+
+  ## Options
+
+  #{Chatterbex.Options.Schema.docs(:read)}
+
+  ## Examples
+
+      iex> {:ok, wav} = Chatterbex.Audio.to_wav(%Chatterbex.Audio{samples: <<0.5::float-32-little>>, sample_rate: 8_000})
+      iex> {:ok, audio} = Chatterbex.Audio.decode(wav)
+      iex> audio.sample_rate
+      8000
+
+      iex> {:error, error} = Chatterbex.Audio.decode("hello")
+      iex> error.message
+      "these 5 bytes are no audio file: neither WAV, FLAC, MP3, Ogg Vorbis nor Ogg Opus"
+  """
+  @spec decode(binary, keyword) :: {:ok, t} | {:error, Error.t()}
+  def decode(file, options \\ []) when is_binary(file) do
+    with {:ok, limits} <- Options.validate(:read, options),
+         :ok <- within(file, limits.max_bytes),
+         {:ok, decoded} <- file |> Native.Audio.decode(limits.max_seconds) |> from_native() do
+      {:ok, struct!(__MODULE__, decoded)}
+    end
+  end
+
+  defp within(file, max) when byte_size(file) <= max, do: :ok
+  defp within(_file, max), do: {:error, Files.too_large("the audio", max)}
+
+  @doc """
+  The audio at another sample rate, in Hz, from 1000 to 768000.
+
+  It has `ceil(frames * rate / audio.sample_rate)` frames and stays in time with the old one. Tones below 95 % of half
+  the lower of both rates stay what they are, to within -100 dB; those above half of it are taken away.
+
+  ## Examples
+
+      iex> audio = %Chatterbex.Audio{samples: <<0::24_000*32>>, sample_rate: 24_000}
+      iex> {:ok, audio} = Chatterbex.Audio.resample(audio, 16_000)
+      iex> {audio.sample_rate, Chatterbex.Audio.duration(audio)}
+      {16000, 1.0}
+
+      iex> {:error, error} = Chatterbex.Audio.resample(%Chatterbex.Audio{samples: "", sample_rate: 24_000}, 16)
+      iex> error.message
+      "a sample rate must be a whole number from 1000 to 768000, got 16"
+  """
+  @spec resample(t, pos_integer) :: {:ok, t} | {:error, Error.t()}
+  def resample(%__MODULE__{} = audio, rate) do
+    with {:ok, rate} <- Options.value("a sample rate", {:integer, 1_000, 768_000}, rate),
+         :ok <- check(audio) do
+      audio.samples
+      |> Native.Audio.resample(audio.channels, audio.sample_rate, rate)
+      |> samples(%{audio | sample_rate: rate})
+    end
+  end
+
+  @doc """
+  The audio with its channels mixed into one: the mean of each frame.
+
+  ## Examples
+
+      iex> samples = for value <- [0.5, -0.5, 1.0, 0.5], into: "", do: <<value::float-32-little>>
+      iex> {:ok, audio} = Chatterbex.Audio.mono(%Chatterbex.Audio{samples: samples, sample_rate: 8_000, channels: 2})
+      iex> audio.samples
+      <<0.0::float-32-little, 0.75::float-32-little>>
+  """
+  @spec mono(t) :: {:ok, t} | {:error, Error.t()}
+  def mono(%__MODULE__{} = audio) do
+    with :ok <- check(audio) do
+      audio.samples |> Native.Audio.mono(audio.channels) |> samples(%{audio | channels: 1})
+    end
   end
 
   @doc """
@@ -150,8 +245,9 @@ defmodule Chatterbex.Audio do
 
   defp frames(audio), do: div(byte_size(audio.samples), 4 * audio.channels)
 
+  # A header of WAV holds no more.
   defp check(%{samples: samples, sample_rate: rate, channels: channels})
-       when is_binary(samples) and is_integer(rate) and rate > 0 and is_integer(channels) and channels > 0 and
+       when is_binary(samples) and rate in 1..0xFFFFFFFF and channels in 1..0xFFFF and
               rem(byte_size(samples), 4 * channels) == 0,
        do: :ok
 
@@ -169,6 +265,9 @@ defmodule Chatterbex.Audio do
   defp name_file({:error, error}, path) do
     {:error, %{error | message: "#{path}: #{error.message}", details: Map.put(error.details, :path, path)}}
   end
+
+  defp samples({:ok, samples}, audio), do: {:ok, %{audio | samples: samples}}
+  defp samples(error, _audio), do: from_native(error)
 
   defp from_native({:ok, value}), do: {:ok, value}
   defp from_native({:error, error}), do: {:error, Error.from_native(error)}

@@ -4,11 +4,56 @@ defmodule Chatterbex.Files do
 
   alias Chatterbex.{Error, Options}
 
+  @piece 1_048_576
+
   @spec read(term) :: {:ok, binary} | {:error, Error.t()}
   def read(path) do
     with {:ok, path} <- path(path),
          {:error, posix} <- File.read(path),
          do: {:error, error("read", path, posix)}
+  end
+
+  @doc """
+  The content of a file of at most `max` bytes. Of a device or a pipe, which have no size, no more is read either.
+  """
+  @spec read(term, pos_integer) :: {:ok, binary} | {:error, Error.t()}
+  def read(path, max) do
+    with {:ok, path} <- path(path), {:ok, device} <- open("read", path, [:read]) do
+      try do
+        read(device, path, max, [], 0)
+      after
+        :file.close(device)
+      end
+    end
+  end
+
+  defp read(device, path, max, pieces, size) do
+    case :file.read(device, @piece) do
+      {:ok, piece} when size + byte_size(piece) > max -> {:error, too_large(path, max)}
+      {:ok, piece} -> read(device, path, max, [pieces, piece], size + byte_size(piece))
+      :eof -> {:ok, IO.iodata_to_binary(pieces)}
+      {:error, posix} -> {:error, error("read", path, posix)}
+    end
+  end
+
+  @doc """
+  The error for more bytes than were to be read.
+  """
+  @spec too_large(String.t(), pos_integer) :: Error.t()
+  def too_large(what, max) do
+    Error.new(
+      :invalid_audio,
+      "#{what} is larger than #{max} bytes. Cut it, or allow more with the option :max_bytes.",
+      %{max_bytes: max}
+    )
+  end
+
+  @doc """
+  Opens a file for bytes, without a process between.
+  """
+  @spec open(String.t(), String.t(), list) :: {:ok, :file.fd()} | {:error, Error.t()}
+  def open(verb, path, modes) do
+    with {:error, posix} <- :file.open(path, [:raw, :binary | modes]), do: {:error, error(verb, path, posix)}
   end
 
   @spec write(term, iodata) :: :ok | {:error, Error.t()}
@@ -43,7 +88,7 @@ defmodule Chatterbex.Files do
   end
 
   defp replace(path, content) do
-    beside = "#{path}.#{System.pid()}-#{System.unique_integer([:positive])}.part"
+    beside = beside(path)
 
     with :ok <- File.write(beside, content), :ok <- File.rename(beside, path) do
       :ok
@@ -54,7 +99,17 @@ defmodule Chatterbex.Files do
     end
   end
 
-  defp error(verb, path, posix) do
+  @doc """
+  A name in the same folder, which no other writer has.
+  """
+  @spec beside(String.t()) :: String.t()
+  def beside(path), do: "#{path}.#{System.pid()}-#{System.unique_integer([:positive])}.part"
+
+  @doc """
+  The error for what the system said.
+  """
+  @spec error(String.t(), String.t(), atom) :: Error.t()
+  def error(verb, path, posix) do
     Error.new(
       :file_error,
       "cannot #{verb} #{path}: #{:file.format_error(posix)} (#{posix}).#{hint(verb, posix)}",
@@ -64,7 +119,7 @@ defmodule Chatterbex.Files do
 
   defp hint("write", :enoent), do: " Make its folder first."
   defp hint("write", :enospc), do: " Free some space or write elsewhere."
-  defp hint("write", :eisdir), do: " Give the name of a file, not of a folder."
+  defp hint(_verb, :eisdir), do: " Give the name of a file, not of a folder."
   defp hint(_verb, :eacces), do: " Check who owns it and who may use it."
   defp hint(_verb, _posix), do: ""
 end

@@ -26,12 +26,18 @@ defmodule Chatterbex.Options do
   Given to `Chatterbex.Audio.write/3` and `Chatterbex.Audio.to_wav/2`.
 
   #{Chatterbex.Options.Schema.docs(:wav)}
+
+  ## Options of reading audio
+
+  Given to `Chatterbex.Audio.read/2` and `Chatterbex.Audio.decode/2`.
+
+  #{Chatterbex.Options.Schema.docs(:read)}
   """
 
   alias Chatterbex.{Error, Model}
   alias Chatterbex.Options.Schema
 
-  @type group :: :server | :generate | :stream | :sentences | :chunks | :chunk_stream | :wav
+  @type group :: :server | :generate | :stream | :sentences | :chunks | :chunk_stream | :wav | :read
 
   @doc """
   Checks options against the schema of `group` and fills in the defaults.
@@ -61,6 +67,18 @@ defmodule Chatterbex.Options do
           {:error, error} -> {:halt, {:error, error}}
         end
       end)
+    end
+  end
+
+  # A value that is no option, such as a rate: `name` begins the message.
+  @doc false
+  @spec value(String.t(), term, term) :: {:ok, term} | {:error, Error.t()}
+  def value(name, type, value) do
+    with :error <- Schema.cast(type, value) do
+      {:error,
+       Error.new(:invalid_option, "#{name} must be #{Schema.describe(type)}, got #{Schema.show(value)}", %{
+         got: value
+       })}
     end
   end
 

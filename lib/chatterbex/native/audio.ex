@@ -6,17 +6,29 @@ defmodule Chatterbex.Native.Audio do
 
   @typep error :: {:error, {atom, String.t(), map}}
 
+  @typep decoded :: %{samples: binary, sample_rate: pos_integer, channels: pos_integer}
+
   @spec wav_encode(binary, pos_integer, pos_integer, :s16 | :s24 | :f32) :: {:ok, binary} | error
   def wav_encode(samples, sample_rate, channels, format) do
     first_call(fn -> __MODULE__.wav_encode(samples, sample_rate, channels, format) end)
   end
 
-  @spec wav_decode(binary) ::
-          {:ok, %{samples: binary, sample_rate: pos_integer, channels: pos_integer}} | error
+  @spec wav_decode(binary) :: {:ok, decoded} | error
   def wav_decode(wav), do: first_call(fn -> __MODULE__.wav_decode(wav) end)
+
+  @spec decode(binary, pos_integer) :: {:ok, decoded} | error
+  def decode(file, max_seconds), do: first_call(fn -> __MODULE__.decode(file, max_seconds) end)
 
   @spec pcm16(binary) :: {:ok, binary} | error
   def pcm16(samples), do: first_call(fn -> __MODULE__.pcm16(samples) end)
+
+  @spec mono(binary, pos_integer) :: {:ok, binary} | error
+  def mono(samples, channels), do: first_call(fn -> __MODULE__.mono(samples, channels) end)
+
+  @spec resample(binary, pos_integer, pos_integer, pos_integer) :: {:ok, binary} | error
+  def resample(samples, channels, from, to) do
+    first_call(fn -> __MODULE__.resample(samples, channels, from, to) end)
+  end
 
   defp first_call(again) do
     Library.first_call(:audio, fn -> :erlang.load_nif(Library.path(:audio), 0) end, again)

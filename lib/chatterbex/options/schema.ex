@@ -263,6 +263,19 @@ defmodule Chatterbex.Options.Schema do
     ]
   ]
 
+  @read [
+    max_bytes: [
+      type: {:integer, 1, 0xFFFFFFFF},
+      default: 104_857_600,
+      doc: "how large the file may be, in bytes"
+    ],
+    max_seconds: [
+      type: {:integer, 1, 86_400},
+      default: 3_600,
+      doc: "how long the audio may be: a small file may hold hours"
+    ]
+  ]
+
   @groups [
     server: @server,
     generate: @generate,
@@ -270,7 +283,8 @@ defmodule Chatterbex.Options.Schema do
     sentences: @sentences,
     chunks: @chunks,
     chunk_stream: @chunk_stream,
-    wav: @wav
+    wav: @wav,
+    read: @read
   ]
 
   @spec fetch(atom) :: keyword

@@ -71,8 +71,71 @@ pub enum AudioError {
     )]
     Unsupported(String),
     /// A proper file with nothing in it.
-    #[error("the WAV file holds no samples")]
+    #[error("the file holds no samples")]
     NoSamples,
+    /// A file of a kind that is known and not read.
+    #[error(
+        "this is {0}, which cannot be read: only WAV, FLAC, MP3, Ogg Vorbis and Ogg Opus can. \
+         Convert it, for example with: ffmpeg -i in out.wav"
+    )]
+    OtherFormat(&'static str),
+    /// A file of no kind that is known.
+    #[error(
+        "these {bytes} bytes are no audio file: neither WAV, FLAC, MP3, Ogg Vorbis nor Ogg Opus"
+    )]
+    UnknownFormat {
+        /// Size of the file.
+        bytes: usize,
+    },
+    /// A compressed file that cannot be decoded.
+    #[error("the {format} file is damaged: {what}; copy or record it again")]
+    Damaged {
+        /// The file's format.
+        format: &'static str,
+        /// Where, and in which way.
+        what: String,
+    },
+    /// A compressed file that ends before it should.
+    #[error("the {format} file is truncated: {how}; copy or record it again")]
+    CutShort {
+        /// The file's format.
+        format: &'static str,
+        /// Where it ends.
+        how: String,
+    },
+    /// Longer than the caller wants.
+    #[error(
+        "the audio is longer than {seconds} s; cut it, or ask for more with the option :max_seconds"
+    )]
+    LongerThan {
+        /// The limit.
+        seconds: u32,
+    },
+    /// NaN or an infinity among the samples.
+    #[error(
+        "the samples of frame {frame} are not finite numbers: nothing can be computed from them"
+    )]
+    NotFinite {
+        /// Where, from 0.
+        frame: usize,
+    },
+    /// A sample rate that no resampling starts from or leads to.
+    #[error("a sample rate must be from 1000 to 768000 Hz to be resampled, got {0}")]
+    Rate(u32),
+    /// More channels than there is sense in.
+    #[error(
+        "the audio has {channels} channels, and at most {most} can be worked on; mix them with \
+         Chatterbex.Audio.mono/1"
+    )]
+    ManyChannels {
+        /// How many there are.
+        channels: u32,
+        /// How many may be.
+        most: u32,
+    },
+    /// A library refused what it should have taken.
+    #[error("the audio could not be processed: {0}")]
+    Failed(String),
     /// No memory for the result.
     #[error("no memory for {bytes} bytes of audio")]
     OutOfMemory {
@@ -82,6 +145,18 @@ pub enum AudioError {
 }
 
 impl AudioError {
+    /// No memory for so many samples.
+    pub fn no_memory(samples: usize) -> Self {
+        Self::OutOfMemory {
+            bytes: samples.saturating_mul(4),
+        }
+    }
+
+    /// For what cannot happen: the words of the library that says it did.
+    pub fn failed(what: impl ToString) -> Self {
+        Self::Failed(what.to_string())
+    }
+
     fn reason_and_cause(&self) -> (&'static str, &'static str) {
         use AudioError::*;
 
@@ -96,6 +171,15 @@ impl AudioError {
             BadFormat(_) => ("invalid_audio", "bad_format"),
             Unsupported(_) => ("invalid_audio", "unsupported_codec"),
             NoSamples => ("invalid_audio", "no_samples"),
+            OtherFormat(_) => ("invalid_audio", "unsupported_format"),
+            UnknownFormat { .. } => ("invalid_audio", "unknown_format"),
+            Damaged { .. } => ("invalid_audio", "damaged"),
+            CutShort { .. } => ("invalid_audio", "truncated"),
+            LongerThan { .. } => ("invalid_audio", "too_long"),
+            NotFinite { .. } => ("invalid_audio", "not_finite"),
+            Rate(_) => ("invalid_audio", "sample_rate"),
+            ManyChannels { .. } => ("invalid_audio", "many_channels"),
+            Failed(_) => ("generation_failed", "library"),
             OutOfMemory { .. } => ("out_of_memory", "no_memory"),
         }
     }

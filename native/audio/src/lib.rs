@@ -1,11 +1,20 @@
-//! The audio NIF, `Chatterbex.Native.Audio`: WAV files and PCM. It needs no Python.
+//! The audio NIF, `Chatterbex.Native.Audio`: audio files, and what is done with samples. It
+//! needs no Python.
 //!
 //! Samples cross as binaries of 32-bit little-endian floats, nominally in -1.0 to 1.0, the channels
 //! interleaved.
 
+pub mod decode;
 pub mod error;
+pub mod mono;
+pub mod panics;
 pub mod pcm;
+pub mod resample;
+pub mod samples;
 pub mod wav;
+
+#[cfg(test)]
+mod testing;
 
 // The VM's functions exist only inside the VM: nothing of this links in a test binary.
 #[cfg(not(test))]

@@ -1,6 +1,7 @@
 //! Floats to integers and back.
 
 use crate::error::AudioError;
+use crate::samples::floats;
 
 /// A sample as an integer of `bits` bits: clamped to -1.0 to 1.0, rounded to the nearest, NaN as
 /// silence.
@@ -20,25 +21,6 @@ pub fn quantise(sample: f32, bits: u32) -> i32 {
 /// An integer of `bits` bits as a sample.
 pub fn dequantise(value: i32, bits: u32) -> f32 {
     (f64::from(value) / f64::from(1u32 << (bits - 1))) as f32
-}
-
-/// The samples in a binary of 32-bit little-endian floats, checked to be whole frames.
-pub fn floats(
-    samples: &[u8],
-    channels: u32,
-) -> Result<impl ExactSizeIterator<Item = f32>, AudioError> {
-    let frame = 4 * channels as usize;
-
-    if frame == 0 || !samples.len().is_multiple_of(frame) {
-        return Err(AudioError::Misaligned {
-            bytes: samples.len(),
-            channels,
-        });
-    }
-
-    Ok(samples
-        .chunks_exact(4)
-        .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])))
 }
 
 /// Writes samples as 16-bit little-endian integers; `out` must be half as long as `samples`.

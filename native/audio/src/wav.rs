@@ -5,12 +5,14 @@
 //! there, and files that other programs write (padded, odd or unknown chunks) are read too.
 
 use std::io::{Cursor, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use hound::{SampleFormat, WavReader, WavSpec, WavWriter};
 
+use crate::decode::Decoded;
 use crate::error::AudioError;
-use crate::pcm::{dequantise, floats, quantise};
+use crate::panics::guarded;
+use crate::pcm::{dequantise, quantise};
+use crate::samples::{floats, reserve};
 
 /// How samples are kept in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,17 +33,6 @@ impl Format {
             Format::F32 => 32,
         }
     }
-}
-
-/// What a WAV file holds.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Decoded {
-    /// 32-bit little-endian floats, interleaved.
-    pub samples: Vec<u8>,
-    /// Frames per second.
-    pub sample_rate: u32,
-    /// Samples per frame.
-    pub channels: u16,
 }
 
 const PCM: u16 = 1;
@@ -166,10 +157,7 @@ pub fn decode(file: &[u8]) -> Result<Decoded, AudioError> {
     // take the caller down.
     let plain = header.plain(chunks.data.len() as u32);
     let read = || read(plain.chain(chunks.data), chunks.data.len());
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(decoded) => decoded,
-        Err(_) => Err(AudioError::BadFormat("it cannot be read".into())),
-    }
+    guarded(read).unwrap_or_else(|what| Err(AudioError::BadFormat(what)))
 }
 
 fn read(file: impl Read, data_bytes: usize) -> Result<Decoded, AudioError> {
@@ -178,22 +166,17 @@ fn read(file: impl Read, data_bytes: usize) -> Result<Decoded, AudioError> {
     let bits = u32::from(spec.bits_per_sample);
 
     // The reader's length comes from the header we made, which fits the data.
-    let bytes = (reader.len() as usize).min(data_bytes) * 4;
-    let mut samples = Vec::new();
-    samples
-        .try_reserve_exact(bytes)
-        .map_err(|_| AudioError::OutOfMemory { bytes })?;
+    let mut samples = reserve((reader.len() as usize).min(data_bytes))?;
 
     match spec.sample_format {
         SampleFormat::Float => {
             for sample in reader.samples::<f32>() {
-                samples.extend_from_slice(&sample.map_err(hound_error)?.to_le_bytes());
+                samples.push(sample.map_err(hound_error)?);
             }
         }
         SampleFormat::Int => {
             for sample in reader.samples::<i32>() {
-                let sample = dequantise(sample.map_err(hound_error)?, bits);
-                samples.extend_from_slice(&sample.to_le_bytes());
+                samples.push(dequantise(sample.map_err(hound_error)?, bits));
             }
         }
     }

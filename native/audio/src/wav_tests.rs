@@ -1,32 +1,5 @@
 use super::*;
-
-/// A small generator of our own (xorshift): the same numbers in every run.
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    fn sample(&mut self) -> f32 {
-        (self.next() as i64 as f64 / i64::MAX as f64) as f32
-    }
-}
-
-fn bytes(samples: &[f32]) -> Vec<u8> {
-    samples.iter().flat_map(|s| s.to_le_bytes()).collect()
-}
-
-fn samples(bytes: &[u8]) -> Vec<f32> {
-    floats(bytes, 1).unwrap().collect()
-}
+use crate::testing::{Numbers, bytes};
 
 /// A file chunk by chunk, so that each of them may lie.
 struct File {
@@ -115,15 +88,15 @@ fn round_trips_keep_every_sample() {
             assert_eq!(i64::from(decoded.sample_rate), rate, "round {round}");
             assert_eq!(usize::from(decoded.channels), channels);
 
-            let again = samples(&decoded.samples);
+            let again = &decoded.samples;
             assert_eq!(again.len(), original.len());
-            for (a, b) in original.iter().zip(&again) {
+            for (a, b) in original.iter().zip(again) {
                 // Half a step of rounding, a whole one at full scale.
                 assert!((a - b).abs() <= step, "{format:?}: {a} became {b}");
             }
 
             // What was read is written as the very same file.
-            let second = encode(&decoded.samples, rate, channels as i64, format).unwrap();
+            let second = encode(&bytes(&decoded.samples), rate, channels as i64, format).unwrap();
             assert_eq!(second, file, "{format:?} in round {round}");
         }
     }
@@ -132,45 +105,42 @@ fn round_trips_keep_every_sample() {
 #[test]
 fn reads_every_integer_width() {
     let eight = File::pcm(1, 8, &[0, 128, 255]).decode().unwrap();
-    assert_eq!(samples(&eight.samples), [-1.0, 0.0, 127.0 / 128.0]);
+    assert_eq!(eight.samples, [-1.0, 0.0, 127.0 / 128.0]);
 
     let sixteen = File::pcm(2, 16, &[0, 0x80, 0, 0x40]).decode().unwrap();
-    assert_eq!(
-        (samples(&sixteen.samples), sixteen.channels),
-        (vec![-1.0, 0.5], 2)
-    );
+    assert_eq!((sixteen.samples, sixteen.channels), (vec![-1.0, 0.5], 2));
 
     let twenty_four = File::pcm(1, 24, &[0, 0, 0x80, 0, 0, 0x40])
         .decode()
         .unwrap();
-    assert_eq!(samples(&twenty_four.samples), [-1.0, 0.5]);
+    assert_eq!(twenty_four.samples, [-1.0, 0.5]);
 
     let thirty_two = File::pcm(1, 32, &[0, 0, 0, 0x80, 0, 0, 0, 0x40])
         .decode()
         .unwrap();
-    assert_eq!(samples(&thirty_two.samples), [-1.0, 0.5]);
+    assert_eq!(thirty_two.samples, [-1.0, 0.5]);
 }
 
 #[test]
 fn reads_extensible_and_float() {
     let float = File::tagged(3, 1, 32, &0.25f32.to_le_bytes());
-    assert_eq!(samples(&float.decode().unwrap().samples), [0.25]);
+    assert_eq!(float.decode().unwrap().samples, [0.25]);
 
     let data = [0, 0, 0x40];
     let extensible = File::pcm(1, 24, &data).extensible(24, 1);
-    assert_eq!(samples(&extensible.decode().unwrap().samples), [0.5]);
+    assert_eq!(extensible.decode().unwrap().samples, [0.5]);
 
     let float = File::pcm(1, 32, &0.25f32.to_le_bytes()).extensible(32, 3);
-    assert_eq!(samples(&float.decode().unwrap().samples), [0.25]);
+    assert_eq!(float.decode().unwrap().samples, [0.25]);
 
     // 24 bits at the top of 32.
     let wide = File::pcm(1, 32, &[0, 0, 0, 0x40]).extensible(24, 1);
-    assert_eq!(samples(&wide.decode().unwrap().samples), [0.5]);
+    assert_eq!(wide.decode().unwrap().samples, [0.5]);
 
     // 24 bits in four bytes by the frame size.
     let mut loose = File::pcm(1, 24, &[0, 0, 0x40, 0]);
     loose.format[12] = 4;
-    assert_eq!(samples(&loose.decode().unwrap().samples), [0.5]);
+    assert_eq!(loose.decode().unwrap().samples, [0.5]);
 }
 
 #[test]
@@ -178,11 +148,11 @@ fn skips_chunks_it_does_not_know() {
     let mut file = File::pcm(1, 16, &[0, 0x40]);
     // Of odd length, hence padded; and a fact chunk longer than usual.
     file.before_data = b"LIST\x03\0\0\0abc\0fact\x08\0\0\0\x01\0\0\0\0\0\0\0".to_vec();
-    assert_eq!(samples(&file.decode().unwrap().samples), [0.5]);
+    assert_eq!(file.decode().unwrap().samples, [0.5]);
 
     let mut tail = file.build();
     tail.extend(b"id3 \x02\0\0\0xy");
-    assert_eq!(samples(&decode(&tail).unwrap().samples), [0.5]);
+    assert_eq!(decode(&tail).unwrap().samples, [0.5]);
 }
 
 #[test]
@@ -316,7 +286,7 @@ fn bytes_per_second_may_be_wrong() {
     // Redundant, and often wrong in files found in the wild.
     let mut file = File::pcm(1, 16, &[0, 0x40]);
     file.format[8..12].copy_from_slice(&[1, 2, 3, 4]);
-    assert_eq!(samples(&file.decode().unwrap().samples), [0.5]);
+    assert_eq!(file.decode().unwrap().samples, [0.5]);
 
     file.format[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
     assert!(matches!(file.decode(), Err(AudioError::BadFormat(_))));
@@ -380,5 +350,5 @@ fn what_is_no_number_is_silence() {
     let odd = bytes(&[f32::NAN, f32::INFINITY, f32::NEG_INFINITY]);
     let file = encode(&odd, 24_000, 1, Format::S16).unwrap();
     let expected = [0.0, 32_767.0 / 32_768.0, -1.0];
-    assert_eq!(samples(&decode(&file).unwrap().samples), expected);
+    assert_eq!(decode(&file).unwrap().samples, expected);
 }

@@ -1,13 +1,12 @@
-//! The NIF functions.
+//! Files to samples and back.
 
-use chatterbex_nif::{NifError, nif_library, try_binary, try_copy};
+use chatterbex_nif::{NifError, try_binary};
 use rustler::{Atom, Binary, Env, Term};
 
-use crate::error::AudioError;
-use crate::wav::{Decoded, Format};
-use crate::{pcm, wav};
-
-nif_library!(c"Elixir.Chatterbex.Native.Audio");
+use super::{binary, no_memory, sample_binary, work};
+use crate::decode::Decoded;
+use crate::wav::Format;
+use crate::{decode, pcm, wav};
 
 rustler::atoms! {
     s16,
@@ -40,24 +39,21 @@ fn wav_encode<'a>(
         ));
     };
 
-    let file = wav::encode(&samples, sample_rate, channels, format)?;
+    let file = work(|| wav::encode(&samples, sample_rate, channels, format))?;
     binary(env, &file)
 }
 
 /// `wav_decode(file) :: {:ok, %{samples: f32le, sample_rate: hz, channels: n}} | {:error, error}`
 #[rustler::nif(schedule = "DirtyCpu")]
 fn wav_decode<'a>(env: Env<'a>, file: Binary<'a>) -> Result<Term<'a>, NifError> {
-    let Decoded {
-        samples: bytes,
-        sample_rate: rate,
-        channels: count,
-    } = wav::decode(&file)?;
+    audio(env, work(|| wav::decode(&file))?)
+}
 
-    let bytes = binary(env, &bytes)?;
-    let map = Term::map_new(env).map_put(samples(), bytes);
-    let map = map.and_then(|map| map.map_put(sample_rate(), rate));
-    map.and_then(|map| map.map_put(channels(), count))
-        .map_err(|_| NifError::new("generation_failed", "the VM refused to make a map"))
+/// `decode(file, max_seconds) :: {:ok, %{samples: f32le, sample_rate: hz, channels: n}} |
+/// {:error, error}`
+#[rustler::nif(schedule = "DirtyCpu")]
+fn decode<'a>(env: Env<'a>, file: Binary<'a>, max_seconds: u32) -> Result<Term<'a>, NifError> {
+    audio(env, work(|| decode::decode(&file, max_seconds))?)
 }
 
 /// `pcm16(samples) :: {:ok, s16le} | {:error, error}`
@@ -65,15 +61,14 @@ fn wav_decode<'a>(env: Env<'a>, file: Binary<'a>) -> Result<Term<'a>, NifError> 
 fn pcm16<'a>(env: Env<'a>, samples: Binary<'a>) -> Result<Binary<'a>, NifError> {
     let bytes = samples.len() / 2;
     let mut out = try_binary(bytes).ok_or_else(|| no_memory(bytes))?;
-    pcm::write_s16(&samples, out.as_mut_slice())?;
+    work(|| pcm::write_s16(&samples, out.as_mut_slice()))?;
     Ok(out.release(env))
 }
 
-fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Result<Binary<'a>, NifError> {
-    let binary = try_copy(bytes).ok_or_else(|| no_memory(bytes.len()))?;
-    Ok(binary.release(env))
-}
-
-fn no_memory(bytes: usize) -> NifError {
-    AudioError::OutOfMemory { bytes }.into()
+fn audio(env: Env, decoded: Decoded) -> Result<Term, NifError> {
+    let bytes = sample_binary(env, &decoded.samples)?;
+    let map = Term::map_new(env).map_put(samples(), bytes);
+    let map = map.and_then(|map| map.map_put(sample_rate(), decoded.sample_rate));
+    map.and_then(|map| map.map_put(channels(), decoded.channels))
+        .map_err(|_| NifError::new("generation_failed", "the VM refused to make a map"))
 }

@@ -1,0 +1,109 @@
+//! The pages of an Ogg file, checked: the decoders pass over one that is missing or damaged.
+
+use symphonia::core::checksum::Crc32;
+use symphonia::core::io::Monitor;
+
+use super::cut_short;
+use crate::error::AudioError;
+
+const HEADER: usize = 27;
+const FIRST: u8 = 2;
+const LAST: u8 = 4;
+
+/// Checks that a file is one stream, whole from its first page to its last.
+pub fn check(file: &[u8], format: &'static str) -> Result<(), AudioError> {
+    let damaged = |page: u32, what: &str| AudioError::Damaged {
+        format,
+        what: format!("page {page}: {what}"),
+    };
+    let mut rest = file;
+    let mut serial = None;
+
+    for number in 0.. {
+        let cut = || cut_short(format, format!("it ends within page {number}"));
+        let Some((head, body)) = rest.split_first_chunk::<HEADER>() else {
+            return Err(cut());
+        };
+        if !head.starts_with(b"OggS\0") {
+            return Err(damaged(number, "it does not begin as a page does"));
+        }
+
+        let (segments, body) = body.split_at_checked(head[26].into()).ok_or_else(cut)?;
+        let length = segments.iter().map(|length| usize::from(*length)).sum();
+        let (payload, next) = body.split_at_checked(length).ok_or_else(cut)?;
+
+        let mut blank = *head;
+        blank[22..26].fill(0);
+        let mut crc = Crc32::new(0);
+        for part in [&blank, segments, payload] {
+            crc.process_buf_bytes(part);
+        }
+        if crc.crc() != u32_at(head, 22) {
+            return Err(damaged(number, "its checksum is wrong"));
+        }
+
+        let this = u32_at(head, 14);
+        if *serial.get_or_insert(this) != this || (head[5] & FIRST != 0) != (number == 0) {
+            return Err(AudioError::OtherFormat("several Ogg streams in one file"));
+        }
+        if u32_at(head, 18) != number {
+            return Err(damaged(number, "it is missing"));
+        }
+        if head[5] & LAST != 0 && !next.starts_with(b"OggS") {
+            return Ok(());
+        }
+        rest = next;
+    }
+
+    Ok(())
+}
+
+fn u32_at(bytes: &[u8; HEADER], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::fixture;
+
+    fn message(file: &[u8]) -> String {
+        check(file, "Ogg").unwrap_err().to_string()
+    }
+
+    fn pages(file: &[u8]) -> Vec<&[u8]> {
+        let mut starts: Vec<usize> = file
+            .windows(5)
+            .enumerate()
+            .filter(|(_, window)| window == b"OggS\0")
+            .map(|(at, _)| at)
+            .collect();
+        starts.push(file.len());
+        starts.windows(2).map(|w| &file[w[0]..w[1]]).collect()
+    }
+
+    #[test]
+    fn whole_files_pass() {
+        for name in ["speech.ogg", "speech.oga", "speech.opus", "stereo.opus"] {
+            assert_eq!(check(fixture(name), "Ogg"), Ok(()), "{name}");
+        }
+        let with_junk_behind = [fixture("speech.ogg"), b"TAG"].concat();
+        assert_eq!(check(&with_junk_behind, "Ogg"), Ok(()));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let file = fixture("speech.oga");
+        let pages = pages(file);
+        assert!(pages.len() > 2);
+
+        assert!(message(&file[..file.len() - 1]).contains("truncated"));
+        assert!(message(&pages[..pages.len() - 1].concat()).contains("truncated"));
+        assert!(message(&[pages[0], pages[2]].concat()).contains("page 1: it is missing"));
+        assert!(message(&[file, file].concat()).contains("several Ogg streams"));
+
+        let mut flipped = file.to_vec();
+        flipped[pages[0].len() + 40] ^= 1;
+        assert!(message(&flipped).contains("page 1: its checksum is wrong"));
+    }
+}

@@ -1,0 +1,205 @@
+//! FLAC, MP3 and Ogg, by Symphonia.
+
+use std::io::{ErrorKind, Read};
+
+use symphonia::core::codecs::CodecParameters;
+use symphonia::core::codecs::audio::AudioDecoderOptions;
+use symphonia::core::errors::Error;
+use symphonia::core::formats::{FormatOptions, FormatReader, TrackType};
+use symphonia::core::io::{MediaSourceStream, ReadOnlySource};
+use symphonia::default::formats::{FlacReader, MpaReader, OggReader};
+use symphonia::default::get_codecs;
+
+use super::sink::Sink;
+use super::{Decoded, cut_short, ogg_pages};
+use crate::error::AudioError;
+
+/// FLAC. Its checksums are checked.
+pub fn flac(file: &[u8], max_seconds: u32) -> Result<Decoded, AudioError> {
+    const FORMAT: &str = "FLAC";
+    let (head, frames) = flac_frames(file)?;
+    let source = stream(head.as_slice().chain(frames));
+    let reader = FlacReader::try_new(source, FormatOptions::default());
+    let mut run = Run::new(FORMAT, max_seconds);
+    run.frames_are_numbered = true;
+    run.decode(&mut reader.map_err(|error| unreadable(FORMAT, error))?)
+}
+
+/// MP3, from its first frame on.
+pub fn mp3(file: &[u8], max_seconds: u32) -> Result<Decoded, AudioError> {
+    const FORMAT: &str = "MP3";
+    let reader = MpaReader::try_new(stream(file), FormatOptions::default());
+    let mut run = Run::new(FORMAT, max_seconds);
+    run.starts_in_the_middle = true;
+    // Programs disagree on whether the frame that holds the count is counted.
+    run.frames_of_doubt = 2 * 1152;
+    run.decode(&mut reader.map_err(|error| unreadable(FORMAT, error))?)
+}
+
+/// Vorbis or FLAC in Ogg.
+pub fn ogg(file: &[u8], max_seconds: u32) -> Result<Decoded, AudioError> {
+    const FORMAT: &str = "Ogg";
+    ogg_pages::check(file, FORMAT)?;
+    let reader = OggReader::try_new(stream(file), FormatOptions::default());
+    Run::new(FORMAT, max_seconds).decode(&mut reader.map_err(|error| unreadable(FORMAT, error))?)
+}
+
+/// Nothing here seeks, and a source that can be sought in makes readers guess lengths.
+fn stream<'a>(source: impl Read + Send + Sync + 'a) -> MediaSourceStream<'a> {
+    MediaSourceStream::new(Box::new(ReadOnlySource::new(source)), Default::default())
+}
+
+/// A head with the one block that matters, and the frames: pictures and comments are not read.
+fn flac_frames(file: &[u8]) -> Result<(Vec<u8>, &[u8]), AudioError> {
+    const MARKER: &[u8] = b"fLaC";
+    const STREAM_INFO: u8 = 0;
+    const LAST: u8 = 0x80;
+
+    let cut = || cut_short("FLAC", "it ends before its sound begins".into());
+    let mut head = None;
+    let mut rest = file.get(MARKER.len()..).ok_or_else(cut)?;
+
+    loop {
+        let (&[kind, a, b, c], body) = rest.split_first_chunk().ok_or_else(cut)?;
+        let length = u32::from_be_bytes([0, a, b, c]) as usize;
+        let (block, behind) = body.split_at_checked(length).ok_or_else(cut)?;
+        rest = behind;
+
+        if kind & !LAST == STREAM_INFO {
+            let length = [LAST | STREAM_INFO, a, b, c];
+            head.get_or_insert_with(|| [MARKER, &length, block].concat());
+        }
+        if kind & LAST != 0 {
+            break;
+        }
+    }
+
+    let head = head.ok_or(AudioError::Damaged {
+        format: "FLAC",
+        what: "it has no description of its sound".into(),
+    })?;
+    Ok((head, rest))
+}
+
+fn unreadable(format: &'static str, error: Error) -> AudioError {
+    match error {
+        Error::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            cut_short(format, "it ends before its sound begins".into())
+        }
+        error => AudioError::Damaged {
+            format,
+            what: error.to_string(),
+        },
+    }
+}
+
+/// One file on its way.
+struct Run {
+    format: &'static str,
+    max_seconds: u32,
+    /// The reader passes over what is damaged, and packets say where they belong.
+    frames_are_numbered: bool,
+    /// Frames of MP3 are made of what earlier ones left over: those at the beginning of a file that
+    /// was cut out of a longer one cannot be decoded.
+    starts_in_the_middle: bool,
+    /// How many frames fewer than promised are no sign of a cut.
+    frames_of_doubt: u64,
+}
+
+impl Run {
+    fn new(format: &'static str, max_seconds: u32) -> Self {
+        Self {
+            format,
+            max_seconds,
+            frames_are_numbered: false,
+            starts_in_the_middle: false,
+            frames_of_doubt: 0,
+        }
+    }
+
+    fn decode(&self, reader: &mut dyn FormatReader) -> Result<Decoded, AudioError> {
+        let format = self.format;
+        let track = reader.default_track(TrackType::Audio).cloned();
+        let track = track.ok_or(AudioError::NoSamples)?;
+        let Some(CodecParameters::Audio(params)) = &track.codec_params else {
+            return Err(AudioError::NoSamples);
+        };
+        let promised = track.num_frames;
+
+        let options = AudioDecoderOptions::default().verify(true);
+        let mut decoder = get_codecs()
+            .make_audio_decoder(params, &options)
+            .map_err(|error| unreadable(format, error))?;
+
+        let mut sink: Option<Sink> = None;
+        let mut block = Vec::new();
+        let mut next_frame = 0;
+
+        loop {
+            let seconds = sink.as_ref().map_or(0.0, Sink::seconds);
+            let packet = match reader.next_packet() {
+                Ok(Some(packet)) if packet.track_id == track.id => packet,
+                Ok(Some(_)) => continue,
+                Ok(None) => break,
+                Err(Error::IoError(error)) if error.kind() == ErrorKind::UnexpectedEof => {
+                    return Err(self.cut_short(promised, sink.as_ref()));
+                }
+                Err(error) => return Err(self.damaged(seconds, &error.to_string())),
+            };
+
+            if self.frames_are_numbered && packet.pts.get() as u64 != next_frame {
+                return Err(self.damaged(seconds, "a part is missing"));
+            }
+            next_frame = next_frame.saturating_add(packet.dur.get());
+
+            let decoded = match decoder.decode(&packet) {
+                Ok(decoded) => decoded,
+                Err(Error::DecodeError(_)) if self.starts_in_the_middle && sink.is_none() => {
+                    continue;
+                }
+                Err(error) => return Err(self.damaged(seconds, &error.to_string())),
+            };
+
+            let rate = decoded.spec().rate();
+            let channels = u16::try_from(decoded.spec().channels().count()).unwrap_or(0);
+            if rate == 0 || channels == 0 {
+                return Err(self.damaged(seconds, "it has no channels or no sample rate"));
+            }
+            decoded.copy_to_vec_interleaved::<f32>(&mut block);
+
+            let sink = sink.get_or_insert_with(|| Sink::new(rate, channels, self.max_seconds));
+            if !sink.takes(rate, channels) {
+                return Err(self.damaged(seconds, "its sample rate or channels change"));
+            }
+            sink.push(&block)?;
+        }
+
+        let frames = sink.as_ref().map_or(0, Sink::frames);
+        if promised.is_some_and(|promised| frames + self.frames_of_doubt < promised) {
+            return Err(self.cut_short(promised, sink.as_ref()));
+        }
+        if decoder.finalize().verify_ok == Some(false) {
+            return Err(self.damaged(0.0, "its samples do not match its checksum"));
+        }
+        sink.ok_or(AudioError::NoSamples)?.finish()
+    }
+
+    fn damaged(&self, seconds: f64, what: &str) -> AudioError {
+        AudioError::Damaged {
+            format: self.format,
+            what: format!("{what}, at {seconds:.2} s"),
+        }
+    }
+
+    fn cut_short(&self, promised: Option<u64>, sink: Option<&Sink>) -> AudioError {
+        let end = sink.map_or(0.0, Sink::seconds);
+        let how = match (promised, sink) {
+            (Some(frames), Some(sink)) => {
+                let all = sink.seconds_of(frames);
+                format!("it should be {all:.2} s long and ends after {end:.2} s")
+            }
+            _ => format!("it ends after {end:.2} s"),
+        };
+        cut_short(self.format, how)
+    }
+}

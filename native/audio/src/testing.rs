@@ -1,0 +1,55 @@
+//! What the tests of this crate share.
+
+/// A small generator of our own (xorshift): the same numbers in every run.
+pub struct Numbers(pub u64);
+
+impl Numbers {
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    pub fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    pub fn sample(&mut self) -> f32 {
+        (self.next() as i64 as f64 / i64::MAX as f64) as f32
+    }
+}
+
+pub fn bytes(samples: &[f32]) -> Vec<u8> {
+    samples.iter().flat_map(|s| s.to_le_bytes()).collect()
+}
+
+/// A file of test/fixtures/audio. All of speech.* hold the same 9,600 frames of speech at 24 kHz.
+pub fn fixture(name: &str) -> &'static [u8] {
+    macro_rules! files {
+        ($($name:literal),*) => {
+            match name {
+                $($name => include_bytes!(concat!("../../../test/fixtures/audio/", $name)),)*
+                _ => panic!("there is no fixture {name}"),
+            }
+        };
+    }
+
+    files!(
+        "speech.flac",
+        "speech.mp3",
+        "speech.oga",
+        "speech.ogg",
+        "speech.opus",
+        "stereo.opus",
+        "untagged.mp3"
+    )
+}
+
+/// A sine of `frames` samples.
+pub fn sine(hertz: f64, sample_rate: u32, frames: usize) -> Vec<f32> {
+    (0..frames)
+        .map(|n| n as f64 * hertz / f64::from(sample_rate))
+        .map(|turns| (turns * std::f64::consts::TAU).sin() as f32)
+        .collect()
+}

@@ -1,0 +1,84 @@
+defmodule Chatterbex.Audio.ReadingTest do
+  use ExUnit.Case, async: true
+
+  alias Chatterbex.{Audio, Error}
+
+  @moduletag :tmp_dir
+  @fixtures "test/fixtures/audio"
+
+  defp refused(path, options \\ []) do
+    assert {:error, %Error{reason: :invalid_audio} = error} = Audio.read(path, options)
+    assert error.message =~ path
+    assert error.details.path == path
+    error
+  end
+
+  test "every format gives the same speech" do
+    {:ok, flac} = Audio.read("#{@fixtures}/speech.flac")
+    assert {flac.sample_rate, flac.channels, Audio.duration(flac)} == {24_000, 1, 0.4}
+    assert Audio.read("#{@fixtures}/speech.oga") == {:ok, flac}
+
+    for name <- ["speech.mp3", "speech.ogg", "speech.opus"] do
+      {:ok, audio} = Audio.read("#{@fixtures}/#{name}")
+      assert {name, audio.sample_rate, audio.channels, Audio.duration(audio)} == {name, 24_000, 1, 0.4}
+    end
+  end
+
+  test "the content says what a file is, not its name", %{tmp_dir: dir} do
+    path = Path.join(dir, "speech.wav")
+    File.cp!("#{@fixtures}/speech.mp3", path)
+    assert Audio.read(path) == Audio.read("#{@fixtures}/speech.mp3")
+  end
+
+  test "a truncated, a damaged and an unknown file say so", %{tmp_dir: dir} do
+    flac = File.read!("#{@fixtures}/speech.flac")
+    path = Path.join(dir, "speech.flac")
+
+    File.write!(path, binary_part(flac, 0, 5_000))
+    error = refused(path)
+    assert error.message =~ "truncated: it should be 0.40 s long"
+    assert error.details.cause == :truncated
+
+    <<head::binary-size(3_000), byte, rest::binary>> = flac
+    File.write!(path, [head, Bitwise.bxor(byte, 1), rest])
+    assert refused(path).details.cause == :damaged
+
+    File.write!(path, "")
+    assert refused(path).message =~ "these 0 bytes are no audio file"
+
+    File.write!(path, [<<0, 0, 0, 32>>, "ftypM4A ", :binary.copy(<<0>>, 100)])
+    assert refused(path).message =~ "this is an MP4 or M4A file, which cannot be read"
+  end
+
+  test "limits on bytes and seconds" do
+    path = "#{@fixtures}/speech.flac"
+    assert {:error, %Error{reason: :invalid_audio} = error} = Audio.read(path, max_bytes: 1_000)
+
+    assert error.message ==
+             "#{path} is larger than 1000 bytes. Cut it, or allow more with the option :max_bytes."
+
+    assert {:error, %Error{reason: :invalid_audio}} = Audio.decode(File.read!(path), max_bytes: 1_000)
+    assert {:ok, _audio} = Audio.read(path, max_bytes: File.stat!(path).size)
+
+    {:ok, long} = Audio.to_wav(%Audio{samples: :binary.copy(<<0>>, 4 * 16_001), sample_rate: 8_000})
+    assert {:ok, _audio} = Audio.decode(long, max_seconds: 3)
+    assert {:error, %Error{reason: :invalid_audio, message: message}} = Audio.decode(long, max_seconds: 2)
+    assert message =~ "longer than 2 s"
+
+    for options <- [[max_bytes: 0], [max_seconds: 1.5], [max: 7], :all] do
+      assert {:error, %Error{reason: :invalid_option}} = Audio.read(path, options)
+      assert {:error, %Error{reason: :invalid_option}} = Audio.decode("", options)
+    end
+  end
+
+  test "what has no end is read to the limit, and a folder not at all", %{tmp_dir: dir} do
+    assert refused_size("/dev/zero") =~ "larger than 5000000 bytes"
+    assert {:error, %Error{reason: :file_error, message: message}} = Audio.read(dir)
+    assert message =~ "(eisdir). Give the name of a file"
+  end
+
+  defp refused_size(path) do
+    assert {:error, %Error{message: message}} = Audio.read(path, max_bytes: 5_000_000)
+    message
+  end
+end
