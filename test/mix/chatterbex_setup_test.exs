@@ -87,7 +87,7 @@ defmodule Mix.Tasks.Chatterbex.SetupTest do
     System.put_env("UV_TORCH_BACKEND", "cpu")
     program = Path.join(dir, "python")
     assert Uv.install(uv, program, ["a.txt"], timeout: 5_000) == {:ok, "pip none\n"}
-    assert Uv.install_unlocked(uv, program, ["torch==2.6.0+cpu"], [], timeout: 5_000) == {:ok, "pip cpu\n"}
+    assert Uv.install_unlocked(uv, program, ["torch==2.6.0+cpu"], timeout: 5_000) == {:ok, "pip cpu\n"}
   end
 
   test "a failure raises with the reason, the hint and the command", %{tmp_dir: dir} do

@@ -29,7 +29,7 @@ defmodule Chatterbex.Setup.Install do
         else: []
 
     with {:ok, output} <- locked(uv, locked?, options, request),
-         {:ok, plan, more} <- torch(uv, plan, request),
+         {:ok, plan, more} <- torch(uv, plan, before, request),
          do: {:ok, plan, output <> more}
   end
 
@@ -38,46 +38,52 @@ defmodule Chatterbex.Setup.Install do
     or_offline(request, &Uv.install(uv, program(request), locks, options ++ &1))
   end
 
-  defp torch(_uv, nil, _request), do: {:ok, nil, ""}
-  defp torch(_uv, %{build: :locked} = plan, _request), do: {:ok, plan, ""}
+  defp torch(_uv, nil, _before, _request), do: {:ok, nil, ""}
+  defp torch(_uv, %{build: :locked} = plan, _before, _request), do: {:ok, plan, ""}
 
-  defp torch(uv, %{build: :chosen, version: version} = plan, request) do
+  defp torch(uv, %{build: :chosen, version: version} = plan, _before, request) do
     Step.note(
       request.report,
       "PyTorch #{version} is not the locked one: it is taken from the index as it is there"
     )
 
-    with {:ok, output} <- unlocked(uv, ["torch==#{version}", "torchaudio==#{matching(version)}"], request),
+    # It may need what no lock has; the others of the environment stay as they are.
+    overrides = request.wanted |> hd() |> Profile.lock_paths() |> Enum.flat_map(&["--override", &1])
+
+    with {:ok, output} <- unlocked(uv, version, matching(version), overrides, request),
          do: {:ok, plan, output}
   end
 
-  defp torch(uv, %{build: :cpu_only} = plan, request) do
-    version = Profile.torch_version(request.profiles)
+  defp torch(uv, %{build: :cpu_only} = plan, before, request) do
+    version = Profile.torch_version(request.profiles) <> "+cpu"
 
-    case unlocked(uv, ["torch==#{version}+cpu", "torchaudio==#{version}+cpu"], request) do
+    case unlocked(uv, version, version, ["--no-deps"], request) do
       {:ok, output} ->
         Step.note(
           request.report,
-          "PyTorch #{version}+cpu is not in the lock: it was taken from the index as it is there"
+          "PyTorch #{version} is not in the lock: it is taken from the index as it is there"
         )
 
         {:ok, plan, output}
 
-      {:error, _not_there} ->
-        Step.note(
-          request.report,
-          "the index has no PyTorch #{version}+cpu: taking the one with NVIDIA's libraries, which is larger. " <>
-            "With UV_TORCH_BACKEND=cpu uv looks into PyTorch's own index"
-        )
+      {:error, failure} when before != nil and before.build == :cpu_only ->
+        {:error, failure}
 
+      {:error, failure} ->
+        Step.note(request.report, "#{no_cpu_only(version, failure)}: taking the one with NVIDIA's libraries")
         with {:ok, output} <- locked(uv, true, [], request), do: {:ok, %{plan | build: :locked}, output}
     end
   end
 
-  # The others of the environment are no newer for it.
-  defp unlocked(uv, requirements, request) do
-    overrides = hd(request.wanted) |> Profile.lock_paths()
-    or_offline(request, &Uv.install_unlocked(uv, program(request), requirements, overrides, &1))
+  defp no_cpu_only(version, failure) do
+    if Failure.network?(failure),
+      do: "PyTorch #{version} could not be fetched",
+      else: "the index has no PyTorch #{version} (PyTorch's own has; UV_TORCH_BACKEND=cpu lets uv look there)"
+  end
+
+  defp unlocked(uv, torch, torchaudio, flags, request) do
+    requirements = ["torch==#{torch}", "torchaudio==#{torchaudio}"]
+    or_offline(request, &Uv.install_unlocked(uv, program(request), requirements ++ flags, &1))
   end
 
   # torchaudio goes with one release of PyTorch, and says with which.

@@ -155,17 +155,14 @@ defmodule Chatterbex.Setup.Uv do
   end
 
   @doc """
-  Installs `requirements` as the index has them, which no lock knows, with what they need; what `overrides` name is left
-  as it is.
+  Installs what `arguments` say, requirements and flags, as the index has it: no lock knows it.
 
   Options: those of `install/4`.
   """
-  @spec install_unlocked(t, Path.t(), [String.t()], [Path.t()], keyword) ::
+  @spec install_unlocked(t, Path.t(), [String.t()], keyword) ::
           {:ok, String.t()} | {:error, Command.failure()}
-  def install_unlocked(uv, program, requirements, overrides, options) do
-    arguments = requirements ++ Enum.flat_map(overrides, &["--override", &1])
-    pip_install(uv, program, arguments, %{}, options)
-  end
+  def install_unlocked(uv, program, arguments, options),
+    do: pip_install(uv, program, arguments, %{}, options)
 
   defp pip_install(%__MODULE__{path: uv}, program, arguments, environment, options) do
     {settings, flags} = settings(Keyword.get(options, :pip_files, []))

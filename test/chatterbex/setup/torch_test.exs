@@ -115,8 +115,8 @@ defmodule Chatterbex.Setup.TorchTest do
       assert {:ok, _summary} = torch(context, device: :cpu)
       assert [locked, unlocked] = last_installs(context, 2)
       assert locked =~ ~r/--require-hashes .*-r \S*tiny\.txt -r \S*networks\.txt$/
-      assert unlocked =~ ~r/ torch==2\.6\.0\+cpu torchaudio==2\.6\.0\+cpu --override \S*tiny\.txt$/
-      assert text() =~ "PyTorch 2.6.0+cpu is not in the lock: it was taken from the index as it is there"
+      assert unlocked =~ ~r/ torch==2\.6\.0\+cpu torchaudio==2\.6\.0\+cpu --no-deps$/
+      assert text() =~ "PyTorch 2.6.0+cpu is not in the lock: it is taken from the index as it is there"
       assert %{"build" => "cpu only", "device" => "cpu"} = recorded(context)
 
       # For CUDA it has to be the other one, whatever uv thinks of their versions.
@@ -140,12 +140,28 @@ defmodule Chatterbex.Setup.TorchTest do
       assert {:ok, %{device: :cpu}} = torch(context, device: :cpu)
 
       assert text() =~
-               "the index has no PyTorch 2.6.0+cpu: taking the one with NVIDIA's libraries, which is larger."
+               "  the index has no PyTorch 2.6.0+cpu (PyTorch's own has; UV_TORCH_BACKEND=cpu lets uv look there): " <>
+                 "taking the one with NVIDIA's libraries\n"
 
       assert [_locked, _cpu, locked] = last_installs(context, 3)
       assert locked =~ ~r/--require-hashes .*-r \S*torch\.txt$/
       assert %{"build" => "locked", "device" => "cpu"} = recorded(context)
       assert {:ok, %{changed: false}} = torch(context, device: :cpu)
+    end
+
+    @tag skip: @two_builds
+    test "without a network the one for the CPU only is not replaced", context do
+      assert {:ok, %{device: :cpu}} = torch(context, device: :cpu)
+
+      fake_uv(context.uv, real_python(), """
+      case "$*" in *+cpu*) echo 'error: Failed to fetch: dns error'; exit 1 ;; esac
+      #{install_tiny()}
+      """)
+
+      assert {:error, %Error{message: message}} = torch(context, device: :cpu, languages: ["de"])
+      assert message =~ "hint: the package index was not reached"
+      refute Enum.any?(calls(context.tools), &(&1 =~ "torch.txt"))
+      assert %{"build" => "cpu only"} = recorded(context)
     end
 
     test "another version than the locked one", context do
