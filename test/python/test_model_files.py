@@ -182,6 +182,23 @@ def test_a_file_that_is_not_needed_may_be_absent(fetch: Fetch) -> None:
     assert (fetch.run() / "extra.json").exists()
 
 
+def test_where_there_are_no_links_a_file_moves_to_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from chatterbex.hub.cache import CachedFile
+
+    def refuse(*_: Any) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    file = CachedFile(REPOSITORY, "small.json", "abc", git_sha1(SMALL), len(SMALL), tmp_path)
+    file.blob.parent.mkdir()
+    file.blob.write_bytes(SMALL)
+    file.put_in_place()
+    assert file.link.read_bytes() == SMALL
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["small.json"]
+
+
 def test_nothing_is_sent_about_the_machine(fetch: Fetch) -> None:
     fetch.run()
     for request in fetch.hub.requests:

@@ -187,7 +187,7 @@ defmodule Mix.Tasks.Chatterbex.Models do
   defp line(progress, model) do
     percent = if progress.total > 0, do: div(100 * progress.bytes, progress.total), else: 100
 
-    "#{model}: #{percent} %, #{Terminal.bytes(progress.bytes)} of #{Terminal.bytes(progress.total)}" <>
+    "#{model}: #{percent}%, #{Terminal.bytes(progress.bytes)} of #{Terminal.bytes(progress.total)}" <>
       "#{pace(progress)}, #{progress.file}"
   end
 

@@ -6,12 +6,9 @@ import contextlib
 import hashlib
 import os
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-from chatterbex.hub.failure import FULL
 
 _BLOCK = 1 << 20
 
@@ -84,17 +81,16 @@ class CachedFile:
         self.link.unlink(missing_ok=True)
 
     def put_in_place(self) -> None:
-        """Lets the file be found by its name; as a copy where the file system has no links."""
+        """Lets the file be found by its name; where the file system has no links, it moves there."""
         self.link.parent.mkdir(parents=True, exist_ok=True)
         new = _new(self.link)
         new.unlink(missing_ok=True)
         try:
             new.symlink_to(os.path.relpath(self.blob, self.link.parent))
-        except OSError as error:
-            if error.errno in FULL:
-                raise
-            shutil.copyfile(self.blob, new)
-        new.replace(self.link)
+        except OSError:
+            self.blob.replace(self.link)
+        else:
+            new.replace(self.link)
 
 
 def repository_folder(cache: Path, repository: str) -> Path:
