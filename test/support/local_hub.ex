@@ -154,7 +154,7 @@ defmodule Chatterbex.LocalHub do
       line: 1_000_000,
       args: ["-m", "local_hub", root],
       cd: Path.expand("../python", __DIR__),
-      env: [{'PYTHONDONTWRITEBYTECODE', '1'}]
+      env: [{~c"PYTHONDONTWRITEBYTECODE", ~c"1"}]
     ])
   end
 

@@ -91,7 +91,7 @@ defmodule Chatterbex.ModelFiles.Cache do
   """
   @spec part?(String.t()) :: boolean
   def part?(repository),
-    do: :filelib.wildcard('blobs/*.incomplete', to_charlist(repository(repository))) != []
+    do: :filelib.wildcard(~c"blobs/*.incomplete", to_charlist(repository(repository))) != []
 
   @doc """
   Whether the hub has told that the repository has no such file in this snapshot.

@@ -85,7 +85,7 @@ defmodule Chatterbex.ModelFiles.Place do
   defp own_files(set, folder) do
     files = Enum.flat_map(set.sources, & &1.files)
 
-    if set.language_pack && :filelib.wildcard('t3*.safetensors', to_charlist(folder)) != [],
+    if set.language_pack && :filelib.wildcard(~c"t3*.safetensors", to_charlist(folder)) != [],
       do: Enum.reject(files, &String.starts_with?(&1.name, "t3")),
       else: files
   end
@@ -131,7 +131,7 @@ defmodule Chatterbex.ModelFiles.Place do
     prefix = joined_prefix(set, home)
     folder = Path.dirname(prefix)
 
-    for name <- :filelib.wildcard('*', to_charlist(folder)),
+    for name <- :filelib.wildcard(~c"*", to_charlist(folder)),
         path = Path.join(folder, name),
         String.starts_with?(path, prefix),
         do: path
