@@ -39,7 +39,7 @@ defmodule Chatterbex do
   """
 
   alias Chatterbex.{Audio, Client, Device, Error, Model, Options, Server, Telemetry, Text.Check}
-  alias Chatterbex.Speech.{Plan, Sender, Stream, Whole}
+  alias Chatterbex.Speech.{Conversion, Plan, Sender, Stream, Whole}
 
   @default_server Chatterbex.DefaultServer
 
@@ -279,6 +279,80 @@ defmodule Chatterbex do
   """
   @spec cancel(reference) :: :ok
   def cancel(ref) when is_reference(ref), do: Sender.cancel(ref)
+
+  @doc """
+  Says speech again in another voice: what was said, and how, stays.
+
+  `source` is a `Chatterbex.Audio` or the path of a recording, of more than 0.1 seconds and at most an hour. It needs a
+  server of its own model, which speaks no text:
+
+      children = [{Chatterbex, name: MyApp.Conversion, model: :conversion}]
+
+  The audio has one channel, 24,000 samples a second, the length of the source to within 80 milliseconds a minute, and a
+  watermark. What is longer than a minute is cut where it is quietest and joined again.
+  Every seed gives a slightly different reading of the same speech.
+
+  ## Options
+
+  #{Chatterbex.Options.Schema.docs(:convert)}
+
+  ## Examples
+
+      {:ok, audio} = Chatterbex.convert("me.wav", voice: "ann.wav", server: MyApp.Conversion)
+
+      iex> {:error, error} = Chatterbex.convert("me.wav", voice: "ann.wav")
+      iex> error.message
+      "a conversion needs a server of its model: start one, children = [{Chatterbex, name: MyApp.Conversion, model: :conversion}], and give server: MyApp.Conversion"
+  """
+  @spec convert(Audio.t() | Path.t(), keyword) :: {:ok, Audio.t()} | {:error, Error.t()}
+  def convert(source, options) do
+    with {:ok, options} <- Options.validate(:convert, options),
+         :ok <- convertible(options),
+         {:ok, recording} <- Conversion.recording(source) do
+      Telemetry.span([:chatterbex, :convert], %{seconds: recording.seconds}, %{server: options.server}, fn ->
+        with {:ok, plan} <- Plan.new(options.server, options, :audio),
+             {:ok, audio} <- Conversion.convert(plan, recording),
+             do: {:ok, audio, %{audio_seconds: Audio.duration(audio)}, audio.metadata}
+      end)
+    end
+  end
+
+  defp convertible(%{server: nil}) do
+    {:error,
+     Error.new(
+       :invalid_option,
+       "a conversion needs a server of its model: start one, children = " <>
+         "[{Chatterbex, name: MyApp.Conversion, model: :conversion}], and give server: MyApp.Conversion"
+     )}
+  end
+
+  defp convertible(%{voice: nil}) do
+    {:error,
+     Error.new(
+       :invalid_option,
+       ~s(a conversion needs a voice to say it in: give voice: "ann.wav", or another of Chatterbex.Voice)
+     )}
+  end
+
+  defp convertible(_options), do: :ok
+
+  @doc """
+  The same as `convert/2`, but returns the audio or raises `Chatterbex.Error`.
+
+  ## Examples
+
+      audio = Chatterbex.convert!("me.wav", voice: "ann.wav", server: MyApp.Conversion)
+
+      iex> Chatterbex.convert!("me.wav", server: MyApp.Conversion)
+      ** (Chatterbex.Error) a conversion needs a voice to say it in: give voice: "ann.wav", or another of Chatterbex.Voice
+  """
+  @spec convert!(Audio.t() | Path.t(), keyword) :: Audio.t()
+  def convert!(source, options) do
+    case convert(source, options) do
+      {:ok, audio} -> audio
+      {:error, error} -> raise error
+    end
+  end
 
   @doc """
   Waits until a server's model is loaded, at most `timeout` milliseconds.

@@ -14,7 +14,11 @@ defmodule Chatterbex.Audio do
   finite numbers; `:out_of_memory`.
   """
 
-  alias Chatterbex.{Error, Files, Native, Options}
+  alias Chatterbex.{Error, Files, Native, Options, Runtime}
+  alias Chatterbex.Voice.Recording
+
+  # What finding the watermark needs.
+  @python %{home: :any, profiles: ["hibari", "torch"], timeout: 60_000}
 
   @enforce_keys [:samples, :sample_rate]
   defstruct [:samples, :sample_rate, channels: 1, metadata: %{}]
@@ -241,6 +245,35 @@ defmodule Chatterbex.Audio do
   @spec to_pcm16(t) :: {:ok, binary} | {:error, Error.t()}
   def to_pcm16(%__MODULE__{} = audio) do
     with :ok <- check(audio), do: audio.samples |> Native.Audio.pcm16() |> from_native()
+  end
+
+  @doc """
+  Whether the audio has PerTh's watermark in it, which all speech of the Chatterbox models has.
+
+  Channels are averaged. A watermark is there where PerTh is more than half sure of it, and it is mostly either quite sure
+  or not at all. It is made to outlast MP3, another sample rate and cuts; a second of audio or more is needed, and what is
+  shorter, silent or mixed with louder sound may be missed. `false` is no proof that a person spoke.
+
+  It needs no server, but PyTorch: `mix chatterbex.setup --cpu`, or another device. The first call of a VM starts Python,
+  which takes seconds; later calls wait for what the model thread is doing, at most a minute.
+
+  ## Examples
+
+      {:ok, audio} = Chatterbex.generate(MyApp.Speech, "Hello!")
+      {:ok, true} = Chatterbex.Audio.watermarked?(audio)
+
+      iex> audio = %Chatterbex.Audio{samples: <<0>>, sample_rate: 24_000}
+      iex> {:error, error} = Chatterbex.Audio.watermarked?(audio)
+      iex> error.reason
+      :invalid_audio
+  """
+  @spec watermarked?(t) :: {:ok, boolean} | {:error, Error.t()}
+  def watermarked?(%__MODULE__{} = audio) do
+    with {:ok, recording} <- Recording.new(audio),
+         {:ok, _python} <- Runtime.start_python(@python),
+         command = Map.put(Recording.command(recording), "op", "watermarked"),
+         {:ok, answer} <- Runtime.ask(command, @python.timeout),
+         do: {:ok, answer["watermarked"]}
   end
 
   defp frames(audio), do: div(byte_size(audio.samples), 4 * audio.channels)

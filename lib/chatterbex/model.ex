@@ -23,6 +23,7 @@ defmodule Chatterbex.Model do
     :python,
     :path,
     :voice_family,
+    voice_seconds: 0.0,
     profile: "hibari",
     speaks: true,
     languages: [],
@@ -41,6 +42,7 @@ defmodule Chatterbex.Model do
   - `voices`: names of the voices that come with it; the first one is the default
   - `voice_family`: the family of voices that it can be given as audio or as a `Chatterbex.Voice`; `nil` where it has
     only voices of its own
+  - `voice_seconds`: the recording of a voice must be longer than this
   - `sounds`: sounds that it makes of a tag in the text, as in `["laugh"]` for `[laugh]`
   - `scripts`: `:any`, or the scripts that it can read, as in `[:latin]`
   - `chunk_characters`: how much of a text it is given at a time; longer ones are cut (`Chatterbex.Text.chunks/2`)
@@ -57,6 +59,7 @@ defmodule Chatterbex.Model do
           python: String.t() | nil,
           path: Path.t() | nil,
           voice_family: String.t() | nil,
+          voice_seconds: float,
           profile: String.t(),
           speaks: boolean,
           languages: [String.t()],
@@ -129,31 +132,36 @@ defmodule Chatterbex.Model do
         languages: ["en"],
         options: [:top_k | @tokens],
         sounds: @sounds,
-        voice_family: "turbo"
+        voice_family: "turbo",
+        voice_seconds: 5.0
       ),
       chatterbox(:nano,
         description: "Chatterbox Nano: as Turbo, with a smaller network",
         languages: ["en"],
         options: [:top_k | @tokens],
         sounds: @sounds,
-        voice_family: "turbo"
+        voice_family: "turbo",
+        voice_seconds: 5.0
       ),
       chatterbox(:english,
         description: "Chatterbox: English, with exaggeration and guidance",
         languages: ["en"],
         options: [:min_p, :cfg_weight, :exaggeration | @tokens],
-        voice_family: "original"
+        voice_family: "original",
+        voice_seconds: 1.0
       ),
       chatterbox(:multilingual,
         description: "Chatterbox Multilingual: #{length(@languages)} languages",
         languages: @languages,
         options: [:min_p, :cfg_weight, :exaggeration | @tokens],
-        voice_family: "original"
+        voice_family: "original",
+        voice_seconds: 1.0
       ),
       chatterbox(:conversion,
         description: "Chatterbox's voice conversion: speech in, the same speech in another voice out",
         speaks: false,
-        voice_family: "original"
+        voice_family: "original",
+        voice_seconds: 1.0
       )
     ]
   end
@@ -178,6 +186,7 @@ defmodule Chatterbex.Model do
         voices: Keyword.get(spec, :voices, []),
         voice_family: Keyword.get(spec, :voice_family),
         profile: Keyword.get(spec, :profile, "hibari"),
+        voice_seconds: Keyword.get(spec, :voice_seconds, 0.0),
         languages: Keyword.get(spec, :languages, []),
         sounds: Keyword.get(spec, :sounds, []),
         chunk_characters: Keyword.get(spec, :chunk_characters, 280),

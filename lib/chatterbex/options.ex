@@ -21,6 +21,18 @@ defmodule Chatterbex.Options do
 
   #{Chatterbex.Options.Schema.docs(:stream)}
 
+  ## Options of a conversion
+
+  Given to `Chatterbex.convert/2`.
+
+  #{Chatterbex.Options.Schema.docs(:convert)}
+
+  ## Options of a clone
+
+  Given to `Chatterbex.Voice.clone/3`.
+
+  #{Chatterbex.Options.Schema.docs(:clone)}
+
   ## Options of a WAV file
 
   Given to `Chatterbex.Audio.write/3` and `Chatterbex.Audio.to_wav/2`.
@@ -37,7 +49,17 @@ defmodule Chatterbex.Options do
   alias Chatterbex.{Error, Model}
   alias Chatterbex.Options.Schema
 
-  @type group :: :server | :generate | :stream | :sentences | :chunks | :chunk_stream | :wav | :read
+  @type group ::
+          :server
+          | :generate
+          | :stream
+          | :convert
+          | :clone
+          | :sentences
+          | :chunks
+          | :chunk_stream
+          | :wav
+          | :read
 
   @doc """
   Checks options against the schema of `group` and fills in the defaults.

@@ -20,8 +20,8 @@ defmodule Chatterbex.Runtime do
   def start_link(_options), do: GenServer.start_link(__MODULE__, [], name: __MODULE__)
 
   @doc """
-  Starts Python, unless it runs already. `options` has `:home`, `:threads`, `:timeout` (milliseconds) and `:profiles`,
-  what must be installed.
+  Starts Python, unless it runs already. `options` has `:home` (`:any` for that of the Python that runs), `:threads`,
+  `:timeout` (milliseconds) and `:profiles`, what must be installed.
   """
   @spec start_python(map) :: {:ok, map} | {:error, Error.t()}
   def start_python(options) do
@@ -46,6 +46,34 @@ defmodule Chatterbex.Runtime do
   end
 
   @doc """
+  Gives a command that needs no model to the model thread, and waits for its answer.
+  """
+  @spec ask(map, timeout) :: {:ok, map} | {:error, Error.t()}
+  def ask(command, timeout) do
+    # In a process of its own, so that an answer that comes late reaches nobody.
+    task = Task.async(fn -> answer(Map.put(command, "id", new_id())) end)
+
+    with nil <- Task.yield(task, timeout) || Task.shutdown(task, :brutal_kill) do
+      {:error, Error.new(:timeout, "the model thread has not answered within #{timeout} ms")}
+    else
+      {:ok, answer} ->
+        answer
+
+      {:exit, reason} ->
+        {:error, Error.new(:engine_crashed, "asking the model thread failed: #{inspect(reason)}")}
+    end
+  end
+
+  defp answer(%{"id" => id} = command) do
+    with :ok <- submit(command) do
+      receive do
+        {:chatterbex_event, ^id, "done", payload} -> {:ok, payload}
+        {:chatterbex_event, ^id, _failed_or_cancelled, payload} -> {:error, Error.from_native(payload)}
+      end
+    end
+  end
+
+  @doc """
   Takes a command or a request back. What is being worked on ends after the current step.
   """
   @spec cancel(pos_integer) :: :ok
@@ -67,6 +95,11 @@ defmodule Chatterbex.Runtime do
   end
 
   @impl true
+  def handle_call({:start_python, %{home: :any} = options}, from, state) do
+    options = %{options | home: state.python && state.python.home}
+    handle_call({:start_python, options}, from, state)
+  end
+
   def handle_call({:start_python, options}, _from, %{python: nil} = state) do
     case start(options) do
       {:ok, python} -> {:reply, {:ok, python}, %{state | python: python}}

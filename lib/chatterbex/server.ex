@@ -90,6 +90,8 @@ defmodule Chatterbex.Server do
       model: state.model,
       parallel: state.parallel,
       language_pack: state.options.language_pack,
+      voices: state.options.voices,
+      node: node(),
       max_characters: state.options.max_characters,
       timeout: state.options.timeout
     }

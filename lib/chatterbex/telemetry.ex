@@ -10,6 +10,9 @@ defmodule Chatterbex.Telemetry do
   | `[:chatterbex, :generate, :start]` | `system_time`, `characters` | `server` |
   | `[:chatterbex, :generate, :stop]` | `duration`, `audio_seconds`, `samples` | `server`, and the audio's own `metadata` |
   | `[:chatterbex, :generate, :exception]` | `duration` | `server`, `kind: :error`, `reason: %Chatterbex.Error{}`, `stacktrace: []` |
+  | `[:chatterbex, :convert, :start]` | `system_time`, `seconds` | `server` |
+  | `[:chatterbex, :convert, :stop]` | `duration`, `audio_seconds` | `server`, and the audio's own `metadata` |
+  | `[:chatterbex, :convert, :exception]` | `duration` | `server`, `kind: :error`, `reason: %Chatterbex.Error{}`, `stacktrace: []` |
   | `[:chatterbex, :stream, :chunk]` | `number`, `audio_seconds`, `since_start` | `server`, `model` |
   | `[:chatterbex, :queue, :wait]` | `duration`, `waiting`, `running` | `server`, `model`, `priority` |
   | `[:chatterbex, :model, :load, :start]` | `system_time` | `server`, `model`, `device` |
@@ -46,6 +49,9 @@ defmodule Chatterbex.Telemetry do
     [:chatterbex, :generate, :start],
     [:chatterbex, :generate, :stop],
     [:chatterbex, :generate, :exception],
+    [:chatterbex, :convert, :start],
+    [:chatterbex, :convert, :stop],
+    [:chatterbex, :convert, :exception],
     [:chatterbex, :stream, :chunk],
     [:chatterbex, :queue, :wait],
     [:chatterbex, :model, :load, :start],

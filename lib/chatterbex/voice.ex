@@ -1,59 +1,362 @@
 defmodule Chatterbex.Voice do
   @moduledoc """
   A voice to speak in.
+
+  The Chatterbox models speak in the voice of a recording. Where a voice is asked for, in `Chatterbex.generate/2` and
+  everywhere else, `voice:` takes
+
+    * a path of a recording, as in `"voices/ann.wav"`: WAV, FLAC, MP3 or OGG. It is read once and kept while the file
+      stays as it is, and so is what the model makes of it (`:max_voices` of the server)
+    * a `Chatterbex.Audio` with the recording
+    * a `Chatterbex.Voice`, or the path of a saved one, as in `"ann.voice"`: what a model has made of a recording, which
+      then costs no more time and needs no recording any more
+    * a name, as in `"ann"`: one of the model's own voices, or one of the folder of voices
+
+  A name is looked for among the model's own voices first, then in the folder; what has a `/` or an ending and is no name
+  there is a path.
+
+      {:ok, voice} = Chatterbex.Voice.clone(MyApp.Speech, "ann.wav", name: "Ann", note: "agreed on 3 May")
+      :ok = Chatterbex.Voice.save(voice, "priv/voices/ann.voice")
+      {:ok, audio} = Chatterbex.generate(MyApp.Speech, "Hello!", voice: voice)
+
+  ## Recordings
+
+  Of one person who speaks clearly, without music, noise and echo; 10 to 15 seconds are best. More than 5 seconds are
+  needed by `:turbo` and `:nano`, more than 1 second by the other models; 300 seconds and 64 MB are the most.
+  Several channels are averaged.
+
+  ## A folder of voices
+
+      config :chatterbex, voices: "priv/voices"
+
+  or `voices:` of a server. A file in it is a voice by its name without the ending: `ann.voice` or `ann.wav` are
+  `voice: "ann"`. Where both are there, the saved one is used by the models that it was made for, and the recording by
+  all others. Files may be added, replaced and removed at any time. The folder of a server on another node is that
+  node's; in a release name it as `{:my_app, "priv/voices"}`.
+
+  ## Families
+
+  A saved voice fits the models of one family: `"turbo"` are `:turbo` and `:nano`; `"original"` are `:english`,
+  `:multilingual` and `:conversion`. A model of another family refuses it.
+
+  ## Who may be cloned
+
+  Ask the person, and keep their answer: `note:` is stored in the voice. What the Chatterbox models say has an inaudible
+  watermark, which `Chatterbex.Audio.watermarked?/1` finds.
   """
 
-  alias Chatterbex.{Audio, Error, Model}
+  alias Chatterbex.{Audio, Client, Error, Files, Model, Options}
+  alias Chatterbex.Voice.{Folder, Recording, Saved, Source}
 
   @enforce_keys [:data, :family]
   defstruct [:data, :family, :name, metadata: %{}]
 
   @typedoc """
   - `data`: the voice as the bytes of a safetensors file
-  - `family`: of the models that understand it
+  - `family`: of the models that understand it, `"turbo"` or `"original"`
+  - `metadata`: `:note`; the `:model` that made it; of the recording `:sample_hash` (SHA-256 of its samples), `:seconds`,
+    `:sample_rate`, `:peak` (the largest sample), `:loudness` (LUFS, or `nil`), `:clipped` and `:quiet` (shares of the
+    samples at full scale and below 1 % of it); and `:warnings`, a list of what could be better about it
   """
   @type t :: %__MODULE__{data: binary, family: String.t(), name: String.t() | nil, metadata: map}
 
-  # The option `:voice` as the model takes it.
-  @doc false
-  @spec resolve(term, Model.t()) :: {:ok, term} | {:error, Error.t()}
-  def resolve(nil, _model), do: {:ok, nil}
+  @typedoc """
+  A voice that can be asked for by name: where it comes from, the file, and of a saved one the family.
+  """
+  @type entry :: %{
+          name: String.t(),
+          kind: :model | :saved | :recording,
+          path: Path.t() | nil,
+          family: String.t() | nil
+        }
 
-  def resolve(%__MODULE__{family: family, data: data}, %Model{voice_family: family}),
-    do: {:ok, %{"saved" => {:bytes, data}}}
+  @doc """
+  Makes a voice of a recording, with the model of a server.
 
-  def resolve(%__MODULE__{} = voice, %Model{voice_family: nil} = model), do: no_voice(voice.name, model)
+  `source` is the path of a recording or a `Chatterbex.Audio`; see the module documentation for what is taken. Making a
+  voice takes the model a second or a few, in which it speaks for nobody.
 
-  def resolve(%__MODULE__{} = voice, model) do
+  `voice.metadata.warnings` says what could be better about the recording: its length, level, clipping, pauses or sample
+  rate. It is an empty list where all is well.
+
+  ## Options
+
+  #{Chatterbex.Options.Schema.docs(:clone)}
+
+  ## Examples
+
+      {:ok, voice} = Chatterbex.Voice.clone(MyApp.Speech, "ann.wav", name: "Ann")
+      voice.metadata.warnings
+      ["it is 6.4 s long: with 10 to 15 s the voice is more like the speaker's"]
+
+      iex> {:error, error} = Chatterbex.Voice.clone(MyApp.Speech, "ann.wav", nmae: "Ann")
+      iex> error.message
+      "unknown option :nmae. Did you mean :name? The options are :name, :note, :timeout."
+  """
+  @spec clone(Chatterbex.server(), Path.t() | Audio.t(), keyword) :: {:ok, t} | {:error, Error.t()}
+  def clone(server, source, options \\ []) do
+    with {:ok, options} <- Options.validate(:clone, options),
+         {:ok, about} <- Client.about(server, options.timeout),
+         :ok <- clones(about.model),
+         {:ok, recording} <- recording(source),
+         :ok <- Recording.check(recording, about.model),
+         {:ok, answer} <-
+           Client.call_model(server, "clone", Recording.command(recording), options.timeout) do
+      marks =
+        Map.merge(answer["quality"], %{
+          "name" => options.name,
+          "note" => options.note,
+          "sample_rate" => recording.sample_rate
+        })
+
+      with {:error, why} <- Saved.new(answer["voice"], marks),
+           do: {:error, Error.new(:generation_failed, "what the model made of the recording #{why}")}
+    end
+  end
+
+  defp clones(%Model{voice_family: nil, name: name}) do
     {:error,
      Error.new(
        :not_supported,
-       "the voice was made for the models of the family #{voice.family}, and #{inspect(model.name)} is of the " <>
-         "family #{model.voice_family}. Make it again with this model: Chatterbex.Voice.clone/3.",
+       "the model #{inspect(name)} has voices of its own only. Make the voice with a server of a Chatterbox model, " <>
+         "as in {Chatterbex, name: MyApp.Speech, model: :turbo}.",
+       %{model: name}
+     )}
+  end
+
+  defp clones(_model), do: :ok
+
+  defp recording(%Audio{} = audio), do: of_audio(audio)
+
+  defp recording(path) when is_binary(path) do
+    case Source.read(path) do
+      {:ok, %Recording{} = recording} ->
+        {:ok, recording}
+
+      {:ok, %__MODULE__{}} ->
+        {:error,
+         Error.new(:voice_unreadable, "#{path} is a voice already, and not a recording: use it as it is")}
+
+      {:error, error} ->
+        {:error, error}
+    end
+  end
+
+  defp recording(other) do
+    {:error,
+     Error.new(
+       :invalid_option,
+       "a voice is made of a recording: give its path or a Chatterbex.Audio, not #{Options.Schema.show(other)}"
+     )}
+  end
+
+  defp of_audio(audio) do
+    case Recording.new(audio) do
+      {:ok, recording} -> {:ok, recording}
+      {:error, %Error{reason: :native_not_loaded} = error} -> {:error, error}
+      {:error, error} -> {:error, %{error | reason: :voice_unreadable}}
+    end
+  end
+
+  @doc """
+  Writes a voice to a file, which by custom ends with `.voice`. It is a safetensors file: numbers, and no code.
+
+  The file appears whole or not at all.
+
+  ## Examples
+
+      :ok = Chatterbex.Voice.save(voice, "priv/voices/ann.voice")
+
+      iex> voice = %Chatterbex.Voice{data: "", family: "turbo"}
+      iex> {:error, error} = Chatterbex.Voice.save(voice, "/no/such/folder/ann.voice")
+      iex> error.reason
+      :file_error
+  """
+  @spec save(t, Path.t()) :: :ok | {:error, Error.t()}
+  def save(%__MODULE__{data: data}, path) when is_binary(data), do: Files.write(path, data)
+
+  @doc """
+  Reads a voice that `save/2` has written.
+
+  A file that is damaged, cut short, of another format or made by another version is refused with the reason
+  `:voice_unreadable`, and a message that says which of these it is.
+
+  ## Examples
+
+      {:ok, voice} = Chatterbex.Voice.load("priv/voices/ann.voice")
+
+      iex> {:error, error} = Chatterbex.Voice.load("/no/such/ann.voice")
+      iex> error.message
+      "the voice /no/such/ann.voice cannot be read: no such file or directory (enoent)"
+  """
+  @spec load(Path.t()) :: {:ok, t} | {:error, Error.t()}
+  def load(path), do: Source.saved(path)
+
+  @doc """
+  The voices that can be asked for by name: those of a folder, or of a server.
+
+  Without an argument it is the configured folder. A server's are those of its model and of its folder.
+
+  A name that comes from outside, as from a web form, should be looked for here before it is given to `voice:`, which
+  takes paths too.
+
+  ## Examples
+
+      {:ok, voices} = Chatterbex.Voice.list(MyApp.Speech)
+      Enum.map(voices, & &1.name)
+      ["ann", "bob"]
+
+      iex> {:error, error} = Chatterbex.Voice.list("/no/such/folder")
+      iex> error.reason
+      :file_error
+  """
+  @spec list(Path.t() | Chatterbex.server() | nil) :: {:ok, [entry]} | {:error, Error.t()}
+  def list(folder_or_server \\ nil)
+
+  def list(nil) do
+    case Application.get_env(:chatterbex, :voices) do
+      nil -> {:error, Error.new(:invalid_option, "no folder of voices is configured: #{configure()}")}
+      folder -> with {:ok, %{voices: folder}} <- Options.validate(:server, voices: folder), do: list(folder)
+    end
+  end
+
+  def list(folder) when is_binary(folder), do: Source.entries(Path.expand(folder))
+
+  def list(server) do
+    with {:ok, about} <- Client.about(server, 60_000),
+         {:ok, entries} <- entries(about) do
+      own = for name <- about.model.voices, do: %{name: name, kind: :model, path: nil, family: nil}
+      {:ok, own ++ Enum.reject(entries, &(&1.name in about.model.voices))}
+    end
+  end
+
+  defp entries(%{voices: nil}), do: {:ok, []}
+  defp entries(%{model: %Model{voice_family: nil}}), do: {:ok, []}
+  defp entries(about), do: there(about, :entries, [about.voices])
+
+  # The option `:voice` as the model takes it. `about` is what `Chatterbex.Client.about/2` tells of the server.
+  @doc false
+  @spec resolve(term, map) :: {:ok, term} | {:error, Error.t()}
+  def resolve(nil, _about), do: {:ok, nil}
+
+  def resolve(name, about) when is_binary(name) do
+    cond do
+      name in about.model.voices -> {:ok, name}
+      is_nil(about.model.voice_family) -> no_voice(name, about.model)
+      true -> with {:ok, voice} <- find(name, about), do: given(voice, about.model)
+    end
+  end
+
+  def resolve(voice, %{model: %Model{voice_family: nil} = model}), do: no_voice(voice, model)
+
+  def resolve(%Audio{} = audio, about) do
+    with {:ok, recording} <- of_audio(audio) do
+      Recording.warn(recording, "the audio given as a voice")
+      given(recording, about.model)
+    end
+  end
+
+  def resolve(%__MODULE__{} = voice, about) do
+    case Saved.parse(voice.data) do
+      {:ok, voice} -> given(voice, about.model)
+      {:error, why} -> {:error, Error.new(:voice_unreadable, "the voice cannot be used: it #{why}")}
+    end
+  end
+
+  defp given(%__MODULE__{family: family, data: data}, %Model{voice_family: family}),
+    do: {:ok, %{"saved" => {:bytes, data}}}
+
+  defp given(%__MODULE__{} = voice, model) do
+    {:error,
+     Error.new(
+       :not_supported,
+       "the voice#{voice.name && " " <> inspect(voice.name)} was made for the models of the family #{voice.family}, " <>
+         "and #{inspect(model.name)} is of the family #{model.voice_family}. Make it again with this model: " <>
+         "Chatterbex.Voice.clone/3.",
        %{family: voice.family, needed: model.voice_family}
      )}
   end
 
-  def resolve(%Audio{} = audio, %Model{voice_family: nil} = model), do: no_voice(audio, model)
+  defp given(%Recording{} = recording, model) do
+    with :ok <- Recording.check(recording, model), do: {:ok, Recording.command(recording)}
+  end
 
-  def resolve(%Audio{} = audio, _model),
-    do: {:ok, %{"samples" => {:bytes, audio.samples}, "sample_rate" => audio.sample_rate}}
-
-  def resolve(name, model) when is_binary(name) do
-    cond do
-      name in model.voices -> {:ok, name}
-      is_nil(model.voice_family) -> no_voice(name, model)
-      true -> with {:ok, audio} <- Audio.read(name), do: resolve(audio, model)
+  # A name of the folder, or else a path.
+  defp find(name, about) do
+    case named(name, about) do
+      :unknown -> if(path?(name), do: Source.read(name), else: unknown(name, about))
+      found_or_error -> found_or_error
     end
   end
+
+  defp path?(name), do: String.contains?(name, "/") or Path.extname(name) != ""
+
+  defp named(_name, %{voices: nil}), do: :unknown
+
+  defp named(name, about) do
+    if Folder.name?(name),
+      do: there(about, :named, [about.voices, name, about.model.voice_family]),
+      else: :unknown
+  end
+
+  # The folder is on the node of the server.
+  defp there(%{node: node}, function, arguments) when node == node(), do: apply(Source, function, arguments)
+
+  defp there(about, function, arguments) do
+    :erpc.call(about.node, Source, function, arguments, 60_000)
+  catch
+    kind, reason ->
+      {:error,
+       Error.new(
+         :voice_unreadable,
+         "the voices of the node #{about.node} cannot be read: #{Options.Schema.show({kind, reason})}"
+       )}
+  end
+
+  defp unknown(name, about) do
+    with {:ok, entries} <- entries(about) do
+      names = about.model.voices ++ Enum.map(entries, & &1.name)
+
+      {:error,
+       Error.new(
+         :invalid_option,
+         "there is no voice #{Options.Schema.show(name)}.#{Options.did_you_mean(name, names)} #{known(names, about)} " <>
+           "A path has a / or an ending, as in \"./ann.wav\".",
+         %{voice: name, voices: names}
+       )}
+    end
+  end
+
+  defp known([], %{voices: nil}), do: "No folder of voices is configured: #{configure()}."
+  defp known([], about), do: "The folder #{about.voices} has none."
+
+  defp known(names, _about) do
+    {shown, others} = Enum.split(names, 10)
+    more = if others == [], do: "", else: " and #{length(others)} more"
+    "There are #{Enum.map_join(shown, ", ", &inspect/1)}#{more}."
+  end
+
+  defp configure, do: ~s(config :chatterbex, voices: "priv/voices")
 
   defp no_voice(voice, model) do
     {:error,
      Error.new(
        :not_supported,
-       "the model #{inspect(model.name)} has no voice #{inspect(voice)}. " <>
+       "the model #{inspect(model.name)} has no voice #{Options.Schema.show(voice)}. " <>
          "Its voices: #{Enum.map_join(model.voices, ", ", &inspect/1)}.",
        %{voice: voice, voices: model.voices}
      )}
+  end
+
+  defimpl Inspect do
+    def inspect(voice, _options) do
+      parts = [voice.name && Kernel.inspect(voice.name), voice.family, seconds(voice.metadata)]
+      "#Chatterbex.Voice<#{parts |> Enum.reject(&is_nil/1) |> Enum.join(", ")}>"
+    end
+
+    defp seconds(%{seconds: seconds}) when is_number(seconds),
+      do: "#{:erlang.float_to_binary(seconds * 1.0, decimals: 1)} s"
+
+    defp seconds(_metadata), do: nil
   end
 end

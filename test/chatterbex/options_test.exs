@@ -80,7 +80,9 @@ defmodule Chatterbex.OptionsTest do
     assert {:error, %{reason: :not_supported, message: message}} = Options.supported(%{speed: 1.0}, fake)
     assert message == "the model :fake has no option :speed. Of its own it has none."
 
-    assert {:error, %{reason: :not_supported, message: message}} = Chatterbex.Voice.resolve("emma", hibari)
+    assert {:error, %{reason: :not_supported, message: message}} =
+             Chatterbex.Voice.resolve("emma", %{model: hibari})
+
     assert message == ~s(the model :hibari has no voice "emma". Its voices: "heart".)
   end
 

@@ -57,6 +57,12 @@ defmodule Chatterbex.Options.Schema do
       type: {:integer, 1, 100_000},
       doc: "how many voices made from audio the model keeps; the default is the model's own, 32"
     ],
+    voices: [
+      type: :folder,
+      doc:
+        "the folder of voices that can be asked for by name, a path or `{:my_app, \"priv/voices\"}`: see " <>
+          "`Chatterbex.Voice`"
+    ],
     load_timeout: [
       type: :timeout,
       default: 600_000,
@@ -71,8 +77,8 @@ defmodule Chatterbex.Options.Schema do
     voice: [
       type: :voice,
       doc:
-        "the voice to speak in: a name, the path of a recording (`\"ann.wav\"`), a `Chatterbex.Audio` or a " <>
-          "`Chatterbex.Voice`; the default is the model's own"
+        "the voice to speak in: a name, the path of a recording (`\"ann.wav\"`) or of a saved voice, a " <>
+          "`Chatterbex.Audio` or a `Chatterbex.Voice`; the default is the model's own"
     ],
     language: [
       type: :string,
@@ -255,6 +261,29 @@ defmodule Chatterbex.Options.Schema do
 
   @chunk_stream Keyword.update!(@chunks, :group, &Keyword.put(&1, :default, false))
 
+  @convert @generate
+           |> Keyword.take([:server, :timeout, :seed, :deadline, :priority])
+           |> Keyword.merge(
+             server: [type: :server, doc: "a server of the model `:conversion`; it must be given"],
+             voice: [
+               type: :voice,
+               doc: "the voice to say it in, as for `Chatterbex.generate/2`; it must be given"
+             ]
+           )
+
+  @clone [
+    name: [type: {:string, 200}, doc: "what the voice is called"],
+    note: [
+      type: {:string, 4000},
+      doc: "kept with the voice: whose it is, what they agreed to, its licence"
+    ],
+    timeout: [
+      type: :timeout,
+      default: 120_000,
+      doc: "milliseconds that it may take, the loading of the model included"
+    ]
+  ]
+
   @wav [
     encoding: [
       type: {:in, [:s16, :s24, :f32]},
@@ -280,6 +309,8 @@ defmodule Chatterbex.Options.Schema do
     server: @server,
     generate: @generate,
     stream: @stream,
+    convert: @convert,
+    clone: @clone,
     sentences: @sentences,
     chunks: @chunks,
     chunk_stream: @chunk_stream,
@@ -307,6 +338,10 @@ defmodule Chatterbex.Options.Schema do
   @spec cast(term, term) :: {:ok, term} | :error
   def cast(:boolean, value) when is_boolean(value), do: {:ok, value}
   def cast(:string, value) when is_binary(value), do: if(String.valid?(value), do: {:ok, value}, else: :error)
+
+  def cast({:string, most}, value) when is_binary(value),
+    do: if(String.valid?(value) and String.length(value) <= most, do: {:ok, value}, else: :error)
+
   def cast(:map, value) when is_map(value) and not is_struct(value), do: {:ok, value}
   def cast({:integer, min, max}, value) when is_integer(value) and value in min..max, do: {:ok, value}
 
@@ -334,6 +369,14 @@ defmodule Chatterbex.Options.Schema do
       else: :error
   end
 
+  def cast(:folder, {app, path}) when is_atom(app) and is_binary(path) do
+    {:ok, Application.app_dir(app, path)}
+  rescue
+    # There is no such application.
+    ArgumentError -> :error
+  end
+
+  def cast(:folder, value), do: with({:ok, path} <- cast(:string, value), do: {:ok, Path.expand(path)})
   def cast(:datetime, %DateTime{} = value), do: {:ok, value}
   def cast(:function, value) when is_function(value, 1), do: {:ok, value}
   def cast(:name, value) when is_atom(value) and not is_boolean(value), do: {:ok, value}
@@ -353,6 +396,7 @@ defmodule Chatterbex.Options.Schema do
   @spec describe(term) :: String.t()
   def describe(:boolean), do: "true or false"
   def describe(:string), do: "a string"
+  def describe({:string, most}), do: "a string of at most #{most} characters"
   def describe(:map), do: "a map"
   def describe({:integer, min, max}), do: "a whole number from #{min} to #{max}"
   def describe({:number, min, max}), do: "a number from #{min} to #{max}"
@@ -369,6 +413,7 @@ defmodule Chatterbex.Options.Schema do
 
   def describe(:language), do: ~s(the code of a language, as in "en")
   def describe(:sounds), do: ~s(a list of names without brackets, as in ["laugh", "sigh"])
+  def describe(:folder), do: ~s(the path of a folder, or {:my_app, "priv/voices"} for one of an application)
   def describe(:datetime), do: "a DateTime"
   def describe(:function), do: "a function of one argument"
   def describe(:name), do: "an atom, {:via, module, name} or {:global, name}"

@@ -12,7 +12,8 @@ defmodule Chatterbex.Speech.Plan do
   defstruct @enforce_keys
 
   @typedoc """
-  `options` go to the model. `text` are those of `Chatterbex.Text`, checked, for pieces of several sentences.
+  `options` go to the model. `text` are those of `Chatterbex.Text`, checked, for pieces of several sentences; `nil`
+  where there is no text.
   `timeout` is in milliseconds.
   """
   @type t :: %__MODULE__{
@@ -24,21 +25,23 @@ defmodule Chatterbex.Speech.Plan do
           deadline: DateTime.t() | nil,
           priority: :high | :normal | :low,
           options: map,
-          text: map
+          text: map | nil
         }
 
   @doc """
-  Asks the server what it is, and plans the request. `options` are checked by `Chatterbex.Options`.
+  Asks the server what it is, and plans a request that says `:text`, or `:audio` again. `options` are checked by
+  `Chatterbex.Options`.
   """
-  @spec new(GenServer.server(), map) :: {:ok, t} | {:error, Error.t()}
-  def new(server, options) do
+  @spec new(GenServer.server(), map, :text | :audio) :: {:ok, t} | {:error, Error.t()}
+  def new(server, options, source \\ :text) do
     with {:ok, left} <- left(options.deadline),
          timeout = min(options.timeout || @about_timeout, left),
          {:ok, about} <- Client.about(server, timeout),
+         :ok <- says(source, about.model),
          :ok <- Options.supported(options, about.model),
          {:ok, language} <- language(options[:language], about),
-         {:ok, voice} <- Voice.resolve(options.voice, about.model),
-         {:ok, text} <- text(options, language, about.model) do
+         {:ok, voice} <- Voice.resolve(options.voice, about),
+         {:ok, text} <- text(source, options, language, about.model) do
       {:ok,
        %__MODULE__{
          server: server,
@@ -82,7 +85,31 @@ defmodule Chatterbex.Speech.Plan do
   defp language(nil, _about), do: {:ok, nil}
   defp language(language, _about), do: {:ok, Options.language_code(language)}
 
-  defp text(options, language, model) do
+  defp says(:text, %Model{speaks: false, name: name}) do
+    {:error,
+     Error.new(
+       :not_supported,
+       "the model #{inspect(name)} speaks no text: it says speech again in another voice, see Chatterbex.convert/2. " <>
+         "Ask a server with another model.",
+       %{model: name}
+     )}
+  end
+
+  defp says(:audio, %Model{speaks: true, name: name}) do
+    {:error,
+     Error.new(
+       :not_supported,
+       "the model #{inspect(name)} speaks text, and says no speech again. Start a server that does: " <>
+         "children = [{Chatterbex, name: MyApp.Conversion, model: :conversion}], and give server: MyApp.Conversion.",
+       %{model: name}
+     )}
+  end
+
+  defp says(_source, _model), do: :ok
+
+  defp text(:audio, _options, _language, _model), do: {:ok, nil}
+
+  defp text(:text, options, language, model) do
     language = if language in Text.languages(), do: language, else: "en"
 
     Text.Options.validate(:chunks,

@@ -2,7 +2,7 @@ defmodule Chatterbex.Speech.Whole do
   @moduledoc false
   # Speaks a text and joins its pieces into one audio.
 
-  alias Chatterbex.{Audio, Client, Error, Text.Check, Text.Splitter}
+  alias Chatterbex.{Audio, Client, Error, Server.Request, Text.Check, Text.Splitter}
   alias Chatterbex.Speech.{Metadata, Piece, Plan}
 
   @doc """
@@ -13,21 +13,28 @@ defmodule Chatterbex.Speech.Whole do
     with :ok <- Check.fits(String.length(text), plan.max_characters),
          {:ok, text} <- Check.readable(text, plan.model),
          {:ok, pieces} <- pieces(plan, text),
-         {:ok, left} <- Plan.left(plan.deadline),
          spoken = Enum.reject(pieces, &is_nil(&1.number)),
-         settings = %{
-           timeout: min(plan.timeout, left),
-           priority: plan.priority,
-           options: plan.options
-         },
-         {:ok, ref} <- Client.open(plan.server, settings, Enum.map(spoken, &Piece.command(&1, false))) do
-      told = %{characters: 0, total: String.length(text), pieces: 0, seconds: 0.0}
+         told = %{characters: 0, total: String.length(text), pieces: 0, seconds: 0.0},
+         by_number = Map.new(spoken, &{&1.number, &1}),
+         tell = &tell(progress, by_number[&1], &2, &3),
+         {:ok, audios} <- speak(plan, Enum.map(spoken, &Piece.command(&1, false)), told, tell),
+         do: {:ok, join(pieces, audios, plan)}
+  end
 
-      result =
-        collect(plan.server, ref, length(spoken), %{}, Map.new(spoken, &{&1.number, &1}), {progress, told})
-
+  @doc """
+  Has pieces spoken, at least one; their audio by their numbers. `tell` is called with the number and audio of each that
+  is done, and with what it returned the last time, at first `told`.
+  """
+  @spec speak(Plan.t(), [Request.piece(), ...], told, (non_neg_integer, Audio.t(), told -> told)) ::
+          {:ok, %{non_neg_integer => Audio.t()}} | {:error, Error.t()}
+        when told: term
+  def speak(plan, pieces, told, tell) do
+    with {:ok, left} <- Plan.left(plan.deadline),
+         settings = %{timeout: min(plan.timeout, left), priority: plan.priority, options: plan.options},
+         {:ok, ref} <- Client.open(plan.server, settings, pieces) do
+      result = collect(plan.server, ref, length(pieces), %{}, told, tell)
       Client.release(plan.server, ref)
-      with {:ok, audios} <- result, do: {:ok, join(pieces, audios, plan)}
+      result
     end
   end
 
@@ -41,26 +48,25 @@ defmodule Chatterbex.Speech.Whole do
     end
   end
 
-  defp collect(_server, _ref, 0, audios, _pieces, _progress), do: {:ok, audios}
+  defp collect(_server, _ref, 0, audios, _told, _tell), do: {:ok, audios}
 
-  defp collect(server, ref, left, audios, pieces, progress) do
+  defp collect(server, ref, left, audios, told, tell) do
     # The server's timer bounds this wait, and the monitor the server's end.
     case Client.next(server, ref, :any, :infinity, nil) do
       {:done, number, audio} ->
-        progress = told(progress, pieces[number], audio)
-        collect(server, ref, left - 1, Map.put(audios, number, audio), pieces, progress)
+        collect(server, ref, left - 1, Map.put(audios, number, audio), tell.(number, audio, told), tell)
 
       {:error, error} ->
         {:error, error}
     end
   end
 
-  defp told({nil, _told} = progress, _piece, _audio), do: progress
+  defp tell(nil, _piece, _audio, told), do: told
 
-  defp told({function, told}, piece, audio) do
+  defp tell(progress, piece, audio, told) do
     told = Piece.progress(told, piece, Audio.duration(audio))
-    function.(told)
-    {function, told}
+    progress.(told)
+    told
   end
 
   # The usual text is one piece: its samples are not copied.

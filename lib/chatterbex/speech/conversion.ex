@@ -1,0 +1,121 @@
+defmodule Chatterbex.Speech.Conversion do
+  @moduledoc false
+  # Says speech again in another voice. What is longer than the model takes at a time is cut at quiet places.
+
+  alias Chatterbex.{Audio, Error, Options}
+  alias Chatterbex.Speech.{Metadata, Piece, Plan, Whole}
+  alias Chatterbex.Voice.Recording
+
+  @shortest 0.1
+  @longest 3600
+  # Seconds of the longest piece, of the stretch at its end in which the quietest place is looked for, and of the shortest
+  # rest. The model takes 120 s, but its work and memory grow with the square.
+  @lengths %{piece: 60, search: 20, rest: 1}
+  # The model hears 25 tokens a second: cut between two, the pieces give as much as the whole.
+  @tokens 25
+
+  @doc """
+  What is to be said again, from a path or as audio.
+  """
+  @spec recording(Path.t() | Audio.t()) :: {:ok, Recording.t()} | {:error, Error.t()}
+  def recording(%Audio{} = audio), do: Recording.new(audio)
+
+  def recording(path) when is_binary(path),
+    do: with({:ok, audio} <- Audio.read(path), do: Recording.new(audio))
+
+  def recording(other) do
+    {:error,
+     Error.new(
+       :invalid_option,
+       "speech is converted: give the path of a recording or a Chatterbex.Audio, not #{Options.Schema.show(other)}"
+     )}
+  end
+
+  @doc """
+  Converts a recording by a plan for audio.
+  """
+  @spec convert(Plan.t(), Recording.t(), map) :: {:ok, Audio.t()} | {:error, Error.t()}
+  def convert(plan, recording, lengths \\ @lengths) do
+    with :ok <- check(recording) do
+      parts = recording |> cut(lengths) |> number()
+      commands = for {part, number} <- parts, number, do: command(part, number)
+
+      with {:ok, audios} <- Whole.speak(plan, commands, nil, fn _number, _audio, nil -> nil end),
+           do: {:ok, join(parts, audios, plan.model.sample_rate)}
+    end
+  end
+
+  defp check(%{seconds: seconds}) when seconds <= @shortest,
+    do: refuse(seconds, "more than #{@shortest} s are needed")
+
+  defp check(%{seconds: seconds}) when seconds > @longest,
+    do: refuse(seconds, "at most #{@longest} s are converted")
+
+  defp check(recording) do
+    if Recording.silent?(recording),
+      do: {:error, Error.new(:invalid_audio, "the audio is silent: there is nothing to say again")},
+      else: :ok
+  end
+
+  defp refuse(seconds, expected) do
+    seconds = Float.round(seconds, 2)
+    {:error, Error.new(:invalid_audio, "the audio is #{seconds} s long; #{expected}", %{seconds: seconds})}
+  end
+
+  # The model refuses what has nothing to be heard.
+  defp number(parts) do
+    {numbered, _next} =
+      Enum.map_reduce(parts, 0, fn part, next ->
+        if Recording.silent?(part), do: {{part, nil}, next}, else: {{part, next}, next + 1}
+      end)
+
+    numbered
+  end
+
+  defp command(part, number),
+    do: %{number: number, text: "", stream: false, options: %{"audio" => Recording.command(part)}}
+
+  defp join(parts, audios, rate) do
+    samples =
+      for {part, number} <- parts do
+        if number, do: audios[number].samples, else: Piece.silence(round(part.seconds * 1000), rate)
+      end
+
+    samples = IO.iodata_to_binary(samples)
+    spoken = for {_part, number} <- parts, number, do: audios[number]
+    %{hd(spoken) | samples: samples, metadata: Metadata.merge(spoken, byte_size(samples))}
+  end
+
+  @doc """
+  A recording in pieces that the model can take, cut where it is quietest.
+  """
+  @spec cut(Recording.t(), map) :: [Recording.t()]
+  def cut(recording, lengths \\ @lengths) do
+    if recording.seconds <= lengths.piece do
+      [recording]
+    else
+      latest = min(lengths.piece, recording.seconds - lengths.rest)
+      {piece, rest} = Recording.split(recording, quietest(recording, latest - lengths.search, latest))
+      [piece | cut(rest, lengths)]
+    end
+  end
+
+  # The frame between two tokens around which there is the least sound.
+  defp quietest(recording, from, to) do
+    tokens = ceil(from * @tokens)..floor(to * @tokens)
+    powers = Enum.map(tokens, &power(recording, frame(recording, &1), frame(recording, &1 + 1)))
+
+    {_power, token} =
+      powers |> Enum.zip_with(tl(powers), &+/2) |> Enum.zip(Enum.drop(tokens, 1)) |> Enum.min()
+
+    frame(recording, token)
+  end
+
+  defp frame(recording, token), do: div(token * recording.sample_rate, @tokens)
+
+  defp power(recording, from, to),
+    do: recording.samples |> binary_part(4 * from, 4 * (to - from)) |> squares(0.0)
+
+  defp squares(<<sample::float-32-little, rest::binary>>, sum), do: squares(rest, sum + sample * sample)
+  defp squares("", sum), do: sum
+end

@@ -1,0 +1,55 @@
+defmodule Chatterbex.Voice.Folder do
+  @moduledoc false
+  # A folder of voices, each a file or several that are named after it: `ann.voice` is saved, `ann.wav` a recording.
+  # It is looked at whenever it is asked, so that what is put there is there.
+
+  alias Chatterbex.Error
+
+  @saved [".voice", ".safetensors"]
+  @recordings [".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus"]
+
+  @type entry :: {name :: String.t(), [Path.t()]}
+
+  @doc """
+  Whether a file holds a saved voice, by its name.
+  """
+  @spec saved?(Path.t()) :: boolean
+  def saved?(path), do: ending(path) in @saved
+
+  @doc """
+  All voices, by name; of each the saved one first.
+  """
+  @spec list(Path.t()) :: {:ok, [entry]} | {:error, Error.t()}
+  def list(folder) do
+    case File.ls(folder) do
+      {:ok, files} ->
+        {:ok,
+         files
+         |> Enum.filter(&(rank(&1) != nil and name?(Path.rootname(&1))))
+         |> Enum.sort_by(&rank/1)
+         |> Enum.group_by(&Path.rootname/1, &Path.join(folder, &1))
+         |> Enum.sort()}
+
+      {:error, posix} ->
+        {:error,
+         Error.new(
+           :file_error,
+           "the folder of voices #{folder} cannot be read: #{:file.format_error(posix)} (#{posix}). " <>
+             "Make it, or change `config :chatterbex, voices: ...`.",
+           %{path: folder, posix: posix}
+         )}
+    end
+  end
+
+  @doc """
+  Whether a string can be the name of a voice in a folder: it is no path to anywhere.
+  """
+  @spec name?(String.t()) :: boolean
+  def name?(name) do
+    String.printable?(name) and name != "" and not String.starts_with?(name, ".") and
+      not String.contains?(name, ["/", "\\"])
+  end
+
+  defp rank(file), do: Enum.find_index(@saved ++ @recordings, &(&1 == ending(file)))
+  defp ending(path), do: path |> Path.extname() |> String.downcase()
+end

@@ -1,0 +1,158 @@
+defmodule Chatterbex.Voice.Recording do
+  @moduledoc false
+  # Speech of someone, as a model takes it: one channel, and what is to be known of it before a model sees it.
+
+  require Logger
+
+  alias Chatterbex.{Audio, Error, Model}
+
+  @enforce_keys [:samples, :sample_rate, :seconds, :peak, :clipped]
+  defstruct @enforce_keys
+
+  @typedoc """
+  - `peak`: the largest sample, without its sign
+  - `clipped`: the share of samples at full scale, from 0 to 1
+  """
+  @type t :: %__MODULE__{
+          samples: binary,
+          sample_rate: pos_integer,
+          seconds: float,
+          peak: float,
+          clipped: float
+        }
+
+  @rates 4_000..768_000
+  @longest 300
+  # -80 dB
+  @quietest 1.0e-4
+  @full_scale 0.999
+  @heavily_clipped 0.01
+
+  @doc """
+  The longest recording of a voice, in seconds.
+  """
+  @spec longest() :: pos_integer
+  def longest, do: @longest
+
+  @doc """
+  Audio as a recording: its channels are averaged.
+  """
+  @spec new(Audio.t()) :: {:ok, t} | {:error, Error.t()}
+  def new(audio) do
+    with {:ok, mono} <- Audio.mono(audio),
+         :ok <- rate(mono.sample_rate),
+         do: measured(mono.samples, mono.sample_rate)
+  end
+
+  defp measured(samples, rate) do
+    with {:ok, stats} <- stats(samples) do
+      {:ok,
+       %__MODULE__{
+         samples: samples,
+         sample_rate: rate,
+         seconds: byte_size(samples) / 4 / rate,
+         peak: stats.peak,
+         clipped: stats.clipped
+       }}
+    end
+  end
+
+  defp stats(samples), do: stats(samples, 0.0, 0, 0)
+
+  defp stats(<<x::float-32-little, rest::binary>>, peak, clipped, n) do
+    x = abs(x)
+    stats(rest, max(x, peak), if(x >= @full_scale, do: clipped + 1, else: clipped), n + 1)
+  end
+
+  defp stats("", peak, clipped, n), do: {:ok, %{peak: peak, clipped: clipped / max(n, 1)}}
+
+  defp stats(_nan, _, _, _),
+    do: {:error, Error.new(:invalid_audio, "the audio has samples that are not finite numbers")}
+
+  defp rate(rate) when rate in @rates, do: :ok
+
+  defp rate(rate) do
+    {:error,
+     Error.new(
+       :invalid_audio,
+       "the audio has #{rate} samples a second; from #{@rates.first} to #{@rates.last} are understood",
+       %{sample_rate: rate}
+     )}
+  end
+
+  @doc """
+  Whether a model can make a voice of a recording.
+  """
+  @spec check(t, Model.t()) :: :ok | {:error, Error.t()}
+  def check(%__MODULE__{seconds: seconds}, %Model{voice_seconds: needed}) when seconds <= needed do
+    {:error,
+     Error.new(
+       :voice_too_short,
+       "the recording of the voice is #{figure(seconds)} s long; more than #{figure(needed)} s are needed, and " <>
+         "10 to 15 s are best",
+       %{seconds: seconds, needed: needed}
+     )}
+  end
+
+  def check(%__MODULE__{seconds: seconds}, _model) when seconds > @longest do
+    {:error,
+     Error.new(
+       :voice_unreadable,
+       "the recording of the voice is #{figure(seconds)} s long; at most #{@longest} s are taken. Cut out 10 to 15 s " <>
+         "in which one person speaks clearly.",
+       %{seconds: seconds, most: @longest}
+     )}
+  end
+
+  def check(recording, _model) do
+    if silent?(recording) do
+      {:error,
+       Error.new(
+         :voice_unreadable,
+         "the recording of the voice is silent: its loudest sample is #{recording.peak}. Was the microphone on?",
+         %{peak: recording.peak}
+       )}
+    else
+      :ok
+    end
+  end
+
+  @doc """
+  Whether there is nothing to be heard.
+  """
+  @spec silent?(t) :: boolean
+  def silent?(%__MODULE__{peak: peak}), do: peak < @quietest
+
+  @doc """
+  Says in the log where a recording is so distorted that the voice will be too.
+  """
+  @spec warn(t, String.t()) :: :ok
+  def warn(%__MODULE__{clipped: clipped}, what) when clipped > @heavily_clipped do
+    Logger.warning(
+      "chatterbex: #{figure(clipped * 100)} % of #{what} is clipped, which is heard as distortion: " <>
+        "record it again with less gain"
+    )
+  end
+
+  def warn(_recording, _what), do: :ok
+
+  @doc """
+  The first so many frames, and the others.
+  """
+  @spec split(t, non_neg_integer) :: {t, t}
+  def split(%__MODULE__{samples: samples} = recording, frames) do
+    <<head::binary-size(frames)-unit(32), tail::binary>> = samples
+    {:ok, head} = measured(head, recording.sample_rate)
+    {:ok, tail} = measured(tail, recording.sample_rate)
+    {head, tail}
+  end
+
+  @doc """
+  The recording as the engine takes it.
+  """
+  @spec command(t) :: map
+  def command(%__MODULE__{} = recording),
+    do: %{"samples" => {:bytes, recording.samples}, "sample_rate" => recording.sample_rate}
+
+  defp figure(number), do: :erlang.float_to_binary(number * 1.0, [:compact, decimals: 2])
+end

@@ -1,0 +1,92 @@
+defmodule Chatterbex.Voice.Saved do
+  @moduledoc false
+  # A voice as the bytes of a file. The model makes the tensors; what is to be known of the voice is in the marks.
+  #
+  # A name of the data never becomes an atom: those that are known are looked up.
+
+  alias Chatterbex.Voice
+  alias Chatterbex.Voice.{Quality, Safetensors}
+
+  # What `chatterbex_voice` says in files of this version.
+  @format "1"
+  @most_bytes 1024 * 1024
+
+  @strings Map.new(~w(note model sample_hash)a, &{Atom.to_string(&1), &1})
+  @numbers Map.new(~w(seconds sample_rate peak loudness clipped quiet)a, &{Atom.to_string(&1), &1})
+
+  @doc """
+  The voice that a model has made, with marks for its name, its note and the figures of its recording.
+  """
+  @spec new(binary, map) :: {:ok, Voice.t()} | {:error, String.t()}
+  def new(data, marks) do
+    with {:ok, _voice} <- parse(data) do
+      marks = for {name, value} <- marks, not is_nil(value), into: %{}, do: {name, to_string(value)}
+      data |> Safetensors.seal(marks) |> parse()
+    end
+  end
+
+  @doc """
+  The voice in the bytes of a file; otherwise what is wrong, to follow "it".
+  """
+  @spec read(binary) :: {:ok, Voice.t()} | {:error, String.t()}
+  def read(data) do
+    with {:ok, voice} <- parse(data),
+         {:ok, marks} <- Safetensors.marks(data),
+         :ok <- Safetensors.sealed(data, marks),
+         do: {:ok, voice}
+  end
+
+  @doc """
+  As `read/1`, but what the tensors hold may have changed since they were saved.
+  """
+  @spec parse(binary) :: {:ok, Voice.t()} | {:error, String.t()}
+  def parse(data) when byte_size(data) > @most_bytes,
+    do: {:error, "has #{byte_size(data)} bytes, and a saved voice at most #{@most_bytes}"}
+
+  def parse(data) do
+    case Safetensors.marks(data) do
+      {:ok, marks} -> voice(data, marks)
+      {:error, why} -> {:error, foreign(data) || why}
+    end
+  end
+
+  # What it is instead, where that can be told.
+  defp foreign(""), do: "is empty"
+
+  defp foreign(<<magic::binary-size(4), _rest::binary>>) when magic in ["RIFF", "RF64", "fLaC", "OggS"],
+    do: "is a recording: use it as it is, with the ending of its format, or make a voice of it"
+
+  # A zip file, as torch.save writes them, and a bare pickle.
+  defp foreign(<<"PK", 3, 4, _rest::binary>>), do: pickle()
+  defp foreign(<<0x80, protocol, _rest::binary>>) when protocol in 2..5, do: pickle()
+  defp foreign(_data), do: nil
+
+  defp pickle,
+    do:
+      "is a pickle, which may run any code when it is opened, and is not: make a voice of the recording instead"
+
+  defp voice(data, %{"chatterbex_voice" => @format, "family" => family} = marks) do
+    metadata =
+      %{note: nil, model: nil, sample_hash: nil}
+      |> Map.merge(for {mark, name} <- @strings, value = marks[mark], into: %{}, do: {name, value})
+      |> Map.merge(for {mark, name} <- @numbers, value = number(marks[mark]), into: %{}, do: {name, value})
+
+    metadata = Map.put(metadata, :warnings, Quality.warnings(metadata))
+    {:ok, %Voice{data: data, family: family, name: marks["name"], metadata: metadata}}
+  end
+
+  defp voice(_data, %{"chatterbex_voice" => format}) when format != @format,
+    do:
+      {:error, "was made by another version of Chatterbex (its format is #{inspect(format)}, not #{@format})"}
+
+  defp voice(_data, _marks), do: {:error, "is a safetensors file, but no voice"}
+
+  defp number(nil), do: nil
+
+  defp number(text) do
+    with :error <- whole(Integer.parse(text)), :error <- whole(Float.parse(text)), do: nil
+  end
+
+  defp whole({number, ""}), do: number
+  defp whole(_other), do: :error
+end

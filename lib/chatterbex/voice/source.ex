@@ -1,0 +1,128 @@
+defmodule Chatterbex.Voice.Source do
+  @moduledoc false
+  # What a voice is made of, from files: a saved voice or a recording. What was read is kept while its file stays the
+  # same, see Chatterbex.Voice.Cache.
+
+  alias Chatterbex.{Audio, Error, Files, Voice}
+  alias Chatterbex.Voice.{Cache, Folder, Recording, Saved}
+
+  @most_bytes 64 * 1024 * 1024
+  # More than is taken, so that what is only a little too long is told its length.
+  @limits [max_bytes: @most_bytes, max_seconds: 2 * Recording.longest()]
+
+  @type t :: Voice.t() | Recording.t()
+
+  @doc """
+  Reads a saved voice or a recording, by the ending of its name.
+  """
+  @spec read(Path.t()) :: {:ok, t} | {:error, Error.t()}
+  def read(path) do
+    with {:ok, stat} <- stat(path) do
+      Cache.fetch(Path.expand(path), stat, fn -> load(path) end)
+    end
+  end
+
+  defp load(path) do
+    if Folder.saved?(path) do
+      with {:ok, voice} <- saved(path), do: {:ok, voice, byte_size(voice.data)}
+    else
+      with {:ok, recording} <- path |> Audio.read(@limits) |> recording(path) do
+        Recording.warn(recording, path)
+        {:ok, recording, byte_size(recording.samples)}
+      end
+    end
+  end
+
+  @doc """
+  Reads a saved voice, whatever its name ends with.
+  """
+  @spec saved(Path.t()) :: {:ok, Voice.t()} | {:error, Error.t()}
+  def saved(path) do
+    with {:ok, _stat} <- stat(path),
+         {:ok, data} <- Files.read(path),
+         {:error, why} <- Saved.read(data),
+         do: {:error, unreadable(path, "it " <> why)}
+  end
+
+  defp recording({:ok, audio}, path) do
+    with {:error, error} <- Recording.new(audio), do: recording({:error, error}, path)
+  end
+
+  defp recording({:error, %Error{reason: :native_not_loaded} = error}, _path), do: {:error, error}
+
+  defp recording({:error, %Error{details: %{cause: :too_long}}}, path),
+    do:
+      {:error,
+       unreadable(path, "it is longer than #{Recording.longest()} s; cut out 10 to 15 s of clear speech")}
+
+  defp recording({:error, error}, path), do: {:error, unreadable(path, error.message)}
+
+  @doc """
+  The file's size, and when it was written; an error where it is no file, or too large for a voice.
+  """
+  @spec stat(Path.t()) :: {:ok, File.Stat.t()} | {:error, Error.t()}
+  def stat(path) do
+    with {:ok, path} <- Files.path(path), do: path |> File.stat(time: :posix) |> stat(path)
+  end
+
+  defp stat(result, path) do
+    case result do
+      {:ok, %{type: :regular, size: size} = stat} when size <= @most_bytes -> {:ok, stat}
+      {:ok, %{type: :regular, size: size}} -> {:error, unreadable(path, too_large(size))}
+      {:ok, %{type: type}} -> {:error, unreadable(path, "it is no file but a #{type}")}
+      {:error, posix} -> {:error, unreadable(path, "#{:file.format_error(posix)} (#{posix})")}
+    end
+  end
+
+  defp too_large(size) do
+    "it has #{div(size, 1024 * 1024)} MB; at most #{div(@most_bytes, 1024 * 1024)} MB are read, and a recording of " <>
+      "10 to 15 s is best"
+  end
+
+  defp unreadable(path, why) do
+    why = String.replace_prefix(why, "#{path}: ", "")
+    Error.new(:voice_unreadable, "the voice #{path} cannot be read: #{why}", %{path: path})
+  end
+
+  @doc """
+  The voice of this name in a folder: a saved one of this family before a recording, before one of another family.
+  """
+  @spec named(Path.t(), String.t(), String.t()) :: {:ok, t} | {:error, Error.t()} | :unknown
+  def named(folder, name, family) do
+    with {:ok, entries} <- Folder.list(folder),
+         {_name, files} <- List.keyfind(entries, name, 0, :unknown) do
+      files |> Enum.split_with(&Folder.saved?/1) |> choose(family)
+    end
+  end
+
+  defp choose({[], [recording | _same_name]}, _family), do: read(recording)
+  defp choose({[saved | _same_name], []}, _family), do: read(saved)
+
+  defp choose({[saved | _], [recording | _]}, family) do
+    case read(saved) do
+      {:ok, %Voice{family: ^family} = voice} -> {:ok, voice}
+      {:ok, _other_family} -> read(recording)
+      {:error, error} -> {:error, error}
+    end
+  end
+
+  @doc """
+  The voices of a folder.
+  """
+  @spec entries(Path.t()) :: {:ok, [Voice.entry()]} | {:error, Error.t()}
+  def entries(folder) do
+    with {:ok, entries} <- Folder.list(folder), do: {:ok, Enum.map(entries, &entry/1)}
+  end
+
+  defp entry({name, [path | _same_name]}) do
+    kind = if Folder.saved?(path), do: :saved, else: :recording
+    %{name: name, kind: kind, path: path, family: (kind == :saved && family(path)) || nil}
+  end
+
+  defp family(path) do
+    case read(path) do
+      {:ok, voice} -> voice.family
+      {:error, _unreadable} -> nil
+    end
+  end
+end
