@@ -5,7 +5,7 @@ defmodule Chatterbex.VoiceTest do
   import ExUnit.CaptureLog
 
   alias Chatterbex.{Audio, Error, Model, Voice}
-  alias Chatterbex.Voice.{Cache, Safetensors}
+  alias Chatterbex.Voice.{Cache, Quality, Safetensors}
 
   doctest Chatterbex.Voice
 
@@ -431,6 +431,30 @@ defmodule Chatterbex.VoiceTest do
       assert {:error, %Error{message: message}} = Chatterbex.start_link(voices: 7)
       assert message =~ ~s(option :voices must be the path of a folder, or {:my_app, "priv/voices"})
       assert {:error, %Error{reason: :invalid_option}} = Chatterbex.start_link(voices: {:no_such_app, "x"})
+    end
+  end
+
+  test "a server on a node that is gone cannot be asked for its voices" do
+    about = %{about(:nano, "voices") | node: :"none@127.0.0.1"}
+    assert {:voice_unreadable, message} = refused(Voice.resolve("ann", about))
+    assert message =~ "the voices of the node none@127.0.0.1 cannot be read"
+  end
+
+  test "warnings say what to improve" do
+    good = %{seconds: 12.0, loudness: -22.5, clipped: 0.0, quiet: 0.5, sample_rate: 24_000, peak: 0.5}
+    assert Quality.warnings(good) == []
+    assert Quality.warnings(%{}) == []
+
+    for {figures, said} <- [
+          {%{seconds: 5.25}, "it is 5.3 s long: with 10 to 15 s"},
+          {%{seconds: 90}, "it is 90.0 s long, of which 10 to 15 s are listened to closely"},
+          {%{loudness: -45.0, quiet: 1.0}, "it is quiet (-45.0 LUFS)"},
+          {%{clipped: 0.0123}, "1.2 % of it is clipped"},
+          {%{quiet: 0.85}, "85.0 % of it is silent"},
+          {%{sample_rate: 8_000}, "it has 8000 samples a second, as a telephone has"}
+        ] do
+      assert [warning] = Quality.warnings(Map.merge(good, figures))
+      assert warning =~ said
     end
   end
 

@@ -31,7 +31,8 @@ defmodule Chatterbex.Voice.Quality do
   defp warning(:clipping, %{clipped: clipped}) when clipped > @clipped,
     do: "#{percent(clipped)} of it is clipped, which is heard as distortion: record it again with less gain"
 
-  defp warning(:silence, %{quiet: quiet}) when quiet > @pauses,
+  # Of a quiet recording all of it would be.
+  defp warning(:silence, %{quiet: quiet, loudness: loudness}) when quiet > @pauses and loudness >= @quiet,
     do: "#{percent(quiet)} of it is silent: cut the pauses out"
 
   defp warning(:rate, %{sample_rate: rate}) when rate < @narrow,
