@@ -380,13 +380,15 @@ defmodule Chatterbex do
 
     * `:server`, `:model`, and `:status`, one of `:loading`, `:ready` and `:failed`
     * `:error` - the `Chatterbex.Error` of a failed server, else `nil`
-    * `:device` - `%{requested: device, actual: device | nil, reason: string | nil}`; `reason` says why the actual
-      device is not the requested one
+    * `:device` - `%{requested: device, actual: device | nil, reason: string | nil, warning: string | nil}`; `reason`
+      says why the actual device is not the requested one, and `warning` what to know of a device that works
     * `:queue` - `%{waiting: n, running: n, max_queue: n, max_batch: n}`, in requests
     * `:load` - seconds by phase of loading
-    * `:memory` - bytes by part of the model
-    * `:components` - the device of each part of the model
+    * `:memory` - bytes by part of the model, as of when it was loaded
+    * `:components` - the device of each part of the model, as `%{"t3" => "mps:0"}`; all parts that speak are on one.
+      `"analysis"` and `"ve"`, which make voices, stay on the CPU
     * `:versions` - of the Python packages that the model runs on
+    * `:checkpoint` - the folder with the model's files, or `nil`
 
   ## Examples
 
@@ -414,6 +416,10 @@ defmodule Chatterbex do
 
   @doc """
   The devices of this machine, and why each that cannot be used cannot.
+
+  It never fails. Where PyTorch is set up it is asked, in a process of its own, which takes a few seconds (15 at most)
+  the first time; the answer is kept. Otherwise it says at once what can be told without, and the command that sets
+  PyTorch up. It does not start Python in this VM, and does not try the devices: `Chatterbex.Doctor` does.
 
   ## Examples
 

@@ -9,16 +9,23 @@ defmodule Chatterbex.Device do
   falls back to the CPU, unless the server has `fallback: false`.
   """
 
+  alias Chatterbex.Device.Probe
+  alias Chatterbex.Python
+  alias Chatterbex.Setup.{Machine, Torch}
+
   @type t :: :auto | :cpu | :mps | :cuda | {:cuda, non_neg_integer}
 
   @typedoc """
-  What `Chatterbex.devices/0` says of one device. `reason` says why it is not available, else it is `nil`.
+  What `Chatterbex.devices/0` says of one device. `reason` says why it is not available, and `warning` what to know of
+  one that is; `memory` is in bytes. Each is `nil` where there is nothing to say.
   """
   @type description :: %{
-          required(:device) => t,
-          required(:name) => String.t(),
-          required(:available) => boolean,
-          required(:reason) => String.t() | nil
+          device: t,
+          name: String.t(),
+          available: boolean,
+          reason: String.t() | nil,
+          warning: String.t() | nil,
+          memory: pos_integer | nil
         }
 
   @doc """
@@ -64,36 +71,87 @@ defmodule Chatterbex.Device do
   def to_string({:cuda, n}), do: "cuda:#{n}"
   def to_string(device) when is_atom(device), do: Atom.to_string(device)
 
-  # The devices of this machine as far as they can be told without PyTorch.
+  # See `Chatterbex.devices/0`.
   @doc false
   @spec local() :: [description]
-  def local, do: [cpu(), mps(), cuda()]
-
-  defp cpu do
-    %{device: :cpu, name: "CPU, #{System.schedulers_online()} cores", available: true, reason: nil}
+  def local do
+    case Python.find(profiles: ["hibari", "torch"]) do
+      {:ok, python} -> with_torch(python)
+      {:error, _not_set_up} -> without_torch(Machine.this(), &not_set_up/1)
+    end
   end
 
-  defp mps do
-    reason =
-      case {:os.type(), architecture()} do
-        {{:unix, :darwin}, "aarch64" <> _} -> "the built-in voice runs on the CPU only"
-        {{:unix, :darwin}, arch} -> "MPS needs Apple Silicon; this Mac is #{arch}"
-        {{_family, os}, _arch} -> "MPS needs macOS on Apple Silicon; this is #{os}"
+  # A device does not come or go while the VM runs. What failed is tried again, but not by everybody who asks.
+  @again_after 30_000
+  @timeout 15_000
+
+  defp with_torch(python) do
+    key = {__MODULE__, :local}
+    identity = {python.program, :erlang.phash2(python.manifest)}
+
+    # One process looks; the others that ask wait for it.
+    :global.trans({key, self()}, fn -> known(key, identity) || look(key, identity, python) end, [node()])
+  end
+
+  defp known(key, identity) do
+    case :persistent_term.get(key, nil) do
+      {^identity, until, devices} ->
+        if until == :infinity or until > System.monotonic_time(:millisecond), do: devices
+
+      _unknown ->
+        nil
+    end
+  end
+
+  defp look(key, identity, python) do
+    {until, devices} =
+      case Probe.list(python, @timeout) do
+        {:ok, found} ->
+          {:infinity, Enum.map(found.devices, &description/1)}
+
+        {:error, why} ->
+          {System.monotonic_time(:millisecond) + @again_after,
+           without_torch(Machine.this(), fn _device -> why end)}
       end
 
-    %{device: :mps, name: "Apple MPS", available: false, reason: reason}
+    :persistent_term.put(key, {identity, until, devices})
+    devices
   end
 
-  defp cuda do
-    driver = "/proc/driver/nvidia/version"
+  # As PyTorch's side tells it.
+  @doc false
+  @spec description(map) :: description
+  def description(%{"device" => device} = found) do
+    {:ok, device} = parse(device)
 
-    reason =
-      if File.exists?(driver),
-        do: "the built-in voice runs on the CPU only",
-        else: "no NVIDIA driver (looked for #{driver})"
-
-    %{device: :cuda, name: "NVIDIA CUDA", available: false, reason: reason}
+    %{
+      device: device,
+      name: found["name"],
+      available: found["available"],
+      reason: found["reason"],
+      warning: found["warning"],
+      memory: found["memory"]
+    }
   end
 
-  defp architecture, do: List.to_string(:erlang.system_info(:system_architecture))
+  # `why` tells of a device that the machine could have.
+  @doc false
+  @spec without_torch(Machine.t(), (:mps | :cuda -> String.t())) :: [description]
+  def without_torch(machine, why) do
+    cpu = %{device: :cpu, name: "CPU, #{System.schedulers_online()} cores", available: true, reason: nil}
+
+    others =
+      for {device, name} <- [mps: "Apple MPS", cuda: "NVIDIA CUDA"] do
+        reason =
+          with {^device, nil} <- Torch.choose(device, machine), do: why.(device), else: ({_cpu, no} -> no)
+
+        %{device: device, name: name, available: false, reason: reason}
+      end
+
+    Enum.map([cpu | others], &Map.merge(&1, %{warning: nil, memory: nil}))
+  end
+
+  defp not_set_up(device) do
+    "PyTorch is not set up. Run: #{Python.setup_command(Python.home(), device: device)}"
+  end
 end

@@ -12,6 +12,10 @@ defmodule Chatterbex.Native do
   @spec start(config :: map, log :: pid) :: :ok | error
   def start(config, log), do: first_call(fn -> __MODULE__.start(config, log) end)
 
+  # Loads the library, and does nothing else.
+  @spec load() :: map | error
+  def load, do: first_call(fn -> __MODULE__.status() end)
+
   @spec submit(command :: map, reply_to :: pid) :: :ok | error
   def submit(command, reply_to), do: reloaded(fn -> __MODULE__.submit(command, reply_to) end)
 

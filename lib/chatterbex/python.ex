@@ -110,6 +110,7 @@ defmodule Chatterbex.Python do
   end
 
   defp flag({:device, device}), do: "--#{device}"
+  defp flag({:force, true}), do: "--force"
   defp flag({name, values}) when is_list(values), do: "--#{name} #{Enum.join(values, ",")}"
   defp flag({:home, home}), do: "--path #{quoted(home)}"
   defp flag({name, value}), do: "--#{name} #{value}"

@@ -39,6 +39,15 @@ class Check:
     required: bool = True
     seconds: float = 0.0
 
+    def as_dict(self) -> dict[str, Any]:
+        """Returns it for people and programs to read, without its name."""
+        return {
+            "ok": self.ok,
+            "message": self.message,
+            "required": self.required,
+            "seconds": self.seconds,
+        }
+
 
 @dataclass(frozen=True)
 class ProbeReport:
@@ -71,22 +80,14 @@ class ProbeReport:
             "device": self.device,
             "ok": self.ok,
             "eager_attention": self.eager_attention,
-            "checks": {
-                one.name: {
-                    "ok": one.ok,
-                    "message": one.message,
-                    "required": one.required,
-                    "seconds": one.seconds,
-                }
-                for one in self.checks
-            },
+            "checks": {one.name: one.as_dict() for one in self.checks},
         }
 
 
 Step = Callable[["torch.device"], Iterator["Tensor"]]
 
 
-def probe(device: str) -> ProbeReport:
+def probe(device: str, told: Callable[[str, Check | None], None] | None = None) -> ProbeReport:
     """Tries a device.
 
     Every check gives tensors made on the device, then the same made on the CPU; they must agree
@@ -94,11 +95,19 @@ def probe(device: str) -> ProbeReport:
 
     Args:
         device: Such as "mps", "cuda:0" or "cpu".
+        told: Is called with a check's name before it is made, and with its outcome after: a device
+            may take the process along.
     """
     import torch
 
+    checks = []
     with torch.inference_mode():
-        checks = [_try(name, step, device, required) for name, step, required in _STEPS]
+        for name, step, required in _STEPS:
+            if told is not None:
+                told(name, None)
+            checks.append(_try(name, step, device, required))
+            if told is not None:
+                told(name, checks[-1])
     try:
         empty_cache(device)
     except RuntimeError as error:

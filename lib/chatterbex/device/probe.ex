@@ -1,0 +1,91 @@
+defmodule Chatterbex.Device.Probe do
+  @moduledoc false
+  # Looks at the devices, and tries them, with PyTorch in a process of its own: importing it would hold up the model
+  # thread, and what a driver does to that process harms nothing here.
+
+  alias Chatterbex.{JSON, Python}
+  alias Chatterbex.Setup.{Command, Profile}
+
+  @typedoc "What there is: see priv/python/provision/devices.py. Keys are strings; `torch` is `nil` without PyTorch."
+  @type found :: %{torch: %{version: String.t(), seconds: float} | nil, devices: [map], facts: map}
+
+  @typedoc """
+  What came out of it. `stopped` says how the process ended, where it did not come to its end: its last check is then
+  the one that it was at, without an outcome.
+  """
+  @type tried :: %{
+          checks: [%{name: String.t(), outcome: map | nil}],
+          reason: String.t() | nil,
+          stopped: String.t() | nil
+        }
+
+  @spec list(Python.t(), pos_integer) :: {:ok, found} | {:error, String.t()}
+  def list(python, timeout) do
+    {events, stopped} = run(python, ["list"], timeout)
+
+    case events do
+      %{"devices" => [found]} ->
+        {:ok, %{torch: torch(events), devices: found["devices"], facts: found["facts"]}}
+
+      _not_so_far ->
+        {:error, "looking at the devices with PyTorch #{stopped || "gave no answer"}"}
+    end
+  end
+
+  @spec attempt(Python.t(), String.t(), pos_integer) :: tried
+  def attempt(python, device, timeout) do
+    {events, stopped} = run(python, ["try", device], timeout)
+    outcomes = for event <- events["check"] || [], into: %{}, do: {event["name"], Map.delete(event, "name")}
+
+    %{
+      checks:
+        for(%{"name" => name} <- events["begin"] || [], do: %{name: name, outcome: Map.get(outcomes, name)}),
+      reason: with([%{"reason" => reason}] <- events["done"], do: reason, else: (_none -> nil)),
+      stopped: if(events["done"], do: nil, else: stopped || "ended without a word")
+    }
+  end
+
+  defp torch(%{"torch" => [%{"version" => version, "seconds" => seconds}]}),
+    do: %{version: version, seconds: seconds}
+
+  defp torch(_none), do: nil
+
+  # Its events by name, in order.
+  defp run(python, arguments, timeout) do
+    configured =
+      for {name, value} <- Application.get_env(:chatterbex, :env, %{}),
+          into: %{},
+          do: {to_string(name), to_string(value)}
+
+    arguments = ["-I", Profile.script("devices.py") | arguments]
+
+    case Command.run(python.program, arguments, timeout: timeout, env: configured) do
+      {:ok, output} -> {events(output), nil}
+      {:error, failure} -> {events(failure.output), stopped(failure)}
+    end
+  end
+
+  defp events(output) do
+    lines =
+      for "{" <> _rest = line <- String.split(output, "\n"), {:ok, event} <- [JSON.decode(line)], do: event
+
+    lines |> Enum.filter(&is_map_key(&1, "event")) |> Enum.group_by(& &1["event"], &Map.delete(&1, "event"))
+  end
+
+  defp stopped(%{why: {:timeout, milliseconds}}), do: "had not ended after #{div(milliseconds, 1000)} s"
+
+  # What the shell that runs it adds.
+  @obituary ~r/\A(Aborted|Abort trap|Segmentation fault|Bus error|Killed|Illegal instruction)\b/
+
+  defp stopped(%{why: {:exit, status}, output: output}) do
+    how = if status > 128, do: "was killed by signal #{status - 128}", else: "ended with exit code #{status}"
+
+    said =
+      output
+      |> Command.last_lines(20)
+      |> Enum.reject(&(&1 =~ @obituary or String.starts_with?(&1, "{")))
+      |> List.last()
+
+    if said, do: "#{how} (#{String.slice(said, 0, 200)})", else: how
+  end
+end

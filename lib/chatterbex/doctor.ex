@@ -1,0 +1,209 @@
+defmodule Chatterbex.Doctor do
+  @moduledoc """
+  Looks at all that speaking needs on this machine, tries it, and says what to do about what does not work.
+
+      mix chatterbex.doctor
+
+  prints it. In a release, `bin/my_app eval 'Chatterbex.Doctor.run!()'` does.
+
+  What it looks at, each a check of its own:
+
+    * Elixir and OTP, and the native libraries
+    * Python: the environment, its interpreter, and its shared library, which is opened in this VM
+    * the packages, file by file, against what `mix chatterbex.setup` installed, and whether they load
+    * the devices: whether each can be used, and pieces of a model's work on it, in a process of their own
+    * the files of the models
+    * disk and memory
+
+  It changes nothing, needs no network, and does not need the application to be started. It takes a few seconds, most of
+  them for importing PyTorch.
+  """
+
+  alias Chatterbex.{Error, Options, Python}
+  alias Chatterbex.Doctor.{Devices, Environment, Files, System}
+
+  @typedoc """
+  One thing that was looked at.
+
+    * `status` - `:ok`; `:warning`, it works, with a reservation; `:failed`, it is set up and does not work;
+      `:not_set_up`, it is not there, which is no failure
+    * `remedy` - what to do, as a command or a sentence; `nil` where there is nothing to do
+    * `details` - further facts, for programs
+  """
+  @type check :: %{
+          section: :system | :native | :python | :packages | :device | :model | :disk | :memory | :settings,
+          name: String.t(),
+          status: :ok | :warning | :failed | :not_set_up,
+          message: String.t(),
+          remedy: String.t() | nil,
+          details: map
+        }
+
+  @typedoc "`ok` tells whether all that is set up works: no check has failed."
+  @type report :: %{ok: boolean, home: Path.t(), checks: [check]}
+
+  @names [:home, :verify, :timeout, :report]
+
+  @doc """
+  Makes all checks and returns them.
+
+  ## Options
+
+    * `:home` - the folder that `mix chatterbex.setup --path` was given, a string. Default: `Chatterbex.Python.home/0`.
+    * `:verify` - `true` also compares the checksums of the models' files, gigabytes. Default: `false`.
+    * `:timeout` - milliseconds that a process which imports PyTorch, or tries a device, may take. Default: 180 000.
+    * `:report` - a function that gets each check as soon as it is made.
+
+  The only error is `:invalid_option`.
+
+  ## Examples
+
+      {:ok, %{ok: true, checks: checks}} = Chatterbex.Doctor.run()
+      for %{status: :failed} = check <- checks, do: {check.name, check.remedy}
+
+      iex> {:error, error} = Chatterbex.Doctor.run(hoem: "/srv/speech")
+      iex> error.message
+      "unknown option :hoem. Did you mean :home? The options are :home, :verify, :timeout, :report."
+  """
+  @spec run(keyword) :: {:ok, report} | {:error, Error.t()}
+  def run(options \\ []) do
+    with :ok <- check(options) do
+      context = %{
+        home: Python.home(home: options[:home]),
+        python: nil,
+        torch: false,
+        verify: options[:verify] == true,
+        timeout: options[:timeout] || 180_000
+      }
+
+      report = options[:report] || fn _check -> :ok end
+
+      {checks, _context} =
+        Enum.flat_map_reduce(stages(), context, fn stage, context ->
+          {checks, context} = stage.(context)
+          Enum.each(checks, report)
+          {checks, context}
+        end)
+
+      {:ok, %{ok: not Enum.any?(checks, &(&1.status == :failed)), home: context.home, checks: checks}}
+    end
+  end
+
+  @doc """
+  The same as `run/1`, but prints the checks to the standard output, and raises where one has failed: for `eval` in a
+  release.
+
+  ## Examples
+
+      iex> Chatterbex.Doctor.run!(verify: "yes")
+      ** (Chatterbex.Error) option :verify must be true or false, got "yes"
+  """
+  @spec run!(keyword) :: report
+  def run!(options \\ []) do
+    case run(Keyword.put_new(options, :report, &IO.puts(line(&1)))) do
+      {:ok, report} ->
+        IO.puts("\n" <> summary(report))
+        if report.ok, do: report, else: raise(failure(report))
+
+      {:error, error} ->
+        raise error
+    end
+  end
+
+  @labels [ok: "ok", warning: "warning", failed: "FAILED", not_set_up: "not set up"]
+
+  # A check as a line to read, and its remedy on another.
+  @doc false
+  @spec line(check) :: String.t()
+  def line(check) do
+    remedy = if check.remedy, do: "\n#{String.duplicate(" ", 12)}-> #{check.remedy}", else: ""
+    label = String.pad_trailing(@labels[check.status], 12)
+
+    "#{label}#{String.pad_trailing(check.name, 22)}  #{String.replace(check.message, "\n", "\n" <> String.duplicate(" ", 36))}#{remedy}"
+  end
+
+  @doc false
+  @spec summary(report) :: String.t()
+  def summary(report) do
+    count = fn status -> Enum.count(report.checks, &(&1.status == status)) end
+
+    cond do
+      not report.ok ->
+        "#{count.(:failed)} of the checks failed: see above for what to do."
+
+      not Enum.any?(report.checks, &(&1.section == :python and &1.status == :ok)) ->
+        "Nothing is set up yet."
+
+      count.(:warning) > 0 ->
+        "All that is set up works, with #{count.(:warning)} warnings."
+
+      true ->
+        "All that is set up works."
+    end
+  end
+
+  defp failure(report) do
+    failed = for %{status: :failed, name: name} <- report.checks, do: name
+    Error.new(:not_set_up, "not all that is set up works: #{Enum.join(failed, ", ")}", %{failed: failed})
+  end
+
+  defp stages do
+    [
+      &System.machine/1,
+      &System.native/1,
+      &Environment.python/1,
+      &Environment.libpython/1,
+      &Environment.packages/1,
+      &Environment.voice/1,
+      &Environment.torch/1,
+      &Devices.devices/1,
+      &Files.models/1,
+      &System.resources/1,
+      &System.settings/1
+    ]
+  end
+
+  defp check(options) do
+    cond do
+      not Keyword.keyword?(options) ->
+        {:error, Error.new(:invalid_option, "options must be a keyword list, got #{inspect(options)}")}
+
+      name = Enum.find(Keyword.keys(options), &(&1 not in @names)) ->
+        listed = Enum.map_join(@names, ", ", &inspect/1)
+        hint = Options.did_you_mean(name, @names)
+
+        {:error,
+         Error.new(:invalid_option, "unknown option #{inspect(name)}.#{hint} The options are #{listed}.", %{
+           option: name,
+           options: @names
+         })}
+
+      invalid = Enum.find(options, fn {name, value} -> not valid?(name, value) end) ->
+        {:error, invalid(invalid)}
+
+      true ->
+        :ok
+    end
+  end
+
+  defp valid?(_name, nil), do: true
+  defp valid?(:home, value), do: is_binary(value) and value != ""
+  defp valid?(:verify, value), do: is_boolean(value)
+  defp valid?(:timeout, value), do: is_integer(value) and value > 0
+  defp valid?(:report, value), do: is_function(value, 1)
+
+  @expected [
+    home: "a string that is not empty",
+    verify: "true or false",
+    timeout: "a number of milliseconds from 1 on",
+    report: "a function of one argument"
+  ]
+
+  defp invalid({name, value}) do
+    Error.new(
+      :invalid_option,
+      "option #{inspect(name)} must be #{@expected[name]}, got #{inspect(value)}",
+      %{option: name, got: value}
+    )
+  end
+end

@@ -1,0 +1,46 @@
+defmodule Chatterbex.Doctor.Files do
+  @moduledoc false
+  # The files of the models that have some.
+
+  import Chatterbex.Doctor.Check
+
+  alias Chatterbex.{Error, Model, ModelFiles}
+
+  def models(context) do
+    {for(%Model{profile: "torch", python: nil} = model <- Model.all(), do: model(model.name, context)),
+     context}
+  end
+
+  defp model(name, context) do
+    case ModelFiles.locate(name, home: context.home) do
+      {:ok, folder} -> whole(name, folder, context)
+      {:error, error} -> not_whole(name, error)
+    end
+  end
+
+  defp whole(name, folder, %{verify: false}), do: found(name, "all files are in #{folder}", folder)
+
+  defp whole(name, folder, context) do
+    case ModelFiles.verify(name, home: context.home) do
+      {:ok, files} -> found(name, "#{length(files)} files are right, in #{folder}", folder)
+      {:error, error} -> problem(name, :failed, error)
+    end
+  end
+
+  defp found(name, message, folder), do: new(:model, "model #{name}", :ok, message, nil, %{folder: folder})
+
+  # A file that is there and of no use was not meant to be so.
+  defp not_whole(name, %Error{details: %{folder: folder, files: files}} = error) do
+    damaged? = Enum.any?(files, &match?({:ok, _stat}, File.lstat(Path.join(folder, &1))))
+    problem(name, if(damaged?, do: :failed, else: :not_set_up), error)
+  end
+
+  defp not_whole(name, error), do: problem(name, :not_set_up, error)
+
+  defp problem(name, status, %Error{message: message, details: details}) do
+    case String.split(message, " Run: ", parts: 2) do
+      [message, command] -> new(:model, "model #{name}", status, message, command, details)
+      [message] -> new(:model, "model #{name}", status, message)
+    end
+  end
+end

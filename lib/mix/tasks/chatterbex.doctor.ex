@@ -1,0 +1,72 @@
+defmodule Mix.Tasks.Chatterbex.Doctor do
+  @shortdoc "Says what works on this machine, what does not, and what to do"
+
+  @moduledoc """
+  Looks at all that Chatterbex needs on this machine, tries it, and says what to do about what does not work.
+
+      mix chatterbex.doctor [--path DIR] [--verify] [--json]
+
+  Each line is one of
+
+    * `ok`
+    * `warning` - it works, with a reservation
+    * `FAILED` - it is set up and does not work
+    * `not set up` - it is not there, which is no failure
+
+  with the remedy after an arrow. The exit code is 0 only where nothing failed.
+
+  ## Options
+
+    * `--path DIR` - the folder that `mix chatterbex.setup --path` was given
+    * `--verify` - also compare the checksums of the models' files, which are gigabytes
+    * `--json` - print one JSON object: `ok`, `home` and `checks`, each with `section`, `name`, `status`
+      (`ok`, `warning`, `failed`, `not_set_up`), `message`, `remedy` and `details`
+    * `--help` - print this
+
+  It needs no network and changes nothing. In a release: `bin/my_app eval 'Chatterbex.Doctor.run!()'`.
+  """
+
+  use Mix.Task
+
+  alias Chatterbex.{Doctor, JSON, Options}
+
+  @switches [path: :string, verify: :boolean, json: :boolean, help: :boolean]
+
+  @impl true
+  def run(arguments) do
+    {options, rest, invalid} = OptionParser.parse(arguments, strict: @switches)
+
+    cond do
+      options[:help] -> IO.puts(@moduledoc)
+      invalid != [] -> Mix.raise(invalid(hd(invalid)))
+      rest != [] -> Mix.raise("unexpected argument #{inspect(hd(rest))}. See mix help chatterbex.doctor")
+      true -> examine(options)
+    end
+  end
+
+  defp examine(options) do
+    # The configuration of the application may name the home.
+    Mix.Task.run("app.config")
+    report = if options[:json], do: fn _check -> :ok end, else: &IO.puts(Doctor.line(&1))
+
+    case Doctor.run(home: options[:path], verify: options[:verify] == true, report: report) do
+      {:ok, report} -> conclude(report, options)
+      {:error, error} -> Mix.raise(error.message)
+    end
+  end
+
+  defp conclude(report, options) do
+    IO.puts(if options[:json], do: JSON.encode(report), else: "\n" <> Doctor.summary(report))
+    unless report.ok, do: exit({:shutdown, 1})
+  end
+
+  defp invalid({flag, nil}) do
+    flags = Enum.map(Keyword.keys(@switches), &"--#{&1}")
+
+    if flag in flags,
+      do: "#{flag} needs a value.",
+      else: "unknown option #{flag}.#{Options.did_you_mean(flag, flags)} See mix help chatterbex.doctor"
+  end
+
+  defp invalid({flag, value}), do: "#{flag} takes no value, got #{inspect(value)}."
+end
