@@ -66,6 +66,14 @@ class TestEnvironment:
         for pool in process._POOLS:
             assert environment[pool] == str(max(1, process.cores() - 1))
 
+    def test_pytorch_finds_what_it_reads_as_it_is_imported(self) -> None:
+        config = "{'env': {'PYTORCH_MPS_HIGH_WATERMARK_RATIO': '0.9'}}"
+        environment = json.loads(python(self.code(config)))
+        assert environment["PYTORCH_ENABLE_MPS_FALLBACK"] == "1"
+        assert environment["PYTORCH_MPS_LOW_WATERMARK_RATIO"] == "0.9"
+        environment = json.loads(python(self.code("{'env': {'PYTORCH_ENABLE_MPS_FALLBACK': '0'}}")))
+        assert environment["PYTORCH_ENABLE_MPS_FALLBACK"] == "0"
+
     def test_threads_are_settable(self) -> None:
         environment = json.loads(python(self.code("{'threads': 3}"), OMP_NUM_THREADS="7"))
         assert environment["OMP_NUM_THREADS"] == "3"

@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
+from chatterbex.device.environment import prepare_environment
 from chatterbex.errors import ChatterbexError
 
 _POOLS: Final = (
@@ -64,6 +65,7 @@ def prepare(config: Mapping[str, Any]) -> int:
             os.environ.pop(key, None)
         else:
             os.environ[key] = value
+    prepare_environment()
     refuse_fork()
     return threads or default_threads()
 
