@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-import sys
 from collections.abc import MutableMapping
 from typing import Final
 
@@ -13,7 +11,6 @@ _FALLBACK: Final = "PYTORCH_ENABLE_MPS_FALLBACK"
 _HIGH: Final = "PYTORCH_MPS_HIGH_WATERMARK_RATIO"
 _LOW: Final = "PYTORCH_MPS_LOW_WATERMARK_RATIO"
 _DEFAULT_LOW: Final = 1.4
-_logger = logging.getLogger("chatterbex.device")
 
 
 def prepare_environment(env: MutableMapping[str, str] | None = None) -> dict[str, str]:
@@ -36,8 +33,6 @@ def prepare_environment(env: MutableMapping[str, str] | None = None) -> dict[str
         wanted[_LOW] = str(high)
     changed = {name: value for name, value in wanted.items() if name not in environment}
     environment.update(changed)
-    if changed and env is None and "torch" in sys.modules:
-        _logger.warning("PyTorch was imported before %s was set", " and ".join(changed))
     return changed
 
 
