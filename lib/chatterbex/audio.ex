@@ -10,11 +10,12 @@ defmodule Chatterbex.Audio do
 
   None of this needs Python: a node without it can keep and convert what another node has spoken. The work is
   done on dirty schedulers, in time that grows with the length of the audio, and all of its errors are values:
-  `:invalid_audio` where the samples are not what the struct says or, where something is computed from them, not
-  finite numbers; `:out_of_memory`.
+  `:invalid_audio` where the samples are not what the struct says or, where something is computed from them, are no
+  numbers, infinite or above 1.0e12; `:out_of_memory`.
   """
 
   alias Chatterbex.{Error, Files, Native, Options, Runtime}
+  alias Chatterbex.Audio.{Change, Measure, Samples}
   alias Chatterbex.Voice.Recording
 
   # What finding the watermark needs.
@@ -88,10 +89,10 @@ defmodule Chatterbex.Audio do
   """
   @spec to_wav(t, keyword) :: {:ok, binary} | {:error, Error.t()}
   def to_wav(%__MODULE__{} = audio, options \\ []) do
-    with {:ok, options} <- Options.validate(:wav, options), :ok <- check(audio) do
+    with {:ok, options} <- Options.validate(:wav, options), :ok <- Samples.check(audio) do
       audio.samples
       |> Native.Audio.wav_encode(audio.sample_rate, audio.channels, options.encoding)
-      |> from_native()
+      |> Samples.from_native()
     end
   end
 
@@ -111,7 +112,7 @@ defmodule Chatterbex.Audio do
   """
   @spec from_wav(binary) :: {:ok, t} | {:error, Error.t()}
   def from_wav(wav) when is_binary(wav) do
-    with {:ok, decoded} <- wav |> Native.Audio.wav_decode() |> from_native() do
+    with {:ok, decoded} <- wav |> Native.Audio.wav_decode() |> Samples.from_native() do
       {:ok, struct!(__MODULE__, decoded)}
     end
   end
@@ -170,7 +171,7 @@ defmodule Chatterbex.Audio do
   def decode(file, options \\ []) when is_binary(file) do
     with {:ok, limits} <- Options.validate(:read, options),
          :ok <- within(file, limits.max_bytes),
-         {:ok, decoded} <- file |> Native.Audio.decode(limits.max_seconds) |> from_native() do
+         {:ok, decoded} <- file |> Native.Audio.decode(limits.max_seconds) |> Samples.from_native() do
       {:ok, struct!(__MODULE__, decoded)}
     end
   end
@@ -196,14 +197,7 @@ defmodule Chatterbex.Audio do
       "a sample rate must be a whole number from 1000 to 768000, got 16"
   """
   @spec resample(t, pos_integer) :: {:ok, t} | {:error, Error.t()}
-  def resample(%__MODULE__{} = audio, rate) do
-    with {:ok, rate} <- Options.value("a sample rate", {:integer, 1_000, 768_000}, rate),
-         :ok <- check(audio) do
-      audio.samples
-      |> Native.Audio.resample(audio.channels, audio.sample_rate, rate)
-      |> samples(%{audio | sample_rate: rate})
-    end
-  end
+  def resample(%__MODULE__{} = audio, rate), do: Change.resample(audio, rate)
 
   @doc """
   The audio with its channels mixed into one: the mean of each frame.
@@ -216,11 +210,130 @@ defmodule Chatterbex.Audio do
       <<0.0::float-32-little, 0.75::float-32-little>>
   """
   @spec mono(t) :: {:ok, t} | {:error, Error.t()}
-  def mono(%__MODULE__{} = audio) do
-    with :ok <- check(audio) do
-      audio.samples |> Native.Audio.mono(audio.channels) |> samples(%{audio | channels: 1})
-    end
-  end
+  def mono(%__MODULE__{} = audio), do: Change.mono(audio)
+
+  @doc """
+  The audio of a list as one, one after another. Rate and channels must be the same.
+
+  Its metadata is what those parts that have any agree on, such as `:model` and `:voice`. Counts, times and places, such as
+  `:tokens` and `:generation_ms`, are left out: they are the parts' own.
+
+  ## Examples
+
+      iex> {:ok, pause} = Chatterbex.Audio.silence(500)
+      iex> {:ok, audio} = Chatterbex.Audio.concat([pause, pause])
+      iex> Chatterbex.Audio.duration(audio)
+      1.0
+
+      iex> {:ok, fast} = Chatterbex.Audio.silence(500, sample_rate: 48_000)
+      iex> {:ok, slow} = Chatterbex.Audio.silence(500)
+      iex> {:error, error} = Chatterbex.Audio.concat([slow, fast])
+      iex> error.message
+      "audio can be joined where rate and channels are the same: the first has 24000 Hz and 1 channel, number 2 " <>
+        "48000 Hz and 1 channel. Bring them to one form with Chatterbex.Audio.resample/2 and Chatterbex.Audio.mono/1."
+  """
+  @spec concat([t, ...]) :: {:ok, t} | {:error, Error.t()}
+  def concat(audios), do: Change.concat(audios)
+
+  @doc """
+  So many milliseconds of silence, from 0 to 3600000 (an hour).
+
+  The rate is what the models speak at, unless another is asked for.
+
+  ## Options
+
+  #{Chatterbex.Options.Schema.docs(:silence)}
+
+  ## Examples
+
+      iex> Chatterbex.Audio.silence(1)
+      {:ok, %Chatterbex.Audio{samples: <<0::24*32>>, sample_rate: 24_000}}
+
+      iex> {:ok, audio} = Chatterbex.Audio.silence(250, sample_rate: 8_000, channels: 2)
+      iex> inspect(audio)
+      "#Chatterbex.Audio<0.25 s, 8000 Hz, stereo>"
+  """
+  @spec silence(non_neg_integer, keyword) :: {:ok, t} | {:error, Error.t()}
+  def silence(milliseconds, options \\ []), do: Change.silence(milliseconds, options)
+
+  @doc """
+  The audio without the silence at its beginning and its end.
+
+  Silence is what stays at or below a threshold, in all channels. Of audio that is all silence nothing is left.
+
+  ## Options
+
+  #{Chatterbex.Options.Schema.docs(:trim)}
+
+  ## Examples
+
+      iex> samples = for value <- [0.0, 0.001, 0.5, 0.0, 0.3, 0.0], into: "", do: <<value::float-32-little>>
+      iex> {:ok, audio} = Chatterbex.Audio.trim(%Chatterbex.Audio{samples: samples, sample_rate: 24_000}, margin: 0)
+      iex> byte_size(audio.samples)
+      12
+  """
+  @spec trim(t, keyword) :: {:ok, t} | {:error, Error.t()}
+  def trim(%__MODULE__{} = audio, options \\ []), do: Change.trim(audio, options)
+
+  @doc """
+  The audio faded `:in` from silence, `:out` to silence, or `:both`, over so many milliseconds, from 0 to 3600000.
+
+  A fade that is longer than the audio is as long as the audio. Its curve is half a wave of a cosine.
+
+  ## Examples
+
+      iex> samples = for _frame <- 1..100, into: "", do: <<1.0::float-32-little>>
+      iex> {:ok, audio} = Chatterbex.Audio.fade(%Chatterbex.Audio{samples: samples, sample_rate: 1_000}, :in, 10)
+      iex> for <<value::float-32-little <- binary_part(audio.samples, 0, 44)>>, do: Float.round(value, 2)
+      [0.0, 0.02, 0.1, 0.21, 0.35, 0.5, 0.65, 0.79, 0.9, 0.98, 1.0]
+  """
+  @spec fade(t, :in | :out | :both, non_neg_integer) :: {:ok, t} | {:error, Error.t()}
+  def fade(%__MODULE__{} = audio, side, milliseconds), do: Change.fade(audio, side, milliseconds)
+
+  @doc """
+  How loud the audio is as a whole: its integrated loudness by EBU R128 (ITU-R BS.1770), in LUFS.
+
+  `:silent` is all audio below -70 LUFS, where the standard measures nothing. Audio shorter than the standard's block of
+  0.4 s is measured as one block of its own length. A mono file counts as one channel: it is 3 LU quieter than the same
+  sound in both channels of a stereo file.
+
+  Rates from 4000 to 768000 Hz and at most 6 channels can be measured, 6 in the order left, right, centre, low frequencies
+  (which do not count), left and right surround.
+
+  ## Examples
+
+      iex> tone = for n <- 0..23_999, into: "", do: <<0.1 * :math.sin(n * 2 * :math.pi() * 997 / 24_000)::float-32-little>>
+      iex> {:ok, loudness} = Chatterbex.Audio.loudness(%Chatterbex.Audio{samples: tone, sample_rate: 24_000})
+      iex> Float.round(loudness, 1)
+      -23.0
+
+      iex> {:ok, audio} = Chatterbex.Audio.silence(1_000)
+      iex> Chatterbex.Audio.loudness(audio)
+      {:ok, :silent}
+  """
+  @spec loudness(t) :: {:ok, float | :silent} | {:error, Error.t()}
+  def loudness(%__MODULE__{} = audio), do: Measure.loudness(audio)
+
+  @doc """
+  The audio as loud as it should be, by EBU R128 (ITU-R BS.1770): see `loudness/1`.
+
+  All of it is made louder or less loud by the same factor. Where its peaks would then be above `:peak`, it stays less loud
+  than was asked for: `loudness/1` tells how loud it is. Silence stays silence.
+
+  ## Options
+
+  #{Chatterbex.Options.Schema.docs(:normalize)}
+
+  ## Examples
+
+      iex> tone = for n <- 0..23_999, into: "", do: <<0.01 * :math.sin(n * 2 * :math.pi() * 997 / 24_000)::float-32-little>>
+      iex> {:ok, audio} = Chatterbex.Audio.normalize(%Chatterbex.Audio{samples: tone, sample_rate: 24_000}, loudness: -18)
+      iex> {:ok, loudness} = Chatterbex.Audio.loudness(audio)
+      iex> Float.round(loudness, 1)
+      -18.0
+  """
+  @spec normalize(t, keyword) :: {:ok, t} | {:error, Error.t()}
+  def normalize(%__MODULE__{} = audio, options \\ []), do: Change.normalize(audio, options)
 
   @doc """
   How long the audio is, in seconds.
@@ -244,7 +357,7 @@ defmodule Chatterbex.Audio do
   """
   @spec to_pcm16(t) :: {:ok, binary} | {:error, Error.t()}
   def to_pcm16(%__MODULE__{} = audio) do
-    with :ok <- check(audio), do: audio.samples |> Native.Audio.pcm16() |> from_native()
+    with :ok <- Samples.check(audio), do: audio.samples |> Native.Audio.pcm16() |> Samples.from_native()
   end
 
   @doc """
@@ -278,32 +391,11 @@ defmodule Chatterbex.Audio do
 
   defp frames(audio), do: div(byte_size(audio.samples), 4 * audio.channels)
 
-  # A header of WAV holds no more.
-  defp check(%{samples: samples, sample_rate: rate, channels: channels})
-       when is_binary(samples) and rate in 1..0xFFFFFFFF and channels in 1..0xFFFF and
-              rem(byte_size(samples), 4 * channels) == 0,
-       do: :ok
-
-  defp check(audio) do
-    {:error,
-     Error.new(
-       :invalid_audio,
-       "this is no audio: samples must be a binary of 32-bit floats in whole frames, sample_rate and channels " <>
-         "whole numbers above 0, got #{Options.Schema.show(Map.from_struct(audio))}"
-     )}
-  end
-
   defp name_file({:ok, audio}, _path), do: {:ok, audio}
 
   defp name_file({:error, error}, path) do
     {:error, %{error | message: "#{path}: #{error.message}", details: Map.put(error.details, :path, path)}}
   end
-
-  defp samples({:ok, samples}, audio), do: {:ok, %{audio | samples: samples}}
-  defp samples(error, _audio), do: from_native(error)
-
-  defp from_native({:ok, value}), do: {:ok, value}
-  defp from_native({:error, error}), do: {:error, Error.from_native(error)}
 
   defimpl Inspect do
     def inspect(%{samples: samples, channels: channels, sample_rate: rate} = audio, _opts)

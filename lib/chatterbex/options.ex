@@ -44,6 +44,24 @@ defmodule Chatterbex.Options do
   Given to `Chatterbex.Audio.read/2` and `Chatterbex.Audio.decode/2`.
 
   #{Chatterbex.Options.Schema.docs(:read)}
+
+  ## Options of silence
+
+  Given to `Chatterbex.Audio.silence/2`.
+
+  #{Chatterbex.Options.Schema.docs(:silence)}
+
+  ## Options of trimming
+
+  Given to `Chatterbex.Audio.trim/2`.
+
+  #{Chatterbex.Options.Schema.docs(:trim)}
+
+  ## Options of normalising
+
+  Given to `Chatterbex.Audio.normalize/2`.
+
+  #{Chatterbex.Options.Schema.docs(:normalize)}
   """
 
   alias Chatterbex.{Error, Model}
@@ -60,6 +78,9 @@ defmodule Chatterbex.Options do
           | :chunk_stream
           | :wav
           | :read
+          | :silence
+          | :trim
+          | :normalize
 
   @doc """
   Checks options against the schema of `group` and fills in the defaults.

@@ -30,6 +30,32 @@ defmodule Chatterbex.Native.Audio do
     first_call(fn -> __MODULE__.resample(samples, channels, from, to) end)
   end
 
+  @spec concat([binary]) :: {:ok, binary} | error
+  def concat(parts), do: first_call(fn -> __MODULE__.concat(parts) end)
+
+  @spec silence(non_neg_integer) :: {:ok, binary} | error
+  def silence(samples), do: first_call(fn -> __MODULE__.silence(samples) end)
+
+  @spec trim(binary, pos_integer, float, non_neg_integer) :: {:ok, binary} | error
+  def trim(samples, channels, threshold, margin) do
+    first_call(fn -> __MODULE__.trim(samples, channels, threshold, margin) end)
+  end
+
+  @spec fade(binary, pos_integer, :in | :out | :both, non_neg_integer) :: {:ok, binary} | error
+  def fade(samples, channels, side, frames) do
+    first_call(fn -> __MODULE__.fade(samples, channels, side, frames) end)
+  end
+
+  @spec normalize(binary, pos_integer, pos_integer, float, float) :: {:ok, binary} | error
+  def normalize(samples, channels, rate, loudness, peak) do
+    first_call(fn -> __MODULE__.normalize(samples, channels, rate, loudness, peak) end)
+  end
+
+  @spec loudness(binary, pos_integer, pos_integer) :: {:ok, float | nil} | error
+  def loudness(samples, channels, rate) do
+    first_call(fn -> __MODULE__.loudness(samples, channels, rate) end)
+  end
+
   defp first_call(again) do
     Library.first_call(:audio, fn -> :erlang.load_nif(Library.path(:audio), 0) end, again)
   end

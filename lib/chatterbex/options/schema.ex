@@ -305,6 +305,38 @@ defmodule Chatterbex.Options.Schema do
     ]
   ]
 
+  @silence [
+    sample_rate: [type: {:integer, 1_000, 768_000}, default: 24_000, doc: "frames a second, in Hz"],
+    channels: [type: {:integer, 1, 64}, default: 1, doc: "samples a frame"]
+  ]
+
+  @trim [
+    threshold: [
+      type: {:number, -120, 0},
+      default: -50,
+      doc: "in dBFS: a sound begins and ends with a sample that is louder"
+    ],
+    margin: [
+      type: {:integer, 0, 60_000},
+      default: 50,
+      doc: "milliseconds of what is there that are kept before and after the sound, for its onset and decay"
+    ]
+  ]
+
+  # What EBU R128 asks for in broadcasts.
+  @normalize [
+    loudness: [
+      type: {:number, -70, 0},
+      default: -23,
+      doc: "the loudness to reach, in LUFS: -23 is EBU R128's; podcasts are mostly at -16 to -19"
+    ],
+    peak: [
+      type: {:number, -30, 0},
+      default: -1,
+      doc: "how high the true peak may become, in dBTP: audio that would go beyond is made less loud"
+    ]
+  ]
+
   @groups [
     server: @server,
     generate: @generate,
@@ -315,7 +347,10 @@ defmodule Chatterbex.Options.Schema do
     chunks: @chunks,
     chunk_stream: @chunk_stream,
     wav: @wav,
-    read: @read
+    read: @read,
+    silence: @silence,
+    trim: @trim,
+    normalize: @normalize
   ]
 
   @spec fetch(atom) :: keyword

@@ -5,6 +5,7 @@ defmodule Chatterbex.Speech.Metadata do
   alias Chatterbex.Audio
 
   @sums [:sentences, :tokens, :text_tokens, :chunks, :retries]
+  @of_one @sums ++ ~w(sentence chunk piece pause pieces finish_reason warnings generation_ms rtf seconds)a
 
   @doc """
   Merges the metadata of pieces, in order. `bytes` is the size of all samples.
@@ -22,6 +23,22 @@ defmodule Chatterbex.Speech.Metadata do
     |> Map.merge(finish(all))
     |> Map.put(:pieces, length(audios))
   end
+
+  @doc """
+  What all audio that has metadata agrees on, but for places, counts and times: those of parts are not those of the whole.
+  """
+  @spec common([Audio.t()]) :: map
+  def common(audios) do
+    case for %{metadata: metadata} when metadata != %{} <- audios, do: metadata do
+      [] ->
+        %{}
+
+      [first | rest] ->
+        first |> Map.drop(@of_one) |> Map.filter(fn {key, value} -> agreed?(rest, key, value) end)
+    end
+  end
+
+  defp agreed?(all, key, value), do: Enum.all?(all, &match?(%{^key => ^value}, &1))
 
   # Chatterbox models tell the seconds of each kind of work.
   defp milliseconds(%{generation_ms: ms}), do: ms

@@ -1,5 +1,7 @@
 //! What can be wrong with audio.
 
+use std::ops::RangeInclusive;
+
 use chatterbex_nif::{Detail, NifError};
 use thiserror::Error;
 
@@ -119,9 +121,31 @@ pub enum AudioError {
         /// Where, from 0.
         frame: usize,
     },
-    /// A sample rate that no resampling starts from or leads to.
-    #[error("a sample rate must be from 1000 to 768000 Hz to be resampled, got {0}")]
-    Rate(u32),
+    /// Numbers that no sound has.
+    #[error(
+        "frame {frame} has a sample of {sample:e}, which is no sound: full scale is 1.0, and at most \
+         1e12 can be computed with"
+    )]
+    NoSound {
+        /// Where, from 0.
+        frame: usize,
+        /// The first such sample.
+        sample: f32,
+    },
+    /// A sample rate that something cannot be done at.
+    #[error(
+        "the sample rate must be from {} to {} Hz for audio to {purpose}, got {rate}",
+        range.start(),
+        range.end()
+    )]
+    Rate {
+        /// The rate, in Hz.
+        rate: u32,
+        /// The rates that it can be done at.
+        range: RangeInclusive<u32>,
+        /// What, in words.
+        purpose: &'static str,
+    },
     /// More channels than there is sense in.
     #[error(
         "the audio has {channels} channels, and at most {most} can be worked on; mix them with \
@@ -177,7 +201,8 @@ impl AudioError {
             CutShort { .. } => ("invalid_audio", "truncated"),
             LongerThan { .. } => ("invalid_audio", "too_long"),
             NotFinite { .. } => ("invalid_audio", "not_finite"),
-            Rate(_) => ("invalid_audio", "sample_rate"),
+            NoSound { .. } => ("invalid_audio", "no_sound"),
+            Rate { .. } => ("invalid_audio", "sample_rate"),
             ManyChannels { .. } => ("invalid_audio", "many_channels"),
             Failed(_) => ("generation_failed", "library"),
             OutOfMemory { .. } => ("out_of_memory", "no_memory"),

@@ -5,7 +5,10 @@
 //! interleaved.
 
 pub mod decode;
+pub mod edges;
 pub mod error;
+pub mod level;
+pub mod loudness;
 pub mod mono;
 pub mod panics;
 pub mod pcm;

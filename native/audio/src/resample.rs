@@ -25,7 +25,11 @@ pub fn resample(
     to: u32,
 ) -> Result<Vec<f32>, AudioError> {
     if let Some(rate) = [from, to].into_iter().find(|rate| !RATES.contains(rate)) {
-        return Err(AudioError::Rate(rate));
+        return Err(AudioError::Rate {
+            rate,
+            range: RATES,
+            purpose: "be resampled",
+        });
     }
     if channels > MOST_CHANNELS {
         return Err(AudioError::ManyChannels {
@@ -198,7 +202,7 @@ mod tests {
     fn rates_without_sense_are_refused() {
         for (from, to) in [(0, 24_000), (24_000, 0), (999, 24_000), (24_000, u32::MAX)] {
             let refused = resample(&[0.0; 8], 1, from, to);
-            assert!(matches!(refused, Err(AudioError::Rate(_))));
+            assert!(matches!(refused, Err(AudioError::Rate { .. })));
         }
         let refused = resample(&[0.0; 130], 65, 24_000, 16_000);
         assert!(matches!(refused, Err(AudioError::ManyChannels { .. })));

@@ -29,18 +29,28 @@ pub fn reserve(samples: usize) -> Result<Vec<f32>, AudioError> {
     Ok(list)
 }
 
-/// The samples in a binary, all of which are numbers: what is computed from them is sound.
+/// Far beyond any sound, full scale being 1.0, and far from where sums and products overflow.
+const LARGEST: f32 = 1e12;
+
+/// The samples in a binary, all of which are numbers that can be computed with.
 pub fn read(bytes: &[u8], channels: u32) -> Result<Vec<f32>, AudioError> {
     let floats = floats(bytes, channels)?;
     let mut samples = reserve(floats.len())?;
     samples.extend(floats);
 
-    match samples.iter().position(|sample| !sample.is_finite()) {
-        None => Ok(samples),
-        Some(at) => Err(AudioError::NotFinite {
-            frame: at / channels as usize,
-        }),
-    }
+    let sound = |sample: &f32| sample.abs() <= LARGEST;
+    let Some(at) = samples.iter().position(|sample| !sound(sample)) else {
+        return Ok(samples);
+    };
+    let frame = at / channels as usize;
+    Err(if samples[at].is_finite() {
+        AudioError::NoSound {
+            frame,
+            sample: samples[at],
+        }
+    } else {
+        AudioError::NotFinite { frame }
+    })
 }
 
 /// Writes samples into a binary of four times as many bytes.
@@ -78,5 +88,13 @@ mod tests {
             write(&[0.0, 0.0, 0.0, bad], &mut bytes);
             assert_eq!(read(&bytes, 2), Err(AudioError::NotFinite { frame: 1 }));
         }
+    }
+
+    #[test]
+    fn what_is_no_sound_is_refused() {
+        let mut bytes = [0; 16];
+        write(&[0.0, 0.0, -1e12, f32::MIN], &mut bytes);
+        let (frame, sample) = (1, f32::MIN);
+        assert_eq!(read(&bytes, 2), Err(AudioError::NoSound { frame, sample }));
     }
 }

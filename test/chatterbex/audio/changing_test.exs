@@ -8,6 +8,18 @@ defmodule Chatterbex.Audio.ChangingTest do
     struct!(%Audio{samples: samples, sample_rate: 24_000, metadata: %{seed: 7}}, options)
   end
 
+  defp changes do
+    [
+      &Audio.mono/1,
+      &Audio.resample(&1, 8_000),
+      &Audio.concat([&1, &1]),
+      &Audio.trim/1,
+      &Audio.trim(&1, threshold: -120, margin: 60_000),
+      &Audio.fade(&1, :both, 3_600_000),
+      &Audio.normalize/1
+    ]
+  end
+
   defp samples(audio), do: for(<<value::float-32-little <- audio.samples>>, do: value)
 
   defp sine(hertz, rate, frames),
@@ -59,6 +71,98 @@ defmodule Chatterbex.Audio.ChangingTest do
     end
   end
 
+  describe "trim/2" do
+    test "takes silence off both ends, and nothing between" do
+      audio = audio([0.0, 0.002, -0.5, 0.0, 0.004, 0.003, 0.0])
+      assert {:ok, trimmed} = Audio.trim(audio, margin: 0)
+      assert trimmed == %{audio | samples: binary_part(audio.samples, 8, 12)}
+      assert {:ok, %{samples: <<_::binary-size(4)>>}} = Audio.trim(audio, margin: 0, threshold: -20)
+      assert {:ok, %{samples: ""}} = Audio.trim(audio, threshold: 0)
+      assert Audio.trim(audio, margin: 60_000) == {:ok, audio}
+    end
+
+    test "keeps a margin in milliseconds, and whole frames" do
+      silence = List.duplicate(0.0, 2_000)
+      audio = audio(silence ++ [0.0, 0.5] ++ silence, channels: 2, sample_rate: 1_000)
+      assert {:ok, %{channels: 2} = trimmed} = Audio.trim(audio, margin: 10)
+      assert byte_size(trimmed.samples) == 8 * 21
+      assert {:ok, trimmed} = Audio.trim(audio)
+      assert byte_size(trimmed.samples) == 8 * 101
+    end
+
+    test "leaves nothing of silence" do
+      for values <- [[], [0.0], List.duplicate(0.001, 1_000)] do
+        assert {:ok, %{samples: "", metadata: %{seed: 7}}} = Audio.trim(audio(values))
+      end
+    end
+  end
+
+  describe "fade/3" do
+    test "in, out and both" do
+      ones = audio(List.duplicate(1.0, 20), channels: 2, sample_rate: 1_000)
+      {:ok, fade_in} = Audio.fade(ones, :in, 5)
+      {:ok, fade_out} = Audio.fade(ones, :out, 5)
+      {:ok, both} = Audio.fade(ones, :both, 5)
+
+      assert [zero, zero, a, a, b, b | _] = samples(fade_in)
+      assert zero == 0.0
+      assert_in_delta a, 0.0955, 1.0e-4
+      assert_in_delta b, 0.3455, 1.0e-4
+      assert Enum.slice(samples(fade_in), 10, 10) == List.duplicate(1.0, 10)
+      assert Enum.reverse(samples(fade_out)) == samples(fade_in)
+      assert Enum.take(samples(both), 10) == Enum.take(samples(fade_in), 10)
+      assert Enum.drop(samples(both), 10) == Enum.drop(samples(fade_out), 10)
+      assert fade_in.metadata == %{seed: 7}
+    end
+
+    test "of nothing, over nothing, and over more than there is" do
+      assert Audio.fade(audio([]), :both, 10) == {:ok, audio([])}
+      assert Audio.fade(audio([0.5, 0.5]), :both, 0) == {:ok, audio([0.5, 0.5])}
+      {:ok, faded} = Audio.fade(audio(List.duplicate(1.0, 24)), :out, 3_600_000)
+      assert samples(faded) == Enum.sort(samples(faded), :desc)
+      assert List.last(samples(faded)) == 0.0
+    end
+
+    test "refuses what makes no sense" do
+      for {side, ms} <- [{:left, 10}, {nil, 10}, {:in, -1}, {:in, 1.0}, {:out, 3_600_001}] do
+        assert {:error, %Error{reason: :invalid_option}} = Audio.fade(audio([0.5]), side, ms)
+      end
+    end
+  end
+
+  test "any samples, rates and channels give audio or an error" do
+    :rand.seed(:exsss, {1, 2, 3})
+    pick = fn list -> Enum.random(list) end
+
+    for _round <- 1..200 do
+      channels = pick.([1, 2, 3, 6, 7, 64, 65, 0xFFFF])
+      frames = pick.([0, 1, 2, 20])
+      bytes = 4 * channels * frames
+
+      samples =
+        pick.([
+          :rand.bytes(bytes),
+          :binary.copy(<<0>>, bytes),
+          :binary.copy(<<0x7F7FFFFF::32-little>>, channels * frames),
+          :binary.copy(<<1::32-little>>, channels * frames),
+          :binary.copy(<<0xFF800000::32-little>>, channels * frames)
+        ])
+
+      audio = %Audio{
+        samples: samples,
+        sample_rate: pick.([1, 999, 8_000, 24_000, 0xFFFFFFFF]),
+        channels: channels
+      }
+
+      for change <- changes() do
+        case change.(audio) do
+          {:ok, %Audio{} = new} -> assert rem(byte_size(new.samples), 4 * new.channels) == 0
+          {:error, %Error{reason: :invalid_audio}} -> :ok
+        end
+      end
+    end
+  end
+
   test "what is no audio is refused before anything native sees it" do
     for broken <- [
           %Audio{samples: "abc", sample_rate: 24_000},
@@ -69,7 +173,7 @@ defmodule Chatterbex.Audio.ChangingTest do
           %Audio{samples: <<0::64>>, sample_rate: 24_000, channels: 3},
           %Audio{samples: nil, sample_rate: 24_000}
         ],
-        change <- [&Audio.mono/1, &Audio.resample(&1, 8_000)] do
+        change <- [(&Audio.loudness/1) | changes()] do
       assert {:error, %Error{reason: :invalid_audio}} = change.(broken)
     end
   end

@@ -1,11 +1,21 @@
 //! Samples to other samples.
 
-use chatterbex_nif::NifError;
-use rustler::{Binary, Env};
+use chatterbex_nif::{NifError, try_binary};
+use rustler::{Atom, Binary, Env};
 
-use super::{sample_binary, work};
+use super::{no_memory, sample_binary, work};
+use crate::edges::Side;
+use crate::level::factor;
 use crate::samples::{floats, read};
-use crate::{mono, resample};
+use crate::{edges, loudness, mono, resample};
+
+mod atoms {
+    rustler::atoms! {
+        fade_in = "in",
+        fade_out = "out",
+        both,
+    }
+}
 
 /// `mono(samples, channels) :: {:ok, samples} | {:error, error}`
 #[rustler::nif(schedule = "DirtyCpu")]
@@ -25,4 +35,96 @@ fn resample<'a>(
 ) -> Result<Binary<'a>, NifError> {
     let new = work(|| resample::resample(&read(&samples, channels)?, channels, from, to))?;
     sample_binary(env, &new)
+}
+
+/// `concat([samples]) :: {:ok, samples} | {:error, error}`
+#[rustler::nif(schedule = "DirtyCpu")]
+fn concat<'a>(env: Env<'a>, parts: Vec<Binary<'a>>) -> Result<Binary<'a>, NifError> {
+    let bytes = parts
+        .iter()
+        .fold(0usize, |sum, part| sum.saturating_add(part.len()));
+    let mut all = try_binary(bytes).ok_or_else(|| no_memory(bytes))?;
+    let mut rest = all.as_mut_slice();
+
+    for part in parts {
+        let (here, behind) = rest.split_at_mut(part.len());
+        here.copy_from_slice(&part);
+        rest = behind;
+    }
+    Ok(all.release(env))
+}
+
+/// `silence(samples) :: {:ok, samples} | {:error, error}`
+#[rustler::nif(schedule = "DirtyCpu")]
+fn silence<'a>(env: Env<'a>, samples: usize) -> Result<Binary<'a>, NifError> {
+    let bytes = samples.saturating_mul(4);
+    let mut silence = try_binary(bytes).ok_or_else(|| no_memory(bytes))?;
+    silence.as_mut_slice().fill(0);
+    Ok(silence.release(env))
+}
+
+/// `trim(samples, channels, threshold_db, margin_frames) :: {:ok, samples} | {:error, error}`
+#[rustler::nif(schedule = "DirtyCpu")]
+fn trim<'a>(
+    env: Env<'a>,
+    samples: Binary<'a>,
+    channels: u32,
+    threshold: f64,
+    margin: usize,
+) -> Result<Binary<'a>, NifError> {
+    let kept = work(|| {
+        let mut samples = read(&samples, channels)?;
+        let frames = edges::sounding(&samples, channels, factor(threshold), margin);
+        samples.truncate(frames.end * channels as usize);
+        Ok(samples.split_off(frames.start * channels as usize))
+    })?;
+    sample_binary(env, &kept)
+}
+
+/// `fade(samples, channels, :in | :out | :both, frames) :: {:ok, samples} | {:error, error}`
+#[rustler::nif(schedule = "DirtyCpu")]
+fn fade<'a>(
+    env: Env<'a>,
+    samples: Binary<'a>,
+    channels: u32,
+    side: Atom,
+    frames: usize,
+) -> Result<Binary<'a>, NifError> {
+    let side = if side == atoms::fade_in() {
+        Side::In
+    } else if side == atoms::fade_out() {
+        Side::Out
+    } else if side == atoms::both() {
+        Side::Both
+    } else {
+        return Err(NifError::new(
+            "invalid_option",
+            "a fade must be :in, :out or :both",
+        ));
+    };
+
+    let faded = work(|| {
+        let mut samples = read(&samples, channels)?;
+        edges::fade(&mut samples, channels, side, frames);
+        Ok(samples)
+    })?;
+    sample_binary(env, &faded)
+}
+
+/// `normalize(samples, channels, rate, target_lufs, ceiling_dbtp) :: {:ok, samples} | {:error, error}`
+#[rustler::nif(schedule = "DirtyCpu")]
+fn normalize<'a>(
+    env: Env<'a>,
+    samples: Binary<'a>,
+    channels: u32,
+    rate: u32,
+    target: f64,
+    ceiling: f64,
+) -> Result<Binary<'a>, NifError> {
+    let level = work(|| {
+        let mut samples = read(&samples, channels)?;
+        loudness::normalize(&mut samples, channels, rate, target, ceiling)?;
+        Ok(samples)
+    })?;
+    sample_binary(env, &level)
 }

@@ -2,6 +2,7 @@
 
 mod change;
 mod files;
+mod measure;
 
 use chatterbex_nif::{NifError, nif_library, try_binary, try_copy};
 use rustler::{Binary, Env};

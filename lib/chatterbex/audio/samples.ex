@@ -1,0 +1,42 @@
+defmodule Chatterbex.Audio.Samples do
+  @moduledoc false
+  # Audio on its way to the NIFs and back.
+
+  alias Chatterbex.{Audio, Error, Options}
+
+  @doc """
+  Whether the audio is what its struct says. A header of WAV holds no higher rate and no more channels.
+  """
+  @spec check(Audio.t()) :: :ok | {:error, Error.t()}
+  def check(%Audio{samples: samples, sample_rate: rate, channels: channels})
+      when is_binary(samples) and rate in 1..0xFFFFFFFF and channels in 1..0xFFFF and
+             rem(byte_size(samples), 4 * channels) == 0,
+      do: :ok
+
+  def check(%Audio{} = audio) do
+    {:error,
+     Error.new(
+       :invalid_audio,
+       "this is no audio: samples must be a binary of 32-bit floats in whole frames, sample_rate and channels " <>
+         "whole numbers above 0, got #{Options.Schema.show(Map.from_struct(audio))}"
+     )}
+  end
+
+  @doc """
+  The audio with the samples that a NIF has made.
+  """
+  @spec put({:ok, binary} | {:error, tuple}, Audio.t()) :: {:ok, Audio.t()} | {:error, Error.t()}
+  def put(result, audio) do
+    with {:ok, samples} <- from_native(result), do: {:ok, %{audio | samples: samples}}
+  end
+
+  @spec from_native({:ok, value} | {:error, tuple}) :: {:ok, value} | {:error, Error.t()} when value: term
+  def from_native({:ok, value}), do: {:ok, value}
+  def from_native({:error, error}), do: {:error, Error.from_native(error)}
+
+  @doc """
+  How many frames there are in so many milliseconds.
+  """
+  @spec frames(non_neg_integer, pos_integer) :: non_neg_integer
+  def frames(milliseconds, rate), do: div(milliseconds * rate, 1000)
+end
