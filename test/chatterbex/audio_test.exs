@@ -1,7 +1,7 @@
 defmodule Chatterbex.AudioTest do
   use ExUnit.Case, async: true
 
-  alias Chatterbex.{Audio, Error}
+  alias Chatterbex.{Audio, Error, TestHelp}
 
   doctest Chatterbex.Audio
 
@@ -126,7 +126,6 @@ defmodule Chatterbex.AudioTest do
       assert message ==
                "cannot write /dev/full: no space left on device (enospc). Free some space or write elsewhere."
 
-      # A limit on the size of files is a full disk to whoever writes one.
       code = """
       audio = %Chatterbex.Audio{samples: :binary.copy(<<0>>, 4_000_000), sample_rate: 24_000}
       {:error, error} = Chatterbex.Audio.write(audio, "a.wav")
@@ -134,8 +133,7 @@ defmodule Chatterbex.AudioTest do
       """
 
       File.write!(Path.join(dir, "a.wav"), "old")
-      limited = ["/bin/sh", "-c", "trap '' XFSZ; ulimit -f 1000; exec \"$@\"", "sh"]
-      {output, 0} = Chatterbex.TestHelp.elixir(code, wrapper: limited, cd: dir)
+      {output, 0} = TestHelp.elixir(code, wrapper: TestHelp.full_disk(), cd: dir)
 
       assert output =~ "file_error: cannot write a.wav: file too large (efbig)"
       assert File.ls!(dir) == ["a.wav"]

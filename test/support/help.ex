@@ -102,6 +102,11 @@ defmodule Chatterbex.TestHelp do
   end
 
   @doc """
+  A wrapper for `elixir/2` under which no file grows beyond half a megabyte: a full disk to whoever writes one.
+  """
+  def full_disk, do: ["/bin/sh", "-c", "trap '' XFSZ; ulimit -f 1000; exec \"$@\"", "sh"]
+
+  @doc """
   Waits until the server has no request waiting or running; fails after `timeout` milliseconds.
   """
   def await_idle(server, timeout \\ 10_000) do

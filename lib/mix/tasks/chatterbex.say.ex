@@ -9,28 +9,41 @@ defmodule Mix.Tasks.Chatterbex.Say do
       $ mix chatterbex.say -f article.txt -o article.wav
       $ echo "Hello, world!" | mix chatterbex.say -o hello.wav
 
-  The text is the arguments, or the content of `--file`, or the standard input. Without `--output` it is played
-  with what the system has: `afplay` on macOS; `pw-play`, `paplay` or `aplay` on Linux.
+  The text is the arguments, or the content of `--file`, or the standard input, and may be as long as a book: it is
+  spoken sentence by sentence, in constant memory. Without `--output` it is played while the rest is made, with what the
+  system has: `afplay` on macOS; `pw-play`, `paplay` or `aplay` on Linux.
 
   ## Options
 
-    * `-o`, `--output FILE` - write a WAV file instead of playing
+    * `-o`, `--output FILE` - write a WAV file instead of playing; it appears when it is whole
     * `-f`, `--file FILE` - read the text from a file
     * `-m`, `--model NAME` - the model (default `hibari`, the built-in voice)
     * `-d`, `--device DEVICE` - `auto`, `cpu`, `mps`, `cuda` or `cuda:N` (default `auto`)
-    * `-v`, `--voice NAME` - the voice (default: the model's own)
-    * `--speed NUMBER` - the pace, from 0.5 to 2.0
+    * `-v`, `--voice VOICE` - a voice's name, a recording or a saved voice (default: the model's own)
+    * `-l`, `--language CODE` - the language of the text, as in `de` (`multilingual`)
+    * `--speed NUMBER` - the pace, from 0.5 to 2.0 (`hibari`)
+    * `--exaggeration NUMBER` - how lively, from 0.0 to 2.0 (`english`, `multilingual`)
+    * `--cfg-weight NUMBER` - how closely the text is followed, from 0.0 (`english`, `multilingual`)
+    * `--temperature NUMBER` - how freely it is spoken, from 0.0 (all Chatterbox models)
+    * `--max-tokens NUMBER` - speech tokens, 25 a second, after which a sentence is cut (all Chatterbox models)
     * `--seed NUMBER` - makes the same text give the same audio
-    * `--timeout SECONDS` - how long speaking may take (default 600)
+    * `--checkpoint DIR` - a folder with the model's files
+    * `--download` - fetch files of the model that are missing
+    * `--timeout SECONDS` - how long to wait for the next audio (default 600)
     * `--home DIR` - the folder that `mix chatterbex.setup --path` was given
     * `-q`, `--quiet` - say nothing but errors
 
-  It reports on standard error, and ends with a status that is not 0 if anything fails.
+  It reports on standard error, with a bar where that is a terminal, and ends with a status that is not 0 if anything
+  fails.
   """
 
   use Mix.Task
 
-  alias Chatterbex.{Audio, Error, Options, Terminal}
+  alias Chatterbex.{Audio, Error, Files, Options, Player, Terminal}
+  alias Chatterbex.Text.Check
+
+  @server [:model, :device, :home, :checkpoint, :download]
+  @request [:voice, :language, :speed, :exaggeration, :cfg_weight, :temperature, :max_tokens, :seed]
 
   @switches [
     output: :string,
@@ -38,23 +51,25 @@ defmodule Mix.Tasks.Chatterbex.Say do
     model: :string,
     device: :string,
     voice: :string,
+    language: :string,
     speed: :float,
+    exaggeration: :float,
+    cfg_weight: :float,
+    temperature: :float,
+    max_tokens: :integer,
     seed: :integer,
+    checkpoint: :string,
+    download: :boolean,
     timeout: :integer,
     home: :string,
     quiet: :boolean,
     help: :boolean
   ]
 
-  @aliases [o: :output, f: :file, m: :model, d: :device, v: :voice, q: :quiet, h: :help]
+  @aliases [o: :output, f: :file, m: :model, d: :device, v: :voice, l: :language, q: :quiet, h: :help]
 
-  @players [
-    {"afplay", []},
-    {"pw-play", []},
-    {"paplay", []},
-    {"aplay", ["-q"]},
-    {"play", ["-q"]}
-  ]
+  # Characters of the bar.
+  @bar 30
 
   @impl true
   def run(arguments) do
@@ -70,31 +85,51 @@ defmodule Mix.Tasks.Chatterbex.Say do
   defp say(words, options) do
     Mix.Task.run("app.start")
     Logger.configure(level: :none)
+    show = show(options)
 
     with {:ok, text} <- text(words, options),
+         {:ok, _speakable} <- Check.check(text),
          {:ok, sink} <- sink(options[:output]),
-         {:ok, server} <- Chatterbex.start_link(Keyword.take(options, [:model, :device, :home])),
-         :ok <- progress(options, "loading the model", fn -> Chatterbex.await_ready(server) end),
-         {:ok, audio} <-
-           progress(options, "speaking", fn -> Chatterbex.generate(server, text, request(options)) end),
-         :ok <- deliver(audio, sink) do
-      report(audio, sink, options)
+         {:ok, seconds, took} <- speak(text, sink, options, show) do
+      show.("")
+      unless options[:quiet], do: IO.puts(:stderr, report(sink, seconds, took))
     else
-      {:error, %Error{message: message}} -> fail(message)
-      {:error, message} -> fail(message)
+      {:error, error} ->
+        show.("")
+        fail(message(error))
     end
   end
 
-  defp request(options) do
+  defp message(%Error{message: message}), do: message
+  defp message(message), do: message
+
+  defp speak(text, sink, options, show) do
+    with {:ok, server} <- Chatterbex.start_link(Keyword.take(options, @server)),
+         show.("loading the model ..."),
+         :ok <- Chatterbex.await_ready(server),
+         show.("speaking ..."),
+         started = System.monotonic_time(),
+         {:ok, seconds} <- deliver(server, text, request(options, show), sink) do
+      took = System.convert_time_unit(System.monotonic_time() - started, :native, :microsecond)
+      {:ok, seconds, took / 1_000_000}
+    else
+      {:error, error} ->
+        give_up(sink)
+        {:error, error}
+    end
+  end
+
+  defp request(options, show) do
     options
-    |> Keyword.take([:voice, :speed, :seed])
+    |> Keyword.take(@request)
     |> Keyword.put(:timeout, Keyword.get(options, :timeout, 600) * 1000)
+    |> Keyword.put(:progress, &show.(bar(&1)))
   end
 
   defp text([], options) do
     case options[:file] do
       nil -> standard_input()
-      path -> read(path)
+      path -> Files.read(path)
     end
   end
 
@@ -102,12 +137,6 @@ defmodule Mix.Tasks.Chatterbex.Say do
     if options[:file],
       do: {:error, "give the text either as arguments or with --file, not both"},
       else: {:ok, Enum.join(words, " ")}
-  end
-
-  defp read(path) do
-    with {:error, posix} <- File.read(path) do
-      {:error, "cannot read #{path}: #{:file.format_error(posix)} (#{posix})"}
-    end
   end
 
   defp standard_input do
@@ -126,60 +155,85 @@ defmodule Mix.Tasks.Chatterbex.Say do
     end
   end
 
-  defp sink(nil) do
-    case Enum.find(@players, fn {player, _arguments} -> System.find_executable(player) end) do
-      nil ->
-        names = Enum.map_join(@players, ", ", &elem(&1, 0))
-        {:error, "no audio player found (looked for #{names}). Write a file instead, with -o hello.wav"}
+  defp sink(nil), do: with({:ok, player} <- Player.find(), do: {:ok, {:player, player}})
+  defp sink(path), do: with({:ok, writer} <- Audio.Writer.open(path), do: {:ok, {:file, writer}})
 
-      player ->
-        {:ok, {:player, player}}
-    end
+  # The seconds of audio that were delivered.
+  defp deliver(server, text, request, sink) do
+    server
+    |> Chatterbex.stream(text, request)
+    |> pieces(sink)
+    |> Enum.reduce({0.0, sink}, &deliver_one/2)
+    |> finish()
+  rescue
+    error in Error -> {:error, error}
   end
 
-  defp sink(path), do: {:ok, {:file, path}}
-
-  defp deliver(audio, {:file, path}), do: Audio.write(audio, path)
-
-  defp deliver(audio, {:player, {player, arguments}}) do
-    path = Path.join(System.tmp_dir!(), "chatterbex-#{System.pid()}.wav")
-
-    try do
-      with :ok <- Audio.write(audio, path) do
-        case System.cmd(player, arguments ++ [path], stderr_to_stdout: true) do
-          {_output, 0} -> :ok
-          {output, status} -> {:error, "#{player} failed (status #{status}): #{String.trim(output)}"}
-        end
+  # Between two files a player makes a gap: it is given whole sentences, with the pause after them.
+  defp pieces(stream, {:player, _player}) do
+    Stream.chunk_while(
+      stream,
+      [],
+      fn
+        %{metadata: %{pause: _silence}} = audio, piece -> {:cont, join([audio | piece]), []}
+        audio, piece -> {:cont, [audio | piece]}
+      end,
+      fn
+        [] -> {:cont, []}
+        piece -> {:cont, join(piece), []}
       end
-    after
-      File.rm(path)
+    )
+  end
+
+  defp pieces(stream, {:file, _writer}), do: stream
+
+  defp join([last | _before] = parts) do
+    %{last | samples: parts |> Enum.reverse() |> Enum.map(& &1.samples) |> IO.iodata_to_binary()}
+  end
+
+  defp deliver_one(audio, {seconds, sink}), do: {seconds + Audio.duration(audio), put!(sink, audio)}
+
+  defp put!({:player, player} = sink, audio) do
+    with {:error, error} <- Player.play(player, audio), do: raise(error)
+    sink
+  end
+
+  defp put!({:file, writer}, audio) do
+    case Audio.Writer.write(writer, audio) do
+      {:ok, writer} -> {:file, writer}
+      {:error, error} -> raise error
     end
   end
 
-  defp report(audio, sink, options) do
-    unless options[:quiet] do
-      seconds = Audio.duration(audio)
-      IO.puts(:stderr, "#{verb(sink)}: #{round_to(seconds, 2)} s of audio#{rtf(audio, seconds)}")
-    end
+  defp finish({seconds, {:player, _player}}), do: {:ok, seconds}
+  defp finish({seconds, {:file, writer}}), do: with(:ok <- Audio.Writer.close(writer), do: {:ok, seconds})
+
+  defp give_up({:file, writer}), do: Audio.Writer.abort(writer)
+  defp give_up({:player, _player}), do: :ok
+
+  defp report({:player, {player, _arguments}}, seconds, _took),
+    do: "played #{round_to(seconds, 2)} s of audio with #{player}"
+
+  defp report({:file, writer}, seconds, took) when seconds > 0 do
+    "wrote #{writer.path}: #{round_to(seconds, 2)} s of audio, real-time factor #{round_to(took / seconds, 3)}"
   end
 
-  defp verb({:file, path}), do: "wrote #{path}"
-  defp verb({:player, {player, _arguments}}), do: "played with #{player}"
+  defp report({:file, writer}, _seconds, _took), do: "wrote #{writer.path}: 0.00 s of audio"
 
-  defp rtf(%{metadata: %{generation_ms: ms}}, seconds) when seconds > 0,
-    do: ", real-time factor #{round_to(ms / 1000 / seconds, 3)}"
+  defp bar(%{characters: characters, total: total, seconds: seconds}) do
+    full = div(@bar * characters, max(total, 1))
 
-  defp rtf(_audio, _seconds), do: ""
+    "speaking [#{String.duplicate("=", full)}#{String.duplicate(" ", @bar - full)}] " <>
+      "#{div(100 * characters, max(total, 1))} %, #{round_to(seconds, 1)} s of audio"
+  end
 
   defp round_to(number, digits), do: :erlang.float_to_binary(number * 1.0, decimals: digits)
 
   # For people only: a line that is wiped away when the work is done.
-  defp progress(options, what, work) do
-    show? = Terminal.terminal?(2) and not Keyword.get(options, :quiet, false)
-    if show?, do: Terminal.show("#{what} ...")
-    result = work.()
-    if show?, do: Terminal.show("")
-    result
+  defp show(options) do
+    if Terminal.terminal?(2) and not Keyword.get(options, :quiet, false),
+      do: &Terminal.show/1,
+      else: fn _line -> :ok end
   end
 
   defp invalid_switch({switch, nil}) do

@@ -1,0 +1,260 @@
+defmodule Chatterbex.Audio.Writer do
+  @moduledoc """
+  Writes audio into a WAV file as it comes: speech of any length, in constant memory.
+
+      File.read!("book.txt")
+      |> Chatterbex.stream(server: MyApp.Speech)
+      |> Enum.into(Chatterbex.Audio.Writer.new("book.wav"))
+
+  or step by step:
+
+      {:ok, writer} = Chatterbex.Audio.Writer.open("book.wav")
+      {:ok, writer} = Chatterbex.Audio.Writer.write(writer, audio)
+      :ok = Chatterbex.Audio.Writer.close(writer)
+
+  The file appears under its name when it is closed, and whole; until then it is written beside its place, with the
+  ending `.part`. The first audio decides on the sample rate and the channels. A WAV file holds at most 4 GiB: 24 hours of
+  16-bit speech at 24 kHz. Only the process that opened a writer can use it; when that process ends before the writer is
+  closed, the `.part` stays.
+  """
+
+  alias Chatterbex.{Audio, Error, Files, Options}
+
+  # The two sizes in the header have 32 bits.
+  @most 0xFFFFFFFF
+
+  @enforce_keys [:path, :options]
+  defstruct [:path, :options, :part, :file, :format, header: 0, size: 0]
+
+  @typedoc "A writer. Its fields are its own."
+  @opaque t :: %__MODULE__{}
+
+  @doc """
+  A writer that opens its file when audio is collected into it with `Enum.into/2`.
+
+  That raises `Chatterbex.Error` where `open/2`, `write/2` or `close/1` would give one. No file is left then, nor when the
+  collected stream raises or is halted.
+
+  ## Options
+
+  #{Chatterbex.Options.Schema.docs(:wav)}
+
+  ## Examples
+
+      iex> audio = %Chatterbex.Audio{samples: <<0.5::float-32-little>>, sample_rate: 24_000}
+      iex> path = Path.join(System.tmp_dir!(), "chatterbex-writer-doctest.wav")
+      iex> Enum.into([audio, audio], Chatterbex.Audio.Writer.new(path))
+      iex> {:ok, read} = Chatterbex.Audio.read(path)
+      iex> byte_size(read.samples)
+      8
+      iex> File.rm(path)
+      :ok
+  """
+  @spec new(Path.t(), keyword) :: t
+  def new(path, options \\ []), do: %__MODULE__{path: path, options: options}
+
+  @doc """
+  Opens a writer.
+
+  ## Options
+
+  #{Chatterbex.Options.Schema.docs(:wav)}
+
+  ## Examples
+
+      iex> {:error, error} = Chatterbex.Audio.Writer.open("/no/such/folder/a.wav")
+      iex> error.message
+      "cannot write /no/such/folder/a.wav: no such file or directory (enoent). Make its folder first."
+  """
+  @spec open(Path.t(), keyword) :: {:ok, t} | {:error, Error.t()}
+  def open(path, options \\ []) do
+    with {:ok, _checked} <- Options.validate(:wav, options),
+         {:ok, path} <- Files.path(path),
+         :ok <- replaceable(path),
+         part = Files.beside(path),
+         {:ok, file} <- create(part, path) do
+      {:ok, %{new(path, options) | part: part, file: file}}
+    end
+  end
+
+  # The sizes at the beginning of the file are known at its end.
+  defp replaceable(path) do
+    case File.stat(path) do
+      {:ok, %{type: :directory}} ->
+        {:error, Files.error("write", path, :eisdir)}
+
+      {:ok, %{type: type}} when type != :regular ->
+        {:error,
+         Error.new(
+           :file_error,
+           "cannot write #{path}: a WAV file that grows must be a regular file, and this is not one (#{type}). " <>
+             "Write to a file, or send the audio chunk by chunk.",
+           %{path: path}
+         )}
+
+      _regular_or_missing ->
+        :ok
+    end
+  end
+
+  defp create(part, path) do
+    with {:error, posix} <- :file.open(part, [:raw, :binary, :write, :exclusive]),
+         do: {:error, Files.error("write", path, posix)}
+  end
+
+  @doc """
+  Appends audio, at once.
+
+  Audio of another sample rate or with other channels than the first is refused with `:invalid_audio`, as are samples that
+  are not what they say; the writer stays as it was. After a `:file_error` nothing is left to do but `abort/1`.
+
+  ## Examples
+
+      iex> path = Path.join(System.tmp_dir!(), "chatterbex-write-doctest.wav")
+      iex> {:ok, writer} = Chatterbex.Audio.Writer.open(path)
+      iex> {:ok, writer} = Chatterbex.Audio.Writer.write(writer, %Chatterbex.Audio{samples: "", sample_rate: 24_000})
+      iex> {:error, error} = Chatterbex.Audio.Writer.write(writer, %Chatterbex.Audio{samples: "", sample_rate: 8_000})
+      iex> String.ends_with?(error.message, "has 24000 Hz and 1 channel(s), this audio 8000 Hz and 1. Bring it to the same.")
+      true
+      iex> Chatterbex.Audio.Writer.abort(writer)
+      :ok
+  """
+  @spec write(t, Audio.t()) :: {:ok, t} | {:error, Error.t()}
+  def write(%__MODULE__{} = writer, %Audio{} = audio) do
+    with :ok <- same_format(writer, audio),
+         {:ok, wav} <- Audio.to_wav(audio, writer.options),
+         {:ok, writer} <- begin(writer, audio),
+         samples = binary_part(wav, writer.header, byte_size(wav) - writer.header),
+         :ok <- fits(writer, samples),
+         :ok <- append(writer, samples),
+         do: {:ok, %{writer | size: writer.size + byte_size(samples)}}
+  end
+
+  defp same_format(%{format: format}, %{sample_rate: rate, channels: channels})
+       when format in [nil, {rate, channels}],
+       do: :ok
+
+  defp same_format(%{format: {rate, channels}, path: path}, audio) do
+    {:error,
+     Error.new(
+       :invalid_audio,
+       "#{path} has #{rate} Hz and #{channels} channel(s), this audio #{inspect(audio.sample_rate)} Hz and " <>
+         "#{inspect(audio.channels)}. Bring it to the same."
+     )}
+  end
+
+  # What stands before the samples is that of a file without any, but for its two sizes.
+  defp begin(%{format: nil} = writer, audio) do
+    with {:ok, header} <- Audio.to_wav(%{audio | samples: ""}, writer.options),
+         :ok <- append(writer, header),
+         do: {:ok, %{writer | format: {audio.sample_rate, audio.channels}, header: byte_size(header)}}
+  end
+
+  defp begin(writer, _audio), do: {:ok, writer}
+
+  defp fits(writer, samples) do
+    if writer.header + writer.size + byte_size(samples) <= @most do
+      :ok
+    else
+      {:error,
+       Error.new(
+         :file_error,
+         "#{writer.path} would be larger than 4 GiB, which is all that a WAV file can hold. " <>
+           "Close it and go on in another.",
+         %{path: writer.path}
+       )}
+    end
+  end
+
+  defp append(writer, bytes) do
+    with {:error, posix} <- :file.write(writer.file, bytes),
+         do: {:error, Files.error("write", writer.path, posix)}
+  end
+
+  @doc """
+  Ends the file and moves it to its place. Where that fails, and where nothing was written, there is no file.
+
+  ## Examples
+
+      iex> path = Path.join(System.tmp_dir!(), "chatterbex-close-doctest.wav")
+      iex> {:ok, writer} = Chatterbex.Audio.Writer.open(path)
+      iex> {:error, error} = Chatterbex.Audio.Writer.close(writer)
+      iex> {error.reason, File.exists?(path)}
+      {:invalid_audio, false}
+  """
+  @spec close(t) :: :ok | {:error, Error.t()}
+  def close(%__MODULE__{format: nil} = writer) do
+    :ok = abort(writer)
+
+    {:error,
+     Error.new(
+       :invalid_audio,
+       "there was no audio to write to #{writer.path}. Write some before you close it."
+     )}
+  end
+
+  def close(%__MODULE__{file: file, header: header, size: size} = writer) do
+    sizes = [{4, <<header + size - 8::32-little>>}, {header - 4, <<size::32-little>>}]
+
+    with :ok <- :file.pwrite(file, sizes),
+         :ok <- :file.close(file),
+         :ok <- File.rename(writer.part, writer.path) do
+      :ok
+    else
+      error ->
+        :ok = abort(writer)
+        {:error, Files.error("write", writer.path, posix(error))}
+    end
+  end
+
+  defp posix({:error, {_written, posix}}), do: posix
+  defp posix({:error, posix}), do: posix
+
+  @doc """
+  Gives up: what was written is removed. A file that is closed already stays.
+
+  ## Examples
+
+      iex> path = Path.join(System.tmp_dir!(), "chatterbex-abort-doctest.wav")
+      iex> {:ok, writer} = Chatterbex.Audio.Writer.open(path)
+      iex> Chatterbex.Audio.Writer.abort(writer)
+      :ok
+      iex> File.exists?(path)
+      false
+  """
+  @spec abort(t) :: :ok
+  def abort(%__MODULE__{} = writer) do
+    _closed_or_was = :file.close(writer.file)
+    _removed_or_gone = File.rm(writer.part)
+    :ok
+  end
+
+  defimpl Collectable do
+    alias Chatterbex.Audio.Writer
+
+    def into(writer) do
+      case Writer.open(writer.path, writer.options) do
+        {:ok, writer} -> {writer, &collect/2}
+        {:error, error} -> raise error
+      end
+    end
+
+    defp collect(writer, {:cont, audio}) do
+      case Writer.write(writer, audio) do
+        {:ok, writer} ->
+          writer
+
+        {:error, error} ->
+          Writer.abort(writer)
+          raise error
+      end
+    end
+
+    defp collect(writer, :done) do
+      with {:error, error} <- Writer.close(writer), do: raise(error)
+      writer
+    end
+
+    defp collect(writer, :halt), do: Writer.abort(writer)
+  end
+end
