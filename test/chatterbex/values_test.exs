@@ -1,10 +1,13 @@
 defmodule Chatterbex.ValuesTest do
   use ExUnit.Case, async: true
 
+  doctest Chatterbex
   doctest Chatterbex.Error
   doctest Chatterbex.Device
   doctest Chatterbex.Model
+  doctest Chatterbex.Setup.Profile
   doctest Chatterbex.Telemetry
+  doctest Chatterbex.Text
 
   test "an error that comes up from below keeps its reason, or becomes a failed generation" do
     payload = %{"reason" => "out_of_memory", "message" => "no room", "details" => %{"bytes" => 7}}

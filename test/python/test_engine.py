@@ -471,16 +471,6 @@ class TestCancelling:
 
 
 class TestCommands:
-    def test_devices(self, driver: Driver) -> None:
-        name, payload = driver.ask("devices")
-        assert name == "done"
-        [cpu] = payload["devices"]
-        assert cpu["device"] == "cpu"
-        assert cpu["name"]
-        assert cpu["available"] is True
-        assert cpu["reason"] is None
-        assert cpu["cores"] >= 1
-
     def test_info(self, driver: Driver) -> None:
         model = driver.load(device="cpu")
         assert driver.ask("info", model_id=model) == ("done", driver.payload(model, "loaded"))

@@ -40,7 +40,7 @@ class TestImporting:
         loaded = json.loads(
             python(
                 "import sys, json, chatterbex.engine as e\n"
-                "engine = e.Engine({}); engine.submit({'op': 'devices', 'id': 1}); engine.step()\n"
+                "engine = e.Engine({}); engine.submit({'op': 'info', 'id': 1}); engine.step()\n"
                 "import chatterbex.models.hibari\n"
                 "json.dump(sorted(sys.modules), open(1, 'w'))"
             )

@@ -143,7 +143,7 @@ defmodule Chatterbex.Doctor.Environment do
     case failed do
       [] ->
         seconds = profile.imports |> Enum.map(&answer["imports"][&1]) |> Enum.sum()
-        names = Enum.map_join(profile.imports, ", ", &named(&1, answer["packages"]))
+        names = Enum.map_join(profile.imports, ", ", &Profile.named(&1, answer["packages"]))
 
         new(
           :packages,
@@ -170,13 +170,6 @@ defmodule Chatterbex.Doctor.Environment do
     torch = Torch.recorded(context.python.manifest)
     device = if profile.name == "torch" and torch != nil, do: %{set_up_for: torch.device}, else: %{}
     Map.merge(device, %{imports: answer["imports"]})
-  end
-
-  defp named(module, packages) do
-    case packages[module] do
-      nil -> module
-      version -> "#{module} #{version}"
-    end
   end
 
   defp script(arguments, context) do

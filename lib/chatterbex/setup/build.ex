@@ -121,7 +121,7 @@ defmodule Chatterbex.Setup.Build do
 
     case failed ++ broken do
       [] ->
-        names = Enum.map_join(modules, ", ", &named(&1, answer["packages"]))
+        names = Enum.map_join(modules, ", ", &Profile.named(&1, answer["packages"]))
         {:ok, answer, "they do: #{names}; all packages together take #{Step.size(answer["bytes"])}"}
 
       problems ->
@@ -134,13 +134,6 @@ defmodule Chatterbex.Setup.Build do
            request,
            %{problems: problems}
          )}
-    end
-  end
-
-  defp named(module, packages) do
-    case packages[module] do
-      nil -> module
-      version -> "#{module} #{version}"
     end
   end
 

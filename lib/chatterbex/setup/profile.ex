@@ -141,6 +141,20 @@ defmodule Chatterbex.Setup.Profile do
   end
 
   @doc """
+  A package with its version, where that is known.
+
+      iex> Chatterbex.Setup.Profile.named("numpy", %{"numpy" => "2.4.6"})
+      "numpy 2.4.6"
+  """
+  @spec named(String.t(), %{optional(String.t()) => String.t() | nil}) :: String.t()
+  def named(package, versions) do
+    case versions[package] do
+      nil -> package
+      version -> "#{package} #{version}"
+    end
+  end
+
+  @doc """
   Where a lock file of this library is.
   """
   @spec lock_file(String.t()) :: Path.t()

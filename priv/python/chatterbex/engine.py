@@ -36,7 +36,6 @@ class Engine:
     - call: "model_id", "function" (str), "arguments" (dict). Final: "done" {...}, "failed" or
       "cancelled" {}.
     - info: "model_id". Final: "done" {info} or "failed".
-    - devices: Final: "done" {"devices": [...]}.
 
     "failed" carries {"reason", "message", "details"}; see ``chatterbex.errors``.
     """
@@ -154,8 +153,6 @@ class Engine:
                 self._host(command).add(Call(id, function, arguments))
             case "info":
                 self._emit(id, "done", self._host(command).info(), True)
-            case "devices":
-                self._emit(id, "done", {"devices": process.devices()}, True)
             case other:
                 raise ChatterbexError("not_supported", f"the engine has no command {other!r}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Mapping
 from typing import Any, Final, NoReturn
 
@@ -107,25 +106,3 @@ def refuse_fork() -> None:
     for name in ("fork", "forkpty"):
         if hasattr(os, name):
             setattr(os, name, refuse)
-
-
-def devices() -> list[dict[str, Any]]:
-    """Returns what this machine can run models on.
-
-    Returns:
-        Dicts of "device" (str, as in the option), "name" (str), "available" (bool), "reason" (str,
-        why not, or None) and, for the CPU, "cores" (int).
-    """
-    return [{"device": "cpu", "name": _processor(), "available": True, "reason": None, "cores": cores()}]
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                key, _, value = line.partition(":")
-                if key.strip() == "model name" and value.strip():
-                    return value.strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine() or "CPU"

@@ -41,7 +41,7 @@ class Device:
         return self.device.partition(":")[0]
 
     def as_dict(self) -> dict[str, Any]:
-        """Returns it for the "devices" answer."""
+        """Returns it as a plain dict."""
         return {
             "device": self.device,
             "name": self.name,
@@ -59,7 +59,7 @@ def detect() -> list[Device]:
 
 
 def devices() -> list[dict[str, Any]]:
-    """Returns `detect` as plain dicts, for the engine's "devices"."""
+    """Returns `detect` as plain dicts, as provision/devices.py prints them."""
     return [device.as_dict() for device in detect()]
 
 
