@@ -1,7 +1,8 @@
 # The tests speak for real: they need what `mix chatterbex.setup` provides, and say so instead of failing one by one.
 case Chatterbex.Python.find() do
   {:ok, _python} ->
-    ExUnit.start(capture_log: true)
+    # Long, for machines that others use too: what a test waits for has an end of its own.
+    ExUnit.start(capture_log: true, timeout: 300_000)
 
   {:error, error} ->
     IO.puts(

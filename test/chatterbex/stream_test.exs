@@ -255,62 +255,6 @@ defmodule Chatterbex.StreamTest do
       await_idle(server)
       assert call_model(server, "held") == %{"held" => 0}
     end
-
-    test "leaves nothing behind, a thousand times, at random moments" do
-      server = start_server(max_queue: 200)
-      {:ok, before} = first_chunk(server)
-      processes = length(Process.list())
-      # The first hundreds fill the allocators' own caches.
-      abandon(server, 1..300)
-      memory = resident_bytes()
-      abandon(server, 301..1000)
-      grown = resident_bytes() - memory
-      IO.puts("\n  memory grew by #{div(grown, 1024)} kB over 700 abandoned streams")
-      assert grown < 16 * 1024 * 1024
-      assert length(Process.list()) <= processes + 2
-      assert %{requests: requests, monitors: monitors, running: running} = :sys.get_state(server)
-      assert {requests, monitors, running} == {%{}, %{}, %{}}
-      assert %{live: live} = Chatterbex.Native.status()
-      assert is_integer(live)
-      {:ok, later} = first_chunk(server)
-      assert later.samples == before.samples
-    end
-
-    defp first_chunk(server) do
-      [chunk] = server |> Chatterbex.stream("The first sound.", seed: 1) |> Enum.take(1)
-      {:ok, chunk}
-    end
-
-    # Some are halted after some chunks, some takers are killed, some are cancelled.
-    defp abandon(server, numbers) do
-      numbers
-      |> Task.async_stream(
-        fn number ->
-          text = "Number #{number}. It goes on for a while. And on. And on."
-
-          case :rand.uniform(3) do
-            1 ->
-              server |> Chatterbex.stream(text) |> Enum.take(:rand.uniform(4))
-
-            2 ->
-              {taker, monitor} = spawn_monitor(fn -> server |> Chatterbex.stream(text) |> Stream.run() end)
-              for _yield <- 1..:rand.uniform(200), do: :erlang.yield()
-              Process.exit(taker, :kill)
-              receive(do: ({:DOWN, ^monitor, :process, _pid, _reason} -> :ok))
-
-            3 ->
-              {:ok, ref} = Chatterbex.stream_to(self(), text, server: server)
-              if :rand.uniform(2) == 1, do: receive(do: ({:chatterbex, ^ref, _message} -> :ok))
-              :ok = Chatterbex.cancel(ref)
-          end
-        end,
-        max_concurrency: 20,
-        timeout: 60_000
-      )
-      |> Stream.run()
-
-      await_idle(server, 30_000)
-    end
   end
 
   describe "a stream to a process" do

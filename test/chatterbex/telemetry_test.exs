@@ -75,7 +75,7 @@ defmodule Chatterbex.TelemetryTest do
     log = capture_log(fn -> assert {:ok, _audio} = Chatterbex.generate(name, "notice") end)
     assert {_measurements, %{from: "mps", to: "cpu", reason: "told to"}} = event([:device, :fallback], name)
     refute_received {:event, [:chatterbex, :device, :fallback], _measurements, %{server: ^name}}
-    assert length(Regex.scan(~r/#{inspect(name)} fell back/, log)) == 1
+    assert length(Regex.scan(~r/#{inspect(name)} runs on the CPU instead of mps: told to/, log)) == 1
     assert {:ok, %{device: %{requested: :mps, actual: :cpu, reason: "told to"}}} = Chatterbex.info(name)
   end
 end

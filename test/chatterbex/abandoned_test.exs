@@ -1,0 +1,63 @@
+defmodule Chatterbex.AbandonedTest do
+  # Alone: it counts the processes and measures the memory of the whole VM.
+  use ExUnit.Case, async: false
+
+  import Chatterbex.TestHelp
+
+  test "streams that nobody takes any more leave nothing behind, a thousand times, at random moments" do
+    server = start_server(max_queue: 200)
+    {:ok, before} = first_chunk(server)
+    %{live: live} = Chatterbex.Native.status()
+    processes = length(Process.list())
+    # The first hundreds fill the allocators' own caches.
+    abandon(server, 1..300)
+    memory = resident_bytes()
+    abandon(server, 301..1000)
+    grown = resident_bytes() - memory
+    IO.puts("\n  memory grew by #{div(grown, 1024)} kB over 700 abandoned streams")
+    assert grown < 16 * 1024 * 1024
+    assert length(Process.list()) <= processes + 2
+    assert %{requests: requests, monitors: monitors, running: running} = :sys.get_state(server)
+    assert {requests, monitors, running} == {%{}, %{}, %{}}
+    assert %{live: ^live} = Chatterbex.Native.status()
+    {:ok, later} = first_chunk(server)
+    assert later.samples == before.samples
+  end
+
+  defp first_chunk(server) do
+    [chunk] = server |> Chatterbex.stream("The first sound.", seed: 1) |> Enum.take(1)
+    {:ok, chunk}
+  end
+
+  # Some are halted after some chunks, some takers are killed, some are cancelled.
+  defp abandon(server, numbers) do
+    numbers
+    |> Task.async_stream(
+      fn number ->
+        :rand.seed(:exsss, {ExUnit.configuration()[:seed], number, 0})
+        text = "Number #{number}. And on. On."
+
+        case :rand.uniform(3) do
+          1 ->
+            server |> Chatterbex.stream(text) |> Enum.take(:rand.uniform(4))
+
+          2 ->
+            {taker, monitor} = spawn_monitor(fn -> server |> Chatterbex.stream(text) |> Stream.run() end)
+            for _yield <- 1..:rand.uniform(200), do: :erlang.yield()
+            Process.exit(taker, :kill)
+            receive(do: ({:DOWN, ^monitor, :process, _pid, _reason} -> :ok))
+
+          3 ->
+            {:ok, ref} = Chatterbex.stream_to(self(), text, server: server)
+            if :rand.uniform(2) == 1, do: receive(do: ({:chatterbex, ^ref, _message} -> :ok))
+            :ok = Chatterbex.cancel(ref)
+        end
+      end,
+      max_concurrency: 20,
+      timeout: 60_000
+    )
+    |> Stream.run()
+
+    await_idle(server, 30_000)
+  end
+end
