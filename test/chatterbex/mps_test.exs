@@ -1,0 +1,129 @@
+defmodule Chatterbex.MpsTest do
+  @moduledoc """
+  `device: "mps"` through the whole stack, on the simulated MPS device: all of the model works there, or all of it goes to
+  the CPU, and everybody is told. What else may fail there is in test/python/device.
+  """
+  # Alone: it computes for long on all cores.
+  use ExUnit.Case, async: false
+
+  alias Chatterbex.{Audio, Error, MpsScenarios, TestHelp}
+
+  @moduletag skip: MpsScenarios.unavailable()
+  @moduletag timeout: 600_000
+
+  # What speaks. "analysis" and "ve" make voices, on the CPU.
+  @speaking ~w(t3 s3gen conds.t3 conds.gen)
+
+  @scenarios [
+    third: [
+      fallback: true,
+      # About half of the products of a request.
+      faults: [[], [], [[operator: "aten::linear", nth: 40, error: "out_of_memory"]], []]
+    ],
+    left_behind: [fallback: true, faults: [[[move: "conds.gen", error: "placeholder"]]]],
+    refused: [fallback: false, faults: [[[move: "s3gen", times: nil, error: "unsupported"]]]],
+    refused_later: [
+      fallback: false,
+      faults: [[], [[operator: "aten::conv_transpose1d", error: "unsupported"]], []]
+    ]
+  ]
+
+  setup_all do
+    folder = Path.join(System.tmp_dir!(), "simulated-mps-#{System.pid()}")
+    File.mkdir_p!(folder)
+    on_exit(fn -> File.rm_rf!(folder) end)
+
+    {{:ok, expected}, _cut_short} = ExUnit.CaptureLog.with_log(&on_the_cpu/0)
+
+    Map.put(MpsScenarios.outcomes(@scenarios, folder), :expected, expected)
+  end
+
+  test "all of it works there: two requests as on the CPU, watermarked, and nothing to tell", context do
+    assert :ok = context.third.ready
+
+    for request <- Enum.take(context.third.requests, 2) do
+      assert_same(request, context.expected)
+      assert request.marked
+      assert request.info.device == %{requested: :mps, actual: :mps, reason: nil, warning: nil}
+      assert places(request.info.components) == ["mps:0"]
+      assert places(request.walked) == ["mps:0"]
+      assert request.log == []
+      assert request.events == []
+    end
+  end
+
+  test "no memory in the middle of the third request: it is spoken on the CPU, and so is the next", context do
+    [_first, _second, third, fourth] = context.third.requests
+    assert_fell_back(third, ["generating on mps failed in t3", "MPS backend out of memory"])
+    assert_same(third, context.expected)
+    assert third.marked
+    assert third.info.device.reason == fourth.info.device.reason
+    assert_same(fourth, context.expected)
+    assert %{log: [], events: []} = fourth
+  end
+
+  test "half of the voice does not move: the model speaks on the CPU", context do
+    assert :ok = context.left_behind.ready
+    [request] = context.left_behind.requests
+    assert_fell_back(request, ["moving conds.gen to mps failed", "Placeholder storage"])
+    assert_same(request, context.expected)
+  end
+
+  test "fallback: false makes a device that cannot be used an error", context do
+    assert {:error, %Error{reason: :device_unavailable, message: message}} = context.refused.ready
+    assert message =~ "moving s3gen to mps failed"
+    assert message =~ "fallback: true would have gone on with the CPU"
+
+    [request] = context.refused.requests
+    assert {:error, %Error{reason: :device_unavailable}} = request.spoken
+    assert %{status: :failed, error: %Error{reason: :device_unavailable}} = request.info
+    assert request.events == []
+  end
+
+  test "fallback: false makes a failure while speaking that request's error", context do
+    assert :ok = context.refused_later.ready
+    [first, failed, next] = context.refused_later.requests
+    assert_same(first, context.expected)
+    assert {:error, %Error{reason: :device_unavailable, message: message}} = failed.spoken
+    assert message =~ "generating on mps failed in s3gen"
+    assert places(failed.walked) == ["mps:0"]
+    assert_same(next, context.expected)
+    assert places(next.walked) == ["mps:0"]
+    assert Enum.map([first, failed, next], & &1.events) == [[], [], []]
+  end
+
+  defp on_the_cpu do
+    {text, options} = MpsScenarios.request()
+    cpu = [model: :nano, checkpoint: TestHelp.checkpoint(:nano), device: "cpu"]
+    {:ok, server} = Chatterbex.start_link(cpu)
+    spoken = Chatterbex.generate(server, text, options)
+    :ok = Chatterbex.stop(server)
+    spoken
+  end
+
+  # All on the CPU; one line in the log and one event, which say what info says.
+  defp assert_fell_back(request, reasons) do
+    assert %{requested: :mps, actual: :cpu, reason: reason, warning: nil} = request.info.device
+    for said <- reasons, do: assert(reason =~ said)
+    assert places(request.info.components) == ["cpu"]
+    assert places(request.walked) == ["cpu"]
+    assert [line] = request.log
+    assert line =~ "runs on the CPU instead of mps: " <> reason
+    assert [%{model: :nano, from: "mps", to: "cpu", reason: ^reason}] = request.events
+  end
+
+  # The sums are done in another order there.
+  defp assert_same(request, expected) do
+    assert {:ok, %Audio{} = audio} = request.spoken
+    assert audio.metadata.tokens == expected.metadata.tokens
+    assert byte_size(audio.samples) == byte_size(expected.samples)
+
+    for {one, other} <- Enum.zip(floats(audio), floats(expected)) do
+      assert_in_delta one, other, 1.0e-4
+    end
+  end
+
+  defp floats(audio), do: for(<<sample::float-32-little <- audio.samples>>, do: sample)
+
+  defp places(components), do: components |> Map.take(@speaking) |> Map.values() |> Enum.uniq()
+end
