@@ -67,7 +67,13 @@ defmodule Chatterbex.MixProject do
       groups_for_modules: [
         Speaking: [Chatterbex, Chatterbex.Audio, Chatterbex.Error],
         "What can be asked for": [Chatterbex.Model, Chatterbex.Device, Chatterbex.Options],
-        Running: [Chatterbex.Setup, Chatterbex.ModelFiles, Chatterbex.Telemetry]
+        Running: [
+          Chatterbex.Setup,
+          Chatterbex.ModelFiles,
+          Chatterbex.Doctor,
+          Chatterbex.Bench,
+          Chatterbex.Telemetry
+        ]
       ]
     ]
   end

@@ -33,6 +33,12 @@ defmodule Chatterbex.Options do
 
   #{Chatterbex.Options.Schema.docs(:clone)}
 
+  ## Options of a benchmark
+
+  Given to `Chatterbex.Bench.run/1`.
+
+  #{Chatterbex.Options.Schema.docs(:bench)}
+
   ## Options of a WAV file
 
   Given to `Chatterbex.Audio.write/3` and `Chatterbex.Audio.to_wav/2`.
@@ -68,7 +74,8 @@ defmodule Chatterbex.Options do
   alias Chatterbex.Options.Schema
 
   @type group ::
-          :server
+          :bench
+          | :server
           | :generate
           | :stream
           | :convert

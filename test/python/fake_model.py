@@ -181,3 +181,19 @@ class FakeModel(Model):
     def close(self) -> None:
         self.closed = True
         self.speeches.clear()
+
+
+class PlacedModel(FakeModel):
+    """The same, on the device that was asked for; "cuda" fails as soon as it speaks."""
+
+    name = "placed"
+
+    def _speak(self, speech: _Speech) -> list[Chunk | Notice]:
+        out = super()._speak(speech)
+        if self.options.get("device") == "cuda":
+            out.insert(0, Notice("fallback", {"from": "cuda", "to": "cpu", "reason": "told to"}))
+        return out
+
+    def info(self) -> dict[str, Any]:
+        about = super().info()
+        return {**about, "device": {**about["device"], "actual": self.options.get("device")}}

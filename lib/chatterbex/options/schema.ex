@@ -337,7 +337,28 @@ defmodule Chatterbex.Options.Schema do
     ]
   ]
 
+  @bench @server
+         |> Keyword.take([:model, :device, :threads, :checkpoint, :download, :revision, :version, :home])
+         |> Keyword.merge(
+           rounds: [
+             type: {:integer, 1, 100},
+             default: 3,
+             doc: "how often each sentence is measured"
+           ],
+           max_tokens: @request[:max_tokens],
+           timeout: [
+             type: :timeout,
+             default: 600_000,
+             doc: "milliseconds that a sentence may take"
+           ],
+           progress: [
+             type: :function,
+             doc: "a function that is called with a line about what is being done"
+           ]
+         )
+
   @groups [
+    bench: @bench,
     server: @server,
     generate: @generate,
     stream: @stream,

@@ -1,0 +1,95 @@
+defmodule Mix.Tasks.Chatterbex.Bench do
+  @shortdoc "Measures a model on this machine, on the CPU and on its device"
+
+  @moduledoc """
+  Measures how fast a model speaks on this machine: the same sentences on the CPU and on the device.
+
+      $ mix chatterbex.bench
+      $ mix chatterbex.bench --model turbo
+      $ mix chatterbex.bench --model turbo --device mps --rounds 5 --json
+
+  It tells how long loading took, the real-time factor (seconds of work per second of audio), the speech tokens a
+  second (25 make a second of audio), the time to the first audio of a stream, and which of the two is faster. Where
+  there is no device, or the model does not use one, only the CPU is measured, and it says why.
+
+  ## Options
+
+    * `-m`, `--model NAME` - the model (default `hibari`, the built-in voice)
+    * `-d`, `--device DEVICE` - `auto`, `cpu`, `mps`, `cuda` or `cuda:N` (default `auto`)
+    * `--checkpoint DIR` - a folder with the model's files
+    * `--download` - fetch files of the model that are missing
+    * `--rounds NUMBER` - how often each sentence is measured (default 3)
+    * `--max-tokens NUMBER` - speech tokens after which a sentence is cut (all Chatterbox models)
+    * `--threads NUMBER` - threads for the model's arithmetic
+    * `--timeout SECONDS` - how long a sentence may take (default 600)
+    * `--home DIR` - the folder that `mix chatterbex.setup --path` was given
+    * `--json` - print one JSON object: see `t:Chatterbex.Bench.report/0`
+    * `--help` - print this
+
+  It reports its progress on standard error, and ends with a status that is not 0 if anything fails.
+  """
+
+  use Mix.Task
+
+  alias Chatterbex.{Bench, JSON, Options, Terminal}
+
+  @switches [
+    model: :string,
+    device: :string,
+    checkpoint: :string,
+    download: :boolean,
+    rounds: :integer,
+    max_tokens: :integer,
+    threads: :integer,
+    timeout: :integer,
+    home: :string,
+    json: :boolean,
+    help: :boolean
+  ]
+
+  @aliases [m: :model, d: :device, h: :help]
+
+  @impl true
+  def run(arguments) do
+    {options, rest, invalid} = OptionParser.parse(arguments, strict: @switches, aliases: @aliases)
+
+    cond do
+      options[:help] -> IO.puts(@moduledoc)
+      invalid != [] -> Mix.raise(invalid(hd(invalid)))
+      rest != [] -> Mix.raise("unexpected argument #{inspect(hd(rest))}. See `mix help chatterbex.bench`.")
+      true -> measure(options)
+    end
+  end
+
+  defp measure(options) do
+    Mix.Task.run("app.start")
+    # What the models warn of is not what is asked for here.
+    Logger.configure(level: :none)
+    {json, options} = Keyword.pop(options, :json, false)
+    show? = Terminal.terminal?(2)
+
+    outcome =
+      options
+      |> Keyword.replace_lazy(:timeout, &(&1 * 1000))
+      |> Keyword.put(:progress, fn told -> if show?, do: Terminal.show(told <> " ...") end)
+      |> Bench.run()
+
+    if show?, do: Terminal.show("")
+
+    case outcome do
+      {:ok, report} -> IO.puts(if json, do: JSON.encode(report), else: Bench.text(report))
+      {:error, error} -> Mix.raise(error.message)
+    end
+  end
+
+  defp invalid({switch, nil}) do
+    known = for {name, _type} <- @switches, do: "--" <> (name |> Atom.to_string() |> String.replace("_", "-"))
+
+    if switch in known,
+      do: "#{switch} needs a value.",
+      else: "unknown option #{switch}.#{Options.did_you_mean(switch, known)} See `mix help chatterbex.bench`."
+  end
+
+  defp invalid({switch, value}),
+    do: "option #{switch} does not take #{inspect(value)}. See `mix help chatterbex.bench`."
+end
