@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ import pytest
 from chatterbex import registry
 from chatterbex.engine import Engine
 from chatterbex.errors import REASONS, ChatterbexError
-from driving import Driver
+from driving import PACKAGE, Driver
 from fake_model import expected
 
 UNKNOWN = 999_999
@@ -111,7 +112,28 @@ class TestLoading:
         registry.register("absent", "no_such_module_at_all:Thing")
         payload = failed(driver.ask("load", model="absent"), "not_set_up")
         assert "no_such_module_at_all" in payload["message"]
-        assert "mix chatterbex.setup" in payload["message"]
+        assert payload["message"].endswith("run mix chatterbex.setup")
+
+    def test_pytorch_is_installed_by_a_setup_for_a_device(self) -> None:
+        probe = f"""
+import sys
+sys.path.insert(0, {str(PACKAGE)!r})
+sys.modules["torch"], out = None, sys.stdout
+from chatterbex.engine import Engine
+engine = Engine({{}})
+engine.submit({{"op": "load", "id": 1, "model": "nano", "options": {{}}}})
+engine.submit({{"op": "watermarked", "id": 2, "samples": b"", "sample_rate": 24_000}})
+while engine.busy():
+    for id, name, payload, final in engine.step():
+        if final:
+            print(id, payload["reason"], payload["message"], file=out)
+"""
+        said = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+        lines = said.stdout.splitlines()
+        assert [line.split()[1] for line in lines] == ["not_set_up"] * 2
+        for line in lines:
+            assert "'torch'" in line
+            assert "run mix chatterbex.setup --auto (or --mps, --cuda, --cpu)" in line
 
     def test_failure_has_the_traceback(self, driver: Driver) -> None:
         payload = failed(driver.ask("load", model="fake", options={"load": "fail"}), "model_load_failed")

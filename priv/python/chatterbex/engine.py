@@ -36,6 +36,8 @@ class Engine:
     - call: "model_id", "function" (str), "arguments" (dict). Final: "done" {...}, "failed" or
       "cancelled" {}.
     - info: "model_id". Final: "done" {info} or "failed".
+    - watermarked: "samples" (bytes of float32, one channel), "sample_rate" (int). Needs no model.
+      Final: "done" {"watermarked": bool, "confidence": float} or "failed".
 
     "failed" carries {"reason", "message", "details"}; see ``chatterbex.errors``.
     """
@@ -153,6 +155,8 @@ class Engine:
                 self._host(command).add(Call(id, function, arguments))
             case "info":
                 self._emit(id, "done", self._host(command).info(), True)
+            case "watermarked":
+                self._emit(id, "done", _watermarked(command), True)
             case other:
                 raise ChatterbexError("not_supported", f"the engine has no command {other!r}")
 
@@ -198,6 +202,14 @@ def _request(id: int, command: Mapping[str, Any]) -> Request:
     elif not _is_int(seed):
         raise ChatterbexError("invalid_option", f"seed must be a whole number, not {seed!r}")
     return Request(id, text, _get(command, "stream", bool, False), options)
+
+
+def _watermarked(command: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        from chatterbex import watermark
+    except ModuleNotFoundError as error:
+        raise registry.missing_package("the search for a watermark", error) from error
+    return watermark.answer(command)
 
 
 def _get(command: Mapping[str, Any], key: str, kind: type, default: Any = None) -> Any:

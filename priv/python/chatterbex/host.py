@@ -147,7 +147,7 @@ class Host:
             self._time(self._phase, began)
             self._loaded(stop.value)
         except ModuleNotFoundError as error:
-            self._break(registry.missing_package(self.name, error))
+            self._break(registry.missing_package(f"the model {self.name}", error))
         except Exception as error:
             self._break(wrap(error, "model_load_failed"))
         else:

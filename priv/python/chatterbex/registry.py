@@ -19,6 +19,11 @@ _MODELS: dict[str, str] = {
     "turbo": "chatterbex.models.turbo:TurboModel",
 }
 
+# What `mix chatterbex.setup` installs only where it is told the device.
+_WITH_PYTORCH = frozenset(
+    {"chatterbox", "perth", "s3tokenizer", "safetensors", "soxr", "tokenizers", "torch", "torchaudio"}
+)
+
 
 def register(name: str, target: str) -> None:
     """Adds a model, or replaces one.
@@ -66,26 +71,29 @@ def find(name: str) -> type[Model]:
     try:
         found = getattr(importlib.import_module(module), attribute, None)
     except ModuleNotFoundError as error:
-        raise missing_package(name, error) from error
+        raise missing_package(f"the model {name}", error) from error
     if not (isinstance(found, type) and issubclass(found, Model)):
         raise ChatterbexError("model_load_failed", f"{target} is not a model class")
     return found
 
 
-def missing_package(model: str, error: ModuleNotFoundError) -> ChatterbexError:
-    """Says that a model's Python package is missing, and what to do.
+def missing_package(user: str, error: ModuleNotFoundError) -> ChatterbexError:
+    """Says that a Python package is missing, and what to do.
 
     Args:
-        model: The model's registered name.
+        user: What needs it, such as "the model nano".
         error: What the import raised.
 
     Returns:
         An error with reason "not_set_up".
     """
     package = error.name or str(error)
+    remedy = "mix chatterbex.setup"
+    if package.partition(".")[0] in _WITH_PYTORCH:
+        remedy += " --auto (or --mps, --cuda, --cpu)"
     return ChatterbexError(
         "not_set_up",
-        f"the model {model} needs the Python package {package!r}, which is not installed in the "
-        "environment of Chatterbex; run mix chatterbex.setup",
+        f"{user} needs the Python package {package!r}, which is not installed in the "
+        f"environment of Chatterbex; run {remedy}",
         {"package": package, "exception": type(error).__name__},
     )

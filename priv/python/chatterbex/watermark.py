@@ -6,6 +6,7 @@ import librosa to resample.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -15,8 +16,10 @@ import torch
 from chatterbex import checkpoint, upstream
 from chatterbex.errors import ChatterbexError
 from chatterbex.s3gen.signal import resample
+from chatterbex.voices import Audio
 
 _FILE = "perth_net_250000.pth.tar"
+_SURE = 0.5
 _SHORTEST = 1024  # samples at PerTh's rate: half a window, which the first frame needs to mirror
 
 
@@ -92,7 +95,25 @@ def watermarked(samples: np.ndarray, sample_rate: int = 24_000) -> bool:
     Raises:
         ChatterbexError: PerTh is not installed ("not_set_up").
     """
-    return watermarker().confidence(np.asarray(samples, dtype=np.float32).reshape(-1), sample_rate) > 0.5
+    samples = np.asarray(samples, dtype=np.float32).reshape(-1)
+    return watermarker().confidence(samples, sample_rate) > _SURE
+
+
+def answer(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of audio that comes in a command.
+
+    Args:
+        arguments: "samples" (bytes of float32, or an array; one channel), "sample_rate" (int).
+
+    Returns:
+        "watermarked" (bool) and "confidence" (float).
+
+    Raises:
+        ChatterbexError: It is no audio ("voice_unreadable"), or PerTh is not installed ("not_set_up").
+    """
+    audio = Audio.of(arguments)
+    sure = watermarker().confidence(audio.samples, audio.sample_rate)
+    return {"watermarked": sure > _SURE, "confidence": sure}
 
 
 def _settings(text: str) -> dict[str, Any]:

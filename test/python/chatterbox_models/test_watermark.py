@@ -49,6 +49,25 @@ def test_it_survives_16_bits_and_another_rate(speech: np.ndarray) -> None:
     assert watermarked(resample(marked, orig_sr=24_000, target_sr=44_100), 44_100)
 
 
+def test_the_engine_finds_it_without_a_model(speech: np.ndarray, make: Any) -> None:
+    driver = make()
+
+    def found(samples: Any, rate: Any = 24_000) -> tuple[str, dict[str, Any]]:
+        return driver.ask("watermarked", samples=samples, sample_rate=rate)
+
+    marked = watermarker().apply(speech, 24_000)
+    name, answer = found(marked.tobytes())
+    assert (name, answer["watermarked"]) == ("done", True)
+    assert answer["confidence"] > 0.9
+    for other in (speech.tobytes(), b""):
+        name, answer = found(other)
+        assert (name, answer["watermarked"]) == ("done", False)
+        assert answer["confidence"] < 0.1
+    for bad in ((b"abc", 24_000), (marked.tobytes(), 0), (None, 24_000)):
+        name, answer = found(*bad)
+        assert (name, answer["reason"]) == ("failed", "voice_unreadable")
+
+
 @pytest.mark.parametrize("length", [0, 1, 100, 767, 768, 769, 5001])
 def test_any_number_of_samples_is_kept(speech: np.ndarray, length: int) -> None:
     some = speech[12_000 : 12_000 + length]
