@@ -164,7 +164,9 @@ defmodule Chatterbex.Options.Schema do
     max_tokens: [
       type: {:integer, 1, 4096},
       specific: true,
-      doc: "speech tokens, 25 a second, after which a piece of text ends; 1000 by default"
+      doc:
+        "speech tokens, 25 a second, after which a piece of text ends; by default as many as a slow reader of the " <>
+          "piece would need, at most 1000"
     ],
     retries: [
       type: {:integer, 0, 10},

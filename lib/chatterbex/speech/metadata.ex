@@ -63,6 +63,7 @@ defmodule Chatterbex.Speech.Metadata do
 
   defp warning("limit"), do: "was cut short at :max_tokens"
   defp warning("runaway"), do: "did not come to its end by itself, and was ended"
+  defp warning("silent"), do: "came out silent"
   defp warning(reason), do: "ended with #{inspect(reason)}"
 
   defp sum(values) do

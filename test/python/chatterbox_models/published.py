@@ -76,3 +76,73 @@ def noise(seed: int, prompt: int, frames: int) -> Iterator[None]:
         mock.patch("builtins.print"),
     ):
         yield
+
+
+def model(ours: Any, folder: Path) -> Any:
+    """Upstream's own model of the same files; its T3 is built in the size of ours."""
+    from published_t3 import Upstream
+
+    config = ours._runtime.components["t3"].config
+    body = Upstream().build(config, _weights(folder / ours.t3_file(folder, ours._extra)))
+    if hasattr(body.tfmr, "wte"):
+        del body.tfmr.wte
+    network = s3gen(folder / ours.s3gen_file, meanflow=ours.meanflow)
+    encoder = module("models.voice_encoder").VoiceEncoder()
+    encoder.load_state_dict(_weights(folder / ours.encoder_file))
+    kind, words = _kind_and_words(ours.name, folder)
+    conditionals = sys.modules[kind.__module__].Conditionals.load(folder / "conds.pt")
+    tts = kind(body, network, encoder.eval(), words, "cpu", conditionals)
+    if ours.meanflow:
+        # With the NumPy that upstream asks for it stays float32; with ours no network would take it.
+        tts.norm_loudness = lambda *given: kind.norm_loudness(tts, *given).astype("float32")
+    return tts
+
+
+def _kind_and_words(name: str, folder: Path) -> tuple[Any, Any]:
+    if name in ("nano", "turbo"):
+        from transformers import AutoTokenizer
+
+        words = AutoTokenizer.from_pretrained(folder)
+        words.pad_token = words.eos_token
+        return module("tts_turbo").ChatterboxTurboTTS, words
+    words = module("models.tokenizers.tokenizer")
+    if name == "english":
+        return module("tts").ChatterboxTTS, words.EnTokenizer(str(folder / "tokenizer.json"))
+    with mock.patch.object(words, "ChineseCangjieConverter"):  # which asks the hub for its table
+        tokenizer = words.MTLTokenizer(str(folder / "grapheme_mtl_merged_expanded_v1.json"))
+    return module("mtl_tts").ChatterboxMultilingualTTS, tokenizer
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+
+
+def say(tts: Any, text: str, ours: Any, *, seed: int, most: int, language: str | None = None) -> Any:
+    """What upstream's `generate` gives, with our defaults: (samples,).
+
+    Args:
+        tts: of `model`.
+        text: what to say.
+        ours: our model of the same files.
+        seed: of the tokens; see `noise` for the rest.
+        most: tokens to draw.
+        language: of the multilingual models.
+    """
+    turbo = ours.name in ("nano", "turbo")
+    name = "inference_turbo" if turbo else "inference"
+    plain = getattr(tts.t3, name)
+    limit = {"max_gen_len": most - 1} if turbo else {"max_new_tokens": most}
+    options = {"repetition_penalty": ours.defaults.repetition_penalty}
+    with contextlib.ExitStack() as patches:
+        patch = patches.enter_context
+        patch(mock.patch.object(tts.t3, name, lambda **given: plain(**{**given, **limit})))
+        patch(mock.patch(f"{PACKAGE}.models.t3.t3.tqdm", lambda steps, **_: steps))
+        if language is not None:
+            options["language_id"] = language
+            # Its analyzer needs more layers than there are, and its ids are no sound sometimes.
+            patch(mock.patch.object(type(tts.t3.hp), "is_multilingual", False))
+            patch(mock.patch(f"{PACKAGE}.mtl_tts.drop_invalid_tokens", lambda ids: ids[ids < 6561]))
+        torch.manual_seed(seed)
+        return tts.generate(text, **options).squeeze(0).numpy()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import wave
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -12,13 +14,18 @@ import numpy as np
 import pytest
 import torch
 from running import TEXT, Heard, load, request, say, step
+from safetensors.torch import load_file, save_file
 
 from chatterbex import registry, voices
 from chatterbex.errors import ChatterbexError
+from chatterbex.models import chatterbox
+from chatterbex.models.base import Request
 from chatterbex.models.english import EnglishModel
 from chatterbex.models.multilingual import MultilingualModel
+from chatterbex.models.speech import derived
 from chatterbex.models.turbo import NanoModel
-from chatterbex.s3gen import TOKEN
+from chatterbex.s3gen import FRAME, TOKEN, Decoding
+from chatterbex.t3.sampling import Sampler
 from chatterbex.watermark import watermarker
 
 Folder = Callable[[str], Path]
@@ -39,6 +46,46 @@ def english(folder: Folder) -> Iterator[Any]:
 
 
 @pytest.fixture
+def model_of(folder: Folder, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Any]]:
+    """A model by the name of its files; nano and english are loaded once."""
+    loaded: list[Any] = []
+
+    def model_of(name: str) -> Any:
+        if name in ("nano", "english"):
+            return request.getfixturevalue(name)
+        kind, _, version = name.partition("_")
+        model = load(registry.find(kind), folder(name), **({"version": version} if version else {}))
+        loaded.append(model)
+        return model
+
+    yield model_of
+    for model in loaded:
+        model.close()
+
+
+Vocoded = list[tuple[list[int], bool, int]]
+
+
+@pytest.fixture
+def vocoded(monkeypatch: pytest.MonkeyPatch) -> Vocoded:
+    """The tokens of each chunk, whether it is the last, and the seed; the samples are made up."""
+    chunks: Vocoded = []
+
+    class Listening(Decoding):
+        def stages(self, tokens: Any, final: bool) -> Iterator[None]:
+            chunks.append((list(tokens), final, self._noise.seed))
+            yield
+            frames = 2 * len(tokens) - (0 if final else 2 * self._s3gen.look_ahead + self._hold)
+            frames = max(frames, self.frames)
+            samples = np.ones((frames - self.frames) * FRAME, np.float32)
+            self.frames = frames
+            return samples
+
+    monkeypatch.setattr(chatterbox, "Decoding", Listening)
+    return chunks
+
+
+@pytest.fixture
 def long_recording(recording: tuple[np.ndarray, int]) -> voices.Audio:
     samples, rate = recording
     return voices.Audio(np.concatenate([samples, 0.4 * samples[::-1]]).astype(np.float32), rate)
@@ -51,64 +98,30 @@ def spoken_for(audio: voices.Audio) -> dict[str, Any]:
 # -- as upstream ------------------------------------------------------------------------------------
 
 
-def upstreams(published: Any, model: Any, folder: Path) -> Any:
-    """Upstream's own model of the same files; its T3 is built in the size of ours."""
-    from published_t3 import Upstream
-    from safetensors.torch import load_file
-    from transformers import AutoTokenizer
-
-    t3 = model._runtime.components["t3"]
-    state = load_file(folder / model.t3_file(folder, {}))
-    body = Upstream().build(t3.config, state)
-    if hasattr(body.tfmr, "wte"):
-        del body.tfmr.wte
-    network = published.s3gen(folder / model.s3gen_file, meanflow=model.meanflow)
-    encoder = published.module("models.voice_encoder").VoiceEncoder()
-    encoder.load_state_dict(load_file(folder / "ve.safetensors"))
-    if model.meanflow:
-        module, words = published.module("tts_turbo"), AutoTokenizer.from_pretrained(folder)
-        words.pad_token = words.eos_token
-        kind = module.ChatterboxTurboTTS
-    else:
-        module = published.module("tts")
-        words = published.module("models.tokenizers").EnTokenizer(str(folder / "tokenizer.json"))
-        kind = module.ChatterboxTTS
-    conditionals = module.Conditionals.load(folder / "conds.pt")
-    return kind(body, network, encoder.eval(), words, "cpu", conditionals)
-
-
-def theirs(published: Any, tts: Any, seed: int, prompt: int, frames: int, most: int) -> np.ndarray:
-    turbo = hasattr(tts.t3, "inference_turbo") and "Turbo" in type(tts).__name__
-    name = "inference_turbo" if turbo else "inference"
-    plain = getattr(tts.t3, name)
-    limit = {"max_gen_len": most - 1} if turbo else {"max_new_tokens": most}
-    torch.manual_seed(seed)
-    with (
-        published.noise(seed, prompt, frames),
-        mock.patch.object(tts.t3, name, lambda **options: plain(**{**options, **limit})),
-        mock.patch(f"{published.PACKAGE}.models.t3.t3.tqdm", lambda steps, **_: steps),
-    ):
-        return tts.generate(TEXT).squeeze(0).numpy()
-
-
-@pytest.mark.parametrize("name", ["nano", "english"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("nano", {}),
+        ("turbo", {}),
+        ("english", {}),
+        ("multilingual_v2", {"language": "fr"}),
+        ("multilingual_v3", {"language": "de"}),
+    ],
+)
 def test_a_text_sounds_as_upstream_says_it(
-    name: str, request_of: Any, published: Any, folder: Folder, request: pytest.FixtureRequest
+    name: str, options: dict[str, Any], model_of: Callable[[str], Any], published: Any, folder: Folder
 ) -> None:
-    model = request.getfixturevalue(name)
-    said = say(model, request_of(max_tokens=20))
+    model = model_of(name)
+    said = say(model, request(max_tokens=20, **options))
     ours, tokens = said.samples(), said.metadata()["tokens"]
-    tts = upstreams(published, model, folder(name))
+    tts = published.model(model, folder(name))
     prompt = model._runtime.components["conds.gen"].prompt_feat.shape[1]
-    expected = theirs(published, tts, 3, prompt, 2 * (tokens + model.silence), 20)
-    assert ours.shape == expected.shape == (TOKEN * (tokens + model.silence),)
-    assert np.abs(ours - expected).max() < 1e-3
+    with published.noise(3, prompt, 2 * (tokens + model.silence)):
+        expected = published.say(tts, TEXT, model, seed=3, most=20, **options)
+    assert ours.shape == (TOKEN * (tokens + model.silence - model.dropped),)
+    assert expected.shape == (TOKEN * (tokens + model.silence),)
+    assert np.abs(ours - expected[: len(ours)]).max() < 1e-3
     assert np.abs(ours).max() > 0.02
-
-
-@pytest.fixture
-def request_of() -> Any:
-    return request
 
 
 @pytest.mark.parametrize("name", ["nano", "english"])
@@ -127,7 +140,7 @@ def test_a_voice_is_made_as_upstream_makes_it(
         file.setsampwidth(2)
         file.setframerate(long_recording.sample_rate)
         file.writeframes((long_recording.samples * 32768).round().clip(-32768, 32767).astype("<i2").tobytes())
-    tts = upstreams(published, model, folder(name))
+    tts = published.model(model, folder(name))
     tts.prepare_conditionals(str(path))
 
     with wave.open(str(path)) as file:
@@ -179,30 +192,14 @@ def test_the_engine_speaks_with_nano(folder: Folder, make: Any) -> None:
     assert about["memory"]["s3gen"] > 100_000_000
 
 
-@pytest.mark.parametrize(
-    ("name", "files", "options", "extra"),
-    [
-        ("turbo", "turbo", {}, {}),
-        ("multilingual", "multilingual_v2", {"language": "fr"}, {"version": "v2"}),
-        ("multilingual", "multilingual_v3", {"language": "de"}, {}),
-    ],
-)
-def test_the_other_models_speak(
-    name: str, files: str, options: dict[str, Any], extra: dict[str, Any], folder: Folder
-) -> None:
-    model = load(registry.find(name), folder(files), **extra)
-    said = say(model, request(max_tokens=14, **options))
-    tokens = said.metadata()["tokens"]
-    assert said.samples().shape == (TOKEN * (tokens + model.silence - model.dropped),)
-    assert watermarker().confidence(said.samples(), 24_000) > 0.5
-    if files == "multilingual_v3":
-        with pytest.raises(ChatterbexError, match="language"):
-            model.admit(request())
-        with pytest.raises(ChatterbexError) as caught:
-            model.admit(request(language="xx"))
-        assert caught.value.reason == "unknown_language"
-        assert not model.busy()
-    model.close()
+def test_the_multilingual_model_must_be_told_the_language(model_of: Callable[[str], Any]) -> None:
+    model = model_of("multilingual_v3")
+    with pytest.raises(ChatterbexError, match="language"):
+        model.admit(request())
+    with pytest.raises(ChatterbexError) as caught:
+        model.admit(request(language="xx"))
+    assert caught.value.reason == "unknown_language"
+    assert not model.busy()
 
 
 def test_a_language_pack_is_found_by_its_t3(own: Callable[[str], Path]) -> None:
@@ -212,6 +209,29 @@ def test_a_language_pack_is_found_by_its_t3(own: Callable[[str], Path]) -> None:
     assert model.tokenize("Olá", {}) == model.tokenize("Olá", {"language": "pt"})
     with pytest.raises(ChatterbexError, match="t3_mtl23ls_v3"):
         load(MultilingualModel, path)
+
+
+def test_the_files_of_a_language_pack_may_differ_as_far_as_upstream_reads_them(
+    own: Callable[[str], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """S3Gen's without tables that are computed, and with weights that nobody knows; T3's not at all."""
+    path = own("multilingual_v3")
+    weights = torch.load(path / "s3gen.pt", weights_only=True)
+    for table in ("tokenizer._mel_filters", "tokenizer.window"):
+        del weights[table]
+    weights["flow.of_later"] = torch.ones(2)
+    (path / "s3gen.pt").unlink()
+    torch.save(weights, path / "s3gen.pt")
+    load(MultilingualModel, path, pack="hi").close()
+    assert "flow.of_later" in caplog.text
+    with pytest.raises(ChatterbexError, match=r"unexpected: flow\.of_later"):
+        load(MultilingualModel, path)
+    t3 = path / "t3_mtl23ls_v3.safetensors"
+    weights = {**load_file(t3), "of_later": torch.ones(2)}
+    t3.unlink()
+    save_file(weights, t3)
+    with pytest.raises(ChatterbexError, match="unexpected: of_later"):
+        load(MultilingualModel, path, pack="hi")
 
 
 def test_speech_is_converted(folder: Folder, recording: tuple[np.ndarray, int], published: Any) -> None:
@@ -252,6 +272,26 @@ def test_a_stream_has_the_tokens_and_the_samples_of_the_whole(nano: Any, size: i
         assert np.array_equal(streamed.samples(), whole.samples())
     else:
         assert len(streamed.chunks[1]) > 1
+
+
+@pytest.mark.parametrize("name", ["nano", "turbo"])
+def test_a_stream_speaks_the_tokens_of_the_whole_at_every_chunk_size(
+    name: str, model_of: Callable[[str], Any], vocoded: Vocoded
+) -> None:
+    model = model_of(name)
+    whole = say(model, request())
+    [(tokens, final, _)] = vocoded
+    assert final
+    assert len(tokens) == whole.metadata()["tokens"] + model.silence
+    for size in range(1, len(tokens) + 1):
+        vocoded.clear()
+        streamed = say(model, request(stream=True, chunk_tokens=size, chunk_growth=1.0))
+        assert vocoded[-1] == (tokens, True, 3), size
+        assert all(not final and part == tokens[: len(part)] for part, final, _ in vocoded[:-1]), size
+        assert len(streamed.samples()) == len(whole.samples()) == len(tokens) * TOKEN, size
+        parts = [len(part) for part, _, _ in vocoded]
+        assert len(parts) > 1 or size > 18, size
+        assert parts == sorted(set(parts)), size
 
 
 def test_a_request_sounds_the_same_in_any_company(nano: Any) -> None:
@@ -338,7 +378,9 @@ def test_voices_are_kept_up_to_a_number() -> None:
     assert cache.put("d", made).gen.embedding.is_meta
 
 
-def test_two_hundred_requests_leave_nothing_behind(nano: Any, long_recording: voices.Audio) -> None:
+def test_two_hundred_requests_leave_nothing_behind(
+    nano: Any, long_recording: voices.Audio, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Objects are counted, for the operating system's figure depends on who else runs."""
     import gc
 
@@ -346,15 +388,26 @@ def test_two_hundred_requests_leave_nothing_behind(nano: Any, long_recording: vo
         gc.collect()
         return sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects())
 
-    nano._runtime.components["voices"].most = 2
-    say(nano, *(request(id, max_tokens=1, voice=spoken_for(long_recording)) for id in range(3)))
-    before = tensors()
+    kept = nano._runtime.components["voices"]
+    monkeypatch.setattr(kept, "most", 2)
+    made = nano._maker.make(long_recording)
+    ann = nano._runtime.components["conds.t3"]
+    saved = [
+        replace(made, t3=replace(ann, speaker_emb=ann.speaker_emb.roll(turn))).dump() for turn in range(7)
+    ]
+
     for id in range(200):
-        nano.admit(request(id, max_tokens=2, seed=id))
-        for _ in range(3):
-            step(nano, Heard())
+        heard, spoken = Heard(), nano._session.stats.tokens
+        nano.admit(request(id, max_tokens=2, seed=id, voice={"saved": saved[id % 7]}))
+        while nano.busy() and (id % 20 == 0 or nano._session.stats.tokens == spoken):
+            step(nano, heard)
+        assert nano._session.stats.tokens > spoken
         nano.cancel(id)
+        if id == 20:
+            before, held = tensors(), nano._session.nbytes
+    assert len(kept) == 2
     assert tensors() <= before + 8
+    assert nano._session.nbytes == held
     assert not nano.busy()
 
 
@@ -366,6 +419,8 @@ def test_two_hundred_requests_leave_nothing_behind(nano: Any, long_recording: vo
         {"exaggeration": 0.5},
         {"min_p": 0.1},
         {"max_tokens": 0},
+        {"retries": 11},
+        {"retries": True},
         {"chunk_tokens": 0},
         {"chunk_growth": float("nan")},
         {"voice": "ann"},
@@ -395,11 +450,109 @@ def test_a_failing_chunk_fails_its_request_only(nano: Any, monkeypatch: pytest.M
     assert len(heard.samples(3 - failed))
 
 
+# -- pieces that run away or are silent -------------------------------------------------------------------
+
+
+@pytest.fixture
+def seeds(nano: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """What T3 is given to draw from, and texts that take 12 tokens at most."""
+    given: list[int] = []
+    admit = nano._session.admit
+
+    def spied(one: Any) -> None:
+        given.append(one.seed)
+        admit(one)
+
+    monkeypatch.setattr(nano._session, "admit", spied)
+    monkeypatch.setattr(chatterbox, "most_tokens", lambda text: 12)
+    return given
+
+
+def test_a_runaway_is_spoken_again_with_seeds_that_follow_from_the_first(
+    nano: Any, seeds: list[int], vocoded: Vocoded, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Random weights come to no end by themselves."""
+    for _ in range(2):  # in the same way each time
+        seeds.clear()
+        told = say(nano, request(max_tokens=None)).metadata()
+        assert (told["finish_reason"], told["retries"], told["tokens"], told["seed"]) == ("runaway", 2, 12, 3)
+        assert seeds == [3, derived(3, 1), derived(3, 2)]
+        assert len(set(seeds)) == 3
+    assert "came out without an end after 12 tokens; spoken again with another seed, 2 of 2" in caplog.text
+    say(nano, request(max_tokens=12, seed=seeds[2]))
+    assert vocoded[0] == vocoded[1] == vocoded[2]
+    assert vocoded[0][1:] == (True, seeds[2])
+
+
+@pytest.mark.parametrize("retries", [0, 1, 4])
+def test_as_often_as_was_asked_for(nano: Any, seeds: list[int], vocoded: Vocoded, retries: int) -> None:
+    told = say(nano, request(max_tokens=None, retries=retries)).metadata()
+    assert told["retries"] == retries
+    assert len(seeds) == retries + 1
+    assert len(vocoded) == 1
+
+
+def test_no_more_often_than_needed_and_without_a_word_to_others(
+    nano: Any, seeds: list[int], vocoded: Vocoded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def other() -> Request:
+        return request(2, "Another text.", seed=5, max_tokens=20)
+
+    say(nano, other())
+    alone = vocoded.pop()
+    seeds.clear()
+    draw = Sampler.draw
+
+    def ends(self: Sampler, logits: torch.Tensor) -> int:
+        """With the first seed never, with the next after five tokens."""
+        token = draw(self, logits)
+        over = self._generator.initial_seed() == derived(3, 1) and len(self.drawn) > 5
+        return nano._session._t3.config.stop_speech if over else token
+
+    monkeypatch.setattr(Sampler, "draw", ends)
+    heard = say(nano, request(1, max_tokens=None), other())
+    told = heard.metadata(1)
+    assert (told["finish_reason"], told["retries"], told["tokens"]) == ("stop", 1, 5)
+    assert seeds == [3, 5, derived(3, 1)]
+    assert alone in vocoded
+    assert heard.metadata(2)["retries"] == 0
+
+
+def test_what_was_given_out_is_not_spoken_again(nano: Any, seeds: list[int], vocoded: Vocoded) -> None:
+    said = say(nano, request(max_tokens=None, stream=True, chunk_tokens=8))
+    told = said.metadata()
+    assert len(said.chunks[1]) > 1
+    assert (told["finish_reason"], told["retries"], seeds) == ("runaway", 0, [3])
+
+
+def test_a_limit_of_the_callers_is_no_runaway(nano: Any, seeds: list[int], vocoded: Vocoded) -> None:
+    told = say(nano, request(max_tokens=20)).metadata()
+    assert (told["finish_reason"], told["retries"], told["tokens"]) == ("limit", 0, 20)
+
+
+@pytest.mark.parametrize("silent", [1, 9])
+def test_silence_is_spoken_again(
+    nano: Any, seeds: list[int], monkeypatch: pytest.MonkeyPatch, silent: int
+) -> None:
+    apply, calls = nano._watermarker.apply, count()
+
+    def mute(samples: np.ndarray, rate: int) -> np.ndarray:
+        return apply(samples, rate) * (next(calls) >= silent)
+
+    monkeypatch.setattr(nano._watermarker, "apply", mute)
+    said = say(nano, request(max_tokens=12))
+    told = said.metadata()
+    retries = min(silent, 2)
+    assert (told["finish_reason"], told["retries"]) == ("silent" if silent > 2 else "limit", retries)
+    assert seeds == [3, derived(3, 1), derived(3, 2)][: retries + 1]
+    assert np.abs(said.samples()).max() == 0 if silent > 2 else np.abs(said.samples()).max() > 0.01
+
+
 # -- faults of upstream that ours has not -------------------------------------------------------------
 
 
 def test_guidance_of_zero(english: Any, published: Any, folder: Folder) -> None:
-    tts = upstreams(published, english, folder("english"))
+    tts = published.model(english, folder("english"))
     with pytest.raises((RuntimeError, IndexError, AssertionError, ValueError)):
         tts.generate(TEXT, cfg_weight=0.0)
     assert len(say(english, request(cfg_weight=0.0, max_tokens=6)).samples())
@@ -428,7 +581,8 @@ def test_a_text_without_a_sound_is_an_error(nano: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr(type(nano._session), "step", stop)
     heard = say(nano, request())
     assert heard.failures[1].reason == "generation_failed"
-    assert "without a sound" in heard.failures[1].message
+    assert "without a sound, 3 times" in heard.failures[1].message
+    assert heard.failures[1].details["retries"] == 2
 
 
 def test_nothing_is_printed(nano: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chatterbex.errors import ChatterbexError
-from chatterbex.text import EnglishTokens, MultilingualTokens, TurboTokens, languages, tidy
+from chatterbex.text import EnglishTokens, MultilingualTokens, TurboTokens, languages, most_tokens, tidy
 
 TEXTS = [
     "hello, world",
@@ -100,6 +100,8 @@ def multilingual(
 def test_multilingual_ids_are_upstreams(
     multilingual: tuple[MultilingualTokens, Any], language: str, text: str
 ) -> None:
+    if language == "ja" and "世" in text:
+        pytest.importorskip("pykakasi", reason="pykakasi is not installed: upstream leaves kanji as they are")
     ours, theirs = multilingual
     expected = theirs.text_to_tokens(text, language_id=language.lower())[0].tolist()
     assert ours.ids(text, language) == [255, *expected, 0]
@@ -136,3 +138,24 @@ def test_kanji_without_their_package_are_refused(
     with pytest.raises(ChatterbexError, match="--languages ja"):
         ours.ids("世界", "ja")
     languages._kakasi.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [  # that a person takes to read it
+        ("Hi.", 0.4),
+        ("The quick brown fox jumps over the lazy dog near the river bank.", 3.8),
+        ("It costs $1,234.56 on 31/12/2026.", 7.0),
+        ("The USA and the EU met the WHO.", 3.2),
+        ("Well [laugh] that is [clear throat] funny.", 5.0),
+        ("こんにちは、世界は東京へ。", 2.8),
+        ("你好世界，今天天气真不错。", 3.0),
+        ("안녕하세요 세계.", 1.6),
+        ("مرحبا بالعالم كيف حالك اليوم", 2.4),
+        ("नमस्ते दुनिया, आप कैसे हैं?", 2.4),
+    ],
+)
+def test_a_text_has_the_time_that_it_needs_and_not_much_more(text: str, seconds: float) -> None:
+    most = most_tokens(text) / 25
+    assert 2 * seconds < most < 3 + 5 * seconds
+    assert most_tokens(text + text) - most_tokens(text) == pytest.approx(most_tokens(text) - 75)

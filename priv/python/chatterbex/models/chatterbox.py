@@ -27,11 +27,14 @@ from chatterbex.models.base import Chunk, Failure, Model, Notice, Request
 from chatterbex.models.speech import Speech
 from chatterbex.s3gen import RATE, SILENCE, Decoding
 from chatterbex.t3 import T3, Sampling, T3Config, T3Request, T3Session
+from chatterbex.text import most_tokens
 from chatterbex.voices import Audio, Family, Voice, VoiceCache, VoiceMaker
 
 _MAX_BATCH = 8
 _WARM_UP = 290  # tokens: 11.6 s, for what fails only beyond 11 s
 _MAX_TOKENS = 1000
+_RETRIES = 2
+_QUIETEST = 1e-3  # peak of speech that is called silent: -60 dB
 
 M = TypeVar("M", bound="ChatterboxModel")
 _logger = logging.getLogger("chatterbex.models")
@@ -77,8 +80,6 @@ class ChatterboxModel(Model):
     s3gen_file: ClassVar[str]
     encoder_file: ClassVar[str] = "ve.safetensors"
     meanflow: ClassVar[bool] = False
-    strict: ClassVar[bool] = True
-    """Whether a weight of S3Gen that is not known is an error; upstream's own loading tells."""
     silence: ClassVar[int] = 0
     """Tokens of silence that are spoken after the text."""
     dropped: ClassVar[int] = 0
@@ -146,7 +147,8 @@ class ChatterboxModel(Model):
             yield "t3"
             t3 = cls._load_t3(folder / cls.t3_file(folder, extra), extra)
         yield "s3gen"
-        network, analysis = s3gen.load(folder / cls.s3gen_file, meanflow=cls.meanflow, strict=cls.strict)
+        path, strict = folder / cls.s3gen_file, cls.strict(extra)
+        network, analysis = s3gen.load(path, meanflow=cls.meanflow, strict=strict)
         yield "voices"
         encoder = voices.load_encoder(folder / cls.encoder_file) if cls.has_t3() else None
         voice = Voice.from_pickle(folder / "conds.pt", cls.family)
@@ -170,6 +172,12 @@ class ChatterboxModel(Model):
     @classmethod
     def has_t3(cls) -> bool:
         """Whether the model speaks text."""
+        return True
+
+    @classmethod
+    def strict(cls, extra: Mapping[str, Any]) -> bool:
+        """Whether a weight of S3Gen that is not known is an error; as in upstream's own loading."""
+        del extra
         return True
 
     @classmethod
@@ -250,12 +258,14 @@ class ChatterboxModel(Model):
         """Takes a request; see `Model.admit`.
 
         Options: "seed"; "voice": None, {"samples": bytes, "sample_rate": int} or {"saved": bytes};
-        "max_tokens" (1 to 1000); "chunk_tokens" (first chunk of a stream, default 10),
+        "max_tokens" (1 to 4096; as many as the text could take, and 1000 at most); "retries" (0 to 10,
+        default 2); "chunk_tokens" (first chunk of a stream, default 10),
         "chunk_growth" (1 to 10, default 2), "chunk_most" (default 250); and the model's own.
         """
         options = request.options
         plan = speech.Plan.of(options)
         audio, key = self._voice(options.get("voice"))
+        natural = most_tokens(request.text)
         self._speeches[request.id] = Speech(
             request=request,
             text=self.tokenize(request.text, options),
@@ -263,7 +273,9 @@ class ChatterboxModel(Model):
             sampling=self._sampling(options),
             guidance=_number(options, "cfg_weight"),
             exaggeration=_number(options, "exaggeration"),
-            most=_whole(options, "max_tokens", _MAX_TOKENS, 1, 4096),
+            most=_whole(options, "max_tokens", min(natural, _MAX_TOKENS), 1, 4096),
+            bounded=options.get("max_tokens") is None and natural <= _MAX_TOKENS,
+            retries=_whole(options, "retries", _RETRIES, 0, 10),
             plan=plan,
             voice=key,
             audio=audio,
@@ -357,7 +369,7 @@ class ChatterboxModel(Model):
                 one.id,
                 one.text,
                 conditionals,
-                seed=one.seed,
+                seed=one.draw_seed,
                 sampling=one.sampling,
                 cfg_weight=one.guidance,
                 max_tokens=one.most,
@@ -415,12 +427,19 @@ class ChatterboxModel(Model):
         return outcomes
 
     def _spoken(self, one: Speech, reason: str) -> list[Chunk | Failure | Notice]:
+        if reason == "limit" and one.bounded:
+            reason = "runaway"
+        elif not one.tokens:
+            reason = "silent"
+        if reason in ("runaway", "silent") and self._again(one, reason):
+            return []
         one.finish_reason = reason
         if not one.tokens:
             error = ChatterbexError(
                 "generation_failed",
-                "The model ended without a sound. Try another seed, or a longer text.",
-                {"finish_reason": reason, "tokens": 0},
+                f"The model ended without a sound, {one.retried + 1} times. Try another seed, or a "
+                "longer text.",
+                {"finish_reason": reason, "tokens": 0, "retries": one.retried},
             )
             return [self._failed(one, error)]
         if reason == "limit":
@@ -431,6 +450,17 @@ class ChatterboxModel(Model):
                 len(one.tokens) / 25,
             )
         return []
+
+    def _again(self, one: Speech, reason: str) -> bool:
+        """Lets a request speak anew with another seed, if it may."""
+        what = "silent" if reason == "silent" else "without an end"
+        about = f"{len(one.request.text)} characters of text came out {what} after {len(one.tokens)} tokens"
+        again = one.retry()
+        if again:
+            _logger.warning("%s; spoken again with another seed, %d of %d", about, one.retried, one.retries)
+        else:
+            _logger.warning("%s", about)
+        return again
 
     def _next_to_vocode(self) -> Speech | None:
         ready = [one for one in self._speeches.values() if one.job is not None or self._ready(one)]
@@ -473,7 +503,7 @@ class ChatterboxModel(Model):
                 one.decoding = Decoding(
                     self._runtime.components["s3gen"],
                     self._voice_of(one).gen,
-                    one.seed,
+                    one.draw_seed,
                     finish=self._marked,
                 )
             final = one.finish_reason is not None
@@ -490,6 +520,10 @@ class ChatterboxModel(Model):
 
     def _give(self, one: Speech, samples: np.ndarray) -> list[Chunk | Failure | Notice]:
         job, one.job = one.job, None
+        if job.final and not one.given and self.has_t3() and _silent(samples):
+            if self._again(one, "silent"):
+                return []
+            one.finish_reason = "silent"
         if job.final and self.dropped and job.tokens > self.dropped:
             heard = (job.tokens - self.dropped) * s3gen.TOKEN
             samples = samples[: max(0, heard - one.decoded)]
@@ -561,9 +595,7 @@ class ChatterboxModel(Model):
             data = voice.dump({**about, "sample_hash": audio.digest, "model": self.name})
             return {"voice": data, "family": self.family.name, "quality": audio.quality()}
         if function == "watermarked":
-            audio = Audio.of(arguments)
-            sure = self._watermarker.confidence(audio.samples, audio.sample_rate)
-            return {"watermarked": sure > 0.5, "confidence": sure}
+            return watermark.answer(arguments)
         return super().call(function, arguments)
 
     def close(self) -> None:
@@ -571,6 +603,10 @@ class ChatterboxModel(Model):
         self._speeches.clear()
         self._session = None
         self._runtime.components.clear()
+
+
+def _silent(samples: np.ndarray) -> bool:
+    return float(np.max(np.abs(samples), initial=0.0)) < _QUIETEST
 
 
 def _options(model: str, options: Mapping[str, Any]) -> _Options:

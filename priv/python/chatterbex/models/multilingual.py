@@ -35,6 +35,11 @@ class MultilingualModel(ChatterboxModel):
     )
 
     @classmethod
+    def strict(cls, extra: Mapping[str, Any]) -> bool:
+        """The S3Gen of a language pack may hold more than is known, its T3 may not."""
+        return _pack(extra) is None
+
+    @classmethod
     def files(cls, folder: Path, extra: Mapping[str, Any]) -> tuple[str, ...]:
         """The files that must be there; a language pack's T3 may have any name that begins with t3."""
         wanted = checkpoint.REQUIRED_FILES[f"multilingual-{_version(extra)}"]

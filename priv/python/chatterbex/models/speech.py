@@ -80,12 +80,16 @@ class Speech:
 
     Attributes:
         text: text tokens.
+        most: tokens after which it is ended.
+        bounded: whether these are as many as the text could take: more are no reading of it.
+        retries: how often it may begin anew with another seed, where it ran away or is silent.
+        retried: how often it did.
         voice: what the voice is kept by; None for the built-in one.
         audio: what the voice is made from.
         source: what is to be converted.
         stage: "waiting" for its voice, then "speaking".
         tokens: speech tokens so far.
-        finish_reason: why there will be no more: "stop", "limit" or "runaway".
+        finish_reason: why there will be no more: "stop", "limit", "runaway" or "silent".
         decoded: samples that were decoded since it began, or began anew.
         given: samples that were given out.
         working: seconds of vocoding since the last chunk.
@@ -104,6 +108,9 @@ class Speech:
     voice: str | None
     audio: Audio | bytes | None
     source: Audio | None = None
+    bounded: bool = False
+    retries: int = 0
+    retried: int = 0
     stage: Literal["waiting", "speaking"] = "waiting"
     tokens: list[int] = field(default_factory=list)
     finish_reason: str | None = None
@@ -129,6 +136,19 @@ class Speech:
             return self.began
         return self.began + self.first + self.given / 24_000
 
+    @property
+    def draw_seed(self) -> int:
+        """What is drawn from now: the request's seed, and after a retry one that is derived from it."""
+        return derived(self.seed, self.retried) if self.retried else self.seed
+
+    def retry(self) -> bool:
+        """Begins anew with another seed, unless that was done often enough or samples were given out."""
+        if self.retried >= self.retries or self.given:
+            return False
+        self.retried += 1
+        self.restart()
+        return True
+
     def restart(self) -> None:
         """Begins anew. What was given out stays given out."""
         self.stage = "waiting"
@@ -148,12 +168,19 @@ class Speech:
         return {
             "chunks": self.chunks,
             "finish_reason": self.finish_reason,
+            "retries": self.retried,
             "seconds": {**self.seconds, "first": self.first or total, "total": total},
             "seed": self.seed,
             "text_tokens": len(self.text),
             "tokens": len(self.tokens),
             "voice": self.voice or "built-in",
         }
+
+
+def derived(seed: int, retry: int) -> int:
+    """The seed of a retry, the first being 1: 64 bits, always the same for the same seed."""
+    data = f"chatterbex:{seed}:retry:{retry}".encode()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 
 
 def digest(data: bytes) -> str:

@@ -320,7 +320,7 @@ def _checked(
         raise ChatterbexError(
             "model_load_failed",
             f"These are not the T3 weights that this model needs. {said}. The file may belong to "
-            "another model or version, or be damaged: fetch it again.",
+            "another model or version, or be damaged: fetch it again with `mix chatterbex.models download`.",
             lists,
         )
     return weights
