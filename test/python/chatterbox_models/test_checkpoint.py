@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Callable
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ def altered(path: Path, change: Callable[[dict[str, torch.Tensor]], None]) -> No
 
 def poison(weights: dict[str, torch.Tensor]) -> None:
     weights["proj.weight"][3, 4] = float("nan")
+
+
+def spoil_voice(path: Path, part: str, name: str) -> None:
+    voice = torch.load(path, weights_only=True)
+    voice[part][name].view(-1)[7] = nan
+    replaced(path, lambda fresh: torch.save(voice, fresh))
 
 
 def endless(weights: dict[str, torch.Tensor]) -> None:
@@ -142,6 +149,52 @@ HOSTILE: dict[str, tuple[str, str, Callable[[Path], None], str]] = {
             path, lambda weights: weights.update({"proj.bias": torch.ones(256, dtype=torch.int64)})
         ),
         "proj.bias int64 instead of float32",
+    ),
+    "NaN in the vocoder": (
+        "s3gen_meanflow.safetensors",
+        "model_load_failed",
+        lambda path: replaced(path, lambda fresh: save_file({"mel2wav.x": torch.tensor([nan])}, fresh)),
+        "mel2wav.x",
+    ),
+    "a vocoder of eight bits": (
+        "s3gen_meanflow.safetensors",
+        "model_load_failed",
+        lambda path: replaced(
+            path, lambda fresh: save_file({"flow.x": torch.ones(2).to(torch.float8_e4m3fn)}, fresh)
+        ),
+        "flow.x (float8_e4m3fn)",
+    ),
+    "a vocoder that is another's": (
+        "s3gen_meanflow.safetensors",
+        "model_load_failed",
+        lambda path: replaced(path, lambda fresh: save_file({"flow.x": torch.ones(2)}, fresh)),
+        "unexpected: flow.x",
+    ),
+    "NaN in T3": (
+        "t3_nano_v1.safetensors",
+        "model_load_failed",
+        lambda path: altered(path, lambda weights: weights["tfmr.ln_f.bias"].fill_(nan)),
+        "tfmr.ln_f.bias: holds NaN",
+    ),
+    "whole numbers in T3": (
+        "t3_nano_v1.safetensors",
+        "model_load_failed",
+        lambda path: altered(
+            path, lambda weights: weights.update({"tfmr.ln_f.bias": weights["tfmr.ln_f.bias"].long()})
+        ),
+        "tfmr.ln_f.bias: torch.int64 instead of float32",
+    ),
+    "NaN in a voice": (
+        "conds.pt",
+        "model_load_failed",
+        lambda path: spoil_voice(path, "gen", "prompt_feat"),
+        "not finite",
+    ),
+    "NaN in a speaker": (
+        "conds.pt",
+        "model_load_failed",
+        lambda path: spoil_voice(path, "t3", "speaker_emb"),
+        "not finite",
     ),
     "T3 cut": ("t3_nano_v1.safetensors", "model_load_failed", cut, "t3_nano_v1.safetensors"),
     "a tokenizer that is none": (
