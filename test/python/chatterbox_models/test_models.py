@@ -551,13 +551,6 @@ def test_silence_is_spoken_again(
 # -- faults of upstream that ours has not -------------------------------------------------------------
 
 
-def test_guidance_of_zero(english: Any, published: Any, folder: Folder) -> None:
-    tts = published.model(english, folder("english"))
-    with pytest.raises((RuntimeError, IndexError, AssertionError, ValueError)):
-        tts.generate(TEXT, cfg_weight=0.0)
-    assert len(say(english, request(cfg_weight=0.0, max_tokens=6)).samples())
-
-
 def test_temperature_of_zero(nano: Any) -> None:
     one = say(nano, request(temperature=0.0, seed=1, max_tokens=8)).metadata()["tokens"]
     assert one == 8
@@ -583,9 +576,3 @@ def test_a_text_without_a_sound_is_an_error(nano: Any, monkeypatch: pytest.Monke
     assert heard.failures[1].reason == "generation_failed"
     assert "without a sound, 3 times" in heard.failures[1].message
     assert heard.failures[1].details["retries"] == 2
-
-
-def test_nothing_is_printed(nano: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    say(nano, request(stream=True))
-    captured = capsys.readouterr()
-    assert captured.out == captured.err == ""
