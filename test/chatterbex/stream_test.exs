@@ -95,6 +95,26 @@ defmodule Chatterbex.StreamTest do
       assert Process.info(self(), :message_queue_len) == {:message_queue_len, 0}
     end
 
+    test "asks for no more ahead where one fragment holds many sentences" do
+      text = sentences(1..200)
+
+      for source <- [text, [text], ["#{text} ", text]] do
+        server = start_fake(max_batch: 4)
+        spoken = server |> Chatterbex.stream(source, ahead: 3) |> Stream.reject(& &1.metadata[:pause])
+
+        pieces =
+          Enum.map(spoken, fn chunk ->
+            if rem(chunk.metadata.piece, 50) == 0, do: await_idle(server)
+            {_, unread} = Process.info(self(), :message_queue_len)
+            assert unread <= 2 * 3
+            chunk.metadata.piece
+          end)
+
+        assert pieces == Enum.to_list(0..(length(pieces) - 1))
+        assert length(pieces) in [200, 400]
+      end
+    end
+
     test "takes the fragments of a language model, cut anywhere, and speaks a sentence when it is complete" do
       server = start_fake()
       test = self()

@@ -20,6 +20,8 @@ defmodule Chatterbex.Speech.Stream do
     :told,
     :started,
     :error,
+    # Chunks of the text that nothing was asked for yet, and pieces that are awaited.
+    ripe: [],
     window: :queue.new(),
     outstanding: 0,
     numbered: 0,
@@ -58,7 +60,10 @@ defmodule Chatterbex.Speech.Stream do
          do: {:ok, suspended(Splitter.slices(text)), String.length(text)}
   end
 
-  defp source(text), do: {:ok, suspended(text), nil}
+  defp source(text), do: {:ok, suspended(Stream.flat_map(text, &slices/1)), nil}
+
+  defp slices(fragment) when is_binary(fragment), do: Splitter.slices(fragment)
+  defp slices(other), do: [other]
 
   # An Enumerable as a function that gives one element at a time.
   defp suspended(enumerable),
@@ -68,7 +73,10 @@ defmodule Chatterbex.Speech.Stream do
   #
   # What has changed the state returns it at once: were an exception to come after, `close/1` would not know.
 
-  defp next(%{error: nil} = state) do
+  defp next(%{ripe: [_ | _], outstanding: outstanding, ahead: ahead} = state) when outstanding < ahead,
+    do: {[], ask(state)}
+
+  defp next(state) do
     case :queue.peek(state.window) do
       :empty -> pull(state)
       {:value, %Piece{number: nil} = silence} -> silent(silence, dropped(state))
@@ -77,14 +85,7 @@ defmodule Chatterbex.Speech.Stream do
   end
 
   # What was asked for before the source failed has been given.
-  defp next(%{error: error} = state) do
-    case :queue.peek(state.window) do
-      :empty -> failure(error)
-      {:value, %Piece{number: nil} = silence} -> silent(silence, dropped(state))
-      {:value, piece} -> wait(piece, state)
-    end
-  end
-
+  defp pull(%{error: error}) when error != nil, do: failure(error)
   defp pull(%{source: nil} = state), do: {:halt, state}
   defp pull(state), do: {[], fragment(state)}
 
@@ -92,7 +93,7 @@ defmodule Chatterbex.Speech.Stream do
   defp failure({kind, reason, stacktrace}), do: :erlang.raise(kind, reason, stacktrace)
 
   defp take(piece, state) do
-    if state.source == nil or state.outstanding >= state.ahead do
+    if state.source == nil or state.error != nil or state.outstanding >= state.ahead do
       wait(piece, state)
     else
       case Client.next(state.plan.server, state.ref, piece.number, 0, state.stop) do
@@ -171,46 +172,39 @@ defmodule Chatterbex.Speech.Stream do
     end
   catch
     # It has closed what it had open.
-    kind, reason -> failed(%{state | source: nil}, {kind, reason, __STACKTRACE__})
+    kind, reason -> %{state | source: nil, error: {kind, reason, __STACKTRACE__}}
   end
 
   defp push(fragment, state) when is_binary(fragment) do
     case Splitter.push(state.splitter, fragment) do
-      {:ok, chunks, splitter} -> ask(chunks, %{state | splitter: splitter})
-      {:error, chunks, error} -> failed(ask(chunks, state), error)
+      {:ok, chunks, splitter} -> %{state | splitter: splitter, ripe: chunks}
+      {:error, chunks, error} -> %{state | error: error, ripe: chunks}
     end
   end
 
   defp push(other, state) do
-    failed(
-      state,
-      Error.new(
-        :invalid_text,
-        "the parts of a text must be strings, got #{Chatterbex.Options.Schema.show(other)}"
-      )
-    )
+    message = "the parts of a text must be strings, got #{Chatterbex.Options.Schema.show(other)}"
+    %{state | error: Error.new(:invalid_text, message)}
   end
 
   defp finish(state) do
     case Splitter.finish(state.splitter) do
-      {:ok, chunks} -> ask(chunks, state)
-      {:error, chunks, error} -> failed(ask(chunks, state), error)
+      {:ok, chunks} -> %{state | ripe: chunks}
+      {:error, chunks, error} -> %{state | error: error, ripe: chunks}
     end
   end
 
-  defp failed(%{error: nil} = state, error), do: %{state | error: error}
-  defp failed(state, _later), do: state
+  defp ask(%{ripe: [chunk | ripe]} = state) do
+    [piece] = Piece.number([chunk], state.numbered)
 
-  defp ask([], state), do: state
-
-  defp ask(chunks, state) do
-    Enum.reduce_while(Piece.number(chunks, state.numbered), state, fn piece, state ->
-      case checked(piece, state.plan.model) do
-        {:ok, piece} -> {:cont, ask_for(piece, state)}
-        {:error, error} -> {:halt, failed(state, error)}
-      end
-    end)
+    case checked(piece, state.plan.model) do
+      {:ok, piece} -> ask_for(piece, %{state | ripe: ripe})
+      {:error, error} -> failed(state, error)
+    end
   end
+
+  # An error that the rest of the text has already given comes after this one.
+  defp failed(state, error), do: %{state | error: error, ripe: []}
 
   defp checked(%Piece{number: nil} = piece, _model), do: {:ok, piece}
 
