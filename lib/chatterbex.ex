@@ -232,7 +232,7 @@ defmodule Chatterbex do
   """
   @spec stream(server | nil, String.t() | Enumerable.t(), keyword) :: Enumerable.t()
   def stream(server, text, options) do
-    case stream_options(server, text, options) do
+    case stream_options(:stream, server, text, options) do
       {:ok, options} -> Stream.new(fn -> plan(server, options) end, text, options)
       {:error, error} -> raise error
     end
@@ -246,8 +246,17 @@ defmodule Chatterbex do
     * `{:chatterbex, ref, {:chunk, audio}}`, as many as there are
     * `{:chatterbex, ref, :done}`, or `{:chatterbex, ref, {:error, error}}`, as the last message
 
-  Text and options are those of `stream/3`; an Enumerable is enumerated in a process of the library's own. When the
+  The text is that of `stream/3`; an Enumerable is enumerated in a process of the library's own. When the
   listening process ends, the work is cancelled. While it has many messages unread, the stream waits for it.
+
+  A listener that passes chunks on, to a browser for instance, reads its messages at once, however slowly they go on from
+  there. `:unheard` holds the stream back by what was really heard: see `heard/2`.
+
+  ## Options
+
+  Those of `stream/3`, and
+
+  #{Options.Schema.docs(:stream_to, [:unheard])}
 
   ## Examples
 
@@ -263,10 +272,26 @@ defmodule Chatterbex do
   """
   @spec stream_to(pid, String.t() | Enumerable.t(), keyword) :: {:ok, reference} | {:error, Error.t()}
   def stream_to(listener, text, options \\ []) when is_pid(listener) do
-    with {:ok, options} <- stream_options(nil, text, options) do
-      Sender.start(listener, &Stream.new(fn -> plan(nil, options) end, text, options, &1))
+    with {:ok, options} <- stream_options(:stream_to, nil, text, options) do
+      make = &Stream.new(fn -> plan(nil, options) end, text, options, &1)
+      Sender.start(listener, options.unheard || :infinity, make)
     end
   end
+
+  @doc """
+  Says that `chunks` more chunks of a stream of `stream_to/3` were heard, so that as many further ones are sent.
+
+  It matters where the stream was begun with `:unheard`, and is called on the same node. Chunks that were never sent
+  are not counted, and a stream that is done is left as it is.
+
+  ## Examples
+
+      iex> Chatterbex.heard(make_ref())
+      :ok
+  """
+  @spec heard(reference, pos_integer) :: :ok
+  def heard(ref, chunks \\ 1) when is_reference(ref) and is_integer(chunks) and chunks > 0,
+    do: Sender.heard(ref, chunks)
 
   @doc """
   Cancels a stream of `stream_to/3`: its listener's last message is `{:chatterbex, ref, {:error, error}}` with the reason
@@ -472,8 +497,8 @@ defmodule Chatterbex do
   end
 
   # All that can be known before the stream is taken.
-  defp stream_options(server, text, options) do
-    with {:ok, options} <- Options.validate(:stream, options),
+  defp stream_options(group, server, text, options) do
+    with {:ok, options} <- Options.validate(group, options),
          {:ok, _one_server} <-
            if(server && options.server, do: server(server, options.server), else: {:ok, nil}),
          :ok <- enumerable(text),

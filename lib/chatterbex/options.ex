@@ -17,9 +17,9 @@ defmodule Chatterbex.Options do
 
   ## Options of a stream
 
-  Given to `Chatterbex.stream/2` and `Chatterbex.stream_to/3`.
+  Given to `Chatterbex.stream/2`, and to `Chatterbex.stream_to/3`, which has `:unheard` besides.
 
-  #{Chatterbex.Options.Schema.docs(:stream)}
+  #{Chatterbex.Options.Schema.docs(:stream_to)}
 
   ## Options of a conversion
 
@@ -78,6 +78,7 @@ defmodule Chatterbex.Options do
           | :server
           | :generate
           | :stream
+          | :stream_to
           | :convert
           | :clone
           | :sentences

@@ -352,6 +352,61 @@ defmodule Chatterbex.StreamTest do
       Process.exit(listener, :kill)
     end
 
+    test "waits until its chunks were heard" do
+      server = start_fake()
+      counter = :counters.new(1, [])
+      options = [server: server, unheard: 3, sentence_pause: 0]
+      {:ok, ref} = Chatterbex.stream_to(self(), endless(counter), options)
+
+      next = fn ->
+        assert_receive {:chatterbex, ^ref, {:chunk, audio}}, 5_000
+        audio.metadata.piece
+      end
+
+      assert for(_n <- 1..3, do: next.()) == [0, 1, 2]
+      await_idle(server)
+      pulled = :counters.get(counter, 1)
+      assert pulled < 10
+      refute_received {:chatterbex, ^ref, _more}
+
+      assert :ok = Chatterbex.heard(ref)
+      assert next.() == 3
+      # More than was sent: not counted for what is still to come.
+      assert :ok = Chatterbex.heard(ref, 1_000)
+      assert for(_n <- 1..3, do: next.()) == [4, 5, 6]
+      await_idle(server)
+      refute_received {:chatterbex, ^ref, _more}
+
+      assert Chatterbex.cancel(ref) == :ok
+      assert_receive {:chatterbex, ^ref, {:error, %Error{reason: :cancelled}}}
+      assert Chatterbex.heard(ref) == :ok
+    end
+
+    test "that nobody hears ends with its listener" do
+      server = start_fake()
+      test = self()
+      options = [server: server, unheard: 1]
+
+      listener =
+        spawn(fn ->
+          {:ok, ref} = Chatterbex.stream_to(self(), endless(:counters.new(1, [])), options)
+          receive(do: ({:chatterbex, ^ref, {:chunk, _audio}} -> send(test, {:heard_nothing, ref})))
+          receive(do: (:never -> :ok))
+        end)
+
+      assert_receive {:heard_nothing, ref}, 5_000
+      [{sender, ^listener}] = Registry.lookup(Chatterbex.Senders, ref)
+      monitor = Process.monitor(sender)
+      Process.exit(listener, :kill)
+      assert_receive {:DOWN, ^monitor, :process, ^sender, _reason}, 5_000
+      await_idle(server)
+    end
+
+    test "takes no number of unheard chunks that makes no sense, and a stream takes none" do
+      assert {:error, %Error{reason: :invalid_option}} = Chatterbex.stream_to(self(), "One.", unheard: 0)
+      assert_raise Error, ~r/unknown option :unheard/, fn -> Chatterbex.stream("One.", unheard: 3) end
+    end
+
     test "ends when the server does" do
       {:ok, server} = Chatterbex.start_link(model: :fake)
       {:ok, ref} = Chatterbex.stream_to(self(), "Please hold.", server: server)

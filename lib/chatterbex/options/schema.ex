@@ -217,6 +217,13 @@ defmodule Chatterbex.Options.Schema do
             @request
           )
 
+  @stream_to Keyword.put(@stream, :unheard,
+               type: {:integer, 1, 100_000},
+               doc:
+                 "how many chunks may be on their way to who hears them; further ones are held back until " <>
+                   "`Chatterbex.heard/2` says that some were heard. By default all are sent as soon as they are made."
+             )
+
   @sentences [
     language: [
       type: :language,
@@ -364,6 +371,7 @@ defmodule Chatterbex.Options.Schema do
     server: @server,
     generate: @generate,
     stream: @stream,
+    stream_to: @stream_to,
     convert: @convert,
     clone: @clone,
     sentences: @sentences,
@@ -380,11 +388,13 @@ defmodule Chatterbex.Options.Schema do
   def fetch(group), do: Keyword.fetch!(@groups, group)
 
   @doc """
-  The options of a group as a Markdown list.
+  The options of a group, or some of them, as a Markdown list.
   """
-  @spec docs(atom) :: String.t()
-  def docs(group) do
-    Enum.map_join(fetch(group), "\n", fn {name, spec} ->
+  @spec docs(atom, [atom] | :all) :: String.t()
+  def docs(group, names \\ :all) do
+    schema = if names == :all, do: fetch(group), else: Keyword.take(fetch(group), names)
+
+    Enum.map_join(schema, "\n", fn {name, spec} ->
       default = if is_nil(spec[:default]), do: "", else: " (default `#{inspect(spec[:default])}`)"
       "  * `:#{name}` - #{describe(spec[:type])}: #{spec[:doc]}#{default}"
     end)

@@ -12,10 +12,12 @@ defmodule Chatterbex.Speech.Sender do
   @pause 10
 
   @doc """
-  `make` gives the stream, from a monitor of the listener whose end is to end the stream.
+  `make` gives the stream, from a monitor of the listener whose end is to end the stream. No more than `unheard`
+  chunks are sent that `heard/2` was not called for.
   """
-  @spec start(pid, (reference -> Enumerable.t())) :: {:ok, reference} | {:error, Error.t()}
-  def start(listener, make) do
+  @spec start(pid, pos_integer | :infinity, (reference -> Enumerable.t())) ::
+          {:ok, reference} | {:error, Error.t()}
+  def start(listener, unheard, make) do
     ref = make_ref()
     starter = self()
 
@@ -23,7 +25,7 @@ defmodule Chatterbex.Speech.Sender do
       Task.Supervisor.start_child(@supervisor, fn ->
         {:ok, _owner} = Registry.register(@registry, ref, listener)
         send(starter, {ref, :registered})
-        run(listener, ref, make)
+        run(listener, ref, unheard, make)
       end)
 
     monitor = Process.monitor(sender)
@@ -63,13 +65,24 @@ defmodule Chatterbex.Speech.Sender do
     :ok
   end
 
-  defp run(listener, ref, make) do
+  @doc """
+  Lets a sender send as many more chunks. One that is done is no error.
+  """
+  @spec heard(reference, pos_integer) :: :ok
+  def heard(ref, chunks) do
+    for {sender, _listener} <- Registry.lookup(@registry, ref), do: send(sender, {ref, :heard, chunks})
+    :ok
+  end
+
+  defp run(listener, ref, unheard, make) do
     monitor = Process.monitor(listener)
 
-    for audio <- make.(monitor) do
+    Enum.reduce(make.(monitor), 0, fn audio, sent ->
+      sent = await_heard(sent, unheard, ref, monitor)
       await_room(listener, monitor)
       tell(listener, ref, {:chunk, audio})
-    end
+      sent + 1
+    end)
 
     tell(listener, ref, :done)
   rescue
@@ -79,6 +92,16 @@ defmodule Chatterbex.Speech.Sender do
     exception ->
       message = "the source of the text failed: #{Exception.message(exception)}"
       tell(listener, ref, {:error, Error.new(:generation_failed, message, %{exception: exception})})
+  end
+
+  # `sent` are the chunks that were sent and not heard. All that were heard are taken from the mailbox at once.
+  defp await_heard(sent, unheard, ref, monitor) do
+    receive do
+      {^ref, :heard, chunks} -> await_heard(max(sent - chunks, 0), unheard, ref, monitor)
+      {:DOWN, ^monitor, :process, _pid, _reason} -> exit(:normal)
+    after
+      if(sent < unheard, do: 0, else: :infinity) -> sent
+    end
   end
 
   # What is in another node's mailbox cannot be seen.
