@@ -65,13 +65,16 @@ defmodule Chatterbex.MixProject do
       extras: ["README.md", "CHANGELOG.md"] ++ Path.wildcard("guides/*.md") ++ Path.wildcard("docs/adr/*.md"),
       groups_for_extras: [Guides: ~r"^guides/", "Design decisions": ~r"^docs/adr/"],
       groups_for_modules: [
-        Speaking: [Chatterbex, Chatterbex.Audio, Chatterbex.Error],
+        Speaking: [Chatterbex, Chatterbex.Voice, Chatterbex.Error],
+        Audio: [Chatterbex.Audio, Chatterbex.Audio.Writer],
+        Text: [Chatterbex.Text, Chatterbex.Text.Chunk],
         "What can be asked for": [Chatterbex.Model, Chatterbex.Device, Chatterbex.Options],
         Running: [
           Chatterbex.Setup,
           Chatterbex.ModelFiles,
           Chatterbex.Doctor,
           Chatterbex.Bench,
+          Chatterbex.Python,
           Chatterbex.Telemetry
         ]
       ]
