@@ -14,8 +14,8 @@ defmodule Chatterbex.Audio do
   numbers, infinite or above 1.0e12; `:out_of_memory`.
   """
 
-  alias Chatterbex.{Error, Files, Native, Options, Runtime}
-  alias Chatterbex.Audio.{Change, Measure, Samples}
+  alias Chatterbex.{Error, Native, Runtime}
+  alias Chatterbex.Audio.{Change, Format, Measure, Samples}
   alias Chatterbex.Voice.Recording
 
   # What finding the watermark needs.
@@ -32,19 +32,21 @@ defmodule Chatterbex.Audio do
         }
 
   @doc """
-  Writes the audio as a WAV file.
+  Writes the audio to a file: WAV, FLAC or Ogg Opus, by the ending of its name or the option `:format`.
 
   A regular file appears whole or not at all: it is written beside its place and moved there.
 
   ## Options
 
-  #{Chatterbex.Options.Schema.docs(:wav)}
+  #{Chatterbex.Options.Schema.docs(:write)}
+
+  Those of the format, too: see `to_format/3`.
 
   ## Examples
 
       iex> audio = %Chatterbex.Audio{samples: <<0.5::float-32-little>>, sample_rate: 24_000}
-      iex> path = Path.join(System.tmp_dir!(), "chatterbex-doctest.wav")
-      iex> Chatterbex.Audio.write(audio, path)
+      iex> path = Path.join(System.tmp_dir!(), "chatterbex-doctest.flac")
+      iex> Chatterbex.Audio.write(audio, path, encoding: :s24)
       :ok
       iex> File.rm(path)
       :ok
@@ -55,9 +57,7 @@ defmodule Chatterbex.Audio do
       "cannot write /no/such/folder/a.wav: no such file or directory (enoent). Make its folder first."
   """
   @spec write(t, Path.t(), keyword) :: :ok | {:error, Error.t()}
-  def write(%__MODULE__{} = audio, path, options \\ []) do
-    with {:ok, wav} <- to_wav(audio, options), do: Files.write(path, wav)
-  end
+  def write(%__MODULE__{} = audio, path, options \\ []), do: Format.write(audio, path, options)
 
   @doc """
   The same as `write/3`, but raises `Chatterbex.Error`.
@@ -74,7 +74,44 @@ defmodule Chatterbex.Audio do
   end
 
   @doc """
-  The audio as the bytes of a WAV file.
+  The audio as the bytes of a file that browsers play: `:wav`, `:flac` or `:opus` (in Ogg).
+
+  WAV and FLAC lose nothing of what their integers hold; samples beyond -1.0 to 1.0 are cut. FLAC takes about half the room
+  of WAV, at most 655350 Hz and 8 channels, and at least one sample. Opus takes about a tenth and sounds alike; it takes one or two
+  channels, and what is not at 8000, 12000, 16000, 24000 or 48000 Hz is resampled to 48000 Hz. Metadata is not written.
+
+  ## Options
+
+  Of `:wav`:
+
+  #{Chatterbex.Options.Schema.docs(:wav)}
+
+  Of `:flac`:
+
+  #{Chatterbex.Options.Schema.docs(:flac)}
+
+  Of `:opus`:
+
+  #{Chatterbex.Options.Schema.docs(:opus)}
+
+  ## Examples
+
+      iex> audio = %Chatterbex.Audio{samples: <<0.5::float-32-little>>, sample_rate: 24_000}
+      iex> {:ok, flac} = Chatterbex.Audio.to_format(audio, :flac)
+      iex> Chatterbex.Audio.from_format(flac)
+      {:ok, audio}
+
+      iex> {:ok, audio} = Chatterbex.Audio.silence(1_000)
+      iex> {:ok, opus} = Chatterbex.Audio.to_format(audio, :opus, bitrate: 24_000)
+      iex> {:ok, audio} = Chatterbex.Audio.from_format(opus)
+      iex> Chatterbex.Audio.duration(audio)
+      1.0
+  """
+  @spec to_format(t, :wav | :flac | :opus, keyword) :: {:ok, binary} | {:error, Error.t()}
+  def to_format(%__MODULE__{} = audio, format, options \\ []), do: Format.encode(audio, format, options)
+
+  @doc """
+  The audio as the bytes of a WAV file: `to_format/3` with `:wav`.
 
   ## Options
 
@@ -88,13 +125,7 @@ defmodule Chatterbex.Audio do
       46
   """
   @spec to_wav(t, keyword) :: {:ok, binary} | {:error, Error.t()}
-  def to_wav(%__MODULE__{} = audio, options \\ []) do
-    with {:ok, options} <- Options.validate(:wav, options), :ok <- Samples.check(audio) do
-      audio.samples
-      |> Native.Audio.wav_encode(audio.sample_rate, audio.channels, options.encoding)
-      |> Samples.from_native()
-    end
-  end
+  def to_wav(%__MODULE__{} = audio, options \\ []), do: to_format(audio, :wav, options)
 
   @doc """
   Reads the bytes of a WAV file: integers of 8, 16, 24 or 32 bits, or 32-bit floats.
@@ -111,16 +142,12 @@ defmodule Chatterbex.Audio do
       :invalid_audio
   """
   @spec from_wav(binary) :: {:ok, t} | {:error, Error.t()}
-  def from_wav(wav) when is_binary(wav) do
-    with {:ok, decoded} <- wav |> Native.Audio.wav_decode() |> Samples.from_native() do
-      {:ok, struct!(__MODULE__, decoded)}
-    end
-  end
+  def from_wav(wav) when is_binary(wav), do: Format.decode_wav(wav)
 
   @doc """
   Reads a file: WAV, FLAC, MP3, Ogg Vorbis or Ogg Opus. Its content says which, not its name.
 
-  See `decode/2`.
+  See `from_format/2`.
 
   ## Options
 
@@ -135,12 +162,7 @@ defmodule Chatterbex.Audio do
       "cannot read /no/such/file.wav: no such file or directory (enoent)."
   """
   @spec read(Path.t(), keyword) :: {:ok, t} | {:error, Error.t()}
-  def read(path, options \\ []) do
-    with {:ok, limits} <- Options.validate(:read, options),
-         {:ok, file} <- Files.read(path, limits.max_bytes) do
-      file |> decode(options) |> name_file(path)
-    end
-  end
+  def read(path, options \\ []), do: Format.read(path, options)
 
   @doc """
   Reads the bytes of a WAV, FLAC, MP3, Ogg Vorbis or Ogg Opus file.
@@ -159,25 +181,16 @@ defmodule Chatterbex.Audio do
   ## Examples
 
       iex> {:ok, wav} = Chatterbex.Audio.to_wav(%Chatterbex.Audio{samples: <<0.5::float-32-little>>, sample_rate: 8_000})
-      iex> {:ok, audio} = Chatterbex.Audio.decode(wav)
+      iex> {:ok, audio} = Chatterbex.Audio.from_format(wav)
       iex> audio.sample_rate
       8000
 
-      iex> {:error, error} = Chatterbex.Audio.decode("hello")
+      iex> {:error, error} = Chatterbex.Audio.from_format("hello")
       iex> error.message
       "these 5 bytes are no audio file: neither WAV, FLAC, MP3, Ogg Vorbis nor Ogg Opus"
   """
-  @spec decode(binary, keyword) :: {:ok, t} | {:error, Error.t()}
-  def decode(file, options \\ []) when is_binary(file) do
-    with {:ok, limits} <- Options.validate(:read, options),
-         :ok <- within(file, limits.max_bytes),
-         {:ok, decoded} <- file |> Native.Audio.decode(limits.max_seconds) |> Samples.from_native() do
-      {:ok, struct!(__MODULE__, decoded)}
-    end
-  end
-
-  defp within(file, max) when byte_size(file) <= max, do: :ok
-  defp within(_file, max), do: {:error, Files.too_large("the audio", max)}
+  @spec from_format(binary, keyword) :: {:ok, t} | {:error, Error.t()}
+  def from_format(file, options \\ []) when is_binary(file), do: Format.decode(file, options)
 
   @doc """
   The audio at another sample rate, in Hz, from 1000 to 768000.
@@ -336,6 +349,32 @@ defmodule Chatterbex.Audio do
   def normalize(%__MODULE__{} = audio, options \\ []), do: Change.normalize(audio, options)
 
   @doc """
+  A picture of the audio over time, for notebooks and for looking into what sounds wrong: its waveform and its spectrogram.
+
+  The waveform reaches from -1.0 to 1.0, or as far as the audio does; the spectrogram from 0 Hz to half the sample rate, and from the
+  highest level there is down to 80 dB below. At most 64 channels are drawn as one: what any of them reaches, and the mean of their
+  spectra. In Livebook, `Kino.Image.new(png, :png)` or `Kino.HTML.new(svg)` shows it.
+
+  ## Options
+
+  #{Chatterbex.Options.Schema.docs(:plot)}
+
+  ## Examples
+
+      iex> {:ok, audio} = Chatterbex.Audio.silence(500)
+      iex> {:ok, svg} = Chatterbex.Audio.plot(audio)
+      iex> String.starts_with?(svg, "<svg ")
+      true
+
+      iex> {:ok, audio} = Chatterbex.Audio.silence(500)
+      iex> {:ok, png} = Chatterbex.Audio.plot(audio, format: :png, show: :waveform, width: 320, height: 160)
+      iex> binary_part(png, 1, 3)
+      "PNG"
+  """
+  @spec plot(t, keyword) :: {:ok, binary} | {:error, Error.t()}
+  def plot(%__MODULE__{} = audio, options \\ []), do: Measure.plot(audio, options)
+
+  @doc """
   How long the audio is, in seconds.
 
   ## Examples
@@ -390,12 +429,6 @@ defmodule Chatterbex.Audio do
   end
 
   defp frames(audio), do: div(byte_size(audio.samples), 4 * audio.channels)
-
-  defp name_file({:ok, audio}, _path), do: {:ok, audio}
-
-  defp name_file({:error, error}, path) do
-    {:error, %{error | message: "#{path}: #{error.message}", details: Map.put(error.details, :path, path)}}
-  end
 
   defimpl Inspect do
     def inspect(%{samples: samples, channels: channels, sample_rate: rate} = audio, _opts)

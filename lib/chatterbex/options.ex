@@ -39,15 +39,28 @@ defmodule Chatterbex.Options do
 
   #{Chatterbex.Options.Schema.docs(:bench)}
 
-  ## Options of a WAV file
+  ## Options of an audio file
 
-  Given to `Chatterbex.Audio.write/3` and `Chatterbex.Audio.to_wav/2`.
+  Given to `Chatterbex.Audio.write/3`.
+
+  #{Chatterbex.Options.Schema.docs(:write)}
+
+  It takes those of the format, too, as do `Chatterbex.Audio.to_format/3`, `Chatterbex.Audio.to_wav/2` and
+  `Chatterbex.Audio.Writer`. WAV:
 
   #{Chatterbex.Options.Schema.docs(:wav)}
 
+  FLAC:
+
+  #{Chatterbex.Options.Schema.docs(:flac)}
+
+  Ogg Opus:
+
+  #{Chatterbex.Options.Schema.docs(:opus)}
+
   ## Options of reading audio
 
-  Given to `Chatterbex.Audio.read/2` and `Chatterbex.Audio.decode/2`.
+  Given to `Chatterbex.Audio.read/2` and `Chatterbex.Audio.from_format/2`.
 
   #{Chatterbex.Options.Schema.docs(:read)}
 
@@ -68,6 +81,12 @@ defmodule Chatterbex.Options do
   Given to `Chatterbex.Audio.normalize/2`.
 
   #{Chatterbex.Options.Schema.docs(:normalize)}
+
+  ## Options of a picture
+
+  Given to `Chatterbex.Audio.plot/2`.
+
+  #{Chatterbex.Options.Schema.docs(:plot)}
   """
 
   alias Chatterbex.{Error, Model}
@@ -84,7 +103,11 @@ defmodule Chatterbex.Options do
           | :sentences
           | :chunks
           | :chunk_stream
+          | :write
           | :wav
+          | :flac
+          | :opus
+          | :plot
           | :read
           | :silence
           | :trim

@@ -19,6 +19,7 @@ defmodule Chatterbex.Audio.Writer do
   """
 
   alias Chatterbex.{Audio, Error, Files, Options}
+  alias Chatterbex.Audio.Format
 
   # The two sizes in the header have 32 bits.
   @most 0xFFFFFFFF
@@ -70,6 +71,7 @@ defmodule Chatterbex.Audio.Writer do
   def open(path, options \\ []) do
     with {:ok, _checked} <- Options.validate(:wav, options),
          {:ok, path} <- Files.path(path),
+         :ok <- Format.growing(path),
          :ok <- replaceable(path),
          part = Files.beside(path),
          {:ok, file} <- create(part, path) do

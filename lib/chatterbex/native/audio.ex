@@ -13,6 +13,16 @@ defmodule Chatterbex.Native.Audio do
     first_call(fn -> __MODULE__.wav_encode(samples, sample_rate, channels, format) end)
   end
 
+  @spec flac_encode(binary, pos_integer, pos_integer, 16 | 24) :: {:ok, binary} | error
+  def flac_encode(samples, sample_rate, channels, bits) do
+    first_call(fn -> __MODULE__.flac_encode(samples, sample_rate, channels, bits) end)
+  end
+
+  @spec opus_encode(binary, pos_integer, pos_integer, pos_integer) :: {:ok, binary} | error
+  def opus_encode(samples, sample_rate, channels, bitrate) do
+    first_call(fn -> __MODULE__.opus_encode(samples, sample_rate, channels, bitrate) end)
+  end
+
   @spec wav_decode(binary) :: {:ok, decoded} | error
   def wav_decode(wav), do: first_call(fn -> __MODULE__.wav_decode(wav) end)
 
@@ -54,6 +64,12 @@ defmodule Chatterbex.Native.Audio do
   @spec loudness(binary, pos_integer, pos_integer) :: {:ok, float | nil} | error
   def loudness(samples, channels, rate) do
     first_call(fn -> __MODULE__.loudness(samples, channels, rate) end)
+  end
+
+  @spec plot(binary, pos_integer, pos_integer, atom, :svg | :png, {pos_integer, pos_integer}) ::
+          {:ok, binary} | error
+  def plot(samples, channels, rate, show, format, size) do
+    first_call(fn -> __MODULE__.plot(samples, channels, rate, show, format, size) end)
   end
 
   defp first_call(again) do

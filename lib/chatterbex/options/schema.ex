@@ -301,6 +301,38 @@ defmodule Chatterbex.Options.Schema do
     ]
   ]
 
+  @flac [
+    encoding: [type: {:in, [:s16, :s24]}, default: :s16, doc: "16-bit or 24-bit integers"]
+  ]
+
+  @opus [
+    bitrate: [
+      type: {:integer, 6_000, 510_000},
+      default: 48_000,
+      doc: "bits a second; for speech in one channel, RFC 6716 names 28000 to 40000"
+    ]
+  ]
+
+  @write [
+    format: [
+      type: {:in, [:wav, :flac, :opus]},
+      doc:
+        "what to write; the default is what the path's ending says, `.wav`, `.flac`, `.opus` or `.ogg`, and WAV where " <>
+          "it says nothing"
+    ]
+  ]
+
+  @plot [
+    format: [type: {:in, [:svg, :png]}, default: :svg, doc: "the kind of picture"],
+    show: [
+      type: {:in, [:both, :waveform, :spectrogram]},
+      default: :both,
+      doc: "what is drawn; of both, the waveform is above"
+    ],
+    width: [type: {:integer, 160, 4_096}, default: 800, doc: "in pixels"],
+    height: [type: {:integer, 160, 4_096}, default: 400, doc: "in pixels"]
+  ]
+
   @read [
     max_bytes: [
       type: {:integer, 1, 0xFFFFFFFF},
@@ -377,7 +409,11 @@ defmodule Chatterbex.Options.Schema do
     sentences: @sentences,
     chunks: @chunks,
     chunk_stream: @chunk_stream,
+    write: @write,
     wav: @wav,
+    flac: @flac,
+    opus: @opus,
+    plot: @plot,
     read: @read,
     silence: @silence,
     trim: @trim,

@@ -72,8 +72,8 @@ pub enum AudioError {
          with: ffmpeg -i in.wav -c:a pcm_s16le out.wav"
     )]
     Unsupported(String),
-    /// A proper file with nothing in it.
-    #[error("the file holds no samples")]
+    /// A proper file with nothing in it, or nothing for a file.
+    #[error("there are no samples in it")]
     NoSamples,
     /// A file of a kind that is known and not read.
     #[error(

@@ -7,11 +7,14 @@
 pub mod decode;
 pub mod edges;
 pub mod error;
+pub mod flac;
 pub mod level;
 pub mod loudness;
 pub mod mono;
+pub mod opus;
 pub mod panics;
 pub mod pcm;
+pub mod plot;
 pub mod resample;
 pub mod samples;
 pub mod wav;

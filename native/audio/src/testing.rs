@@ -53,3 +53,21 @@ pub fn sine(hertz: f64, sample_rate: u32, frames: usize) -> Vec<f32> {
         .map(|turns| (turns * std::f64::consts::TAU).sin() as f32)
         .collect()
 }
+
+/// How much of `original` is in `decoded` at the best shift of at most `reach` frames: 1.0 is all.
+pub fn likeness(original: &[f32], decoded: &[f32], reach: usize) -> f64 {
+    let energy = |samples: &[f32]| -> f64 { samples.iter().map(|s| f64::from(s * s)).sum() };
+    let total = (energy(original) * energy(decoded)).sqrt();
+
+    (0..=2 * reach)
+        .map(|shift| {
+            let padded = std::iter::repeat_n(&0.0, reach).chain(decoded);
+            let product: f64 = original
+                .iter()
+                .zip(padded.skip(shift))
+                .map(|(a, b)| f64::from(a * b))
+                .sum();
+            product / total
+        })
+        .fold(0.0, f64::max)
+}

@@ -20,6 +20,15 @@ defmodule Chatterbex.Audio.ChangingTest do
     ]
   end
 
+  defp files do
+    [
+      &Audio.to_format(&1, :flac, encoding: :s24),
+      &Audio.to_format(&1, :opus),
+      &Audio.plot(&1, width: 160, height: 160),
+      &Audio.plot(&1, width: 160, height: 160, format: :png)
+    ]
+  end
+
   defp samples(audio), do: for(<<value::float-32-little <- audio.samples>>, do: value)
 
   defp sine(hertz, rate, frames),
@@ -154,9 +163,10 @@ defmodule Chatterbex.Audio.ChangingTest do
         channels: channels
       }
 
-      for change <- changes() do
+      for change <- changes() ++ files() do
         case change.(audio) do
           {:ok, %Audio{} = new} -> assert rem(byte_size(new.samples), 4 * new.channels) == 0
+          {:ok, file} when is_binary(file) -> :ok
           {:error, %Error{reason: :invalid_audio}} -> :ok
         end
       end
@@ -173,7 +183,7 @@ defmodule Chatterbex.Audio.ChangingTest do
           %Audio{samples: <<0::64>>, sample_rate: 24_000, channels: 3},
           %Audio{samples: nil, sample_rate: 24_000}
         ],
-        change <- [(&Audio.loudness/1) | changes()] do
+        change <- [(&Audio.loudness/1) | changes() ++ files()] do
       assert {:error, %Error{reason: :invalid_audio}} = change.(broken)
     end
   end

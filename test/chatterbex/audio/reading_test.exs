@@ -57,17 +57,20 @@ defmodule Chatterbex.Audio.ReadingTest do
     assert error.message ==
              "#{path} is larger than 1000 bytes. Cut it, or allow more with the option :max_bytes."
 
-    assert {:error, %Error{reason: :invalid_audio}} = Audio.decode(File.read!(path), max_bytes: 1_000)
+    assert {:error, %Error{reason: :invalid_audio}} = Audio.from_format(File.read!(path), max_bytes: 1_000)
     assert {:ok, _audio} = Audio.read(path, max_bytes: File.stat!(path).size)
 
     {:ok, long} = Audio.to_wav(%Audio{samples: :binary.copy(<<0>>, 4 * 16_001), sample_rate: 8_000})
-    assert {:ok, _audio} = Audio.decode(long, max_seconds: 3)
-    assert {:error, %Error{reason: :invalid_audio, message: message}} = Audio.decode(long, max_seconds: 2)
+    assert {:ok, _audio} = Audio.from_format(long, max_seconds: 3)
+
+    assert {:error, %Error{reason: :invalid_audio, message: message}} =
+             Audio.from_format(long, max_seconds: 2)
+
     assert message =~ "longer than 2 s"
 
     for options <- [[max_bytes: 0], [max_seconds: 1.5], [max: 7], :all] do
       assert {:error, %Error{reason: :invalid_option}} = Audio.read(path, options)
-      assert {:error, %Error{reason: :invalid_option}} = Audio.decode("", options)
+      assert {:error, %Error{reason: :invalid_option}} = Audio.from_format("", options)
     end
   end
 

@@ -87,6 +87,9 @@ defmodule Chatterbex.Audio.WriterTest do
   test "options and places are checked before anything is written", %{tmp_dir: dir} do
     assert {:error, %Error{reason: :invalid_option, message: message}} = Writer.open("a.wav", encodign: :s16)
     assert message =~ "Did you mean :encoding?"
+    assert {:error, %Error{reason: :invalid_option, message: message}} = Writer.open("a.flac")
+    assert message =~ "cannot write a.flac as the audio comes: that gives WAV files only"
+    assert {:error, %Error{reason: :invalid_option}} = Writer.open("a.mp3")
     assert {:error, %Error{reason: :file_error}} = Writer.open("")
     assert {:error, %Error{reason: :file_error, message: message}} = Writer.open(dir)
     assert message =~ "Give the name of a file"

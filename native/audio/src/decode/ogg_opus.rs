@@ -5,10 +5,9 @@ use opus_pure::{Error, MAX_PACKET_SAMPLES, OggOpusReader, OggPacket, Trim};
 use super::sink::Sink;
 use super::{Decoded, ogg_pages};
 use crate::error::AudioError;
+use crate::opus::RATES;
 
 const FORMAT: &str = "Opus";
-/// Opus decodes to these, whatever it was encoded from.
-const RATES: [u32; 5] = [8_000, 12_000, 16_000, 24_000, 48_000];
 
 /// Mono or stereo Opus, at the rate that it was made from where that is one of Opus' own.
 pub fn decode(file: &[u8], max_seconds: u32) -> Result<Decoded, AudioError> {

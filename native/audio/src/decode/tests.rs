@@ -1,5 +1,5 @@
 use super::*;
-use crate::testing::{Numbers, bytes, fixture};
+use crate::testing::{Numbers, bytes, fixture, likeness};
 
 const FILES: [&str; 7] = [
     "speech.flac",
@@ -13,24 +13,6 @@ const FILES: [&str; 7] = [
 
 fn open(name: &str) -> Decoded {
     decode(fixture(name), 60).unwrap()
-}
-
-/// How much of `original` is in `decoded` at the best shift of at most `reach` frames: 1.0 is all.
-fn likeness(original: &[f32], decoded: &[f32], reach: usize) -> f64 {
-    let energy = |samples: &[f32]| -> f64 { samples.iter().map(|s| f64::from(s * s)).sum() };
-    let total = (energy(original) * energy(decoded)).sqrt();
-
-    (0..=2 * reach)
-        .map(|shift| {
-            let padded = std::iter::repeat_n(&0.0, reach).chain(decoded);
-            let product: f64 = original
-                .iter()
-                .zip(padded.skip(shift))
-                .map(|(a, b)| f64::from(a * b))
-                .sum();
-            product / total
-        })
-        .fold(0.0, f64::max)
 }
 
 #[test]

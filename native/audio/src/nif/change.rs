@@ -1,7 +1,7 @@
 //! Samples to other samples.
 
 use chatterbex_nif::{NifError, try_binary};
-use rustler::{Atom, Binary, Env};
+use rustler::{Binary, Env, NifUnitEnum};
 
 use super::{no_memory, sample_binary, work};
 use crate::edges::Side;
@@ -9,12 +9,11 @@ use crate::level::factor;
 use crate::samples::{floats, read};
 use crate::{edges, loudness, mono, resample};
 
-mod atoms {
-    rustler::atoms! {
-        fade_in = "in",
-        fade_out = "out",
-        both,
-    }
+#[derive(NifUnitEnum)]
+enum End {
+    In,
+    Out,
+    Both,
 }
 
 /// `mono(samples, channels) :: {:ok, samples} | {:error, error}`
@@ -87,22 +86,14 @@ fn fade<'a>(
     env: Env<'a>,
     samples: Binary<'a>,
     channels: u32,
-    side: Atom,
+    side: End,
     frames: usize,
 ) -> Result<Binary<'a>, NifError> {
-    let side = if side == atoms::fade_in() {
-        Side::In
-    } else if side == atoms::fade_out() {
-        Side::Out
-    } else if side == atoms::both() {
-        Side::Both
-    } else {
-        return Err(NifError::new(
-            "invalid_option",
-            "a fade must be :in, :out or :both",
-        ));
+    let side = match side {
+        End::In => Side::In,
+        End::Out => Side::Out,
+        End::Both => Side::Both,
     };
-
     let faded = work(|| {
         let mut samples = read(&samples, channels)?;
         edges::fade(&mut samples, channels, side, frames);

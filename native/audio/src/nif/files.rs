@@ -5,8 +5,9 @@ use rustler::{Atom, Binary, Env, Term};
 
 use super::{binary, no_memory, sample_binary, work};
 use crate::decode::Decoded;
+use crate::samples::read;
 use crate::wav::Format;
-use crate::{decode, pcm, wav};
+use crate::{decode, flac, opus, pcm, wav};
 
 rustler::atoms! {
     s16,
@@ -40,6 +41,32 @@ fn wav_encode<'a>(
     };
 
     let file = work(|| wav::encode(&samples, sample_rate, channels, format))?;
+    binary(env, &file)
+}
+
+/// `flac_encode(samples, sample_rate, channels, bits) :: {:ok, binary} | {:error, error}`
+#[rustler::nif(schedule = "DirtyCpu")]
+fn flac_encode<'a>(
+    env: Env<'a>,
+    samples: Binary<'a>,
+    sample_rate: u32,
+    channels: u32,
+    bits: u32,
+) -> Result<Binary<'a>, NifError> {
+    let file = work(|| flac::encode(&samples, sample_rate, channels, bits))?;
+    binary(env, &file)
+}
+
+/// `opus_encode(samples, sample_rate, channels, bitrate) :: {:ok, binary} | {:error, error}`
+#[rustler::nif(schedule = "DirtyCpu")]
+fn opus_encode<'a>(
+    env: Env<'a>,
+    samples: Binary<'a>,
+    sample_rate: u32,
+    channels: u32,
+    bitrate: i32,
+) -> Result<Binary<'a>, NifError> {
+    let file = work(|| opus::encode(&read(&samples, channels)?, sample_rate, channels, bitrate))?;
     binary(env, &file)
 }
 

@@ -1,0 +1,124 @@
+defmodule Chatterbex.Audio.Format do
+  @moduledoc false
+  # Files of audio: what is written by format, what is read by content.
+
+  alias Chatterbex.{Audio, Error, Files, Native, Options}
+  alias Chatterbex.Audio.Samples
+
+  @typep file :: {:ok, binary} | {:error, Error.t()}
+
+  @endings %{
+    ".wav" => :wav,
+    ".wave" => :wav,
+    ".flac" => :flac,
+    ".opus" => :opus,
+    ".ogg" => :opus
+  }
+
+  # A file that is named so and holds something else is of no use to anyone.
+  @unwritten ~w(.mp3 .m4a .m4b .mp4 .aac .oga .webm .weba .wma .aif .aiff .caf .amr .ac3 .au)
+
+  @spec write(Audio.t(), term, keyword) :: :ok | {:error, Error.t()}
+  def write(audio, path, options) do
+    {named, options} =
+      if Keyword.keyword?(options), do: Keyword.split(options, [:format]), else: {[], options}
+
+    with {:ok, %{format: format}} <- Options.validate(:write, named),
+         {:ok, path} <- Files.path(path),
+         {:ok, format} <- format(format, path),
+         {:ok, file} <- encode(audio, format, options),
+         do: Files.write(path, file)
+  end
+
+  defp format(nil, path) do
+    ending = path |> Path.extname() |> String.downcase()
+
+    if ending in @unwritten do
+      {:error,
+       Error.new(
+         :invalid_option,
+         "cannot write #{path}: no file ending with #{ending} can be written. Let its name end with .wav, .flac or .opus, " <>
+           "or say what to write with the option :format.",
+         %{path: path}
+       )}
+    else
+      {:ok, Map.get(@endings, ending, :wav)}
+    end
+  end
+
+  defp format(format, _path), do: {:ok, format}
+
+  @doc """
+  Whether a file that is written as audio comes, which is always WAV, may have this name.
+  """
+  @spec growing(Path.t()) :: :ok | {:error, Error.t()}
+  def growing(path) do
+    case format(nil, path) do
+      {:ok, :wav} ->
+        :ok
+
+      {:ok, _other} ->
+        {:error,
+         Error.new(
+           :invalid_option,
+           "cannot write #{path} as the audio comes: that gives WAV files only. Let its name end with .wav, or write whole " <>
+             "audio with Chatterbex.Audio.write/3.",
+           %{path: path}
+         )}
+
+      error ->
+        error
+    end
+  end
+
+  @spec encode(Audio.t(), term, keyword) :: file
+  def encode(audio, format, options) do
+    with {:ok, format} <- Options.value("the format of a file", {:in, [:wav, :flac, :opus]}, format),
+         {:ok, options} <- Options.validate(format, options),
+         :ok <- Samples.check(audio),
+         do: format |> native(audio, options) |> Samples.from_native()
+  end
+
+  defp native(:wav, audio, options),
+    do: Native.Audio.wav_encode(audio.samples, audio.sample_rate, audio.channels, options.encoding)
+
+  defp native(:flac, audio, options),
+    do: Native.Audio.flac_encode(audio.samples, audio.sample_rate, audio.channels, bits(options.encoding))
+
+  defp native(:opus, audio, options),
+    do: Native.Audio.opus_encode(audio.samples, audio.sample_rate, audio.channels, options.bitrate)
+
+  defp bits(:s16), do: 16
+  defp bits(:s24), do: 24
+
+  @spec read(term, keyword) :: {:ok, Audio.t()} | {:error, Error.t()}
+  def read(path, options) do
+    with {:ok, limits} <- Options.validate(:read, options),
+         {:ok, file} <- Files.read(path, limits.max_bytes) do
+      file |> decode(options) |> named(path)
+    end
+  end
+
+  defp named({:ok, audio}, _path), do: {:ok, audio}
+
+  defp named({:error, error}, path) do
+    {:error, %{error | message: "#{path}: #{error.message}", details: Map.put(error.details, :path, path)}}
+  end
+
+  @spec decode(binary, keyword) :: {:ok, Audio.t()} | {:error, Error.t()}
+  def decode(file, options) do
+    with {:ok, limits} <- Options.validate(:read, options),
+         :ok <- within(file, limits.max_bytes),
+         do: file |> Native.Audio.decode(limits.max_seconds) |> audio()
+  end
+
+  defp within(file, max) when byte_size(file) <= max, do: :ok
+  defp within(_file, max), do: {:error, Files.too_large("the audio", max)}
+
+  @spec decode_wav(binary) :: {:ok, Audio.t()} | {:error, Error.t()}
+  def decode_wav(file), do: file |> Native.Audio.wav_decode() |> audio()
+
+  defp audio(decoded) do
+    with {:ok, decoded} <- Samples.from_native(decoded), do: {:ok, struct!(Audio, decoded)}
+  end
+end
