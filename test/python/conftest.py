@@ -1,4 +1,4 @@
-"""What all tests of the Python side share."""
+"""What all tests of the Python side share: engines, and devices to test on."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ for path in (PACKAGE, HERE):
     if str(path) not in sys.path:
         sys.path.insert(0, str(path))
 
+import simulated_mps  # noqa: E402
 from chatterbex import log, registry  # noqa: E402
 from chatterbex.engine import Engine  # noqa: E402
 from driving import Driver  # noqa: E402
@@ -52,3 +53,40 @@ def make(restored: None) -> Callable[..., Driver]:
 def driver(make: Callable[..., Driver]) -> Driver:
     """An engine, with the fake model registered."""
     return make()
+
+
+@pytest.fixture
+def mps() -> Iterator[simulated_mps.Simulation]:
+    """The simulated MPS device, with 16 GiB and macOS 15.5."""
+    _need_simulation()
+    with simulated_mps.device() as device:
+        yield device
+
+
+@pytest.fixture
+def cuda() -> Iterator[Any]:
+    """A real CUDA device on which faults can be set."""
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device here")
+    from sabotage import Cuda
+
+    with Cuda() as device:
+        yield device
+
+
+@pytest.fixture(params=["mps", "cuda"])
+def accelerator(request: pytest.FixtureRequest) -> Any:
+    """Each of the two, with `name`, `placed`, `faults` and `exact` (gives the CPU's bits)."""
+    device = request.getfixturevalue(request.param)
+    if request.param == "cuda":
+        return device
+    from sabotage import Mps
+
+    return Mps(device)
+
+
+def _need_simulation() -> None:
+    lacking = simulated_mps.missing()
+    if lacking is not None:
+        pytest.skip(f"no simulated MPS device: {lacking}")

@@ -1,76 +1,88 @@
-"""A whole Chatterbox model on the simulated MPS device: it gets there, and back when it must."""
+"""Whole Chatterbox models on the simulated MPS device and on CUDA: there, and back when they must."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from running import Heard, load, request, say, step
 
-import simulated_mps
+from chatterbex import registry
 from chatterbex.device import stray_tensors
 from chatterbex.models import chatterbox
 from chatterbex.models.turbo import NanoModel
 
-LACKING = simulated_mps.missing()
-pytestmark = pytest.mark.skipif(LACKING is not None, reason=f"no simulated MPS device: {LACKING}")
 SHORT = {"max_tokens": 14}
 
 
 @pytest.fixture(scope="module")
 def expected(folder: Callable[[str], Path]) -> np.ndarray:
     """What nano says on the CPU."""
-    model = load(NanoModel, folder("nano"))
-    samples = say(model, request(**SHORT)).samples()
+    return spoken("nano", folder("nano"))
+
+
+def spoken(name: str, folder: Path, **options: Any) -> np.ndarray:
+    """What a model says on the CPU."""
+    model = load(registry.find(name), folder)
+    samples = say(model, request(**SHORT, **options)).samples()
     model.close()
     return samples
 
 
 @pytest.fixture
-def mps(monkeypatch: pytest.MonkeyPatch, expected: np.ndarray) -> Iterator[Any]:
-    """The device, and a short warm-up."""
-    monkeypatch.setattr(chatterbox, "_WARM_UP", 10)
-    with simulated_mps.device() as device:
-        yield device
+def device(accelerator: Any, monkeypatch: pytest.MonkeyPatch, expected: np.ndarray) -> Any:
+    """A device on which the numbers are comparable, and a short warm-up where it is slow."""
+    if accelerator.exact:
+        monkeypatch.setattr(chatterbox, "_WARM_UP", 10)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    return accelerator
 
 
 def all_on(model: Any, device: str) -> bool:
     return not stray_tensors(model._runtime.components, device)
 
 
-def test_nano_speaks_on_mps_and_goes_to_the_cpu_in_its_third_request(
-    mps: Any, folder: Callable[[str], Path], expected: np.ndarray
+def same(device: Any, samples: np.ndarray, expected: np.ndarray) -> bool:
+    """Whether it is the CPU's sound; sums are done in another order than there."""
+    return samples.shape == expected.shape and np.abs(samples - expected).max() < (
+        1e-4 if device.exact else 1e-3
+    )
+
+
+def test_nano_speaks_there_and_goes_to_the_cpu_in_its_third_request(
+    device: Any, folder: Callable[[str], Path], expected: np.ndarray
 ) -> None:
-    model = load(NanoModel, folder("nano"), device="mps")
-    assert model.info()["device"]["actual"] == "mps"
-    assert all_on(model, "mps")
+    model = load(NanoModel, folder("nano"), device=device.name)
+    assert model.info()["device"]["actual"] == device.name
+    assert all_on(model, device.placed)
     assert model.info()["components"]["analysis"] == "cpu"
     for _ in range(2):
-        assert np.abs(say(model, request(**SHORT)).samples() - expected).max() < 1e-4
+        assert same(device, say(model, request(**SHORT)).samples(), expected)
 
-    mps.faults.add(operator="aten::conv_transpose1d", nth=1, error="unsupported")
+    device.faults.add(operator="aten::conv_transpose1d", nth=1, error="unsupported")
     heard = say(model, request(**SHORT))
-    assert np.abs(heard.samples() - expected).max() < 1e-4
+    assert same(device, heard.samples(), expected)
     assert [notice.name for notice in heard.notices] == ["fallback"]
     assert model.info()["device"]["actual"] == "cpu"
     assert "conv_transpose1d" in model.info()["device"]["reason"]
     assert all_on(model, "cpu")
-    assert np.abs(say(model, request(**SHORT)).samples() - expected).max() < 1e-4
+    assert same(device, say(model, request(**SHORT)).samples(), expected)
     model.close()
 
 
 def test_a_stream_goes_on_where_it_was_when_its_device_fails(
-    mps: Any, folder: Callable[[str], Path], expected: np.ndarray
+    device: Any, folder: Callable[[str], Path], expected: np.ndarray
 ) -> None:
-    model = load(NanoModel, folder("nano"), device="mps")
+    model = load(NanoModel, folder("nano"), device=device.name)
     heard = Heard()
     model.admit(request(stream=True, chunk_tokens=8, **SHORT))
     while not heard.chunks:
         step(model, heard)
-    mps.faults.add(operator="aten::conv_transpose1d", nth=1, error="unsupported")
+    device.faults.add(operator="aten::conv_transpose1d", nth=1, error="unsupported")
     while model.busy():
         step(model, heard)
     assert model.info()["device"]["actual"] == "cpu"
@@ -79,13 +91,41 @@ def test_a_stream_goes_on_where_it_was_when_its_device_fails(
 
 
 def test_conditionals_that_are_left_behind_are_found(
-    mps: Any, folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    device: Any, folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from chatterbex.s3gen import Reference
 
     monkeypatch.setattr(Reference, "to", lambda self, device: self)
-    model = load(NanoModel, folder("nano"), device="mps")
+    model = load(NanoModel, folder("nano"), device=device.name)
     assert model.info()["device"]["actual"] == "cpu"
     assert "conds.gen" in model.info()["device"]["reason"]
     assert all_on(model, "cpu")
+    model.close()
+
+
+# On the simulated device they would take minutes.
+@pytest.mark.parametrize(
+    ("name", "files", "options"),
+    [
+        ("turbo", "turbo", {}),
+        ("english", "english", {"cfg_weight": 0.5}),
+        ("multilingual", "multilingual_v3", {"language": "de"}),
+    ],
+)
+def test_every_model_speaks_on_cuda_as_on_the_cpu(
+    cuda: Any,
+    folder: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    files: str,
+    options: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    expected = spoken(name, folder(files), **options)
+    model = load(registry.find(name), folder(files), device=cuda.name, fallback=False)
+    assert all_on(model, cuda.placed)
+    # Whoever else is in the batch.
+    heard = say(model, *(request(id, **SHORT, **options, seed=seed) for id, seed in ((1, 3), (2, 9))))
+    assert same(cuda, heard.samples(), expected)
+    assert heard.samples(2).size > 0
     model.close()
