@@ -1,12 +1,13 @@
 //! Panics of the libraries that do the work, kept from the VM and off the terminal.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use chatterbex_nif::panic_message;
 
 /// Does work that may panic; the error is the panic's message.
 pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     silence();
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| message(&*panic))
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| panic_message(&*panic))
 }
 
 /// The hook is this library's own: each Rust library has its own copy of the standard library.
@@ -19,14 +20,6 @@ fn silence() {
 /// Tests fail by panics that should be seen.
 #[cfg(test)]
 fn silence() {}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).to_owned(),
-        (_, Some(text)) => text.clone(),
-        _ => "a panic without a message".to_owned(),
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,9 @@
 //! Panics, kept off the terminal: the model thread reports them as errors.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use chatterbex_nif::panic_message;
 
 use crate::error::BridgeError;
 
@@ -16,7 +17,7 @@ thread_local! {
 pub fn guarded<T>(work: impl FnOnce() -> Result<T, BridgeError>) -> Result<T, BridgeError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let place = LAST.with_borrow_mut(Option::take);
-        let message = message(&*panic);
+        let message = panic_message(&*panic);
         Err(BridgeError::Panic(match place {
             Some(place) => format!("{message} at {place}"),
             None => message,
@@ -32,14 +33,6 @@ pub fn silence() {
         let place = info.location().map(ToString::to_string);
         LAST.with_borrow_mut(|last| *last = place);
     }));
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).to_owned(),
-        (_, Some(text)) => text.clone(),
-        _ => "a panic without a message".to_owned(),
-    }
 }
 
 #[cfg(test)]
