@@ -9,7 +9,7 @@ defmodule Chatterbex.MpsScenarios do
   alias Chatterbex.{Runtime, TestHelp}
 
   @text "Hello there."
-  @request [seed: 7, max_tokens: 8]
+  @request [seed: 7, max_tokens: 6]
 
   @doc """
   What each request says, and how.
@@ -37,8 +37,8 @@ defmodule Chatterbex.MpsScenarios do
   A scenario is a server and its requests, one after another:
 
     * `:fallback` - the server's option
-    * `:faults` - a list for each request of what is to fail from then on (see simulated_mps/faults.py), before the first
-      one also while the model is loaded; what is not there fails nothing
+    * `:load` - what is to fail while the model is loaded: see simulated_mps/faults.py. Default: `[]`
+    * `:requests` - the same for each request
 
   An outcome is what loading gave, `:ready`, and for each request a map:
 
@@ -87,15 +87,14 @@ defmodule Chatterbex.MpsScenarios do
   end
 
   defp outcome(scenario, context) do
-    [first | _later] = scenario[:faults]
-    fail(first, context)
+    fail(scenario[:load] || [], context)
     options = [model: :nano, device: "mps", checkpoint: context.checkpoint, fallback: scenario[:fallback]]
     {:ok, server} = Chatterbex.start_link(options)
     ready = Chatterbex.await_ready(server)
 
     requests =
-      for {faults, number} <- Enum.with_index(scenario[:faults]) do
-        if number > 0, do: fail(faults, context)
+      for faults <- scenario[:requests] do
+        fail(faults, context)
         spoken = Chatterbex.generate(server, @text, @request)
         walked = walk(server)
         {:ok, info} = Chatterbex.info(server)
