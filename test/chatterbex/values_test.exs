@@ -2,6 +2,7 @@ defmodule Chatterbex.ValuesTest do
   use ExUnit.Case, async: true
 
   doctest Chatterbex
+  doctest Chatterbex.CommandLine
   doctest Chatterbex.Error
   doctest Chatterbex.Device
   doctest Chatterbex.Model

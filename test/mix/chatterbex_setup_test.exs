@@ -32,8 +32,10 @@ defmodule Mix.Tasks.Chatterbex.SetupTest do
   end
 
   test "what cannot be understood is refused before anything is done" do
-    assert refused(~w(--cdua)) =~ "unknown option --cdua. Did you mean --cuda? The options are --mps, --cuda"
-    assert refused(~w(--forse)) =~ "Did you mean --force?"
+    assert refused(~w(--cdua)) =~
+             "unknown option --cdua. Did you mean \"--cuda\"? The options are --mps, --cuda"
+
+    assert refused(~w(--forse)) =~ ~s(Did you mean "--force"?)
     refute refused(~w(--zzzz)) =~ "Did you mean"
     assert refused(~w(-f)) =~ "unknown option -f."
     assert refused(~w(--path)) == "--path needs a value."

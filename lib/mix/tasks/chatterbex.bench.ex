@@ -31,7 +31,7 @@ defmodule Mix.Tasks.Chatterbex.Bench do
 
   use Mix.Task
 
-  alias Chatterbex.{Bench, JSON, Options, Terminal}
+  alias Chatterbex.{Bench, CommandLine, JSON, Terminal}
 
   @switches [
     model: :string,
@@ -55,7 +55,7 @@ defmodule Mix.Tasks.Chatterbex.Bench do
 
     cond do
       options[:help] -> IO.puts(@moduledoc)
-      invalid != [] -> Mix.raise(invalid(hd(invalid)))
+      invalid != [] -> Mix.raise(CommandLine.invalid(hd(invalid), @switches, "chatterbex.bench"))
       rest != [] -> Mix.raise("unexpected argument #{inspect(hd(rest))}. See `mix help chatterbex.bench`.")
       true -> measure(options)
     end
@@ -81,15 +81,4 @@ defmodule Mix.Tasks.Chatterbex.Bench do
       {:error, error} -> Mix.raise(error.message)
     end
   end
-
-  defp invalid({switch, nil}) do
-    known = for {name, _type} <- @switches, do: "--" <> (name |> Atom.to_string() |> String.replace("_", "-"))
-
-    if switch in known,
-      do: "#{switch} needs a value.",
-      else: "unknown option #{switch}.#{Options.did_you_mean(switch, known)} See `mix help chatterbex.bench`."
-  end
-
-  defp invalid({switch, value}),
-    do: "option #{switch} does not take #{inspect(value)}. See `mix help chatterbex.bench`."
 end

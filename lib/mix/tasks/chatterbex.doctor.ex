@@ -28,7 +28,7 @@ defmodule Mix.Tasks.Chatterbex.Doctor do
 
   use Mix.Task
 
-  alias Chatterbex.{Doctor, JSON, Options}
+  alias Chatterbex.{CommandLine, Doctor, JSON}
 
   @switches [path: :string, verify: :boolean, json: :boolean, help: :boolean]
 
@@ -38,7 +38,7 @@ defmodule Mix.Tasks.Chatterbex.Doctor do
 
     cond do
       options[:help] -> IO.puts(@moduledoc)
-      invalid != [] -> Mix.raise(invalid(hd(invalid)))
+      invalid != [] -> Mix.raise(CommandLine.invalid(hd(invalid), @switches, "chatterbex.doctor"))
       rest != [] -> Mix.raise("unexpected argument #{inspect(hd(rest))}. See mix help chatterbex.doctor")
       true -> examine(options)
     end
@@ -59,14 +59,4 @@ defmodule Mix.Tasks.Chatterbex.Doctor do
     IO.puts(if options[:json], do: JSON.encode(report), else: "\n" <> Doctor.summary(report))
     unless report.ok, do: exit({:shutdown, 1})
   end
-
-  defp invalid({flag, nil}) do
-    flags = Enum.map(Keyword.keys(@switches), &"--#{&1}")
-
-    if flag in flags,
-      do: "#{flag} needs a value.",
-      else: "unknown option #{flag}.#{Options.did_you_mean(flag, flags)} See mix help chatterbex.doctor"
-  end
-
-  defp invalid({flag, value}), do: "#{flag} takes no value, got #{inspect(value)}."
 end

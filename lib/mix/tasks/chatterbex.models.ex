@@ -31,7 +31,7 @@ defmodule Mix.Tasks.Chatterbex.Models do
 
   use Mix.Task
 
-  alias Chatterbex.{ModelFiles, Options, Terminal}
+  alias Chatterbex.{CommandLine, ModelFiles, Options, Terminal}
 
   @switches [
     version: :string,
@@ -55,7 +55,7 @@ defmodule Mix.Tasks.Chatterbex.Models do
     {options, words, invalid} = OptionParser.parse(arguments, strict: @switches, aliases: @aliases)
 
     cond do
-      invalid != [] -> fail(invalid_switch(hd(invalid)))
+      invalid != [] -> fail(CommandLine.invalid(hd(invalid), @switches, "chatterbex.models"))
       options[:help] -> IO.puts(@moduledoc)
       true -> command(words, options)
     end
@@ -216,16 +216,6 @@ defmodule Mix.Tasks.Chatterbex.Models do
   defp left(seconds), do: "#{round(seconds / 60)} min"
 
   defp say(options, text), do: unless(options[:quiet], do: IO.puts(:stderr, text))
-
-  defp invalid_switch({switch, nil}) do
-    known = for {name, _type} <- @switches, do: "--" <> (name |> Atom.to_string() |> String.replace("_", "-"))
-
-    if switch in known,
-      do: "#{switch} needs a value.",
-      else: "unknown option #{switch}.#{Options.did_you_mean(switch, known)} See mix help chatterbex.models"
-  end
-
-  defp invalid_switch({switch, value}), do: "#{switch} does not take #{inspect(value)}."
 
   @spec fail(String.t()) :: no_return
   defp fail(message), do: Mix.raise(message)

@@ -39,7 +39,7 @@ defmodule Mix.Tasks.Chatterbex.Say do
 
   use Mix.Task
 
-  alias Chatterbex.{Audio, Error, Files, Options, Player, Terminal}
+  alias Chatterbex.{Audio, CommandLine, Error, Files, Player, Terminal}
   alias Chatterbex.Text.Check
 
   @server [:model, :device, :home, :checkpoint, :download]
@@ -76,7 +76,7 @@ defmodule Mix.Tasks.Chatterbex.Say do
     {options, words, invalid} = OptionParser.parse(arguments, strict: @switches, aliases: @aliases)
 
     cond do
-      invalid != [] -> fail(invalid_switch(hd(invalid)))
+      invalid != [] -> fail(CommandLine.invalid(hd(invalid), @switches, "chatterbex.say"))
       options[:help] -> Mix.Task.run("help", ["chatterbex.say"])
       true -> say(words, options)
     end
@@ -235,14 +235,6 @@ defmodule Mix.Tasks.Chatterbex.Say do
       do: &Terminal.show/1,
       else: fn _line -> :ok end
   end
-
-  defp invalid_switch({switch, nil}) do
-    known = for {name, _type} <- @switches, do: "--" <> (name |> Atom.to_string() |> String.replace("_", "-"))
-    "unknown option #{switch}.#{Options.did_you_mean(switch, known)} See `mix help chatterbex.say`."
-  end
-
-  defp invalid_switch({switch, value}),
-    do: "option #{switch} does not take #{inspect(value)}. See `mix help chatterbex.say`."
 
   @spec fail(String.t()) :: no_return
   defp fail(message), do: Mix.raise(message)

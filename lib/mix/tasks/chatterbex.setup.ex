@@ -65,6 +65,8 @@ defmodule Mix.Tasks.Chatterbex.Setup do
 
   use Mix.Task
 
+  alias Chatterbex.Options
+
   @switches [
     mps: :boolean,
     cuda: :boolean,
@@ -155,14 +157,14 @@ defmodule Mix.Tasks.Chatterbex.Setup do
     flags = Enum.map(Keyword.keys(@switches), &"--#{&1}")
 
     cond do
-      flag in flags and is_nil(value) -> "#{flag} needs a value."
-      flag in flags -> "#{flag} takes no value, got #{inspect(value)}."
-      true -> "unknown option #{flag}.#{did_you_mean(flag, flags)} The options are #{Enum.join(flags, ", ")}."
-    end
-  end
+      flag in flags and is_nil(value) ->
+        "#{flag} needs a value."
 
-  defp did_you_mean(flag, flags) do
-    nearest = Enum.max_by(flags, &String.jaro_distance(&1, flag))
-    if String.jaro_distance(nearest, flag) > 0.8, do: " Did you mean #{nearest}?", else: ""
+      flag in flags ->
+        "#{flag} takes no value, got #{inspect(value)}."
+
+      true ->
+        "unknown option #{flag}.#{Options.did_you_mean(flag, flags)} The options are #{Enum.join(flags, ", ")}."
+    end
   end
 end

@@ -36,7 +36,7 @@ defmodule Mix.Tasks.Chatterbex.Voice do
 
   use Mix.Task
 
-  alias Chatterbex.{Error, Options, Voice}
+  alias Chatterbex.{CommandLine, Error, Options, Voice}
 
   @switches [
     output: :string,
@@ -60,7 +60,7 @@ defmodule Mix.Tasks.Chatterbex.Voice do
     {options, words, invalid} = OptionParser.parse(arguments, strict: @switches, aliases: @aliases)
 
     case {invalid, options[:help], words} do
-      {[switch | _], _help, _words} -> misused(invalid_switch(switch))
+      {[switch | _], _help, _words} -> fail(CommandLine.invalid(switch, @switches, "chatterbex.voice"))
       {[], true, _words} -> Mix.Task.run("help", ["chatterbex.voice"])
       {[], _help, ["clone", recording]} -> clone(recording, options)
       {[], _help, ["list"]} -> list([])
@@ -70,9 +70,6 @@ defmodule Mix.Tasks.Chatterbex.Voice do
       {[], _help, [command | _]} -> misused(unknown(command))
     end
   end
-
-  defp invalid_switch({switch, nil}), do: "unknown option #{switch}."
-  defp invalid_switch({switch, value}), do: "option #{switch} does not take #{inspect(value)}."
 
   defp unknown(command) when command in ["clone", "info"], do: "#{command} takes one file."
   defp unknown("list"), do: "list takes one folder, or none."

@@ -1,0 +1,29 @@
+defmodule Chatterbex.CommandLine do
+  @moduledoc false
+  # What the Mix tasks say of options that they do not take.
+
+  alias Chatterbex.Options
+
+  @doc """
+  What is wrong with an option that `OptionParser` gave back, for the task of this name.
+
+      iex> Chatterbex.CommandLine.invalid({"--ouptut", nil}, [output: :string], "chatterbex.say")
+      ~s(unknown option --ouptut. Did you mean "--output"? See `mix help chatterbex.say`.)
+
+      iex> Chatterbex.CommandLine.invalid({"--output", nil}, [output: :string], "chatterbex.say")
+      "--output needs a value."
+
+      iex> Chatterbex.CommandLine.invalid({"--seed", "x"}, [seed: :integer], "chatterbex.say")
+      ~s(--seed does not take "x".)
+  """
+  @spec invalid({String.t(), String.t() | nil}, keyword, String.t()) :: String.t()
+  def invalid({switch, nil}, switches, task) do
+    known = for {name, _type} <- switches, do: "--" <> (name |> Atom.to_string() |> String.replace("_", "-"))
+
+    if switch in known,
+      do: "#{switch} needs a value.",
+      else: "unknown option #{switch}.#{Options.did_you_mean(switch, known)} See `mix help #{task}`."
+  end
+
+  def invalid({switch, value}, _switches, _task), do: "#{switch} does not take #{inspect(value)}."
+end
