@@ -1,0 +1,385 @@
+"""The Chatterbox models here against upstream's own code, on synthetic checkpoints of full size.
+
+    python bench/upstream.py [nano] [turbo] [english] [--rounds N] [--threads N] [--tokens N]
+
+Each side is a process of its own, and they are asked in turns, so that a busy machine disturbs both
+alike: read the ratios. The number of speech tokens is fixed, for random weights come to no end. Both
+sides draw the same tokens from a seed, which is checked.
+
+It needs the Python of bin/test (`bin/setup --dev`, `bin/test tools`), which has upstream's packages.
+Upstream's release has no nano: its turbo is given nano's sizes and weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent / "priv" / "python"), str(HERE.parent / "test" / "python")]
+
+MODELS = ("nano", "turbo", "english")
+TEXT = (
+    "The river rose in the night, and by the morning the lower meadow was a lake. Nobody in the village "
+    "had seen such a flood since the old bridge was built."
+)
+
+
+# -- one side -----------------------------------------------------------------------------------------
+
+
+class Ours:
+    """A model of chatterbex, without the engine around it."""
+
+    def __init__(self, name: str, folder: str, recording: str) -> None:
+        self._name, self._folder = name, folder
+        self._recording = recording
+        self._ids = iter(range(1, 10**9))
+
+    def load_packages(self) -> None:
+        from chatterbex import registry
+
+        options = {"checkpoint": self._folder, "device": "cpu", "max_batch": 8}
+        self._loading = registry.find(self._name).load(options)
+        while next(self._loading) != "files":
+            pass
+
+    def load(self) -> None:
+        while True:
+            try:
+                next(self._loading)
+            except StopIteration as stop:
+                self._model = stop.value
+                return
+
+    def voice(self) -> None:
+        samples, rate = read(self._recording)
+        arguments = {"samples": samples, "sample_rate": rate}
+        self._voice = {"saved": self._model.call("clone", arguments)["voice"]}
+
+    def t3(self, tokens: int, seed: int) -> list[int]:
+        from chatterbex.t3 import T3Request
+
+        session = self._model._session
+        text = self._model.tokenize(TEXT, {})
+        session.admit(T3Request(0, text, self._parts().t3, seed, max_tokens=tokens, detect_runaway=False))
+        drawn = session._order.live[0].sampler.drawn
+        while session.busy:
+            session.step()
+        return drawn
+
+    def s3gen(self, tokens: int, seed: int) -> None:
+        from chatterbex.s3gen import Decoding
+
+        s3gen = self._model._runtime.components["s3gen"]
+        Decoding(s3gen, self._parts().gen, seed).decode(speech(tokens), final=True)
+
+    def whole(self, tokens: int, seed: int) -> float:
+        return self._say([self._request(seed, tokens)])
+
+    def first(self, tokens: int, seed: int) -> float:
+        """Speaks as a stream, and stops at the first sound."""
+        request = self._request(seed, tokens, stream=True)
+        self._model.admit(request)
+        while not (heard := [len(chunk.samples) for chunk in self._model.step()]):
+            pass
+        self._model.cancel(request.id)
+        return heard[0] / 24_000
+
+    def together(self, tokens: int, seed: int, callers: int) -> float:
+        return self._say([self._request(seed + caller, tokens) for caller in range(callers)])
+
+    def _parts(self) -> Any:
+        from chatterbex.voices import Voice
+
+        return Voice.parse(self._voice["saved"], self._model.family)
+
+    def _request(self, seed: int, tokens: int, stream: bool = False) -> Any:
+        from chatterbex.models.base import Request
+
+        options = {"seed": seed, "max_tokens": tokens, "retries": 0, "voice": self._voice}
+        return Request(next(self._ids), TEXT, stream, options)
+
+    def _say(self, requests: list[Any]) -> float:
+        samples = 0
+        for request in requests:
+            self._model.admit(request)
+        while self._model.busy():
+            samples += sum(len(chunk.samples) for chunk in self._model.step())
+        return samples / 24_000
+
+
+class Theirs:
+    """Upstream's model, as its users run it."""
+
+    def __init__(self, name: str, folder: str, recording: str) -> None:
+        self._name, self._folder = name, folder
+        self._recording = recording
+
+    def load_packages(self) -> None:
+        from importlib import import_module
+
+        if self._name == "english":
+            self._kind = import_module("chatterbox.tts").ChatterboxTTS
+        else:
+            self._kind = import_module("chatterbox.tts_turbo").ChatterboxTurboTTS
+
+    def load(self) -> None:
+        if self._name == "nano":
+            from chatterbox.models.t3.llama_configs import LLAMA_CONFIGS
+
+            LLAMA_CONFIGS["GPT2_medium"].update(n_embd=768, hidden_size=768, n_head=12, n_layer=12)
+        self._tts = self._kind.from_local(self._folder, "cpu")
+        if self._name != "english":
+            # With the NumPy that upstream asks for it stays float32; with a later one it crashes.
+            plain = self._tts.norm_loudness
+            self._tts.norm_loudness = lambda *given: plain(*given).astype("float32")
+
+    def voice(self) -> None:
+        self._tts.prepare_conditionals(self._recording)
+
+    def t3(self, tokens: int, seed: int) -> list[int]:
+        import torch
+        from torch.nn import functional
+
+        tts = self._tts
+        torch.manual_seed(seed)
+        module = sys.modules[type(tts).__module__]
+        text = module.punc_norm(TEXT)
+        if self._name != "english":
+            ids = tts.tokenizer(text, return_tensors="pt").input_ids
+            return tts.t3.inference_turbo(tts.conds.t3, ids, max_gen_len=tokens - 1)[0].tolist()
+        ids = functional.pad(tts.tokenizer.text_to_tokens(text), (1, 0), value=tts.t3.hp.start_text_token)
+        ids = functional.pad(ids, (0, 1), value=tts.t3.hp.stop_text_token)
+        drawn = tts.t3.inference(
+            t3_cond=tts.conds.t3, text_tokens=torch.cat([ids, ids]), max_new_tokens=tokens, top_p=1.0
+        )
+        return drawn[0].tolist()
+
+    def s3gen(self, tokens: int, seed: int) -> None:
+        import torch
+
+        torch.manual_seed(seed)
+        steps = {} if self._name == "english" else {"n_cfm_timesteps": 2}
+        ids = torch.tensor(speech(tokens))
+        self._tts.s3gen.inference(speech_tokens=ids, ref_dict=self._tts.conds.gen, **steps)
+
+    def whole(self, tokens: int, seed: int) -> float:
+        import torch
+
+        t3 = self._tts.t3
+        name, most = ("inference", "max_new_tokens"), tokens
+        if self._name != "english":
+            name, most = ("inference_turbo", "max_gen_len"), tokens - 1
+        plain = getattr(t3, name[0])
+        setattr(t3, name[0], lambda **given: plain(**{**given, name[1]: most}))
+        try:
+            torch.manual_seed(seed)
+            return self._tts.generate(TEXT).shape[1] / 24_000
+        finally:
+            delattr(t3, name[0])
+
+
+def speech(tokens: int) -> list[int]:
+    """Speech tokens for the vocoder alone."""
+    return [(7919 * at) % 6561 for at in range(tokens)]
+
+
+def read(path: str) -> tuple[bytes, int]:
+    """The samples of a WAV file as float32."""
+    import numpy as np
+
+    with wave.open(path) as file:
+        data = np.frombuffer(file.readframes(file.getnframes()), "<i2")
+        return (data / 32768).astype("<f4").tobytes(), file.getframerate()
+
+
+def serve(side: str, name: str, folder: str, recording: str, threads: int) -> None:
+    """Does what comes in, line by line, and says how long it took."""
+    answers = os.fdopen(os.dup(1), "w")
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+    one: Any = (Ours if side == "ours" else Theirs)(name, folder, recording)
+    for line in sys.stdin:
+        task, *arguments = json.loads(line)
+        began = time.perf_counter()
+        try:
+            answer: Any = {"result": getattr(one, task)(*arguments)}
+        except Exception as error:
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        answer["seconds"] = time.perf_counter() - began
+        if task == "load_packages":
+            import torch
+
+            torch.set_num_threads(threads)
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+# -- both sides ---------------------------------------------------------------------------------------
+
+
+class Side:
+    """A process that serves one side."""
+
+    def __init__(self, side: str, name: str, folder: Path, recording: Path, threads: int) -> None:
+        command = [sys.executable, __file__, "--serve", side, name, str(folder), str(recording), str(threads)]
+        environment = {
+            **os.environ,
+            "HF_HUB_OFFLINE": "1",
+            "NUMBA_CACHE_DIR": str(recording.parent),
+            "OMP_NUM_THREADS": str(threads),
+        }
+        self.side = side
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def ask(self, task: str, *arguments: int) -> tuple[float, Any]:
+        """Seconds and result of a task."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps([task, *arguments]), file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        answer = json.loads(line) if line else {"error": "its process has ended"}
+        if "error" in answer:
+            raise SystemExit(f"{self.side}, {task}: {answer['error']}")
+        return answer["seconds"], answer["result"]
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.kill()
+        self._process.wait()
+
+
+class Table:
+    """Rows of ours, theirs and their ratio."""
+
+    def __init__(self, name: str) -> None:
+        print(f"\n{name:<44}{'ours':>12}{'upstream':>12}{'ratio':>9}\n{'-' * 77}", flush=True)
+
+    def row(self, what: str, ours: float, theirs: float, unit: str, digits: int = 2) -> None:
+        """One line; the ratio is ours by upstream's."""
+        shown = f"{what} ({unit})"
+        print(f"{shown:<44}{ours:>12.{digits}f}{theirs:>12.{digits}f}{ours / theirs:>9.3f}", flush=True)
+
+
+def compare(name: str, folder: Path, recording: Path, options: argparse.Namespace) -> None:
+    """Measures one model."""
+    table = Table(name)
+    tokens, threads, seed = options.tokens, options.threads, options.seed
+    seconds = tokens / 25
+
+    def sides() -> list[Side]:
+        return [Side(side, name, folder, recording, threads) for side in ("ours", "theirs")]
+
+    def turns(pair: list[Side], task: str, *arguments: int, rounds: int = 1) -> list[float]:
+        times = [[side.ask(task, *arguments)[0] for side in pair] for _ in range(rounds)]
+        return [median(column) for column in zip(*times, strict=True)]
+
+    # What is only done once in a process is done in several processes.
+    once: dict[str, list[list[float]]] = {"load_packages": [], "load": [], "voice": []}
+    pair: list[Side] = []
+    for _ in range(options.rounds):
+        for side in pair:
+            side.close()
+        pair = sides()
+        for task, times in once.items():
+            times.append(turns(pair, task))
+    for task, what in (("load_packages", "import"), ("load", "load")):
+        table.row(what, *(median(column) for column in zip(*once[task], strict=True)), "s")
+    # Upstream's packages compile code in the first process after they were installed, and keep it.
+    table.row("first voice, as installed", *once["voice"][0], "s")
+    if options.rounds > 1:
+        table.row(
+            "first voice, later", *(median(column) for column in zip(*once["voice"][1:], strict=True)), "s"
+        )
+    table.row("next voice", *turns(pair, "voice", rounds=options.rounds), "s")
+
+    drawn = [side.ask("t3", tokens, seed)[1] for side in pair]  # and what is made at the first time is there
+    if drawn[0] != drawn[1] or len(drawn[0]) < tokens:
+        print(
+            f"(other tokens than upstream's, or too few: {[len(ids) for ids in drawn]}; try another --seed)"
+        )
+    ours, theirs = turns(pair, "t3", tokens, seed, rounds=options.rounds)
+    table.row("T3", tokens / ours, tokens / theirs, "tokens/s", 1)
+    ours, theirs = turns(pair, "s3gen", tokens, seed, rounds=options.rounds)
+    table.row("S3Gen", ours / seconds, theirs / seconds, "s per s of audio", 3)
+    ours, theirs = turns(pair, "whole", tokens, seed, rounds=options.rounds)
+    table.row("whole, RTF", ours / seconds, theirs / seconds, "s per s of audio", 3)
+    first = median(pair[0].ask("first", tokens, seed)[0] for _ in range(options.rounds))
+    table.row(f"first sound of {seconds:g} s; upstream: the whole", first, theirs, "s")
+    if options.callers:
+        took, spoken = pair[0].ask("together", tokens, seed, options.callers)
+        what = f"{options.callers} callers; upstream: in turns"
+        table.row(what, spoken / took, seconds / theirs, "s of audio per s", 3)
+    for side in pair:
+        side.close()
+
+
+@contextlib.contextmanager
+def prepared(name: str) -> Iterator[Path]:
+    """A folder with a checkpoint of full size, in which upstream finds nano by turbo's name."""
+    from synthetic import checkpoints
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = checkpoints.link(name, Path(folder) / name, full=True)
+        if name == "nano":
+            (path / "t3_turbo_v1.safetensors").symlink_to("t3_nano_v1.safetensors")
+        yield path
+
+
+def record(path: Path) -> Path:
+    """Ten seconds of a person, from what comes with s3tokenizer."""
+    from chatterbex import upstream
+
+    source = upstream.package_folder("s3tokenizer", "s3tokenizer") / "assets" / "BAC009S0764W0121.wav"
+    with wave.open(str(source)) as file:
+        rate, data = file.getframerate(), file.readframes(file.getnframes())
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((data * 3)[: 2 * 10 * rate])
+    return path
+
+
+def main(arguments: list[str]) -> None:
+    """The command line."""
+    if arguments[:1] == ["--serve"]:
+        side, name, folder, recording, threads = arguments[1:]
+        serve(side, name, folder, recording, int(threads))
+        return
+    parser = argparse.ArgumentParser(prog="python bench/upstream.py", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("models", nargs="*", metavar="model", help=f"of {', '.join(MODELS)}; default: all")
+    parser.add_argument("--rounds", type=int, default=3, help="of each measurement; medians are shown")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--tokens", type=int, default=250, help="25 are a second of speech")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--callers", type=int, default=8, choices=range(9), help="at once; 0 leaves them out")
+    options = parser.parse_args(arguments)
+    unknown = set(options.models) - set(MODELS)
+    if unknown:
+        parser.error(f"there is no model {', '.join(unknown)}")
+    with tempfile.TemporaryDirectory() as folder:
+        recording = record(Path(folder) / "person.wav")
+        print(f"{options.tokens} tokens, {options.threads} threads, {options.rounds} rounds")
+        for name in options.models or MODELS:
+            with prepared(name) as path:
+                compare(name, path, recording, options)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
