@@ -118,7 +118,8 @@ def test_a_text_sounds_as_upstream_says_it(
     prompt = model._runtime.components["conds.gen"].prompt_feat.shape[1]
     with published.noise(3, prompt, 2 * (tokens + model.silence)):
         expected = published.say(tts, TEXT, model, seed=3, most=20, **options)
-    assert ours.shape == (TOKEN * (tokens + model.silence - model.dropped),)
+    unheard = 1 if name.startswith("multilingual") else 0  # the last token is noise there
+    assert ours.shape == (TOKEN * (tokens + model.silence - unheard),)
     assert expected.shape == (TOKEN * (tokens + model.silence),)
     assert np.abs(ours - expected[: len(ours)]).max() < 1e-3
     assert np.abs(ours).max() > 0.02
