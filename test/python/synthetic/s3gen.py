@@ -8,6 +8,7 @@ frames of a sensible size, samples that neither vanish nor clip.
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def write(path: Path, state: dict[str, torch.Tensor]) -> None:
     """Writes weights to a ``.safetensors`` or ``.pt`` file, which appears when it is whole."""
     from safetensors.torch import save_file
 
-    half = path.with_name(f"{path.name}.part")
+    half = path.with_name(f"{path.name}.{os.getpid()}.part")
     if path.suffix == ".safetensors":
         save_file(state, half)
     else:
