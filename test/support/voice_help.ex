@@ -28,15 +28,15 @@ defmodule Chatterbex.VoiceHelp do
   end
 
   @doc """
-  The bytes of a voice as it is saved, which a model of the family `turbo` can speak in. Its prompt is a second long.
+  The bytes of a voice as it is saved, which a model of the family `turbo` can speak in. Its prompt is a fifth of a second long.
   """
   def voice(marks \\ %{}, seed \\ 0) do
     :rand.seed(:exsss, seed)
 
     [
       {"gen.embedding", "F32", [1, 192], floats(192)},
-      {"gen.prompt_feat", "F32", [1, 50, 80], floats(50 * 80)},
-      {"gen.prompt_token", "I64", [1, 25], tokens(25)},
+      {"gen.prompt_feat", "F32", [1, 10, 80], floats(10 * 80)},
+      {"gen.prompt_token", "I64", [1, 5], tokens(5)},
       {"t3.cond_prompt_speech_tokens", "I64", [1, 20], tokens(20)},
       {"t3.emotion_adv", "F32", [1, 1, 1], floats(1)},
       {"t3.speaker_emb", "F32", [1, 256], floats(256)}
