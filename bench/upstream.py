@@ -3,8 +3,9 @@
     python bench/upstream.py [nano] [turbo] [english] [--rounds N] [--threads N] [--tokens N]
 
 Each side is a process of its own, and they are asked in turns, so that a busy machine disturbs both
-alike: read the ratios. The number of speech tokens is fixed, for random weights come to no end. Both
-sides draw the same tokens from a seed, which is checked.
+alike: read the ratios. The number of speech tokens is given, for random weights come to no end. It is
+another one each time, as no two texts have the same length: what is prepared for a length when it is
+first met is part of what people wait for. Both sides draw the same tokens from a seed, which is checked.
 
 It needs the Python of bin/test (`bin/setup --dev`, `bin/test tools`), which has upstream's packages.
 Upstream's release has no nano: its turbo is given nano's sizes and weights.
@@ -22,6 +23,7 @@ import tempfile
 import time
 import wave
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -97,8 +99,8 @@ class Ours:
         self._model.cancel(request.id)
         return heard[0] / 24_000
 
-    def together(self, tokens: int, seed: int, callers: int) -> float:
-        return self._say([self._request(seed + caller, tokens) for caller in range(callers)])
+    def together(self, seed: int, *tokens: int) -> float:
+        return self._say([self._request(seed + caller, most) for caller, most in enumerate(tokens)])
 
     def _parts(self) -> Any:
         from chatterbex.voices import Voice
@@ -314,16 +316,32 @@ def compare(name: str, folder: Path, recording: Path, options: argparse.Namespac
         )
     ours, theirs = turns(pair, "t3", tokens, seed, rounds=options.rounds)
     table.row("T3", tokens / ours, tokens / theirs, "tokens/s", 1)
+
+    lengths = count(tokens)
+
+    def per_second(task: str, times: int) -> list[float]:
+        """Seconds of work per second of audio, each side, each time with a length not met before."""
+        taken = []
+        for _ in range(times):
+            length = next(lengths)
+            taken.append([side.ask(task, length, seed)[0] / length * 25 for side in pair])
+        return [median(column) for column in zip(*taken, strict=True)]
+
+    per_second("s3gen", 1)
+    table.row("S3Gen", *per_second("s3gen", options.rounds), "s per s of audio", 3)
     ours, theirs = turns(pair, "s3gen", tokens, seed, rounds=options.rounds)
-    table.row("S3Gen", ours / seconds, theirs / seconds, "s per s of audio", 3)
-    ours, theirs = turns(pair, "whole", tokens, seed, rounds=options.rounds)
-    table.row("whole, RTF", ours / seconds, theirs / seconds, "s per s of audio", 3)
-    first = median(pair[0].ask("first", tokens, seed)[0] for _ in range(options.rounds))
-    table.row(f"first sound of {seconds:g} s; upstream: the whole", first, theirs, "s")
+    table.row("S3Gen, a length met before", ours / seconds, theirs / seconds, "s per s of audio", 3)
+    ours, theirs = per_second("whole", options.rounds)
+    table.row("whole, RTF", ours, theirs, "s per s of audio", 3)
+    first = median(pair[0].ask("first", next(lengths), seed)[0] for _ in range(options.rounds))
+    table.row(f"first sound of {seconds:g} s; upstream: the whole", first, theirs * seconds, "s")
     if options.callers:
-        took, spoken = pair[0].ask("together", tokens, seed, options.callers)
+        spoken = [next(lengths) for _ in range(options.callers)]
+        ours = pair[0].ask("together", seed, *spoken)[0]
+        theirs = sum(pair[1].ask("whole", length, seed)[0] for length in spoken)
+        audio = sum(spoken) / 25
         what = f"{options.callers} callers; upstream: in turns"
-        table.row(what, spoken / took, seconds / theirs, "s of audio per s", 3)
+        table.row(what, audio / ours, audio / theirs, "s of audio per s", 3)
     for side in pair:
         side.close()
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from chatterbex import s3gen
-from chatterbex.s3gen import TOKEN, Decoding, Reference, signal
+from chatterbex.s3gen import TOKEN, Decoding, Reference, conformer, signal, vocoder
 
 SEED = 9
 
@@ -57,6 +57,36 @@ def test_mel_frames_and_samples_are_upstreams(
     assert samples.shape == their_wave.shape == (TOKEN * len(tokens),)
     assert np.abs(samples - their_wave.numpy()).max() < 1e-3
     assert np.abs(samples).max() > 0.02, "the synthetic vocoder says nothing, so this shows nothing"
+
+
+# around one tile of 32 frames, one of 128 and both
+@pytest.mark.parametrize("frames", [1, 2, 31, 32, 33, 127, 129, 161, 290])
+def test_a_vocoder_in_tiles_gives_the_whole(pair: Any, frames: int) -> None:
+    _, _, theirs = pair
+    generator = torch.Generator().manual_seed(frames)
+    mel = 2 * torch.randn(1, 80, frames, generator=generator) - 5
+    source = 0.1 * torch.randn(1, 1, 480 * frames, generator=generator)
+    with torch.inference_mode():
+        whole = theirs.mel2wav.decode(mel, source)
+        tiled = vocoder.wave(pair[0].mel2wav, mel, source)
+    assert tiled.shape == whole.shape == (1, 480 * frames)
+    assert (tiled - whole).abs().max() < 1e-5
+    assert whole.abs().max() > 0.05, "the synthetic vocoder says nothing, so this shows nothing"
+
+
+# around the queries that are taken at a time
+@pytest.mark.parametrize("length", [1, 2, 255, 256, 257, 600])
+def test_attention_in_parts_gives_the_whole(pair: Any, length: int) -> None:
+    ours, _, theirs = pair
+    generator = torch.Generator().manual_seed(length)
+    x = torch.randn(1, length, 512, generator=generator)
+    no_mask = torch.ones((0, 0, 0), dtype=torch.bool)
+    with torch.inference_mode():
+        x, positions = theirs.flow.encoder.embed.pos_enc(x)
+        expected, *_ = theirs.flow.encoder.encoders[0](x, no_mask, positions, no_mask)
+        given = conformer.layer(ours.flow.encoder.encoders[0], x, positions)
+    assert torch.allclose(given, expected, atol=1e-4)
+    assert (expected - x).abs().max() > 0.1, "the synthetic layer does nothing, so this shows nothing"
 
 
 def test_tables_that_are_in_no_file_are_those_of_a_module_built_the_usual_way(pair: Any) -> None:

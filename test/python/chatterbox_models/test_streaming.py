@@ -173,7 +173,8 @@ def test_a_position_with_its_look_ahead_is_encoded_as_in_the_whole(meanflow: Any
     """What is kept of an unfinished text has seen all that it looks ahead to, before any attention."""
     encoder = meanflow[0].flow.encoder
     seen: list[torch.Tensor] = []
-    hook = encoder.encoders[0].register_forward_hook(lambda _module, given, _out: seen.append(given[0]))
+    first = encoder.encoders[0].norm_mha
+    hook = first.register_forward_hook(lambda _module, given, _out: seen.append(given[0]))
     try:
         with torch.inference_mode():
             meanflow[0].encode(torch.tensor([tokens]), True)

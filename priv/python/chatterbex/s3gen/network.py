@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from chatterbex.s3gen import conformer, vocoder
 from chatterbex.s3gen.noise import Noise
 from chatterbex.s3gen.reference import Reference
 
@@ -107,14 +108,20 @@ class S3Gen(nn.Module):
         if not final:
             x = x[:, : -self.look_ahead]
             positions = encoder.embed.pos_enc.position_encoding(0, x.shape[1])
-        for layer in encoder.encoders:
-            x, *_ = layer(x, _NO_MASK, positions, _NO_MASK)
+        x = self._layers(encoder.encoders, x, positions)
         x, _ = encoder.up_layer(x.transpose(1, 2).contiguous(), x.shape[1])
         x = encoder.up_embed.out(x.transpose(1, 2).contiguous())
         x, positions = encoder.up_embed.pos_enc(x)
-        for layer in encoder.up_encoders:
-            x, *_ = layer(x, _NO_MASK, positions, _NO_MASK)
+        x = self._layers(encoder.up_encoders, x, positions)
         return self.flow.encoder_proj(encoder.after_norm(x)).transpose(1, 2).contiguous()
+
+    def _layers(self, layers: nn.ModuleList, x: Tensor, positions: Tensor) -> Tensor:
+        for layer in layers:
+            if x.device.type == "cpu":
+                x = conformer.layer(layer, x, positions)
+            else:
+                x, *_ = layer(x, _NO_MASK, positions, _NO_MASK)
+        return x
 
     def _times(self, steps: int) -> list[float]:
         times = [step / steps for step in range(steps + 1)]
@@ -200,6 +207,8 @@ class S3Gen(nn.Module):
 
     def wave(self, mel: Tensor, source: Tensor) -> Tensor:
         """(1, 80, T) and the source's (1, 1, T * 480) to (T * 480,) samples."""
+        if mel.device.type == "cpu":
+            return vocoder.wave(self.mel2wav, mel, source)[0]
         return self.mel2wav.decode(mel, source)[0]
 
     @property
