@@ -103,6 +103,33 @@ defmodule Chatterbex.ChatterboxTest do
       assert Enum.all?(~w(packages files t3 s3gen voices text watermark device), &is_float(info.load[&1]))
     end
 
+    test "speaks for several callers side by side as for each alone", %{folder: folder} do
+      # In a VM of its own, for all servers of a VM share the threads.
+      code = """
+      {:ok, _apps} = Application.ensure_all_started(:chatterbex)
+      {:ok, server} = Chatterbex.start_link(model: :nano, checkpoint: #{inspect(folder)}, device: "cpu", threads: 2)
+
+      speak = fn seed ->
+        {:ok, audio} = Chatterbex.generate(server, "Hello there.", seed: seed, max_tokens: 6 * seed)
+        for <<sample::float-32-little <- audio.samples>>, do: sample
+      end
+
+      alone = Enum.map(1..4, speak)
+      together = 1..4 |> Enum.map(&Task.async(fn -> speak.(&1) end)) |> Task.await_many(300_000)
+
+      for {one, other} <- Enum.zip(alone, together) do
+        true = length(one) == length(other)
+        true = one |> Enum.zip(other) |> Enum.all?(fn {a, b} -> abs(a - b) < 1.0e-4 end)
+      end
+
+      IO.puts("the same")
+      """
+
+      {output, status} = elixir(code)
+      assert status == 0, output
+      assert output =~ "the same"
+    end
+
     test "a request that is given up leaves the model free", %{server: server} do
       assert {:error, %Error{reason: :timeout}} = Chatterbex.generate(server, @text, timeout: 1)
       await_idle(server)

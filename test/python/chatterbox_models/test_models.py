@@ -298,7 +298,8 @@ def test_a_stream_speaks_the_tokens_of_the_whole_at_every_chunk_size(
 def test_a_request_sounds_the_same_in_any_company(nano: Any) -> None:
     alone = say(nano, request(1, seed=11)).samples()
     together = say(nano, request(1, seed=11), request(2, "Another text.", seed=5), request(3, stream=True))
-    assert np.array_equal(together.samples(1), alone)
+    # Fewer threads compute it in company, and in another order.
+    assert np.abs(together.samples(1) - alone).max() < 1e-4
     assert not np.array_equal(say(nano, request(1, seed=12)).samples()[:2000], alone[:2000])
 
 
@@ -313,7 +314,7 @@ def test_a_cancelled_request_is_gone_within_a_step(nano: Any) -> None:
     nano.cancel(77)
     while nano.busy():
         step(nano, heard)
-    assert np.array_equal(heard.samples(1), alone)
+    assert np.abs(heard.samples(1) - alone).max() < 1e-4
     assert not any(chunk.last for chunk in heard.chunks.get(2, []))
     assert not nano.busy()
 
@@ -566,7 +567,8 @@ def test_a_text_that_is_cut_at_the_limit_is_told_of(nano: Any, caplog: pytest.Lo
 def test_a_text_without_a_sound_is_an_error(nano: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from chatterbex.t3 import TokenEvent
 
-    def stop(self: Any) -> list[TokenEvent]:
+    def stop(self: Any, threads: int | None) -> list[TokenEvent]:
+        del threads
         live = self.live
         for id in live:
             self.cancel(id)

@@ -40,10 +40,10 @@ class Listener:
         self.drawn: dict[Any, list[int]] = {}
         self.events: dict[Any, list[TokenEvent]] = {}
 
-    def step(self) -> list[TokenEvent]:
+    def step(self, **options: Any) -> list[TokenEvent]:
         """One step."""
         running = {id: self.session._order.live[id].sampler for id in self.session.live}
-        events = self.session.step()
+        events = self.session.step(**options)
         for event in events:
             self.events.setdefault(event.id, []).append(event)
         for id, sampler in running.items():

@@ -22,6 +22,7 @@ from chatterbex.t3 import (  # noqa: E402
     T3Config,
     T3Request,
     T3Session,
+    linear,
 )
 from chatterbex.t3.linear import best_kernel  # noqa: E402
 from synthetic import t3 as synthetic  # noqa: E402
@@ -125,6 +126,47 @@ class TestCompany:
         for one in requests:
             assert listener.drawn[one.id] == alone(t3, one)
 
+    @pytest.mark.parametrize("name", ["english", "turbo"])
+    def test_at_any_number_of_threads_now_and_then(self, name: str, model: Models) -> None:
+        have("onednn")
+        config = replace(synthetic.full(name), layers=1, text_vocab=300, positions=600, alignment=None)
+        config = replace(config, max_text_tokens=200, max_speech_tokens=300)
+        t3 = model(config)
+        requests = [request(config, id, text=60 + id, seed=id, max_tokens=8) for id in range(4)]
+        torch.set_num_threads(3)
+        expected = {one.id: alone(t3, one) for one in requests}
+        session = T3Session(t3, 4)
+        assert t3.is_exact_with(2, 4)
+        for one in requests:
+            session.admit(one)
+        listener = Listener(session)
+        while session.busy:
+            listener.step(threads=1 + session.stats.steps % 3)
+        assert listener.drawn == expected
+        assert torch.get_num_threads() == 3
+
+    def test_threads_that_change_the_numbers_are_found_out(
+        self, model: Models, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Threads(linear.KERNELS["dense"]):
+            """A kernel whose numbers depend on the threads."""
+
+            def __call__(self, x: Any) -> Any:
+                return super().__call__(x) * (1 + 0.1 * torch.get_num_threads())
+
+        monkeypatch.setitem(linear.KERNELS, "threads", Threads)
+        torch.set_num_threads(2)
+        config = synthetic.tiny("english")
+        t3 = model(config)
+        expected = alone(t3, request(config), kernel="threads")
+        session = T3Session(t3, 1, kernel="threads")
+        assert not t3.is_exact_with(1, 2)
+        session.admit(request(config))
+        listener = Listener(session)
+        while session.busy:
+            listener.step(threads=1)
+        assert listener.drawn["a"] == expected
+
     def test_rows_are_multiplied_together_where_the_kernel_allows(self, model: Models) -> None:
         have("onednn")
         assert T3Session(model(synthetic.tiny("turbo")), 8).together
@@ -155,9 +197,7 @@ class TestCompany:
             def weight(self) -> Any:
                 return self._weight
 
-        monkeypatch.setitem(
-            __import__("chatterbex.t3.linear", fromlist=["KERNELS"]).KERNELS, "company", Company
-        )
+        monkeypatch.setitem(linear.KERNELS, "company", Company)
         config = synthetic.tiny("english")
         t3 = model(config)
         session = T3Session(t3, 8, kernel="company")

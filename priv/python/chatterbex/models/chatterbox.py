@@ -2,7 +2,8 @@
 
 A request waits for its voice (made once, and kept), speaks (T3: speech tokens, step by step for
 the whole batch) and is vocoded (S3Gen: samples, whole or in chunks). A step of the model is one
-step of T3 or one stage of vocoding, in turns where both have something to do.
+step of T3 or one stage of vocoding, in turns where both have something to do. On a CPU with several
+threads it is several of these side by side.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import logging
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -24,6 +26,7 @@ from chatterbex.device import Runtime
 from chatterbex.errors import ChatterbexError, ModelBrokenError
 from chatterbex.models import speech
 from chatterbex.models.base import Chunk, Failure, Model, Notice, Request
+from chatterbex.models.lanes import Lanes
 from chatterbex.models.speech import Speech
 from chatterbex.s3gen import RATE, SILENCE, Decoding
 from chatterbex.t3 import T3, Sampling, T3Config, T3Request, T3Session
@@ -34,6 +37,7 @@ _MAX_BATCH = 8
 _WARM_UP = 290  # tokens: 11.6 s, for what fails only beyond 11 s
 _MAX_TOKENS = 1000
 _RETRIES = 2
+_MOMENT = 0.05  # seconds that a step waits for vocoding, for others may come and want something
 _QUIETEST = 1e-3  # peak of speech that is called silent: -60 dB
 
 M = TypeVar("M", bound="ChatterboxModel")
@@ -78,6 +82,7 @@ class ChatterboxModel(Model):
 
     family: ClassVar[Family]
     s3gen_file: ClassVar[str]
+    s3gen_strict: ClassVar[bool] = True
     encoder_file: ClassVar[str] = "ve.safetensors"
     meanflow: ClassVar[bool] = False
     silence: ClassVar[int] = 0
@@ -97,7 +102,7 @@ class ChatterboxModel(Model):
         self._speeches: dict[int, Speech] = {}
         self._session: T3Session | None = None
         self._vocoded_last = False
-        self._closed = False
+        self._lanes: Lanes[tuple[Speech, speech.Job], np.ndarray | None] = Lanes()
         self._runtime = Runtime(
             self._components(parts, VoiceCache(options.voices)),
             requested=options.device,
@@ -178,7 +183,7 @@ class ChatterboxModel(Model):
     def strict(cls, extra: Mapping[str, Any]) -> bool:
         """Whether a weight of S3Gen that is not known is an error; as in upstream's own loading."""
         del extra
-        return True
+        return cls.s3gen_strict
 
     @classmethod
     @abc.abstractmethod
@@ -331,13 +336,15 @@ class ChatterboxModel(Model):
         """Does one step; see `Model.step`."""
         outcomes: list[Chunk | Failure | Notice] = []
         waiting = next((one for one in self._speeches.values() if one.stage == "waiting"), None)
-        vocoding = self._next_to_vocode()
+        vocoding = self._to_vocode()
         speaking = self._session is not None and self._session.busy
         if waiting is not None:
             outcomes += self._begin(waiting)
-        elif vocoding is not None and not (speaking and self._vocoded_last):
+        elif self._lanes.running or self._together(vocoding) > 1:
+            outcomes += self._work_together(vocoding)
+        elif vocoding and not (speaking and self._vocoded_last):
             self._vocoded_last = True
-            outcomes += self._vocode(vocoding)
+            outcomes += self._vocode(vocoding[0])
         elif speaking:
             self._vocoded_last = False
             outcomes += self._speak()
@@ -397,11 +404,13 @@ class ChatterboxModel(Model):
         one.seconds["voice"] = time.perf_counter() - began
         return cache.put(one.voice, made)
 
-    def _speak(self) -> list[Chunk | Failure | Notice]:
-        """One step of T3 for all that speak."""
+    def _speak(self, threads: int | None = None) -> list[Chunk | Failure | Notice]:
+        """One step of T3 for all that speak; `threads` as in `T3Session.step`."""
         began = time.perf_counter()
         try:
-            events = self._runtime.run(lambda: self._session.step(), component="t3", restart=self._restart)
+            events = self._runtime.run(
+                lambda: self._session.step(threads), component="t3", restart=self._restart
+            )
         except ModelBrokenError:
             raise
         except Exception as error:
@@ -462,9 +471,15 @@ class ChatterboxModel(Model):
             _logger.warning("%s", about)
         return again
 
-    def _next_to_vocode(self) -> Speech | None:
-        ready = [one for one in self._speeches.values() if one.job is not None or self._ready(one)]
-        return min(ready, key=lambda one: one.urgency, default=None)
+    def _to_vocode(self) -> list[Speech]:
+        """Those that have something to vocode, the most urgent one first."""
+        running = [job for _, job in self._lanes.running]
+        ready = [
+            one
+            for one in self._speeches.values()
+            if (one.job is not None and one.job not in running) or (one.job is None and self._ready(one))
+        ]
+        return sorted(ready, key=lambda one: one.urgency)
 
     def _ready(self, one: Speech) -> bool:
         if one.stage != "speaking":
@@ -477,28 +492,70 @@ class ChatterboxModel(Model):
 
     def _vocode(self, one: Speech) -> list[Chunk | Failure | Notice]:
         """One stage of vocoding one request."""
+
+        def stage() -> np.ndarray | None:
+            # It has to speak first, if it began anew.
+            return self._advanced(one.job) if self._prepared(one) else None
+
         began = time.perf_counter()
         try:
-            done, samples = self._runtime.run(
-                lambda: self._stage(one), component="s3gen", restart=self._restart
-            )
+            samples = self._runtime.run(stage, component="s3gen", restart=self._restart)
         except ModelBrokenError:
             raise
         except Exception as error:
             return [self._failed(one, error)]
-        spent = time.perf_counter() - began
+        return self._vocoded(one, samples, time.perf_counter() - began)
+
+    def _together(self, vocoding: list[Speech]) -> int:
+        """How much is done side by side: vocoding, and T3 where it has others to speak for.
+
+        Whoever is alone is done sooner one thing after the other.
+        """
+        if self._runtime.actual != "cpu":
+            return 1
+        return self._lanes.count(len(self._lanes.running) + len(vocoding) + self._others_speak(vocoding))
+
+    def _others_speak(self, vocoding: list[Speech]) -> bool:
+        if self._session is None:
+            return False
+        vocoded = [*vocoding, *(one for one, _ in self._lanes.running)]
+        return bool(set(self._session.live).difference(one.id for one in vocoded))
+
+    def _work_together(self, vocoding: list[Speech]) -> list[Chunk | Failure | Notice]:
+        """One step of T3 while requests are vocoded; what is done by then."""
+        outcomes: list[Chunk | Failure | Notice] = []
+        count = self._together(vocoding)
+        threads = max(1, torch.get_num_threads() // max(1, count))
+        room = count - self._others_speak(vocoding) - len(self._lanes.running)
+        for one in vocoding[: max(0, room)]:
+            try:
+                self._prepared(one)  # not side by side, for they share the kept voices
+                self._lanes.start((one, one.job), partial(self._advanced, one.job), threads)
+            except Exception as error:
+                outcomes.append(self._failed(one, error))
+        speaking = self._session is not None and self._session.busy
+        if speaking:
+            outcomes += self._speak(threads)
+        for done in self._lanes.finished(0.0 if speaking else _MOMENT):
+            one, job = done.key
+            if self._speeches.get(one.id) is not one or one.job is not job:
+                continue  # it was cancelled, or began anew
+            if isinstance(done.result, Exception):
+                outcomes.append(self._failed(one, done.result))
+            else:
+                outcomes += self._vocoded(one, done.result, done.seconds)
+        return outcomes
+
+    def _vocoded(
+        self, one: Speech, samples: np.ndarray | None, spent: float
+    ) -> list[Chunk | Failure | Notice]:
         one.seconds["s3gen"] = one.seconds.get("s3gen", 0.0) + spent
         one.working += spent
-        if not done:
-            return []
-        return self._give(one, samples)
+        return [] if samples is None else self._give(one, samples)
 
-    def _stage(self, one: Speech) -> tuple[bool, np.ndarray]:
-        """Goes on with a request's vocoding: whether a chunk is done, and its samples."""
-        nothing = np.zeros(0, np.float32)
-        if one.job is None:
-            if not self._ready(one):
-                return False, nothing  # it began anew, and has to speak first
+    def _prepared(self, one: Speech) -> bool:
+        """Whether a request has a chunk that is being vocoded, or has one now."""
+        if one.job is None and self._ready(one):
             if one.decoding is None:
                 one.decoding = Decoding(
                     self._runtime.components["s3gen"],
@@ -507,13 +564,18 @@ class ChatterboxModel(Model):
                     finish=self._marked,
                 )
             final = one.finish_reason is not None
-            tokens = one.tokens + [SILENCE] * self.silence if final else one.tokens
+            tokens = one.tokens + [SILENCE] * (self.silence if final else 0)
             one.job = speech.Job(one.decoding.stages(tokens, final), len(tokens), final)
+        return one.job is not None
+
+    @staticmethod
+    def _advanced(job: speech.Job) -> np.ndarray | None:
+        """Goes on with a chunk: its samples, if it is done."""
         try:
-            next(one.job.stages)
+            next(job.stages)
         except StopIteration as stop:
-            return True, stop.value
-        return False, nothing
+            return stop.value
+        return None
 
     def _marked(self, samples: np.ndarray) -> np.ndarray:
         return self._watermarker.apply(samples, RATE)
@@ -602,6 +664,7 @@ class ChatterboxModel(Model):
         """Lets go of everything."""
         self._speeches.clear()
         self._session = None
+        self._lanes.close()
         self._runtime.components.clear()
 
 

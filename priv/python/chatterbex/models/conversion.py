@@ -30,17 +30,12 @@ class ConversionModel(ChatterboxModel):
     name = "conversion"
     family = voices.ORIGINAL
     s3gen_file = "s3gen.safetensors"
+    s3gen_strict = False
     generation_options = frozenset()
 
     @classmethod
     def has_t3(cls) -> bool:
         """Whether the model speaks text: it does not."""
-        return False
-
-    @classmethod
-    def strict(cls, extra: Mapping[str, Any]) -> bool:
-        """S3Gen's file may hold more than is known."""
-        del extra
         return False
 
     @classmethod

@@ -18,15 +18,10 @@ class EnglishModel(ChatterboxModel):
     name = "english"
     family = voices.ORIGINAL
     s3gen_file = "s3gen.safetensors"
+    s3gen_strict = False
     generation_options = frozenset(
         {"temperature", "repetition_penalty", "top_p", "min_p", "cfg_weight", "exaggeration"}
     )
-
-    @classmethod
-    def strict(cls, extra: Mapping[str, Any]) -> bool:
-        """S3Gen's file may hold more than is known."""
-        del extra
-        return False
 
     @classmethod
     def files(cls, folder: Path, extra: Mapping[str, Any]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ChatterbexError
+from ..threads import torch_threads
 from .backbone import Attention, Gpt2, Llama, Pass, matmuls
 from .conditionals import T3Conditionals
 from .conditioning import ConditionEncoder
@@ -55,6 +56,7 @@ class T3(nn.Module):
         self.config = config
         self.kernel: str | None = None
         self._exact: dict[tuple[str | None, int, int], bool] = {}
+        self._same: dict[tuple[str | None, int, int, int], bool] = {}
         dim = config.dim
         self.tfmr = Llama(config) if config.backbone == "llama" else Gpt2(config)
         self.cond_enc = ConditionEncoder(config)
@@ -142,6 +144,7 @@ class T3(nn.Module):
         # every move and cast comes through here: what a kernel has packed cannot be moved
         self.restore()
         self._exact.clear()
+        self._same.clear()
         return super()._apply(fn, recurse)
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
@@ -259,29 +262,48 @@ class T3(nn.Module):
             self._exact[key] = self._try_rows(most)
         return self._exact[key]
 
+    @torch.inference_mode()
+    def is_exact_with(self, threads: int, most: int) -> bool:
+        """Whether numbers are the same, to the bit, with other threads than those that are set now.
+
+        Args:
+            threads: of torch.
+            most: largest number of rows.
+        """
+        key = (self.kernel, torch.get_num_threads(), threads, most)
+        if key not in self._same:
+            x = self._made_up(most)
+            expected = [tensor for end in range(1, most + 1) for tensor in self._tried(x, 0, end)]
+            with torch_threads(threads):
+                given = [tensor for end in range(1, most + 1) for tensor in self._tried(x, 0, end)]
+            self._same[key] = all(map(torch.equal, expected, given))
+        return self._same[key]
+
     def _try_rows(self, most: int) -> bool:
-        config = self.config
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(most, config.dim, generator=generator).to(self.device, self.dtype)
-        positions = torch.arange(most).to(self.device)
-
-        def values(_layer: int, qkv: Tensor) -> Tensor:
-            return qkv[:, 2].flatten(1)
-
-        def through(start: int, end: int) -> tuple[Tensor, Tensor]:
-            run = Pass(values, rowwise=True)
-            hidden = self.tfmr.enter(x[start:end], positions[start:end], run)
-            hidden = self.tfmr.blocks[0](0, hidden, run)
-            return hidden, self.logits(hidden)
-
-        alone = [through(row, row + 1) for row in range(most)]
+        x = self._made_up(most)
+        alone = [self._tried(x, row, row + 1) for row in range(most)]
         for count in range(2, most + 1):
-            hidden, logits = through(0, count)
+            hidden, logits = self._tried(x, 0, count)
             if not torch.equal(hidden, torch.cat([row[0] for row in alone[:count]])):
                 return False
             if not torch.equal(logits, torch.cat([row[1] for row in alone[:count]])):
                 return False
         return True
+
+    def _made_up(self, rows: int) -> Tensor:
+        generator = torch.Generator().manual_seed(0)
+        return torch.randn(rows, self.config.dim, generator=generator).to(self.device, self.dtype)
+
+    def _tried(self, x: Tensor, start: int, end: int) -> tuple[Tensor, Tensor]:
+        """Some rows behind one layer and the head; attention aside."""
+        positions = torch.arange(start, end).to(self.device)
+
+        def values(_layer: int, qkv: Tensor) -> Tensor:
+            return qkv[:, 2].flatten(1)
+
+        run = Pass(values, rowwise=True)
+        hidden = self.tfmr.blocks[0](0, self.tfmr.enter(x[start:end], positions, run), run)
+        return hidden, self.logits(hidden)
 
 
 def unwrap(state: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ChatterbexError
+from ..threads import torch_threads
 from .attention import (
     BatchedDecodeAttention,
     DecodeAttention,
@@ -184,6 +185,7 @@ class T3Session:
         if together is None:
             together = not on_cpu or t3.dtype != torch.float32 or t3.rows_are_exact(most)
         self.together = together
+        self._most = most
         self._eager = eager_attention
         self._batched = batched_attention if batched_attention is not None else not on_cpu
         self._rowwise = on_cpu
@@ -273,10 +275,14 @@ class T3Session:
     # -- steps -----------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def step(self) -> list[TokenEvent]:
+    def step(self, threads: int | None = None) -> list[TokenEvent]:
         """One piece of reading-in, and one token for each that speaks.
 
         A request whose numbers turn out not to be finite ends with "failed"; the others go on.
+
+        Args:
+            threads: how many of torch's threads are enough for those that speak. It is more where
+                fewer would change the tokens, and for reading-in, where they mostly would.
 
         Returns:
             At most one event per request; none for one that is still being read in.
@@ -293,13 +299,20 @@ class T3Session:
             if logits is not None:
                 events.append(self._draw(reading, logits))
         groups = [speaking] if self.together else [[live] for live in speaking]
-        for group in groups:
-            if group:
-                events += self._speak(group)
+        with torch_threads(self._threads(threads)):
+            for group in groups:
+                if group:
+                    events += self._speak(group)
         for event in events:
             if event.finish_reason is not None:
                 self.cancel(event.id)
         return events
+
+    def _threads(self, wanted: int | None) -> int:
+        usual = torch.get_num_threads()
+        if wanted is None or wanted == usual or not self._t3.is_exact_with(wanted, self._most):
+            return usual
+        return wanted
 
     def _read(self, live: _Live) -> Tensor | None:
         """Reads in one piece; (rows, V) logits on the CPU when all is read."""

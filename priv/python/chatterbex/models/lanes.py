@@ -1,0 +1,89 @@
+"""Work of several requests side by side on the CPU, each with its share of torch's threads.
+
+Two requests with half the threads each are done sooner than one after the other with all of them:
+threads that work on one request wait for each other after every operation. And T3, which waits for
+the memory, goes well with S3Gen, which computes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import torch
+
+K = TypeVar("K")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Done(Generic[K, T]):
+    """A work that is done.
+
+    Attributes:
+        key: what it was started with.
+        result: what it returned or raised.
+        seconds: how long it took.
+    """
+
+    key: K
+    result: T | Exception
+    seconds: float
+
+
+class Lanes(Generic[K, T]):
+    """Threads for work on the CPU; they are made when they are first needed."""
+
+    def __init__(self) -> None:
+        """Makes none yet."""
+        self._pool: ThreadPoolExecutor | None = None
+        self._running: dict[Future[Done[K, T]], K] = {}
+
+    @property
+    def running(self) -> list[K]:
+        """The keys of what was started and not yet taken by `finished`."""
+        return list(self._running.values())
+
+    @staticmethod
+    def count(ready: int) -> int:
+        """How many works to do at once, of so many that are ready: those that use most threads."""
+        threads = torch.get_num_threads()
+        numbers = range(1, min(ready, threads) + 1)
+        return max(numbers, key=lambda number: (number * (threads // number), number), default=0)
+
+    def start(self, key: K, work: Callable[[], T], threads: int) -> None:
+        """Starts a work, with so many of torch's threads. It must share nothing that it changes."""
+
+        def attempt() -> Done[K, T]:
+            torch.set_num_threads(threads)  # of this thread only
+            began = time.perf_counter()
+            try:
+                result: T | Exception = work()
+            except Exception as error:
+                result = error
+            return Done(key, result, time.perf_counter() - began)
+
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="chatterbex-lane")
+        self._running[self._pool.submit(attempt)] = key
+
+    def finished(self, timeout: float) -> list[Done[K, T]]:
+        """Takes what is done.
+
+        Args:
+            timeout: seconds to wait where nothing is done yet.
+        """
+        done, _ = wait(self._running, timeout, FIRST_COMPLETED)
+        for future in done:
+            del self._running[future]
+        return [future.result() for future in done]
+
+    def close(self) -> None:
+        """Waits for what is running, and ends the threads."""
+        self._running.clear()
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None

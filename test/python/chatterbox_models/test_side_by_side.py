@@ -1,0 +1,220 @@
+"""Several requests at once on a CPU with several threads: side by side, and each as if it were alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from running import Heard, load, request, say, step
+
+from chatterbex.models.lanes import Lanes
+from chatterbex.models.turbo import NanoModel
+from chatterbex.s3gen import Decoding
+
+CLOSE = 1e-4
+"""How far samples may be from those that other threads compute: full scale is 1."""
+
+
+@pytest.fixture(autouse=True)
+def _two_threads(_two_threads: None) -> None:
+    """Whatever this process has."""
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="module")
+def nano(folder: Callable[[str], Path]) -> Iterator[Any]:
+    model = load(NanoModel, folder("nano"))
+    yield model
+    model.close()
+
+
+@pytest.fixture
+def most(nano: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many were being vocoded, each time that one was begun."""
+    seen: list[int] = []
+    start = nano._lanes.start
+
+    def spy(*given: Any) -> None:
+        start(*given)
+        seen.append(len(nano._lanes.running))
+
+    monkeypatch.setattr(nano._lanes, "start", spy)
+    return seen
+
+
+@pytest.fixture
+def _at_a_stroke(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vocoding in one stage, so that what runs will bring samples."""
+    stages = Decoding.stages
+
+    def stroke(self: Decoding, *given: Any) -> Any:
+        running = stages(self, *given)
+        while True:
+            try:
+                next(running)
+            except StopIteration as stop:
+                return stop.value
+        yield
+
+    monkeypatch.setattr(Decoding, "stages", stroke)
+
+
+# -- lanes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("threads", "ready", "count"),
+    [(1, 5, 1), (2, 0, 0), (2, 1, 1), (2, 2, 2), (2, 9, 2), (4, 3, 2), (8, 3, 2), (15, 8, 5), (16, 8, 8)],
+)
+def test_as_many_are_done_at_once_as_use_most_threads(threads: int, ready: int, count: int) -> None:
+    torch.set_num_threads(threads)
+    assert Lanes.count(ready) == count
+
+
+def test_works_are_done_at_once_each_with_its_threads() -> None:
+    lanes: Lanes[str, int] = Lanes()
+    both = threading.Barrier(2, timeout=60)
+
+    def work() -> int:
+        both.wait()
+        return torch.get_num_threads()
+
+    lanes.start("a", work, 1)
+    lanes.start("b", work, 1)
+    assert sorted(lanes.running) == ["a", "b"]
+    done = []
+    while lanes.running:
+        done += lanes.finished(60)
+    assert {one.key: one.result for one in done} == {"a": 1, "b": 1}
+    assert all(one.seconds > 0 for one in done)
+    assert torch.get_num_threads() == 2
+    lanes.close()
+
+
+def test_what_a_work_raises_is_its_result_and_nobody_waits_for_long() -> None:
+    lanes: Lanes[str, None] = Lanes()
+    go_on = threading.Event()
+
+    def fail() -> None:
+        assert go_on.wait(60)
+        raise ValueError("no")
+
+    lanes.start("a", fail, 1)
+    assert lanes.finished(0.0) == []
+    go_on.set()
+    [done] = lanes.finished(60)
+    assert isinstance(done.result, ValueError)
+    assert lanes.running == []
+    assert lanes.finished(0.0) == []
+    lanes.close()
+
+
+# -- models ---------------------------------------------------------------------------------------------
+
+
+def test_each_sounds_as_if_it_were_alone(nano: Any, most: list[int]) -> None:
+    requests = [
+        request(1, seed=11),
+        request(2, "Another text.", seed=5, max_tokens=9),
+        request(3, stream=True),
+        request(4, seed=2, max_tokens=40),
+    ]
+    alone = {one.id: say(nano, one) for one in requests}
+    assert not most, "whoever is alone has all threads"
+    together = say(nano, *requests)
+    assert max(most) == 2
+    for one in requests:
+        expected, given = alone[one.id], together
+        assert given.metadata(one.id)["tokens"] == expected.metadata(one.id)["tokens"]
+        assert given.samples(one.id).shape == expected.samples(one.id).shape
+        if not one.stream:  # whose chunks depend on when they are asked for
+            assert np.abs(given.samples(one.id) - expected.samples(one.id)).max() < CLOSE
+
+
+def test_others_speak_while_one_is_vocoded(nano: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a vocoder that waits until the other has drawn its last token."""
+    stages, drawn = Decoding.stages, threading.Event()
+
+    def waiting(self: Decoding, *given: Any) -> Any:
+        assert torch.get_num_threads() == 1
+        assert drawn.wait(60), "nobody spoke meanwhile"
+        return (yield from stages(self, *given))
+
+    monkeypatch.setattr(Decoding, "stages", waiting)
+    heard = Heard()
+    nano.admit(request(1, max_tokens=3))
+    nano.admit(request(2, max_tokens=30))
+    while nano.busy():
+        step(nano, heard)
+        if nano._session.live == []:
+            drawn.set()
+    assert len(heard.samples(1)) < len(heard.samples(2))
+
+
+@pytest.mark.usefixtures("_at_a_stroke")
+def test_a_request_that_is_cancelled_while_it_is_vocoded_is_not_heard_of(nano: Any) -> None:
+    alone = say(nano, request(1)).samples()
+    heard = Heard()
+    nano.admit(request(1))
+    nano.admit(request(2))
+    while 2 not in [one.id for one, _ in nano._lanes.running]:
+        step(nano, heard)
+    nano.cancel(2)
+    while nano.busy():
+        step(nano, heard)
+    assert 2 not in heard.chunks
+    assert 2 not in heard.failures
+    assert np.abs(heard.samples(1) - alone).max() < CLOSE
+    assert np.abs(say(nano, request(2)).samples(2) - alone).max() < CLOSE
+
+
+@pytest.mark.usefixtures("_at_a_stroke")
+def test_a_request_that_begins_anew_while_it_is_vocoded_drops_what_it_had(nano: Any) -> None:
+    alone = say(nano, request(1)).samples()
+    heard = Heard()
+    nano.admit(request(1))
+    nano.admit(request(2))
+    while not (running := nano._lanes.running):
+        step(nano, heard)
+    running[0][0].restart()
+    while nano.busy():
+        step(nano, heard)
+    for id in (1, 2):
+        assert np.abs(heard.samples(id) - alone).max() < CLOSE
+
+
+def test_one_that_fails_leaves_the_others(
+    nano: Any, most: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = say(nano, request(1)).samples()
+    stages = Decoding.stages
+
+    def broken(self: Decoding, *given: Any) -> Any:
+        if self._noise.seed == 99:
+            raise RuntimeError("no sound")
+        return (yield from stages(self, *given))
+
+    monkeypatch.setattr(Decoding, "stages", broken)
+    heard = say(nano, request(1), request(2, seed=99), request(3))
+    assert max(most) == 2
+    assert list(heard.failures) == [2]
+    assert "no sound" in heard.failures[2].message
+    for id in (1, 3):
+        assert np.abs(heard.samples(id) - alone).max() < CLOSE
+
+
+def test_a_model_that_is_closed_while_it_vocodes_ends_its_threads(folder: Callable[[str], Path]) -> None:
+    before = set(threading.enumerate())
+    model = load(NanoModel, folder("nano"))
+    model.admit(request(1))
+    model.admit(request(2))
+    while not model._lanes.running:
+        step(model, Heard())
+    assert set(threading.enumerate()) > before
+    model.close()
+    assert set(threading.enumerate()) == before
