@@ -327,7 +327,7 @@ def compare(name: str, folder: Path, recording: Path, options: argparse.Namespac
             taken.append([side.ask(task, length, seed)[0] / length * 25 for side in pair])
         return [median(column) for column in zip(*taken, strict=True)]
 
-    per_second("s3gen", 1)
+    per_second("s3gen", 1)  # what is prepared once, and `tokens` is a length that was met
     table.row("S3Gen", *per_second("s3gen", options.rounds), "s per s of audio", 3)
     ours, theirs = turns(pair, "s3gen", tokens, seed, rounds=options.rounds)
     table.row("S3Gen, a length met before", ours / seconds, theirs / seconds, "s per s of audio", 3)
@@ -337,11 +337,11 @@ def compare(name: str, folder: Path, recording: Path, options: argparse.Namespac
     table.row(f"first sound of {seconds:g} s; upstream: the whole", first, theirs * seconds, "s")
     if options.callers:
         spoken = [next(lengths) for _ in range(options.callers)]
-        ours = pair[0].ask("together", seed, *spoken)[0]
-        theirs = sum(pair[1].ask("whole", length, seed)[0] for length in spoken)
-        audio = sum(spoken) / 25
+        ours, audio = pair[0].ask("together", seed, *spoken)
+        taken = [pair[1].ask("whole", length, seed) for length in spoken]
+        theirs, their_audio = (sum(column) for column in zip(*taken, strict=True))
         what = f"{options.callers} callers; upstream: in turns"
-        table.row(what, audio / ours, audio / theirs, "s of audio per s", 3)
+        table.row(what, audio / ours, their_audio / theirs, "s of audio per s", 3)
     for side in pair:
         side.close()
 

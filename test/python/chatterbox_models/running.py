@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,20 @@ from chatterbex.models.base import Chunk, Failure, Notice, Request
 
 TEXT = "Hello world, this is a test."
 
+CLOSE = 1e-4
+"""How far samples may be from those that another number of threads computes: full scale is 1."""
+
 
 def load(model: Any, folder: Path, **options: Any) -> Any:
     """A model, loaded as the engine does it."""
-    loading = model.load({"checkpoint": str(folder), "device": "cpu", "max_batch": 4, **options})
+    return drained(model.load({"checkpoint": str(folder), "device": "cpu", "max_batch": 4, **options}))
+
+
+def drained(stages: Generator[Any, None, Any]) -> Any:
+    """What a generator returns, in the end."""
     while True:
         try:
-            next(loading)
+            next(stages)
         except StopIteration as stop:
             return stop.value
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from running import drained
 
 from chatterbex import s3gen
 from chatterbex.s3gen import TOKEN, Decoding, Reference, conformer, signal, vocoder
@@ -25,14 +26,6 @@ def pair(request: pytest.FixtureRequest, published: Any, folder: Callable[[str],
     else:
         theirs = published.s3gen(folder("english") / "s3gen.safetensors", meanflow=False)
     return ours, analysis, theirs
-
-
-def drained(stages: Any) -> Any:
-    while True:
-        try:
-            next(stages)
-        except StopIteration as stop:
-            return stop.value
 
 
 def test_mel_frames_and_samples_are_upstreams(
@@ -59,7 +52,7 @@ def test_mel_frames_and_samples_are_upstreams(
     assert np.abs(samples).max() > 0.02, "the synthetic vocoder says nothing, so this shows nothing"
 
 
-# around one tile of 32 frames, one of 128 and both
+# A tile of the first level has 64 frames or 256, those of the others have less.
 @pytest.mark.parametrize("frames", [1, 2, 31, 32, 33, 127, 129, 161, 290])
 def test_a_vocoder_in_tiles_gives_the_whole(pair: Any, frames: int) -> None:
     _, _, theirs = pair

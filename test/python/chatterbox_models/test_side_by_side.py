@@ -10,14 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from running import Heard, load, request, say, step
+from running import CLOSE, Heard, drained, load, request, say, step
 
 from chatterbex.models.lanes import Lanes
 from chatterbex.models.turbo import NanoModel
 from chatterbex.s3gen import Decoding
-
-CLOSE = 1e-4
-"""How far samples may be from those that other threads compute: full scale is 1."""
 
 
 @pytest.fixture(autouse=True)
@@ -53,12 +50,7 @@ def _at_a_stroke(monkeypatch: pytest.MonkeyPatch) -> None:
     stages = Decoding.stages
 
     def stroke(self: Decoding, *given: Any) -> Any:
-        running = stages(self, *given)
-        while True:
-            try:
-                next(running)
-            except StopIteration as stop:
-                return stop.value
+        return drained(stages(self, *given))
         yield
 
     monkeypatch.setattr(Decoding, "stages", stroke)

@@ -337,11 +337,12 @@ class ChatterboxModel(Model):
         outcomes: list[Chunk | Failure | Notice] = []
         waiting = next((one for one in self._speeches.values() if one.stage == "waiting"), None)
         vocoding = self._to_vocode()
+        others = self._others_speak(vocoding)
         speaking = self._session is not None and self._session.busy
         if waiting is not None:
             outcomes += self._begin(waiting)
-        elif self._lanes.running or self._together(vocoding) > 1:
-            outcomes += self._work_together(vocoding)
+        elif self._lanes.running or self._count(vocoding, others) > 1:
+            outcomes += self._work_together(vocoding, others)
         elif vocoding and not (speaking and self._vocoded_last):
             self._vocoded_last = True
             outcomes += self._vocode(vocoding[0])
@@ -477,7 +478,7 @@ class ChatterboxModel(Model):
         ready = [
             one
             for one in self._speeches.values()
-            if (one.job is not None and one.job not in running) or (one.job is None and self._ready(one))
+            if one.job not in running and (one.job is not None or self._ready(one))
         ]
         return sorted(ready, key=lambda one: one.urgency)
 
@@ -506,14 +507,14 @@ class ChatterboxModel(Model):
             return [self._failed(one, error)]
         return self._vocoded(one, samples, time.perf_counter() - began)
 
-    def _together(self, vocoding: list[Speech]) -> int:
+    def _count(self, vocoding: list[Speech], others: bool) -> int:
         """How much is done side by side: vocoding, and T3 where it has others to speak for.
 
         Whoever is alone is done sooner one thing after the other.
         """
         if self._runtime.actual != "cpu":
             return 1
-        return self._lanes.count(len(self._lanes.running) + len(vocoding) + self._others_speak(vocoding))
+        return self._lanes.count(len(self._lanes.running) + len(vocoding) + others)
 
     def _others_speak(self, vocoding: list[Speech]) -> bool:
         if self._session is None:
@@ -521,12 +522,12 @@ class ChatterboxModel(Model):
         vocoded = [*vocoding, *(one for one, _ in self._lanes.running)]
         return bool(set(self._session.live).difference(one.id for one in vocoded))
 
-    def _work_together(self, vocoding: list[Speech]) -> list[Chunk | Failure | Notice]:
+    def _work_together(self, vocoding: list[Speech], others: bool) -> list[Chunk | Failure | Notice]:
         """One step of T3 while requests are vocoded; what is done by then."""
         outcomes: list[Chunk | Failure | Notice] = []
-        count = self._together(vocoding)
+        count = self._count(vocoding, others)
         threads = max(1, torch.get_num_threads() // max(1, count))
-        room = count - self._others_speak(vocoding) - len(self._lanes.running)
+        room = count - others - len(self._lanes.running)
         for one in vocoding[: max(0, room)]:
             try:
                 self._prepared(one)  # not side by side, for they share the kept voices

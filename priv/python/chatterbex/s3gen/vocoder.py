@@ -13,7 +13,7 @@ Signals are (T, C) here: positions, channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,8 +47,10 @@ def wave(vocoder: Any, mel: Tensor, source: Tensor) -> Tensor:
         x = _upsampled(vocoder.ups[level], F.leaky_relu(x, vocoder.lrelu_slope))
         if level == last:
             x = torch.cat([x[1:2], x])  # reflected at the front
-        x += _tiled(_Source(vocoder, level), _product(vocoder.source_downs[level], harmonics))
-        x = _tiled(_Level(vocoder, level), x)
+        source_blocks = _Blocks([vocoder.source_resblocks[level]])
+        x += _tiled(source_blocks, _product(vocoder.source_downs[level], harmonics))
+        blocks = vocoder.resblocks[level * vocoder.num_kernels : (level + 1) * vocoder.num_kernels]
+        x = _tiled(_Blocks(blocks, vocoder.conv_post if level == last else None), x)
     x = x.t()[None]
     bins = vocoder.istft_params["n_fft"] // 2 + 1
     samples = vocoder._istft(torch.exp(x[:, :bins]), torch.sin(x[:, bins:]))
@@ -74,30 +76,17 @@ class _Window:
         return x
 
 
-class _Source:
-    """The residual block that a level's source signal goes through."""
+class _Blocks:
+    """The mean of residual blocks, and what the last convolution makes of it, if there is one."""
 
-    def __init__(self, vocoder: Any, level: int) -> None:
-        self._block = vocoder.source_resblocks[level]
-        self.reach = _reach(self._block)
-        self.channels: int = self._block.convs1[0].out_channels
-
-    def __call__(self, x: Tensor, window: _Window) -> Tensor:
-        return _residual(self._block, x, window)
-
-
-class _Level:
-    """The residual blocks of a level, and behind the last one the last convolution."""
-
-    def __init__(self, vocoder: Any, level: int) -> None:
-        count = vocoder.num_kernels
-        self._blocks = vocoder.resblocks[level * count : (level + 1) * count]
-        self._post = vocoder.conv_post if level == vocoder.num_upsamples - 1 else None
+    def __init__(self, blocks: Iterable[Any], post: nn.Conv1d | None = None) -> None:
+        self._blocks = list(blocks)
+        self._post = post
         self.reach = max(_reach(block) for block in self._blocks)
         self.channels: int = self._blocks[0].convs1[0].out_channels
-        if self._post is not None:
-            self.reach += self._post.padding[0]
-            self.channels = self._post.out_channels
+        if post is not None:
+            self.reach += post.padding[0]
+            self.channels = post.out_channels
 
     def __call__(self, x: Tensor, window: _Window) -> Tensor:
         mean = _residual(self._blocks[0], x, window)
@@ -109,7 +98,7 @@ class _Level:
         return _convolved(self._post, F.leaky_relu(mean, _POST_SLOPE))
 
 
-def _tiled(part: _Source | _Level, x: Tensor) -> Tensor:
+def _tiled(part: _Blocks, x: Tensor) -> Tensor:
     """Applies a part of the network to (T, C)."""
     (total, channels), reach = x.shape, part.reach
     out = x.new_empty(total, part.channels)
