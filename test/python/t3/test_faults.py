@@ -83,7 +83,9 @@ def test_temperature_0(name: str, upstream: Any, both: Both) -> None:
     else:  # takes 0 for 1: still drawn by chance
         first, second = (upstream_draws(upstream, published, config, x) for x in (one, other))
         assert first != second
-    assert alone(t3, one) == alone(t3, other)
+    drawn = alone(t3, one)
+    assert len(drawn) == 30
+    assert alone(t3, other) == drawn
 
 
 @pytest.mark.parametrize("name", ["multilingual_v3", "english"])
