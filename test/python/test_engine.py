@@ -353,6 +353,8 @@ class TestFailing:
         assert final
         for speech in speeches:
             failed(driver.events[speech][-1][:2], "generation_failed")
+        # Whoever asks about the model when a request has ended is told that it has, too.
+        assert next(id for id, name in driver.order if name == "failed") == model
         failed(driver.ask("generate", model_id=model, text="hello"), "engine_crashed")
 
     def test_model_that_stays_busy_after_a_failed_step_is_broken(

@@ -28,7 +28,8 @@ class Engine:
 
     - load: "model" (str), "options" (dict). Events: "loading" {"phase", "seconds"} as each phase
       begins (seconds since the load began), "loaded" {info}, later perhaps "fallback" {...};
-      final: "failed", "cancelled" {} (while loading) or "unloaded" {}.
+      final: "failed", "cancelled" {} (while loading) or "unloaded" {}. A model that fails is told of
+      before its requests are.
     - unload: "model_id" (int). Requests of that model fail as "cancelled". Final: "done" {}.
     - generate: "model_id", "text" (str), "stream" (bool), "options" (dict). Events: "started" {},
       and when streaming "chunk" {"samples", "metadata"}; final: "done" {"samples" (empty when

@@ -175,9 +175,12 @@ class Host:
             self._load[phase] = self._load.get(phase, 0.0) + time.perf_counter() - began
 
     def _break(self, error: ChatterbexError) -> None:
-        """Ends a model that failed, and says so."""
-        self.end(error)
+        """Ends a model that failed, and says so before its requests are told.
+
+        Whoever hears of the end of a request may ask about the model at once.
+        """
         self._fail(self.id, error)
+        self.end(error)
 
     # -- work -----------------------------------------------------------------------------------
 
@@ -250,16 +253,18 @@ class Host:
         batch = list(self._live)
         self._live.clear()
         for id in batch:
-            self._fail(id, error)
             self._cancel(model, id)
-        if self.ended:
-            return
-        try:
-            broken = isinstance(error, ModelBrokenError) or model.busy()
-        except Exception:
-            broken = True
-        if broken:
+        if not self.ended and self._is_broken(model, error):
             self._break(error)
+        for id in batch:
+            self._fail(id, error)
+
+    @staticmethod
+    def _is_broken(model: Model, error: ChatterbexError) -> bool:
+        try:
+            return isinstance(error, ModelBrokenError) or model.busy()
+        except Exception:
+            return True
 
     def _cancel(self, model: Model, id: int) -> None:
         """Has the model forget a request; one that fails at that can't be trusted any more."""
