@@ -26,7 +26,7 @@ import torch
 
 from synthetic import s3gen, t3, texts
 
-RECIPE = 2
+RECIPE = 3
 """To be changed whenever a file changes that is not S3Gen's."""
 
 MODELS = ("nano", "turbo", "english", "multilingual_v2", "multilingual_v3", "conversion")
@@ -86,7 +86,8 @@ def _fill(folder: Path, model: str, full: bool) -> None:
             s3gen.write(folder / "ve.pt", s3gen.voice_encoder_state())
             texts.write_multilingual(folder / "grapheme_mtl_merged_expanded_v1.json")
             texts.write_cangjie(folder / "Cangjie5_TC.json")
-    voice: dict[str, Any] = {"gen": s3gen.conditionals(seed=5 if meanflow else 6)}
+    seconds = 10.0 if full else 1.0  # the flow takes as long for these as for speech
+    voice: dict[str, Any] = {"gen": s3gen.conditionals(seed=5 if meanflow else 6, seconds=seconds)}
     voice["t3"] = t3.conditionals(config or t3.small("english"), seed=5)
     torch.save(voice, folder / "conds.pt")
     if config is not None:

@@ -96,7 +96,7 @@ def voice_encoder_state(seed: int = 0) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone().contiguous() for name, tensor in module.state_dict().items()}
 
 
-def conditionals(seed: int = 0, seconds: float = 3.0) -> dict[str, Any]:
+def conditionals(seed: int, seconds: float) -> dict[str, Any]:
     """The ``gen`` part of a ``conds.pt``.
 
     Args:
