@@ -338,11 +338,12 @@ class ChatterboxModel(Model):
         waiting = next((one for one in self._speeches.values() if one.stage == "waiting"), None)
         vocoding = self._to_vocode()
         others = self._others_speak(vocoding)
+        count = self._count(vocoding, others)
         speaking = self._session is not None and self._session.busy
         if waiting is not None:
             outcomes += self._begin(waiting)
-        elif self._lanes.running or self._count(vocoding, others) > 1:
-            outcomes += self._work_together(vocoding, others)
+        elif self._lanes.running or count > 1:
+            outcomes += self._work_together(vocoding, others, count)
         elif vocoding and not (speaking and self._vocoded_last):
             self._vocoded_last = True
             outcomes += self._vocode(vocoding[0])
@@ -522,10 +523,11 @@ class ChatterboxModel(Model):
         vocoded = [*vocoding, *(one for one, _ in self._lanes.running)]
         return bool(set(self._session.live).difference(one.id for one in vocoded))
 
-    def _work_together(self, vocoding: list[Speech], others: bool) -> list[Chunk | Failure | Notice]:
-        """One step of T3 while requests are vocoded; what is done by then."""
+    def _work_together(
+        self, vocoding: list[Speech], others: bool, count: int
+    ) -> list[Chunk | Failure | Notice]:
+        """One step of T3 while requests are vocoded; what is done by then. `count` as `_count` says."""
         outcomes: list[Chunk | Failure | Notice] = []
-        count = self._count(vocoding, others)
         threads = max(1, torch.get_num_threads() // max(1, count))
         room = count - others - len(self._lanes.running)
         for one in vocoding[: max(0, room)]:
