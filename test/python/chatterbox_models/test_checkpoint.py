@@ -235,11 +235,12 @@ def test_the_files_of_the_multilingual_model_are_pickles_and_run_nothing(own: Ca
     assert RAN == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_folder_without_permission(own: Callable[[str], Path]) -> None:
     folder = own("nano")
     folder.chmod(0)
     try:
+        if os.access(folder, os.R_OK):
+            pytest.skip("root may read everything")
         with pytest.raises(ChatterbexError) as caught:
             load(folder)
     finally:
