@@ -72,7 +72,12 @@ def say(model: Any, *requests: Request) -> Heard:
     heard = Heard()
     for one in requests:
         model.admit(one)
+    finish(model, heard)
+    return heard
+
+
+def finish(model: Any, heard: Heard) -> None:
+    """Steps until nothing is left to do."""
     while model.busy():
         step(model, heard)
         assert heard.steps < 5000
-    return heard

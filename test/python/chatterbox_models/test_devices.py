@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from running import Heard, load, request, say, step
+from running import Heard, finish, load, request, say, step
 
 from chatterbex import registry
 from chatterbex.device import stray_tensors
@@ -83,8 +83,7 @@ def test_a_stream_goes_on_where_it_was_when_its_device_fails(
     while not heard.chunks:
         step(model, heard)
     device.faults.add(operator="aten::conv_transpose1d", nth=1, error="unsupported")
-    while model.busy():
-        step(model, heard)
+    finish(model, heard)
     assert model.info()["device"]["actual"] == "cpu"
     assert len(heard.samples()) == len(expected)
     model.close()

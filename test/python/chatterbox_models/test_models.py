@@ -13,7 +13,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from running import CLOSE, TEXT, Heard, load, request, say, step
+from running import CLOSE, TEXT, Heard, finish, load, request, say, step
 from safetensors.torch import load_file, save_file
 
 from chatterbex import registry, voices
@@ -312,8 +312,7 @@ def test_a_cancelled_request_is_gone_within_a_step(nano: Any) -> None:
         step(nano, heard)
     nano.cancel(2)
     nano.cancel(77)
-    while nano.busy():
-        step(nano, heard)
+    finish(nano, heard)
     assert np.abs(heard.samples(1) - alone).max() < CLOSE
     assert not any(chunk.last for chunk in heard.chunks.get(2, []))
     assert not nano.busy()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from running import CLOSE, Heard, drained, load, request, say, step
+from running import CLOSE, Heard, drained, finish, load, request, say, step
 
 from chatterbex.models.lanes import Lanes
 from chatterbex.models.turbo import NanoModel
@@ -157,8 +157,7 @@ def test_a_request_that_is_cancelled_while_it_is_vocoded_is_not_heard_of(nano: A
     while 2 not in [one.id for one, _ in nano._lanes.running]:
         step(nano, heard)
     nano.cancel(2)
-    while nano.busy():
-        step(nano, heard)
+    finish(nano, heard)
     assert 2 not in heard.chunks
     assert 2 not in heard.failures
     assert np.abs(heard.samples(1) - alone).max() < CLOSE
@@ -174,8 +173,7 @@ def test_a_request_that_begins_anew_while_it_is_vocoded_drops_what_it_had(nano: 
     while not (running := nano._lanes.running):
         step(nano, heard)
     running[0][0].restart()
-    while nano.busy():
-        step(nano, heard)
+    finish(nano, heard)
     for id in (1, 2):
         assert np.abs(heard.samples(id) - alone).max() < CLOSE
 
