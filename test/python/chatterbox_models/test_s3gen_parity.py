@@ -12,7 +12,8 @@ import torch
 from running import drained
 
 from chatterbex import s3gen
-from chatterbex.s3gen import TOKEN, Decoding, Reference, conformer, signal, vocoder
+from chatterbex.s3gen import TOKEN, Decoding, Reference, conformer, signal
+from chatterbex.s3gen.vocoder import Vocoder
 
 SEED = 9
 
@@ -61,7 +62,7 @@ def test_a_vocoder_in_tiles_gives_the_whole(pair: Any, frames: int) -> None:
     source = 0.1 * torch.randn(1, 1, 480 * frames, generator=generator)
     with torch.inference_mode():
         whole = theirs.mel2wav.decode(mel, source)
-        tiled = vocoder.wave(pair[0].mel2wav, mel, source)
+        tiled = Vocoder(pair[0].mel2wav).wave(mel, source)
     assert tiled.shape == whole.shape == (1, 480 * frames)
     assert (tiled - whole).abs().max() < 1e-5
     assert whole.abs().max() > 0.05, "the synthetic vocoder says nothing, so this shows nothing"

@@ -256,6 +256,7 @@ class ChatterboxModel(Model):
         t3 = self._runtime.components.get("t3")
         if t3 is not None:
             self._session = T3Session(t3, self.max_batch, eager_attention=self._runtime.eager_attention)
+        self._runtime.components["s3gen"].prepare()
 
     # -- requests --------------------------------------------------------------------------
 

@@ -20,9 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from chatterbex.s3gen import conformer, vocoder
+from chatterbex.s3gen import conformer
 from chatterbex.s3gen.noise import Noise
 from chatterbex.s3gen.reference import Reference
+from chatterbex.s3gen.vocoder import Vocoder
 
 RATE = 24_000
 """Samples a second."""
@@ -54,6 +55,7 @@ class S3Gen(nn.Module):
         self.steps = 2 if self.meanflow else 10
         self.flow = published.flow
         self.mel2wav = published.mel2wav
+        self._vocoder: Vocoder | None = None
         self.look_ahead: int = self.flow.pre_lookahead_len
         self.register_buffer("trim_fade", published.trim_fade, persistent=False)
         # Tensors that upstream keeps as plain attributes would stay behind when the module moves.
@@ -65,6 +67,17 @@ class S3Gen(nn.Module):
     def device(self) -> torch.device:
         """Where it is."""
         return self.trim_fade.device
+
+    def prepare(self) -> None:
+        """Makes what only the CPU needs. Without it the first `wave` there does so."""
+        if self._vocoder is None and self.device.type == "cpu":
+            with torch.inference_mode():
+                self._vocoder = Vocoder(self.mel2wav)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> S3Gen:
+        # Every move and cast comes through here: what was prepared is of the weights as they were.
+        self._vocoder = None
+        return super()._apply(fn, recurse)
 
     # -- tokens to mel ---------------------------------------------------------------------
 
@@ -207,8 +220,9 @@ class S3Gen(nn.Module):
 
     def wave(self, mel: Tensor, source: Tensor) -> Tensor:
         """(1, 80, T) and the source's (1, 1, T * 480) to (T * 480,) samples."""
-        if mel.device.type == "cpu":
-            return vocoder.wave(self.mel2wav, mel, source)[0]
+        self.prepare()
+        if self._vocoder is not None:
+            return self._vocoder.wave(mel, source)[0]
         return self.mel2wav.decode(mel, source)[0]
 
     @property

@@ -21,6 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from chatterbex.s3gen.convolution import Convolution, convolution
+
 # Numbers of a tile: few enough to stay in a core's cache from layer to layer, and enough for what is
 # computed twice at its ends to be little. The end of a signal is filled up to a whole small tile.
 _LARGE = 2**19
@@ -28,33 +30,60 @@ _SMALL = 2**17
 _POST_SLOPE = 0.01  # of the last leaky ReLU: torch's default, as upstream leaves it
 
 
-def wave(vocoder: Any, mel: Tensor, source: Tensor) -> Tensor:
-    """What upstream's `HiFTGenerator.decode` gives.
+class Vocoder:
+    """Upstream's `HiFTGenerator.decode`, prepared for the CPU."""
 
-    Args:
-        vocoder: upstream's `HiFTGenerator`, on the CPU, its weight norms merged.
-        mel: (1, 80, T).
-        source: (1, 1, T * 480).
+    def __init__(self, published: Any) -> None:
+        """Prepares upstream's `HiFTGenerator`, which is on the CPU, its weight norms merged."""
+        self._published = published
+        self._levels = [_level(published, level) for level in range(published.num_upsamples)]
 
-    Returns:
-        (1, T * 480) samples.
-    """
-    real, imaginary = vocoder._stft(source.squeeze(1))
-    harmonics = torch.cat([real, imaginary], dim=1)[0].t().contiguous()
-    last = vocoder.num_upsamples - 1
-    x = _product(vocoder.conv_pre, mel[0].t())
-    for level in range(vocoder.num_upsamples):
-        x = _upsampled(vocoder.ups[level], F.leaky_relu(x, vocoder.lrelu_slope))
-        if level == last:
-            x = torch.cat([x[1:2], x])  # reflected at the front
-        source_blocks = _Blocks([vocoder.source_resblocks[level]])
-        x += _tiled(source_blocks, _product(vocoder.source_downs[level], harmonics))
-        blocks = vocoder.resblocks[level * vocoder.num_kernels : (level + 1) * vocoder.num_kernels]
-        x = _tiled(_Blocks(blocks, vocoder.conv_post if level == last else None), x)
-    x = x.t()[None]
-    bins = vocoder.istft_params["n_fft"] // 2 + 1
-    samples = vocoder._istft(torch.exp(x[:, :bins]), torch.sin(x[:, bins:]))
-    return samples.clamp(-vocoder.audio_limit, vocoder.audio_limit)
+    def wave(self, mel: Tensor, source: Tensor) -> Tensor:
+        """Mel frames to samples.
+
+        Args:
+            mel: (1, 80, T).
+            source: (1, 1, T * 480).
+
+        Returns:
+            (1, T * 480) samples.
+        """
+        published = self._published
+        real, imaginary = published._stft(source.squeeze(1))
+        harmonics = torch.cat([real, imaginary], dim=1)[0].t().contiguous()
+        x = _product(published.conv_pre, mel[0].t())
+        for number, level in enumerate(self._levels, 1):
+            x = _upsampled(level.up, F.leaky_relu(x, published.lrelu_slope))
+            if number == len(self._levels):
+                x = torch.cat([x[1:2], x])  # reflected at the front
+            x += _tiled(level.source, _product(level.source_down, harmonics))
+            x = _tiled(level.blocks, x)
+        x = x.t()[None]
+        bins = published.istft_params["n_fft"] // 2 + 1
+        samples = published._istft(torch.exp(x[:, :bins]), torch.sin(x[:, bins:]))
+        return samples.clamp(-published.audio_limit, published.audio_limit)
+
+
+@dataclass(frozen=True)
+class _Level:
+    """What belongs to one sample rate on the way up."""
+
+    up: nn.ConvTranspose1d
+    source_down: nn.Conv1d
+    source: _Blocks
+    blocks: _Blocks
+
+
+def _level(published: Any, level: int) -> _Level:
+    kernels = published.num_kernels
+    last = level == published.num_upsamples - 1
+    blocks = published.resblocks[level * kernels : (level + 1) * kernels]
+    return _Level(
+        up=published.ups[level],
+        source_down=published.source_downs[level],
+        source=_Blocks([published.source_resblocks[level]]),
+        blocks=_Blocks(blocks, published.conv_post if last else None),
+    )
 
 
 # -- tiles --------------------------------------------------------------------------------------------
@@ -80,22 +109,68 @@ class _Blocks:
     """The mean of residual blocks, and what the last convolution makes of it, if there is one."""
 
     def __init__(self, blocks: Iterable[Any], post: nn.Conv1d | None = None) -> None:
-        self._blocks = list(blocks)
-        self._post = post
-        self.reach = max(_reach(block) for block in self._blocks)
-        self.channels: int = self._blocks[0].convs1[0].out_channels
+        self._blocks = [_Residual(block) for block in blocks]
+        self._post = None if post is None else convolution(post)
+        self.reach = max(block.reach for block in self._blocks)
+        self.channels = self._blocks[0].channels
         if post is not None:
             self.reach += post.padding[0]
             self.channels = post.out_channels
 
     def __call__(self, x: Tensor, window: _Window) -> Tensor:
-        mean = _residual(self._blocks[0], x, window)
+        mean = self._blocks[0](x, window)
         for block in self._blocks[1:]:
-            mean += _residual(block, x, window)
+            mean += block(x, window)
         mean /= len(self._blocks)
         if self._post is None:
             return mean
-        return _convolved(self._post, F.leaky_relu(mean, _POST_SLOPE))
+        room, inside = self._post.room(len(mean))
+        inside.copy_(F.leaky_relu(mean, _POST_SLOPE))
+        return self._post(room, len(mean))
+
+
+class _Residual:
+    """A residual block: pairs of convolutions, each pair's outcome added to what it was given.
+
+    Attributes:
+        reach: how far it looks to either side.
+        channels: of its signal.
+    """
+
+    def __init__(self, block: Any) -> None:
+        self.reach = sum(conv.padding[0] for conv in (*block.convs1, *block.convs2))
+        self.channels: int = block.convs1[0].out_channels
+        self._layers = [
+            (_Snake(activation1), convolution(conv1), _Snake(activation2), convolution(conv2))
+            for activation1, conv1, activation2, conv2 in zip(
+                block.activations1, block.convs1, block.activations2, block.convs2, strict=True
+            )
+        ]
+
+    def __call__(self, x: Tensor, window: _Window) -> Tensor:
+        for snake1, convolve1, snake2, convolve2 in self._layers:
+            inner = window.clear(_bent(x, snake1, convolve1))
+            x = window.clear(_bent(inner, snake2, convolve2)).add_(x)
+        return x
+
+
+class _Snake:
+    """The activation x + sin²(αx) / α (https://arxiv.org/abs/2006.08195)."""
+
+    def __init__(self, published: Any) -> None:
+        self._alpha = published.alpha.detach()
+        self._scale = 1.0 / (self._alpha + published.no_div_by_zero)
+
+    def __call__(self, x: Tensor, out: Tensor) -> None:
+        torch.mul(x, self._alpha, out=out).sin_().square_()
+        torch.addcmul(x, out, self._scale, out=out)
+
+
+def _bent(x: Tensor, snake: _Snake, convolve: Convolution) -> Tensor:
+    """An activation and the convolution behind it."""
+    room, inside = convolve.room(len(x))
+    snake(x, out=inside)
+    return convolve(room, len(x))
 
 
 def _tiled(part: _Blocks, x: Tensor) -> Tensor:
@@ -123,34 +198,6 @@ def _tiles(total: int, channels: int) -> Iterator[tuple[int, int]]:
 
 
 # -- layers -------------------------------------------------------------------------------------------
-
-
-def _reach(block: Any) -> int:
-    """How far a residual block looks to either side."""
-    return sum(conv.padding[0] for conv in (*block.convs1, *block.convs2))
-
-
-def _residual(block: Any, x: Tensor, window: _Window) -> Tensor:
-    layers = zip(block.activations1, block.convs1, block.activations2, block.convs2, strict=True)
-    for activation1, conv1, activation2, conv2 in layers:
-        inner = window.clear(_convolved(conv1, _snake(activation1, x)))
-        x = window.clear(_convolved(conv2, _snake(activation2, inner))).add_(x)
-    return x
-
-
-def _snake(activation: Any, x: Tensor) -> Tensor:
-    """The activation x + sin²(αx) / α (https://arxiv.org/abs/2006.08195)."""
-    alpha = activation.alpha
-    waves = (x * alpha).sin_().square_()
-    return torch.addcmul(x, waves, 1.0 / (alpha + activation.no_div_by_zero), out=waves)
-
-
-def _convolved(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    """A convolution that leaves the length as it is."""
-    rows = x[None, None].permute(0, 3, 1, 2)  # (1, C, 1, T), channels last
-    padding, dilation = (0, conv.padding[0]), (1, conv.dilation[0])
-    rows = F.conv2d(rows, conv.weight.unsqueeze(2), conv.bias, padding=padding, dilation=dilation)
-    return rows.permute(0, 2, 3, 1)[0, 0]
 
 
 def _product(conv: nn.Conv1d, x: Tensor) -> Tensor:
