@@ -33,7 +33,7 @@ def test_a_convolution_is_what_it_is_written_out(taps: int, dilation: int) -> No
 
 
 def test_frequencies_do_not_cost_precision() -> None:
-    """With the sizes of the real vocoder: the error is no larger than that of the sums as they are written."""
+    """With the sizes of the real vocoder, the error is about that of the sums as they are written."""
     generator = torch.Generator().manual_seed(0)
     conv = nn.Conv1d(256, 256, 11, padding=5)
     x = torch.randn(2000, 256, generator=generator)

@@ -12,6 +12,7 @@ import torch
 from running import drained
 
 from chatterbex import s3gen
+from chatterbex.device import size_of
 from chatterbex.s3gen import TOKEN, Decoding, Reference, conformer, signal
 from chatterbex.s3gen.vocoder import Vocoder
 
@@ -66,6 +67,14 @@ def test_a_vocoder_in_tiles_gives_the_whole(pair: Any, frames: int) -> None:
     assert tiled.shape == whole.shape == (1, 480 * frames)
     assert (tiled - whole).abs().max() < 1e-5
     assert whole.abs().max() > 0.05, "the synthetic vocoder says nothing, so this shows nothing"
+
+
+def test_what_was_prepared_for_the_cpu_is_dropped_when_the_model_moves(meanflow: Any) -> None:
+    ours, _ = meanflow
+    bare = size_of(ours.to("cpu"))
+    ours.prepare()
+    assert size_of(ours) > bare
+    assert size_of(ours.to("cpu")) == bare
 
 
 # around the queries that are taken at a time
