@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from chatterbex.s3gen.convolution import DirectConvolution, SpectralConvolution, convolution
+from chatterbex.s3gen.convolution import Convolution, DirectConvolution, SpectralConvolution, convolution
 
 
 @pytest.mark.parametrize("dilation", [1, 3, 5])
@@ -25,9 +25,7 @@ def test_a_convolution_is_what_it_is_written_out(taps: int, dilation: int) -> No
         with torch.inference_mode():
             expected = _written_out(conv, x)
             for one in (spectral, DirectConvolution(conv)):
-                room, inside = one.room(length)
-                inside.copy_(x)
-                given = one(room, length)
+                given = _given(one, x)
                 assert given.shape == (length, 4)
                 assert (given - expected).abs().max() < 1e-5 * expected.abs().max()
 
@@ -39,17 +37,20 @@ def test_frequencies_do_not_cost_precision() -> None:
     x = torch.randn(2000, 256, generator=generator)
     with torch.inference_mode():
         expected = _written_out(conv, x)
-        errors = []
-        for one in (SpectralConvolution(conv), DirectConvolution(conv)):
-            room, inside = one.room(len(x))
-            inside.copy_(x)
-            errors.append(float((one(room, len(x)) - expected).pow(2).mean().sqrt()))
+        ways = SpectralConvolution(conv), DirectConvolution(conv)
+        errors = [float((_given(way, x) - expected).pow(2).mean().sqrt()) for way in ways]
     assert 0 < errors[0] < 1.5 * errors[1]
 
 
 def test_few_taps_are_convolved_directly() -> None:
     kinds = [type(convolution(nn.Conv1d(4, 4, taps, padding=taps // 2))) for taps in (3, 7, 11)]
     assert kinds == [DirectConvolution, SpectralConvolution, SpectralConvolution]
+
+
+def _given(one: Convolution, x: torch.Tensor) -> torch.Tensor:
+    room, inside = one.room(len(x))
+    inside.copy_(x)
+    return one(room, len(x))
 
 
 def _written_out(conv: nn.Conv1d, x: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ Signals are (T, C) here: positions, channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,11 +122,7 @@ class _Blocks:
         for block in self._blocks[1:]:
             mean += block(x, window)
         mean /= len(self._blocks)
-        if self._post is None:
-            return mean
-        room, inside = self._post.room(len(mean))
-        inside.copy_(F.leaky_relu(mean, _POST_SLOPE))
-        return self._post(room, len(mean))
+        return mean if self._post is None else _activated(mean, _leaky, self._post)
 
 
 class _Residual:
@@ -149,8 +145,8 @@ class _Residual:
 
     def __call__(self, x: Tensor, window: _Window) -> Tensor:
         for snake1, convolve1, snake2, convolve2 in self._layers:
-            inner = window.clear(_bent(x, snake1, convolve1))
-            x = window.clear(_bent(inner, snake2, convolve2)).add_(x)
+            inner = window.clear(_activated(x, snake1, convolve1))
+            x = window.clear(_activated(inner, snake2, convolve2)).add_(x)
         return x
 
 
@@ -166,10 +162,14 @@ class _Snake:
         torch.addcmul(x, out, self._scale, out=out)
 
 
-def _bent(x: Tensor, snake: _Snake, convolve: Convolution) -> Tensor:
-    """An activation and the convolution behind it."""
+def _leaky(x: Tensor, out: Tensor) -> None:
+    out.copy_(F.leaky_relu(x, _POST_SLOPE))
+
+
+def _activated(x: Tensor, activation: Callable[[Tensor, Tensor], None], convolve: Convolution) -> Tensor:
+    """An activation, which writes to its second argument, and the convolution behind it."""
     room, inside = convolve.room(len(x))
-    snake(x, out=inside)
+    activation(x, inside)
     return convolve(room, len(x))
 
 
