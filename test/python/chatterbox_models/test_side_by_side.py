@@ -148,6 +148,33 @@ def test_others_speak_while_one_is_vocoded(nano: Any, monkeypatch: pytest.Monkey
     assert len(heard.samples(1)) < len(heard.samples(2))
 
 
+@pytest.mark.parametrize("listened", [False, True])
+def test_while_nobody_listens_all_threads_may_vocode(
+    listened: bool, nano: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And T3 goes on beside. With a vocoder that waits, and one who speaks for long."""
+    stages, go_on = Decoding.stages, threading.Event()
+
+    def waiting(self: Decoding, *given: Any) -> Any:
+        assert go_on.wait(60)
+        return (yield from stages(self, *given))
+
+    monkeypatch.setattr(Decoding, "stages", waiting)
+    heard = Heard()
+    nano.admit(request(1, max_tokens=3))
+    nano.admit(request(2, max_tokens=3))
+    nano.admit(request(3, max_tokens=60, stream=listened, chunk_tokens=60))
+    most = 0
+    while nano._speeches[3].finish_reason is None:
+        step(nano, heard)
+        if 3 in nano._session.live:
+            most = max(most, len(nano._lanes.running))
+    go_on.set()
+    finish(nano, heard)
+    assert most == (1 if listened else 2)
+    assert set(heard.chunks) == {1, 2, 3}
+
+
 @pytest.mark.usefixtures("_at_a_stroke")
 def test_a_request_that_is_cancelled_while_it_is_vocoded_is_not_heard_of(nano: Any) -> None:
     alone = say(nano, request(1)).samples()

@@ -509,28 +509,33 @@ class ChatterboxModel(Model):
             return [self._failed(one, error)]
         return self._vocoded(one, samples, time.perf_counter() - began)
 
-    def _count(self, vocoding: list[Speech], others: bool) -> int:
+    def _count(self, vocoding: list[Speech], others: list[Speech]) -> int:
         """How much is done side by side: vocoding, and T3 where it has others to speak for.
 
         Whoever is alone is done sooner one thing after the other.
         """
         if self._runtime.actual != "cpu":
             return 1
-        return self._lanes.count(len(self._lanes.running) + len(vocoding) + others)
+        return self._lanes.count(len(self._lanes.running) + len(vocoding) + bool(others))
 
-    def _others_speak(self, vocoding: list[Speech]) -> bool:
+    def _others_speak(self, vocoding: list[Speech]) -> list[Speech]:
+        """Those that speak and have nothing to vocode yet."""
         if self._session is None:
-            return False
-        vocoded = [*vocoding, *(one for one, _ in self._lanes.running)]
-        return bool(set(self._session.live).difference(one.id for one in vocoded))
+            return []
+        vocoded = {one.id for one in [*vocoding, *(one for one, _ in self._lanes.running)]}
+        return [self._speeches[id] for id in self._session.live if id not in vocoded and id in self._speeches]
 
     def _work_together(
-        self, vocoding: list[Speech], others: bool, count: int
+        self, vocoding: list[Speech], others: list[Speech], count: int
     ) -> list[Chunk | Failure | Notice]:
         """One step of T3 while requests are vocoded; what is done by then. `count` as `_count` says."""
         outcomes: list[Chunk | Failure | Notice] = []
         threads = max(1, torch.get_num_threads() // max(1, count))
-        room = count - others - len(self._lanes.running)
+        running = len(self._lanes.running)
+        # A step of T3 takes about as long for one as for many. So where nobody listens yet and there is
+        # enough to vocode, it has no lane of its own: it goes on beside, and more come to speak together.
+        hurry = running + len(vocoding) < count or any(one.request.stream for one in others)
+        room = count - running - (1 if others and hurry else 0)
         for one in vocoding[: max(0, room)]:
             try:
                 self._prepared(one)  # not side by side, for they share the kept voices
