@@ -418,8 +418,7 @@ class ChatterboxModel(Model):
             raise
         except Exception as error:
             # Nobody knows whose fault it was, and the session is not to be used again.
-            speaking = [self._speeches[id] for id in self._session.live if id in self._speeches]
-            failures = [self._failed(one, error) for one in speaking]
+            failures = [self._failed(one, error) for one in self._speaking()]
             self._moved(self._runtime.actual)
             return failures
         spent = time.perf_counter() - began
@@ -520,10 +519,13 @@ class ChatterboxModel(Model):
 
     def _others_speak(self, vocoding: list[Speech]) -> list[Speech]:
         """Those that speak and have nothing to vocode yet."""
+        vocoded = {one.id for one in [*vocoding, *(one for one, _ in self._lanes.running)]}
+        return [one for one in self._speaking() if one.id not in vocoded]
+
+    def _speaking(self) -> list[Speech]:
         if self._session is None:
             return []
-        vocoded = {one.id for one in [*vocoding, *(one for one, _ in self._lanes.running)]}
-        return [self._speeches[id] for id in self._session.live if id not in vocoded and id in self._speeches]
+        return [self._speeches[id] for id in self._session.live if id in self._speeches]
 
     def _work_together(
         self, vocoding: list[Speech], others: list[Speech], count: int
@@ -531,11 +533,10 @@ class ChatterboxModel(Model):
         """One step of T3 while requests are vocoded; what is done by then. `count` as `_count` says."""
         outcomes: list[Chunk | Failure | Notice] = []
         threads = max(1, torch.get_num_threads() // max(1, count))
-        running = len(self._lanes.running)
-        # A step of T3 takes about as long for one as for many. So where nobody listens yet and there is
-        # enough to vocode, it has no lane of its own: it goes on beside, and more come to speak together.
-        hurry = running + len(vocoding) < count or any(one.request.stream for one in others)
-        room = count - running - (1 if others and hurry else 0)
+        # A step of T3 takes about as long for one as for many. So only for a stream, whose listener waits, it
+        # has a lane of its own. For others it goes on beside, and more come to speak together.
+        listened = any(one.request.stream for one in others)
+        room = count - len(self._lanes.running) - listened
         for one in vocoding[: max(0, room)]:
             try:
                 self._prepared(one)  # not side by side, for they share the kept voices
