@@ -362,11 +362,13 @@ def compare_callers(
     def ours() -> tuple[float, float]:
         return pair[0].ask("callers", seed, callers, *islice(lengths, callers * texts))
 
-    before = ours()
-    theirs = [pair[1].ask("whole", length, seed) for length in islice(lengths, callers)]
+    mine, theirs = [ours()], []
+    for _ in range(options.rounds):
+        theirs += [pair[1].ask("whole", length, seed) for length in islice(lengths, callers)]
+        mine.append(ours())
     each = "" if texts == 1 else f", {texts} texts each"
     what = f"{callers} callers{each}; upstream: in turns"
-    table.row(what, rate([before, ours()]), rate(theirs), "s of audio per s", 3)
+    table.row(what, rate(mine), rate(theirs), "s of audio per s", 3)
 
 
 @contextlib.contextmanager

@@ -62,7 +62,7 @@ def crowd(config: T3Config, count: int, seed: int) -> list[T3Request]:
                 id,
                 text=chance.randrange(1, 90),
                 voice=chance.randrange(5),
-                prompt=20 + 10 * chance.randrange(9),
+                prompt=chance.choice([20, 60, 100, 140, 180]),
                 seed=chance.randrange(2**40),
                 sampling=sampling,
                 cfg_weight=chance.choice([0.0, 0.5, 0.7]) if config.guided else None,

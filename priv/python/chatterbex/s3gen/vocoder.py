@@ -53,7 +53,7 @@ class Vocoder:
         harmonics = torch.cat([real, imaginary], dim=1)[0].t().contiguous()
         x = _product(published.conv_pre, mel[0].t())
         for number, level in enumerate(self._levels, 1):
-            x = _upsampled(level.up, F.leaky_relu(x, published.lrelu_slope))
+            x = level.up(F.leaky_relu(x, published.lrelu_slope))
             if number == len(self._levels):
                 x = torch.cat([x[1:2], x])  # reflected at the front
             x += _tiled(level.source, _product(level.source_down, harmonics))
@@ -68,7 +68,7 @@ class Vocoder:
 class _Level:
     """What belongs to one sample rate on the way up."""
 
-    up: nn.ConvTranspose1d
+    up: _Upsampling
     source_down: nn.Conv1d
     source: _Blocks
     blocks: _Blocks
@@ -79,7 +79,7 @@ def _level(published: Any, level: int) -> _Level:
     last = level == published.num_upsamples - 1
     blocks = published.resblocks[level * kernels : (level + 1) * kernels]
     return _Level(
-        up=published.ups[level],
+        up=_Upsampling(published.ups[level]),
         source_down=published.source_downs[level],
         source=_Blocks([published.source_resblocks[level]]),
         blocks=_Blocks(blocks, published.conv_post if last else None),
@@ -207,18 +207,25 @@ def _product(conv: nn.Conv1d, x: Tensor) -> Tensor:
     return F.linear(windows.flatten(1), conv.weight.flatten(1), conv.bias)
 
 
-def _upsampled(conv: nn.ConvTranspose1d, x: Tensor) -> Tensor:
-    """A transposed convolution as a matrix product: (T, C) to (T * stride, C').
+class _Upsampling:
+    """A transposed convolution as a matrix product.
 
     Each input is spread over the `kernel_size` outputs from its own place on. Counted by blocks of
     `stride` outputs, a block is so made of the inputs at its place and right before it.
     """
-    stride, size, padding = conv.stride[0], conv.kernel_size[0], conv.padding[0]
-    taps = -(-size // stride)
-    channels, outputs = conv.in_channels, conv.out_channels
-    weight = F.pad(conv.weight, (0, taps * stride - size))  # (C, C', taps * stride)
-    weight = weight.view(channels, outputs, taps, stride).flip(2).permute(3, 1, 0, 2)
-    windows = F.pad(x, (0, 0, taps - 1, taps - 1)).unfold(0, taps, 1)  # (T + taps - 1, C, taps)
-    blocks = F.linear(windows.flatten(1), weight.reshape(stride * outputs, channels * taps))
-    rows = blocks.view(-1, outputs)
-    return rows[padding : padding + x.shape[0] * stride] + conv.bias
+
+    def __init__(self, conv: nn.ConvTranspose1d) -> None:
+        size = conv.kernel_size[0]
+        self._stride, self._padding, self._bias = conv.stride[0], conv.padding[0], conv.bias
+        self._taps = -(-size // self._stride)
+        weight = F.pad(conv.weight.detach(), (0, self._taps * self._stride - size))
+        weight = weight.unflatten(2, (self._taps, self._stride))  # (C, C', taps, stride)
+        # (stride * C', C * taps)
+        self._weight = weight.flip(2).permute(3, 1, 0, 2).flatten(0, 1).flatten(1).contiguous()
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(T, C) to (T * stride, C')."""
+        around = self._taps - 1
+        windows = F.pad(x, (0, 0, around, around)).unfold(0, self._taps, 1)  # (T + taps - 1, C, taps)
+        rows = F.linear(windows.flatten(1), self._weight).view(-1, len(self._bias))
+        return rows[self._padding : self._padding + len(x) * self._stride] + self._bias

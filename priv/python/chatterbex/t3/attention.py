@@ -77,11 +77,20 @@ class Watch:
 
 @dataclass
 class Row:
-    """One running sequence: where it lies in the cache and how far it is."""
+    """One running sequence: where it lies in the cache and how far it is.
+
+    Attributes:
+        index: of the cache's row.
+        position: of the token that is being fed.
+        watch: what watches a few of its heads.
+        voice: keys and values of the voice that it begins with, (layers, 2, H, P, D), if they are to be
+            read apart. The row has them as well.
+    """
 
     index: int
-    position: int  # of the token that is being fed
+    position: int
     watch: Watch | None = None
+    voice: Tensor | None = None
 
 
 class DecodeAttention:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 
+import numpy as np
 import torch
 from torch import Tensor
 
 # Lengths grow by whole blocks, so that requests of about one length cause no reallocation.
 _BLOCK = 256
+
+# Torch's own tensors begin at such an address: kernels may round differently elsewhere.
+_ALIGNED = 64
 
 
 class KeyValueCache:
@@ -60,6 +65,11 @@ class KeyValueCache:
         """Gives rows back."""
         self._free = sorted([*self._free, *rows])
 
+    def wipe(self, rows: list[int]) -> None:
+        """Forgets what is in rows: numbers that are not finite would reach whoever comes next."""
+        for row in rows:
+            self.data[:, row] = 0
+
     def clear(self) -> None:
         """Lets go of the memory. No row may be in use."""
         self._views, self._free = {}, []
@@ -94,10 +104,9 @@ class KeyValueCache:
 
     def _new(self, rows: int, length: int) -> Tensor:
         shape = (self._layers, rows, 2, self._heads, length, self._head_dim)
-        if self.device.type == "cpu":
-            # pages that no token has reached cost no memory, as long as nobody writes to them
-            return torch.empty(shape, dtype=self._dtype, device=self.device)
         # padded attention multiplies what lies beyond a row's end by zero: it must be finite
+        if self.device.type == "cpu":
+            return _untouched(shape, self._dtype)
         return torch.zeros(shape, dtype=self._dtype, device=self.device)
 
 
@@ -136,6 +145,14 @@ class PrefixCache:
     def clear(self) -> None:
         """Drops everything."""
         self._entries.clear()
+
+
+def _untouched(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Zeros on the CPU, in pages that cost no memory until they are written to, which torch's own do."""
+    size = math.prod(shape) * dtype.itemsize
+    data = np.zeros(size + _ALIGNED, dtype=np.uint8)
+    start = -data.ctypes.data % _ALIGNED
+    return torch.from_numpy(data[start : start + size]).view(dtype).view(shape)
 
 
 def _size(entry: Tensor) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -121,15 +122,17 @@ def nucleus(scores: Tensor, top_p: float) -> Tensor:
 def best(scores: Tensor, top_k: int, top_p: float) -> Tensor:
     """top_k, then top_p: (1, V) with the others ruled out.
 
-    Sorts only what top_k leaves; the outcome is that of the two filters one after the other.
+    The outcome is that of the two filters one after the other. Only numbers are sorted, not their places,
+    which numpy does many times as fast as torch: whatever is less than the last that stays is ruled out.
     """
-    falling, order = torch.topk(scores, top_k)
-    if int((scores >= falling[:, -1:]).sum()) != top_k:  # several share the last place: all stay
-        scores = scores.masked_fill(scores < falling[:, -1:], _NEVER)
-        return nucleus(scores, top_p) if top_p < 1 else scores
+    rising = torch.from_numpy(np.sort(scores[0].numpy()))[-top_k:]
     keep = top_k
     if top_p < 1:
-        gone = F.softmax(falling.flip(1), dim=-1).cumsum(dim=-1) <= 1 - top_p
+        gone = F.softmax(rising, dim=-1).cumsum(dim=-1) <= 1 - top_p
         keep = max(1, top_k - int(gone.sum()))
-    kept = torch.full_like(scores, _NEVER)
-    return kept.scatter_(1, order[:, :keep], falling[:, :keep])
+    out = scores < rising[-keep]
+    if int(out.sum()) == scores.shape[1] - keep:
+        return scores.masked_fill(out, _NEVER)
+    # several share the last place: top_k lets all of them stay
+    scores = scores.masked_fill(scores < rising[0], _NEVER)
+    return nucleus(scores, top_p) if top_p < 1 else scores

@@ -5,12 +5,11 @@ waits for it) and one token for every request that is speaking. So a step's leng
 cancelled request is gone with the next step, and nobody waits for a stranger's paragraph.
 
 **The tokens of a request depend on nobody else.** On CPU in float32 they are the same to the bit
-alone and in any company: attention goes over each row's own length, reading-in is done for one
-request at a time in pieces of fixed size, a voice is read in by itself (and kept for the next
-request), every request draws with its own generator, and the matrices are multiplied by a kernel
-whose rows do not affect each other. That last is tried out when a session is made; where a
-machine's BLAS does not give it, each request is computed by itself, which is slower in a batch
-and equally right.
+alone and in any company: reading-in is done for one request at a time in pieces of fixed size, a
+voice is read in by itself (and kept for the next request), every request draws with its own
+generator, and the matrices are multiplied by a kernel, and attention is computed in a way, in which
+rows do not affect each other. These last are tried out; where a machine's BLAS does not give it, each
+request is computed by itself, which is slower in a batch and equally right.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from ..errors import ChatterbexError
 from ..threads import torch_threads
+from . import shared_attention
 from .attention import (
     BatchedDecodeAttention,
     DecodeAttention,
@@ -31,12 +31,14 @@ from .attention import (
     Row,
     Watch,
 )
+from .backbone import Attention
 from .cache import KeyValueCache, PrefixCache
 from .conditionals import T3Conditionals
 from .config import Sampling, T3Config
 from .model import T3
 from .runaway import AlignmentMonitor, Repetition
 from .sampling import Sampler
+from .shared_attention import SharedAttention
 
 # Positions that are read in at a time: enough to keep the matrix units busy, few enough that the
 # others' next tokens are not long in coming.
@@ -171,7 +173,8 @@ class T3Session:
             eager_attention: write attention out, where the fused one is not to be trusted.
             kernel: how big products are computed, a name of `linear.KERNELS`; None for the best.
             together: None: find out on CPU in float32, yes elsewhere.
-            batched_attention: one padded attention for all rows; None: no on CPU, yes elsewhere.
+            batched_attention: one padded attention for all rows, whose last bits may depend on who they
+                are; None: no on CPU, yes elsewhere.
             voice_cache: bytes of keys and values kept of voices that were spoken.
         """
         self._t3 = t3
@@ -188,6 +191,12 @@ class T3Session:
         self._most = most
         self._eager = eager_attention
         self._batched = batched_attention if batched_attention is not None else not on_cpu
+        self._shared = (
+            not (self._batched or eager_attention)
+            and on_cpu
+            and t3.dtype == torch.float32
+            and shared_attention.is_exact(config.heads, config.head_dim, 0)
+        )
         self._rowwise = on_cpu
         self._cache = KeyValueCache(config.layers, config.heads, config.head_dim, self._device, t3.dtype)
         self._voices = PrefixCache(voice_cache)
@@ -237,8 +246,10 @@ class T3Session:
         self._t3.check_voice(request.conditionals)
         voice = self._voice_length(request.conditionals)
         limit = self._limit(request, voice, len(text))
-        room = voice + len(text) + config.speech_starts + limit
-        indices = self._cache.acquire(2 if guidance else 1, room)
+        length = voice + len(text) + config.speech_starts + limit
+        if self._shared:
+            length = shared_attention.room(length)
+        indices = self._cache.acquire(2 if guidance else 1, length)
 
         watch = monitor = None
         if request.detect_runaway and config.alignment is not None:
@@ -304,6 +315,8 @@ class T3Session:
                 if group:
                     events += self._speak(group)
         for event in events:
+            if event.finish_reason == "failed":
+                self._cache.wipe(self._order.live[event.id].indices)
             if event.finish_reason is not None:
                 self.cancel(event.id)
         return events
@@ -350,6 +363,7 @@ class T3Session:
             for index in live.indices:
                 self._cache.copy_in(index, kept)
             live.prefix = live.read = kept.shape[3]
+            self._share(live, kept)
             self.stats.voices_kept += 1
             return
         live.unread = self._t3.voice_embeddings(live.request.conditionals)[None]
@@ -362,18 +376,26 @@ class T3Session:
         for index in live.indices[1:]:
             self._cache.copy_in(index, prefix)
         self._voices.put(self._voice_key(live), prefix)
+        self._share(live, prefix)
+
+    def _share(self, live: _Live, voice: Tensor) -> None:
+        """Lets a voice's keys and values be read once for all rows that have it, if that is worth it."""
+        config, length = self._t3.config, voice.shape[3]
+        if not (self._shared and shared_attention.is_long(length)):
+            return
+        if shared_attention.is_exact(config.heads, config.head_dim, length):
+            for row in live.rows:
+                row.voice = voice
 
     def _speak(self, group: list[_Live]) -> list[TokenEvent]:
         """Feeds each request's last token and draws its next."""
+        group = sorted(group, key=lambda live: live.indices)  # rows side by side are read in one call
         rows = [row for live in group for row in live.rows]
         fed = [live.fed for live in group for _ in live.rows]
         steps = [len(live.sampler.drawn) for live in group for _ in live.rows]
         numbers = torch.tensor([fed, steps, [row.position for row in rows]]).to(self._device)
         x = self._t3.speech_embeddings(numbers[0], numbers[1])  # (M, dim)
-        batched = self._batched and len(rows) > 1
-        attend = BatchedDecodeAttention if batched else DecodeAttention
-        attention = attend(self._cache, rows, self._eager)
-        hidden = self._t3.hidden(x, numbers[2], attention, self._rowwise)
+        hidden = self._t3.hidden(x, numbers[2], self._attention(rows), self._rowwise)
         logits = self._t3.logits(hidden).float().cpu()  # (M, V)
 
         events, first = [], 0
@@ -383,6 +405,13 @@ class T3Session:
             events.append(self._draw(live, logits[first : first + len(live.rows)]))
             first += len(live.rows)
         return events
+
+    def _attention(self, rows: list[Row]) -> Attention:
+        if self._shared:
+            return SharedAttention(self._cache, rows)
+        if self._batched and len(rows) > 1:
+            return BatchedDecodeAttention(self._cache, rows, self._eager)
+        return DecodeAttention(self._cache, rows, self._eager)
 
     def _draw(self, live: _Live, logits: Tensor) -> TokenEvent:
         """Draws one token from a request's (1 or 2, V) logits."""
