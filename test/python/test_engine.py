@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import subprocess
@@ -487,6 +488,31 @@ class TestCancelling:
         assert driver.names(one)[-1] == "cancelled"
         failed(driver.events[two][-1][:2], "generation_failed")
         failed(driver.events[model][-1][:2], "generation_failed")
+
+    def test_after_a_thousand_a_request_takes_no_more_than_the_first(self, driver: Driver) -> None:
+        """Counted in calls, for a busy machine takes what time it likes."""
+        model = driver.load()
+        say = functools.partial(driver.say, model, "steps:3 and some words", stream=True)
+
+        def calls() -> int:
+            counted = itertools.count()
+            say()
+            sys.setprofile(lambda *_: next(counted))
+            try:
+                driver.run()
+            finally:
+                sys.setprofile(None)
+            return next(counted)
+
+        calls()
+        first = calls()
+        for number in range(1_000):
+            speech = say()
+            for _ in range(number % 4):
+                driver.step()
+            driver.engine.cancel(speech)
+        driver.run()
+        assert calls() == first
 
     def test_memory_of_early_ones_is_bounded(self, driver: Driver) -> None:
         for id in range(10_000, 30_000):
