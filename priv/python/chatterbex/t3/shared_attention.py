@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..threads import torch_threads
-from .attention import Row
+from .attention import Row, attend
 from .cache import KeyValueCache
 
 # Torch's fused attention for the CPU, which also tells each query's log-sum-exp. It is not public.
@@ -195,7 +195,6 @@ class _Trial:
             seen = self._cache.data[0, row.index, :, :, self._start : row.position + 1]
             if self._voice is not None:
                 seen = torch.cat([self._voice[0], seen], dim=2)
-            keys, values = seen  # (H, S, D)
-            scores = keys @ query[:, :, None] * query.shape[-1] ** -0.5  # (H, S, 1)
-            outputs.append((F.softmax(scores, dim=1) * values).sum(dim=1).flatten())
-        return torch.stack(outputs)
+            keys, values = seen[:, None]  # (1, H, S, D)
+            outputs.append(attend(query[None, :, None], keys, values, None, eager=True))
+        return torch.cat(outputs).flatten(1)
