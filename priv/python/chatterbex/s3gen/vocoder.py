@@ -56,8 +56,12 @@ class Vocoder:
             x = level.up(F.leaky_relu(x, published.lrelu_slope))
             if number == len(self._levels):
                 x = torch.cat([x[1:2], x])  # reflected at the front
-            x += _tiled(level.source, _product(level.source_down, harmonics))
-            x = _tiled(level.blocks, x)
+            for place, tile in _tiled(level.source, _product(level.source_down, harmonics)):
+                x[place] += tile
+            out = x.new_empty(len(x), level.blocks.channels)
+            for place, tile in _tiled(level.blocks, x):
+                out[place] = tile
+            x = out
         x = x.t()[None]
         bins = published.istft_params["n_fft"] // 2 + 1
         samples = published._istft(torch.exp(x[:, :bins]), torch.sin(x[:, bins:]))
@@ -173,18 +177,16 @@ def _activated(x: Tensor, activation: Callable[[Tensor, Tensor], None], convolve
     return convolve(room, len(x))
 
 
-def _tiled(part: _Blocks, x: Tensor) -> Tensor:
-    """Applies a part of the network to (T, C)."""
+def _tiled(part: _Blocks, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Applies a part of the network to (T, C), and gives the outcome piece by piece."""
     (total, channels), reach = x.shape, part.reach
-    out = x.new_empty(total, part.channels)
     for start, length in _tiles(total, channels):
         first, last = start - reach, start + length + reach
         window = _Window(before=max(0, -first), after=max(0, last - total))
         inside = x[max(0, first) : min(total, last)]
         padded = F.pad(inside, (0, 0, window.before, window.after))
         end = min(total, start + length)
-        out[start:end] = part(padded, window)[reach : reach + end - start]
-    return out
+        yield slice(start, end), part(padded, window)[reach : reach + end - start]
 
 
 def _tiles(total: int, channels: int) -> Iterator[tuple[int, int]]:
@@ -208,7 +210,7 @@ def _product(conv: nn.Conv1d, x: Tensor) -> Tensor:
 
 
 class _Upsampling:
-    """A transposed convolution as a matrix product.
+    """A transposed convolution as a matrix product for each tap.
 
     Each input is spread over the `kernel_size` outputs from its own place on. Counted by blocks of
     `stride` outputs, a block is so made of the inputs at its place and right before it.
@@ -216,16 +218,25 @@ class _Upsampling:
 
     def __init__(self, conv: nn.ConvTranspose1d) -> None:
         size = conv.kernel_size[0]
-        self._stride, self._padding, self._bias = conv.stride[0], conv.padding[0], conv.bias
-        self._taps = -(-size // self._stride)
-        weight = F.pad(conv.weight.detach(), (0, self._taps * self._stride - size))
-        weight = weight.unflatten(2, (self._taps, self._stride))  # (C, C', taps, stride)
-        # (stride * C', C * taps)
-        self._weight = weight.flip(2).permute(3, 1, 0, 2).flatten(0, 1).flatten(1).contiguous()
+        self._stride, self._padding = conv.stride[0], conv.padding[0]
+        self._bias = conv.bias.detach().repeat(self._stride)  # of a block
+        taps = -(-size // self._stride)
+        weight = F.pad(conv.weight.detach(), (0, taps * self._stride - size))
+        weight = weight.unflatten(2, (taps, self._stride))  # (C, C', taps, stride)
+        self._taps = weight.permute(2, 0, 3, 1).flatten(2).contiguous()  # (taps, C, stride * C')
 
     def __call__(self, x: Tensor) -> Tensor:
         """(T, C) to (T * stride, C')."""
-        around = self._taps - 1
-        windows = F.pad(x, (0, 0, around, around)).unfold(0, self._taps, 1)  # (T + taps - 1, C, taps)
-        rows = F.linear(windows.flatten(1), self._weight).view(-1, len(self._bias))
-        return rows[self._padding : self._padding + len(x) * self._stride] + self._bias
+        around = len(self._taps) - 1
+        padded = F.pad(x, (0, 0, around, around))
+        out = x.new_empty(len(x) + around, self._taps.shape[2])
+        size = _LARGE // out.shape[1]
+        for start in range(0, len(out), size):
+            block = out[start : start + size]
+            for late, tap in enumerate(self._taps):
+                rows = padded[start + around - late :][: len(block)]
+                if late == 0:
+                    torch.addmm(self._bias, rows, tap, out=block)
+                else:
+                    block.addmm_(rows, tap)
+        return out.view(-1, out.shape[1] // self._stride)[self._padding :][: len(x) * self._stride]
