@@ -232,11 +232,7 @@ class _Upsampling:
         out = x.new_empty(len(x) + around, self._taps.shape[2])
         size = _LARGE // out.shape[1]
         for start in range(0, len(out), size):
-            block = out[start : start + size]
+            block = out[start : start + size].copy_(self._bias)  # in the core's cache from tap to tap
             for late, tap in enumerate(self._taps):
-                rows = padded[start + around - late :][: len(block)]
-                if late == 0:
-                    torch.addmm(self._bias, rows, tap, out=block)
-                else:
-                    block.addmm_(rows, tap)
+                block.addmm_(padded[start + around - late :][: len(block)], tap)
         return out.view(-1, out.shape[1] // self._stride)[self._padding :][: len(x) * self._stride]
