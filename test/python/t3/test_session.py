@@ -187,7 +187,7 @@ class TestCompany:
         class Company:
             """A kernel whose last bits depend on how many rows there are."""
 
-            def __init__(self, weight: Any, bias: Any) -> None:
+            def __init__(self, weight: Any, bias: Any, gelu: bool) -> None:
                 self._weight, self._bias = weight, bias
 
             def __call__(self, x: Any) -> Any:

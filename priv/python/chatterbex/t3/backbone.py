@@ -51,11 +51,6 @@ class Pass:
         return torch.cat([function(block) for block in x.split(size)])
 
 
-def gelu(x: Tensor) -> Tensor:
-    """GPT-2's GELU, by tanh."""
-    return F.gelu(x, approximate="tanh")
-
-
 class Gpt2Layer(nn.Module):
     """One layer of GPT-2."""
 
@@ -80,7 +75,7 @@ class Gpt2Layer(nn.Module):
         self._split = (3, config.heads, config.head_dim)
         self._qkv = Matmul(self.attn["c_attn"])
         self._out = Matmul(self.attn["c_proj"])
-        self._up = Matmul(self.mlp["c_fc"])
+        self._up = Matmul(self.mlp["c_fc"], gelu=True)
         self._down = Matmul(self.mlp["c_proj"])
         self.matmuls = (self._qkv, self._out, self._up, self._down)
 
@@ -88,7 +83,7 @@ class Gpt2Layer(nn.Module):
         """(M, dim) to (M, dim); overwrites its input."""
         qkv = self._qkv(self.ln_1(x)).unflatten(1, self._split)
         x += self._out(run.attention(index, qkv))
-        x += self._down(run.activate(gelu, self._up(self.ln_2(x))))
+        x += self._down(self._up(self.ln_2(x)))
         return x
 
 

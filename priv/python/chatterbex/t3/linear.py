@@ -33,11 +33,12 @@ class Product(Protocol):
 
 
 class _DenseProduct:
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        self._weight, self._bias = weight, bias
+    def __init__(self, weight: Tensor, bias: Tensor | None, gelu: bool) -> None:
+        self._weight, self._bias, self._gelu = weight, bias, gelu
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x, self._weight, self._bias)
+        y = F.linear(x, self._weight, self._bias)
+        return F.gelu(y, approximate="tanh") if self._gelu else y
 
     def weight(self) -> Tensor:
         return self._weight
@@ -48,19 +49,21 @@ class _OneDnnProduct:
     # this layout was the fastest or close to it, on one thread and on two.
     _ROWS = 2
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, gelu: bool) -> None:
         self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, self._ROWS)
         self._bias = bias
+        self._then = ("gelu", [], "tanh") if gelu else ("none", [], "")
         self._product = torch.ops.mkldnn._linear_pointwise
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self._product(x, self._packed, self._bias, "none", [], "")
+        return self._product(x, self._packed, self._bias, *self._then)
 
     def weight(self) -> Tensor:
         return self._packed.to_dense()
 
 
-Kernel = Callable[[Tensor, "Tensor | None"], Product]
+# Of a weight (N, K), a bias (N,), and whether GPT-2's GELU, by tanh, follows.
+Kernel = Callable[[Tensor, "Tensor | None", bool], Product]
 
 KERNELS: dict[str, Kernel] = {"dense": _DenseProduct, "onednn": _OneDnnProduct}
 
@@ -78,7 +81,7 @@ def _onednn_works() -> bool:
     try:
         weight = torch.arange(12, dtype=torch.float32).reshape(3, 4)
         x = torch.ones(2, 4)
-        product = _OneDnnProduct(weight, torch.ones(3))
+        product = _OneDnnProduct(weight, torch.ones(3), gelu=False)
         same = torch.equal(product(x), F.linear(x, weight, torch.ones(3)))
         return same and torch.equal(product.weight(), weight)
     except (AttributeError, RuntimeError):  # another torch, built without it or with it renamed
@@ -122,9 +125,14 @@ class Linear(nn.Module):
 class Matmul:
     """One product of one input with the weights of one or more `Linear`."""
 
-    def __init__(self, *parts: Linear) -> None:
-        """Joins linear layers that have the same input; their outputs stand side by side."""
-        self._parts = parts
+    def __init__(self, *parts: Linear, gelu: bool = False) -> None:
+        """Joins linear layers that have the same input; their outputs stand side by side.
+
+        Args:
+            parts: the layers.
+            gelu: whether GPT-2's GELU follows.
+        """
+        self._parts, self._gelu = parts, gelu
         self._product: Product | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -150,7 +158,7 @@ class Matmul:
         else:
             weight = torch.cat([part.rows for part in parts])
             bias = torch.cat([part.bias for part in parts]) if parts[0].bias is not None else None
-        self._product = KERNELS[kernel](weight.detach(), None if bias is None else bias.detach())
+        self._product = KERNELS[kernel](weight.detach(), None if bias is None else bias.detach(), self._gelu)
         if len(parts) == 1 and kernel == "dense":
             return
         if kernel == "dense":
