@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from running import drained
 from chatterbex import s3gen
 from chatterbex.device import size_of
 from chatterbex.s3gen import TOKEN, Decoding, Reference, conformer, signal
+from chatterbex.s3gen.estimator import Estimator, mish_
 from chatterbex.s3gen.vocoder import Vocoder
+from chatterbex.threads import torch_threads
 
 SEED = 9
 
@@ -72,13 +75,15 @@ def test_a_vocoder_in_tiles_gives_the_whole(pair: Any, frames: int) -> None:
 def test_what_was_prepared_for_the_cpu_is_dropped_when_the_model_moves(meanflow: Any) -> None:
     ours, _ = meanflow
     bare = size_of(ours.to("cpu"))
-    ours.prepare()
+    with torch.inference_mode():  # as the first request does, if nobody did before
+        ours.prepare()
     assert size_of(ours) > bare
-    assert size_of(ours.to("cpu")) == bare
+    ours.double().float()  # a move to other memory and back
+    assert size_of(ours) == bare
 
 
 # around the queries that are taken at a time
-@pytest.mark.parametrize("length", [1, 2, 255, 256, 257, 600])
+@pytest.mark.parametrize("length", [1, 2, 63, 64, 65, 300])
 def test_attention_in_parts_gives_the_whole(pair: Any, length: int) -> None:
     ours, _, theirs = pair
     generator = torch.Generator().manual_seed(length)
@@ -90,6 +95,39 @@ def test_attention_in_parts_gives_the_whole(pair: Any, length: int) -> None:
         given = conformer.layer(ours.flow.encoder.encoders[0], x, positions)
     assert torch.allclose(given, expected, atol=1e-4)
     assert (expected - x).abs().max() > 0.1, "the synthetic layer does nothing, so this shows nothing"
+
+
+# around the positions that one thread takes at a time
+@pytest.mark.parametrize("length", [1, 2, 3, 159, 160, 161, 350])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_flows_network_in_parts_gives_the_whole(pair: Any, length: int, threads: int) -> None:
+    ours, _, theirs = pair
+    batch = 1 if ours.meanflow else 2
+    generator = torch.Generator().manual_seed(length)
+    x, mu, condition = torch.randn(3, batch, 80, length, generator=generator)
+    speaker = torch.randn(batch, 80, generator=generator)
+    now, then = torch.tensor([0.3]), torch.tensor([0.8])
+    mask = torch.ones(batch, 1, length)
+    network = deepcopy(theirs.flow.decoder.estimator)
+    for name, parameter in network.named_parameters():
+        if name.endswith("bias"):  # those of the synthetic checkpoint are zeros
+            torch.nn.init.normal_(parameter, std=0.2, generator=generator)
+    with torch.inference_mode(), torch_threads(threads):
+        expected = network(
+            x, mask, mu, now.expand(batch), speaker, condition, then.expand(batch) if ours.meanflow else None
+        )
+        time = ours._time(network, 0.3, x)
+        if ours.meanflow:
+            time = network.time_embed_mixer(torch.cat([time, ours._time(network, 0.8, x)], dim=1))
+        given = Estimator(network)(x, mu, speaker, condition, time)
+    assert given.shape == expected.shape == x.shape
+    assert (given - expected).abs().max() < 1e-4
+    assert expected.abs().max() > 0.1, "the synthetic network says nothing, so this shows nothing"
+
+
+def test_an_activation_without_a_logarithm_is_the_same() -> None:
+    x = torch.cat([torch.linspace(-120, 120, 100_001), torch.tensor([-1e30, 1e30])])
+    assert torch.allclose(mish_(x.clone()), torch.nn.functional.mish(x), rtol=1e-5, atol=1e-7)
 
 
 def test_tables_that_are_in_no_file_are_those_of_a_module_built_the_usual_way(pair: Any) -> None:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_QUERIES = 256  # at a time
+_QUERIES = 64  # at a time
 
 
 def layer(published: Any, x: Tensor, positions: Tensor) -> Tensor:

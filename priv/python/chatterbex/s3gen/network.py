@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from chatterbex.s3gen import conformer
+from chatterbex.s3gen.estimator import Estimator
 from chatterbex.s3gen.noise import Noise
 from chatterbex.s3gen.reference import Reference
 from chatterbex.s3gen.vocoder import Vocoder
@@ -55,6 +56,7 @@ class S3Gen(nn.Module):
         self.steps = 2 if self.meanflow else 10
         self.flow = published.flow
         self.mel2wav = published.mel2wav
+        self._estimator: Estimator | None = None
         self._vocoder: Vocoder | None = None
         self.look_ahead: int = self.flow.pre_lookahead_len
         self.register_buffer("trim_fade", published.trim_fade, persistent=False)
@@ -69,14 +71,16 @@ class S3Gen(nn.Module):
         return self.trim_fade.device
 
     def prepare(self) -> None:
-        """Makes what only the CPU needs. Without it the first `wave` there does so."""
+        """Makes what only the CPU needs. Without it the first request there does so."""
         if self._vocoder is None and self.device.type == "cpu":
-            with torch.inference_mode():
+            # Parameters that were made for inference only could not move to another device.
+            with torch.inference_mode(False), torch.no_grad():
+                self._estimator = Estimator(self.flow.decoder.estimator)
                 self._vocoder = Vocoder(self.mel2wav)
 
     def _apply(self, fn: Any, recurse: bool = True) -> S3Gen:
         # Every move and cast comes through here: what was prepared is of the weights as they were.
-        self._vocoder = None
+        self._estimator = self._vocoder = None
         return super()._apply(fn, recurse)
 
     # -- tokens to mel ---------------------------------------------------------------------
@@ -165,6 +169,9 @@ class S3Gen(nn.Module):
         time = self._time(net, now, x)
         if net.meanflow:
             time = net.time_embed_mixer(torch.cat([time, self._time(net, then, x)], dim=1))
+        self.prepare()
+        if self._estimator is not None:
+            return self._estimator(x, mu, speaker, condition, time)
         ones = x.new_ones((1, 1, x.shape[2]))
         x = torch.cat([x, mu, speaker.unsqueeze(2).expand(-1, -1, x.shape[2]), condition], dim=1)
         skipped = []
