@@ -41,21 +41,17 @@ class Estimator:
         self._final = _Block(published.final_block)
         self._projection = published.final_proj
 
-    def __call__(self, x: Tensor, mu: Tensor, speaker: Tensor, condition: Tensor, time: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, time: Tensor) -> Tensor:
         """The slope of the flow.
 
         Args:
-            x: (B, 80, T), where the flow is.
-            mu: (B, 80, T), the encoder's.
-            speaker: (B, 80).
-            condition: (B, 80, T), the prompt's mel frames, and zeros.
+            x: (B, 320, T): where the flow is, the encoder's frames, the speaker, and the prompt's frames.
             time: (1, 1024), the embedding of the time.
 
         Returns:
             (B, 80, T).
         """
-        given = torch.cat([x, mu, speaker[:, :, None].expand_as(mu), condition], dim=1).transpose(1, 2)
-        return torch.stack([self._slope(rows.contiguous(), time) for rows in given])
+        return torch.stack([self._slope(rows.t().contiguous(), time) for rows in x])
 
     def _slope(self, x: Tensor, time: Tensor) -> Tensor:
         skipped = []

@@ -169,11 +169,11 @@ class S3Gen(nn.Module):
         time = self._time(net, now, x)
         if net.meanflow:
             time = net.time_embed_mixer(torch.cat([time, self._time(net, then, x)], dim=1))
+        x = torch.cat([x, mu, speaker.unsqueeze(2).expand(-1, -1, x.shape[2]), condition], dim=1)
         self.prepare()
         if self._estimator is not None:
-            return self._estimator(x, mu, speaker, condition, time)
+            return self._estimator(x, time)
         ones = x.new_ones((1, 1, x.shape[2]))
-        x = torch.cat([x, mu, speaker.unsqueeze(2).expand(-1, -1, x.shape[2]), condition], dim=1)
         skipped = []
         for resnet, blocks, down in net.down_blocks:
             x = _through(resnet, blocks, x, ones, time)
