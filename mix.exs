@@ -52,9 +52,9 @@ defmodule Chatterbex.MixProject do
     [
       licenses: ["MIT"],
       links: %{"GitHub" => @source_url, "Changelog" => "#{@source_url}/blob/main/CHANGELOG.md"},
-      files:
-        ~w(lib priv/python native/Cargo.toml native/Cargo.lock native/.cargo native/nif
-           native/libpython native/audio native/chatterbex mix.exs .formatter.exs README.md CHANGELOG.md LICENSE)
+      files: ~w(lib priv/python native/Cargo.toml native/Cargo.lock native/.cargo native/nif
+           native/libpython native/audio native/engine native/t3 mix.exs .formatter.exs README.md CHANGELOG.md
+           LICENSE)
     ]
   end
 
@@ -70,10 +70,12 @@ defmodule Chatterbex.MixProject do
         Text: [Chatterbex.Text, Chatterbex.Text.Chunk],
         "What can be asked for": [Chatterbex.Model, Chatterbex.Device, Chatterbex.Options],
         Running: [
+          Chatterbex.Pool,
           Chatterbex.Setup,
           Chatterbex.ModelFiles,
           Chatterbex.Doctor,
           Chatterbex.Bench,
+          Chatterbex.Prove,
           Chatterbex.Python,
           Chatterbex.Telemetry
         ]

@@ -1,1 +1,2 @@
-for bench <- ~w(bridge first_sound speech streaming ticks), do: Code.require_file("#{bench}.exs", __DIR__)
+for bench <- ~w(bridge first_sound isolation speech streaming ticks),
+    do: Code.require_file("#{bench}.exs", __DIR__)

@@ -107,9 +107,10 @@ rust_ok() {
   version_at_least "$rust_version" "$rust_minimum"
 }
 
-python_versions="3.12 3.11 3.10"
+# In the order in which to look for them, as in lib/chatterbex/setup/profile.ex.
+python_versions="3.12 3.13 3.11 3.14 3.10"
 
-# Prints the first Python 3.10 to 3.12 that has a shared libpython and can make a venv.
+# Prints the first Python 3.10 to 3.14 that has a shared libpython and can make a venv.
 find_python() {
   local candidate version
   # shellcheck disable=SC2086
@@ -131,9 +132,9 @@ find_python() {
 python_usable() {
   "$1" -c '
 import ensurepip, os, sys, sysconfig, venv
-if not (3, 10) <= sys.version_info[:2] <= (3, 12) or sys.maxsize < 2**32:
-    sys.exit(1)
 get = sysconfig.get_config_var
+if not (3, 10) <= sys.version_info[:2] <= (3, 14) or sys.maxsize < 2**32 or get("Py_GIL_DISABLED"):
+    sys.exit(1)
 folders = [get("PYTHONFRAMEWORKPREFIX"), get("LIBDIR"), os.path.join(sys.base_prefix, "lib")]
 names = [get("LDLIBRARY"), get("INSTSONAME")]
 files = [os.path.join(f, n) for f in folders if f for n in names if n and not n.endswith(".a")]
@@ -141,16 +142,17 @@ sys.exit(0 if any(os.path.exists(f) for f in files) else 1)
 ' >/dev/null 2>&1
 }
 
-# install_uv PYTHON: puts uv, whose lock is checked by its hashes, into a place that use_tools knows.
-install_uv() {
+# install_tool PYTHON NAME: puts a program from the package index, whose lock (NAME.txt) is checked by its hashes, into
+# a place that use_tools knows.
+install_tool() {
   local venv logs
   venv=$(tools_venv) logs=$(cache_home)/logs
-  note "uv goes into $venv"
-  quietly "$logs/uv-venv.log" "$1" -m venv "$venv" &&
-    quietly "$logs/uv-install.log" "$venv/bin/python" -m pip install --quiet --require-hashes \
-      -r "$project/priv/python/locks/uv.txt" || return 1
+  note "$2 goes into $venv"
+  { [ -x "$venv/bin/python" ] || quietly "$logs/$2-venv.log" "$1" -m venv "$venv"; } &&
+    quietly "$logs/$2-install.log" "$venv/bin/python" -m pip install --quiet --require-hashes \
+      -r "$project/priv/python/locks/$2.txt" || return 1
   mkdir -p "$venv/on-path"
-  ln -sf ../bin/uv "$venv/on-path/uv"
+  ln -sf "../bin/$2" "$venv/on-path/$2"
   use_tools
 }
 

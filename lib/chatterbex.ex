@@ -22,8 +22,11 @@ defmodule Chatterbex do
   A server is a name, a pid, `{name, node}`, `{:via, module, name}` or `{:global, name}`, as for any `GenServer`:
   the node that asks needs neither Python nor the model.
 
-  Requests made while the model loads wait for it. At most `:max_queue` requests wait; one more is refused with
-  `:overloaded`. When the calling process ends, or its `:timeout` is over, its request is cancelled.
+  Requests made while the model loads wait for it. Beyond those that the model works on at a time, at most `:max_queue`
+  requests may be open; one more is refused with `:overloaded`. When the calling process ends, or its `:timeout` is over, its request is cancelled.
+
+  With `idle: 600_000` the server unloads its model after ten minutes without work, and loads it again for the next
+  request.
 
   ## Processes
 
@@ -33,6 +36,9 @@ defmodule Chatterbex do
 
   All models of a VM share one operating system thread, which owns Python; it is no scheduler of the VM, so that
   nothing else waits while it works. See the design decisions 1 and 2.
+
+  With `isolation: :peer` a server's model is in an operating system process of its own, so that a crash there ends that
+  process and not your VM. `Chatterbex.Pool` puts several such servers, of one node or several, behind one name.
 
   All options are listed in `Chatterbex.Options`, all failures in `Chatterbex.Error`, all events in
   `Chatterbex.Telemetry`.
@@ -208,6 +214,12 @@ defmodule Chatterbex do
   is spoken as soon as it is complete. Nothing is asked of the source or of the model before it is needed, and never
   more than a few sentences ahead, so that a text without end is fine.
 
+  The Enumerable runs in a process of its own, so that audio comes while it waits for more text. If it only works in the
+  process that made it, such as a response of Req with `into: :self`, let the stream make it:
+  `Stream.flat_map([prompt], &MyApp.LLM.tokens/1)`. When the stream ends, is halted or fails, or its process ends, the
+  Enumerable is closed. One that is blocked at that moment is closed when it comes back; after 5 seconds its process is
+  killed.
+
   Each chunk's `metadata` tells `:piece` (the number of the sentence, from 0) and `:text` (the sentence); a pause is a
   chunk of its own, with `:pause` in milliseconds. All chunks have the same sample rate and can be played, or joined,
   one after another.
@@ -246,8 +258,8 @@ defmodule Chatterbex do
     * `{:chatterbex, ref, {:chunk, audio}}`, as many as there are
     * `{:chatterbex, ref, :done}`, or `{:chatterbex, ref, {:error, error}}`, as the last message
 
-  The text is that of `stream/3`; an Enumerable is enumerated in a process of the library's own. When the
-  listening process ends, the work is cancelled. While it has many messages unread, the stream waits for it.
+  The text is that of `stream/3`. When the listening process ends, the work is cancelled. While it has many messages
+  unread, the stream waits for it.
 
   A listener that passes chunks on, to a browser for instance, reads its messages at once, however slowly they go on from
   there. `:unheard` holds the stream back by what was really heard: see `heard/2`.
@@ -268,7 +280,7 @@ defmodule Chatterbex do
 
       iex> {:ok, ref} = Chatterbex.stream_to(self(), "Hello!", server: MyApp.NoSuchServer)
       iex> receive do {:chatterbex, ^ref, {:error, error}} -> error.reason end
-      :invalid_option
+      :not_running
   """
   @spec stream_to(pid, String.t() | Enumerable.t(), keyword) :: {:ok, reference} | {:error, Error.t()}
   def stream_to(listener, text, options \\ []) when is_pid(listener) do
@@ -331,12 +343,14 @@ defmodule Chatterbex do
   """
   @spec convert(Audio.t() | Path.t(), keyword) :: {:ok, Audio.t()} | {:error, Error.t()}
   def convert(source, options) do
+    started = System.monotonic_time(:millisecond)
+
     with {:ok, options} <- Options.validate(:convert, options),
          :ok <- convertible(options),
          {:ok, recording} <- Conversion.recording(source) do
       Telemetry.span([:chatterbex, :convert], %{seconds: recording.seconds}, %{server: options.server}, fn ->
         with {:ok, plan} <- Plan.new(options.server, options, :audio),
-             {:ok, audio} <- Conversion.convert(plan, recording),
+             {:ok, audio} <- Conversion.convert(plan, recording, started),
              do: {:ok, audio, %{audio_seconds: Audio.duration(audio)}, audio.metadata}
       end)
     end
@@ -380,7 +394,7 @@ defmodule Chatterbex do
   end
 
   @doc """
-  Waits until a server's model is loaded, at most `timeout` milliseconds.
+  Waits until a server's model is loaded, at most `timeout` milliseconds. A model that is idle is loaded again.
 
   Without a server it starts the default one, as the first `generate/2` would: an application that calls it at
   its start has its first audio sooner.
@@ -403,17 +417,27 @@ defmodule Chatterbex do
 
   The map has
 
-    * `:server`, `:model`, and `:status`, one of `:loading`, `:ready` and `:failed`
+    * `:server`, `:model`, and `:status`, one of `:loading`, `:ready`, `:idle` (unloaded until it is needed: see `:idle` in
+      `Chatterbex.Options`) and `:failed`
     * `:error` - the `Chatterbex.Error` of a failed server, else `nil`
-    * `:device` - `%{requested: device, actual: device | nil, reason: string | nil, warning: string | nil}`; `reason`
-      says why the actual device is not the requested one, and `warning` what to know of a device that works
-    * `:queue` - `%{waiting: n, running: n, max_queue: n, max_batch: n}`, in requests
+    * `:device` - `%{requested: device, actual: device | nil, reason: string | nil, warning: string | nil, proof: map | nil,
+      limited: string | nil}`; `reason` says why the actual device is not the requested one, `warning` what to know of a
+      device that works, and `limited` why it speaks fewer requests at a time than you asked for. `proof` is how close the
+      device came to the CPU before the model was ready, by component: `%{"passed" => boolean, "components" =>
+      %{"t3.logits" => %{"difference" => float, "tolerance" => float, ...}}}`; it is `nil` on the CPU
+    * `:queue` - `%{open: n, waiting: n, running: n, max_queue: n, max_batch: n}`: open requests, those of them that the
+      model has had nothing of yet, pieces that the model works on, and the two limits (see `:max_queue` in
+      `Chatterbex.Options`)
     * `:load` - seconds by phase of loading
-    * `:memory` - bytes by part of the model, as of when it was loaded
+    * `:memory` - bytes by part of the model, as of when it was loaded; an empty map while it is idle
     * `:components` - the device of each part of the model, as `%{"t3" => "mps:0"}`; all parts that speak are on one.
       `"analysis"` and `"ve"`, which make voices, stay on the CPU
     * `:versions` - of the Python packages that the model runs on
+    * `:precision` - `%{"requested" => string, "t3" => string}`, what T3 computes in; `nil` for a model without T3
     * `:checkpoint` - the folder with the model's files, or `nil`
+    * `:isolation` - `:none` or `:peer`
+    * `:process` - `%{os_pid: string | nil, died: n}`: the operating system process of an isolated model, and how often it
+      had to be replaced
 
   ## Examples
 
@@ -421,7 +445,7 @@ defmodule Chatterbex do
 
       iex> {:error, error} = Chatterbex.info(MyApp.NoSuchServer)
       iex> error.reason
-      :invalid_option
+      :not_running
   """
   @spec info(server | nil) :: {:ok, map} | {:error, Error.t()}
   def info(server \\ nil) do
@@ -466,7 +490,7 @@ defmodule Chatterbex do
 
       iex> {:error, error} = Chatterbex.stop(MyApp.NoSuchServer)
       iex> error.reason
-      :invalid_option
+      :not_running
   """
   @spec stop(server | nil, timeout) :: :ok | {:error, Error.t()}
   def stop(server \\ nil, timeout \\ 5_000), do: Client.stop(server || @default_server, timeout)
@@ -536,6 +560,6 @@ defmodule Chatterbex do
     end
   catch
     :exit, _not_running ->
-      {:error, Error.new(:cancelled, "the application :chatterbex is not running or is stopping")}
+      {:error, Error.new(:not_running, "the application :chatterbex is not running or is stopping")}
   end
 end

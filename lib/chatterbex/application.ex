@@ -9,6 +9,7 @@ defmodule Chatterbex.Application do
     children = [
       Chatterbex.Runtime,
       Chatterbex.Voice.Cache,
+      %{id: Chatterbex.Pool, start: {:pg, :start_link, [Chatterbex.Pool.scope()]}},
       {DynamicSupervisor, name: Chatterbex.DefaultServerSupervisor, strategy: :one_for_one},
       {Registry, keys: :unique, name: Chatterbex.Senders},
       {Task.Supervisor, name: Chatterbex.SenderSupervisor}

@@ -12,6 +12,21 @@ defmodule Chatterbex.Audio do
   done on dirty schedulers, in time that grows with the length of the audio, and all of its errors are values:
   `:invalid_audio` where the samples are not what the struct says or, where something is computed from them, are no
   numbers, infinite or above 1.0e12; `:out_of_memory`.
+
+  ## Files from strangers
+
+  A file of a few kilobytes can ask for gigabytes of memory. `read/2`, `from_format/2` and `from_wav/2` give it none:
+
+    * Audio beyond `:max_seconds` or `:max_samples` is refused. Where a file says how long it is, that happens before
+      anything is decoded.
+    * A file may hold 16,777,216 samples (six minutes in one channel at 48 kHz), and more only where it has at least one byte
+      for each 1024 samples. Recordings, even of silence, have more bytes than that.
+    * Decoded samples go into one binary that grows. A file can waste no more memory than the limits allow.
+    * Damaged files are errors with the reason `:invalid_audio`, whatever they do to a decoder.
+
+  The work of a process ends soon after the process does: decoding, encoding, `resample/2`, `loudness/1` and
+  `normalize/2` notice between two blocks of samples. Run them in a task, and stop that with `Task.shutdown/2` when they take
+  longer than you want to wait.
   """
 
   alias Chatterbex.{Error, Native, Runtime}
@@ -130,6 +145,12 @@ defmodule Chatterbex.Audio do
   @doc """
   Reads the bytes of a WAV file: integers of 8, 16, 24 or 32 bits, or 32-bit floats.
 
+  A file written into a pipe, for example by ffmpeg, does not say how long it is. It is read to its end.
+
+  ## Options
+
+  #{Chatterbex.Options.Schema.docs(:read)}
+
   ## Examples
 
       iex> audio = %Chatterbex.Audio{samples: <<0.5::float-32-little>>, sample_rate: 24_000}
@@ -141,8 +162,8 @@ defmodule Chatterbex.Audio do
       iex> error.reason
       :invalid_audio
   """
-  @spec from_wav(binary) :: {:ok, t} | {:error, Error.t()}
-  def from_wav(wav) when is_binary(wav), do: Format.decode_wav(wav)
+  @spec from_wav(binary, keyword) :: {:ok, t} | {:error, Error.t()}
+  def from_wav(wav, options \\ []) when is_binary(wav), do: Format.decode_wav(wav, options)
 
   @doc """
   Reads a file: WAV, FLAC, MP3, Ogg Vorbis or Ogg Opus. Its content says which, not its name.
@@ -195,7 +216,8 @@ defmodule Chatterbex.Audio do
   @doc """
   The audio at another sample rate, in Hz, from 1000 to 768000.
 
-  It has `ceil(frames * rate / audio.sample_rate)` frames and stays in time with the old one. Tones below 95 % of half
+  It has `ceil(frames * rate / audio.sample_rate)` frames, at most 536,870,912 samples in all channels together, and
+  stays in time with the old one. Tones below 95 % of half
   the lower of both rates stay what they are, to within -100 dB; those above half of it are taken away.
 
   ## Examples

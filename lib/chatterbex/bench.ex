@@ -12,7 +12,7 @@ defmodule Chatterbex.Bench do
   machine does meanwhile goes into the figures.
   """
 
-  alias Chatterbex.{Audio, Device, Error, Model, Options}
+  alias Chatterbex.{Audio, Configuration, Device, Error, Model, Options}
 
   # Of the Harvard sentences (IEEE Recommended Practice for Speech Quality Measurements, 1969), lists 1 and 2.
   @sentences [
@@ -94,7 +94,7 @@ defmodule Chatterbex.Bench do
   end
 
   defp speaks(options) do
-    name = Keyword.get(options, :model) || Application.get_env(:chatterbex, :model, :hibari)
+    name = Keyword.get(options, :model) || Configuration.get(:model, :hibari)
 
     with {:ok, model} <- Model.fetch(name) do
       if model.speaks,

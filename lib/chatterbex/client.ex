@@ -11,30 +11,57 @@ defmodule Chatterbex.Client do
   #
   # The request is cancelled by `release/2`, and when the calling process ends.
 
-  alias Chatterbex.{Error, Options}
+  alias Chatterbex.Error
+  alias Chatterbex.Options.Schema
   alias Chatterbex.Server.Request
 
   @typedoc """
-  `timeout` is for the request as a whole, in milliseconds; `options` are for the model.
+  `timeout` is for the request as a whole, in milliseconds; `deadline` is the one that it stands for, if any; `resume` says
+  that a stream may go on in another process; `options` are for the model.
   """
-  @type settings :: %{timeout: timeout, priority: :high | :normal | :low, options: map}
+  @type settings :: %{
+          required(:timeout) => timeout,
+          required(:deadline) => DateTime.t() | nil,
+          required(:priority) => :high | :normal | :low,
+          required(:options) => map,
+          optional(:resume) => boolean
+        }
+
+  # What callers and servers say to each other. It changes when they would misunderstand each other.
+  @protocol 1
+
+  @doc """
+  The version of the messages between callers and servers, which may be on nodes with different versions of the library.
+  """
+  @spec protocol() :: pos_integer
+  def protocol, do: @protocol
 
   @doc """
   What the server's model is, and the server's limits.
   """
   @spec about(GenServer.server(), timeout) :: {:ok, map} | {:error, Error.t()}
-  def about(server, timeout), do: call(server, :about, timeout)
+  def about(server, timeout) do
+    with {:ok, about} <- call(server, :about, timeout), do: understood(about, server)
+  end
+
+  defp understood(%{protocol: @protocol} = about, _server), do: {:ok, about}
+
+  defp understood(about, server) do
+    {:error,
+     Error.new(
+       :not_supported,
+       "#{inspect(server)} is on #{about.node}, whose version of Chatterbex speaks protocol #{inspect(about[:protocol])}; " <>
+         "this node speaks #{@protocol}. Run the same version on both.",
+       %{server: server, protocol: about[:protocol]}
+     )}
+  end
 
   @spec open(GenServer.server(), settings, [Request.piece()]) :: {:ok, reference} | {:error, Error.t()}
   def open(server, settings, pieces) do
-    case GenServer.whereis(server) do
-      nil ->
-        {:error, not_running(server)}
-
-      process ->
-        ref = :erlang.monitor(:process, process, alias: :explicit_unalias)
-        GenServer.cast(process, {:open, self(), ref, settings, pieces})
-        {:ok, ref}
+    with {:ok, process} <- find(server) do
+      ref = :erlang.monitor(:process, process, alias: :explicit_unalias)
+      GenServer.cast(process, {:open, self(), ref, settings, pieces})
+      {:ok, ref}
     end
   rescue
     # What the VM raises where another node is named and this one is not distributed.
@@ -45,23 +72,14 @@ defmodule Chatterbex.Client do
   def more(server, ref, pieces), do: GenServer.cast(server, {:more, ref, pieces})
 
   @doc """
-  Waits for what comes next of the piece `number`, or of any piece.
-
-  `stop` is a monitor whose end ends the calling process too: the listener is gone.
+  Waits for what comes next of any piece. The server's timer ends this wait, and the monitor where the server ends.
   """
-  @spec next(GenServer.server(), reference, non_neg_integer | :any, timeout, reference | nil) ::
-          {:chunk, non_neg_integer, Chatterbex.Audio.t()}
-          | {:done, non_neg_integer, Chatterbex.Audio.t()}
-          | {:error, Error.t()}
-          | :timeout
-  def next(server, ref, number, timeout, stop) do
+  @spec next(GenServer.server(), reference) ::
+          {:chunk | :done, non_neg_integer, Chatterbex.Audio.t()} | {:error, Error.t()}
+  def next(server, ref) do
     receive do
-      {^ref, {:error, error}} -> {:error, error}
-      {^ref, {_kind, piece, _audio} = message} when number in [:any, piece] -> message
+      {^ref, message} -> message
       {:DOWN, ^ref, :process, _process, reason} -> {:error, ended(server, reason)}
-      {:DOWN, ^stop, :process, _process, _reason} -> exit(:normal)
-    after
-      timeout -> :timeout
     end
   end
 
@@ -87,6 +105,12 @@ defmodule Chatterbex.Client do
   @spec await_ready(GenServer.server(), timeout) :: :ok | {:error, Error.t()}
   def await_ready(server, timeout), do: call(server, :await_ready, timeout)
 
+  @doc """
+  Asks a server, or a pool, whatever it understands.
+  """
+  @spec request(GenServer.server(), term, timeout) :: term
+  def request(server, question, timeout), do: call(server, question, timeout)
+
   @spec info(GenServer.server()) :: {:ok, map} | {:error, Error.t()}
   def info(server), do: call(server, :info, :infinity)
 
@@ -95,20 +119,49 @@ defmodule Chatterbex.Client do
   """
   @spec call_model(GenServer.server(), String.t(), map, timeout) :: {:ok, map} | {:error, Error.t()}
   def call_model(server, function, arguments, timeout),
-    do: call(server, {:call, function, arguments}, timeout)
+    do: call(server, {:call, function, arguments, timeout}, timeout)
 
   @spec stop(GenServer.server(), timeout) :: :ok | {:error, Error.t()}
   def stop(server, timeout) do
-    GenServer.stop(server, :normal, timeout)
+    with {:ok, process} <- find(server), do: GenServer.stop(process, :normal, timeout)
   catch
     :exit, reason -> {:error, exit_error(server, reason)}
   end
 
   # The server answers every call in bounded time; what is left to catch is its end.
   defp call(server, request, timeout) do
-    GenServer.call(server, request, timeout)
+    with {:ok, process} <- find(server), do: GenServer.call(process, request, timeout)
   catch
     :exit, reason -> {:error, exit_error(server, reason)}
+  end
+
+  # The process that a name stands for. A registry may be missing, and one of the user's own may do anything.
+  defp find(server) do
+    with {:ok, server} <- name(server) do
+      case GenServer.whereis(server) do
+        nil -> {:error, not_running(server)}
+        process -> {:ok, process}
+      end
+    end
+  rescue
+    exception ->
+      {:error,
+       Error.new(
+         :not_running,
+         "the server #{inspect(server)} cannot be looked up: #{Exception.message(exception)}. Is its registry running?",
+         %{server: server}
+       )}
+  end
+
+  defp name(server) do
+    with :error <- Schema.cast(:server, server) do
+      {:error,
+       Error.new(
+         :invalid_option,
+         "#{Schema.show(server)} cannot be asked: it must be #{Schema.describe(:server)}",
+         %{got: server}
+       )}
+    end
   end
 
   defp exit_error(server, {:timeout, _call}),
@@ -118,29 +171,36 @@ defmodule Chatterbex.Client do
   defp exit_error(server, {reason, {_module, _function, _arguments}}), do: ended(server, reason)
   defp exit_error(server, reason), do: ended(server, reason)
 
-  defp ended(server, :noproc), do: not_running(server)
+  @doc """
+  The error for the end of a server, by the reason that its monitor tells.
+  """
+  @spec ended(GenServer.server(), term) :: Error.t()
+  def ended(server, reason)
 
-  defp ended(server, :noconnection),
-    do: Error.new(:engine_crashed, "the node of #{inspect(server)} is not connected")
+  def ended(server, :noproc), do: not_running(server)
 
-  defp ended(server, :calling_self),
+  def ended(server, :noconnection) do
+    Error.new(:noconnection, "the node of #{inspect(server)} is not connected", %{server: server})
+  end
+
+  def ended(server, :calling_self),
     do: Error.new(:invalid_option, "#{inspect(server)} is the calling process itself")
 
-  defp ended(server, reason)
-       when reason in [:normal, :shutdown] or (is_tuple(reason) and elem(reason, 0) == :shutdown),
-       do: Error.new(:cancelled, "#{inspect(server)} was stopped before it answered")
+  def ended(server, reason)
+      when reason in [:normal, :shutdown] or (is_tuple(reason) and elem(reason, 0) == :shutdown),
+      do: Error.new(:cancelled, "#{inspect(server)} was stopped before it answered")
 
-  defp ended(server, reason) do
+  def ended(server, reason) do
     Error.new(
       :engine_crashed,
-      "#{inspect(server)} ended before it answered: #{Options.Schema.show(reason)}",
+      "#{inspect(server)} ended before it answered: #{Schema.show(reason)}",
       %{exit: reason}
     )
   end
 
   defp not_running(server) do
     Error.new(
-      :invalid_option,
+      :not_running,
       "no server runs as #{inspect(server)}. Start it under your supervisor: " <>
         "children = [{Chatterbex, name: #{inspect(server)}}]",
       %{server: server}

@@ -1,8 +1,21 @@
 defmodule Chatterbex.CommandLine do
   @moduledoc false
-  # What the Mix tasks say of options that they do not take.
+  # What the Mix tasks have in common.
 
   alias Chatterbex.Options
+
+  @doc """
+  Starts what a task needs to speak: this library with the project's configuration, and not the project itself.
+  """
+  @spec start() :: :ok
+  def start do
+    Mix.Task.run("app.config")
+
+    case Application.ensure_all_started(:chatterbex) do
+      {:ok, _started} -> Logger.configure(level: :none)
+      {:error, {app, reason}} -> Mix.raise("#{app} does not start: #{Options.Schema.show(reason)}")
+    end
+  end
 
   @doc """
   What is wrong with an option that `OptionParser` gave back, for the task of this name.

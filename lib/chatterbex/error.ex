@@ -28,12 +28,22 @@ defmodule Chatterbex.Error do
   | `:model_load_failed` | the model's files are there but cannot be loaded |
   | `:device_unavailable` | the device cannot be used, and fallback was refused |
   | `:out_of_memory` | the device or the machine has too little memory |
-  | `:overloaded` | the queue is full |
+  | `:overloaded` | the server has as many open requests as it takes |
+  | `:not_running` | no server has this name, or the application `:chatterbex` does not run |
+  | `:noconnection` | the server's node cannot be reached, or was lost before it answered |
   | `:timeout` | the request's time was up |
   | `:cancelled` | the request was cancelled or its server was stopped |
-  | `:engine_crashed` | the model or its thread failed as a whole |
+  | `:engine_crashed` | the model, its thread or the server's process failed as a whole |
   | `:generation_failed` | this request failed inside the model |
   | `:file_error` | a file cannot be read or written |
+
+  ## What to retry
+
+  The same request may succeed later where the reason is `:overloaded` (wait a moment, or ask another server),
+  `:not_running` (its supervisor may be restarting it), `:noconnection` or `:engine_crashed`. After `:noconnection` and
+  `:engine_crashed` the request may have been spoken without your seeing it; speaking it twice does no harm. With a
+  longer `:timeout` or a later `:deadline`, `:timeout` may succeed too. Every other reason comes back until something
+  changes: the request, the setup, or the machine.
   """
 
   @reasons [
@@ -52,6 +62,8 @@ defmodule Chatterbex.Error do
     :device_unavailable,
     :out_of_memory,
     :overloaded,
+    :not_running,
+    :noconnection,
     :timeout,
     :cancelled,
     :engine_crashed,

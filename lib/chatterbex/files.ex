@@ -3,6 +3,7 @@ defmodule Chatterbex.Files do
   # Files as users give them: paths are checked, errors say what to do, and what is written appears whole or not at all.
 
   alias Chatterbex.{Error, Options}
+  alias Chatterbex.Files.Replacement
 
   @piece 1_048_576
 
@@ -83,27 +84,9 @@ defmodule Chatterbex.Files do
   defp put(path, content) do
     case File.stat(path) do
       {:ok, %{type: type}} when type != :regular -> File.write(path, content)
-      _regular_or_missing -> replace(path, content)
+      _regular_or_missing -> Replacement.write(path, content)
     end
   end
-
-  defp replace(path, content) do
-    beside = beside(path)
-
-    with :ok <- File.write(beside, content), :ok <- File.rename(beside, path) do
-      :ok
-    else
-      {:error, posix} ->
-        File.rm(beside)
-        {:error, posix}
-    end
-  end
-
-  @doc """
-  A name in the same folder, which no other writer has.
-  """
-  @spec beside(String.t()) :: String.t()
-  def beside(path), do: "#{path}.#{System.pid()}-#{System.unique_integer([:positive])}.part"
 
   @doc """
   The error for what the system said.

@@ -31,6 +31,8 @@ defmodule Chatterbex.JSON do
   @doc """
   Writes a value over several lines, keys in order, so that equal values give equal files.
 
+  Raises `ArgumentError` where a string is not valid UTF-8.
+
       iex> Chatterbex.JSON.encode(%{b: 1, a: []})
       ~s({\\n  "a": [],\\n  "b": 1\\n})
   """
@@ -118,9 +120,9 @@ defmodule Chatterbex.JSON do
   end
 
   defp hex(<<digits::binary-size(4), rest::binary>>) do
-    case Integer.parse(digits, 16) do
-      {number, ""} when number >= 0 -> {number, rest}
-      _no_number -> throw({:json, "unexpected #{inspect(digits)} after \\u"})
+    case Base.decode16(digits, case: :mixed) do
+      {:ok, <<number::16>>} -> {number, rest}
+      :error -> throw({:json, "unexpected #{inspect(digits)} after \\u"})
     end
   end
 
@@ -176,7 +178,11 @@ defmodule Chatterbex.JSON do
 
   defp member({key, value}, line), do: [?", escape(key), "\": ", write(value, line)]
 
-  defp escape(text), do: for(<<character::utf8 <- text>>, do: escaped(character))
+  defp escape(text) do
+    if String.valid?(text),
+      do: for(<<character::utf8 <- text>>, do: escaped(character)),
+      else: raise(ArgumentError, "#{inspect(text)} is not valid UTF-8, and JSON can hold nothing else")
+  end
 
   defp escaped(?"), do: "\\\""
   defp escaped(?\\), do: "\\\\"

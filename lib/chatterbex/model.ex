@@ -13,7 +13,7 @@ defmodule Chatterbex.Model do
       {Chatterbex, name: MyApp.Speech, model: :my_model, model_options: %{"size" => "small"}}
   """
 
-  alias Chatterbex.Error
+  alias Chatterbex.{Configuration, Error}
 
   @enforce_keys [:name, :description]
   defstruct [
@@ -43,7 +43,8 @@ defmodule Chatterbex.Model do
   - `voice_family`: the family of voices that it can be given as audio or as a `Chatterbex.Voice`; `nil` where it has
     only voices of its own
   - `voice_seconds`: the recording of a voice must be longer than this
-  - `sounds`: sounds that it makes of a tag in the text, as in `["laugh"]` for `[laugh]`
+  - `sounds`: the tags that it knows, without brackets, as in `["laugh", "whispering"]`: noises, and styles for the words that
+    follow (`Chatterbex.Text.sounds/0`)
   - `scripts`: `:any`, or the scripts that it can read, as in `[:latin]`
   - `chunk_characters`: how much of a text it is given at a time; longer ones are cut (`Chatterbex.Text.chunks/2`)
   - `speaks`: whether it speaks text; the model of `Chatterbex.convert/2` does not
@@ -90,12 +91,22 @@ defmodule Chatterbex.Model do
       "there is no model :hibary. Did you mean :hibari? Chatterbex.models/0 lists all models."
   """
   @spec fetch(atom | String.t()) :: {:ok, t} | {:error, Error.t()}
-  def fetch(name) do
+  def fetch(name) when is_atom(name) or is_binary(name) do
     case Enum.find(all(), &(Atom.to_string(&1.name) == to_string(name))) do
       nil -> {:error, unknown(name)}
       model -> {:ok, model}
     end
   end
+
+  def fetch(name), do: {:error, unknown(name)}
+
+  # The options of a server that mean nothing to a model. What a model of the user's own makes of them is its own affair.
+  @doc false
+  @spec useless(t) :: [atom]
+  def useless(%__MODULE__{python: own}) when own != nil, do: []
+  def useless(%__MODULE__{profile: "hibari"}), do: [:checkpoint, :revision, :version, :language_pack]
+  def useless(%__MODULE__{name: :multilingual}), do: []
+  def useless(%__MODULE__{}), do: [:version, :language_pack]
 
   defp unknown(name) do
     names = Enum.map(all(), & &1.name)
@@ -103,7 +114,7 @@ defmodule Chatterbex.Model do
 
     Error.new(
       :unknown_model,
-      "there is no model #{inspect(name)}.#{hint} Chatterbex.models/0 lists all models.",
+      "there is no model #{Chatterbex.Options.Schema.show(name)}.#{hint} Chatterbex.models/0 lists all models.",
       %{model: name, models: names}
     )
   end
@@ -128,9 +139,10 @@ defmodule Chatterbex.Model do
         voices: ["heart"]
       },
       chatterbox(:turbo,
-        description: "Chatterbox Turbo: English, fast, with sounds such as [laugh]",
+        description:
+          "Chatterbox Turbo: English, fast, with sounds such as [laugh] and styles such as [whispering]",
         languages: ["en"],
-        options: [:top_k | @tokens],
+        options: [:top_k, :norm_loudness | @tokens],
         sounds: @sounds,
         voice_family: "turbo",
         voice_seconds: 5.0
@@ -138,7 +150,7 @@ defmodule Chatterbex.Model do
       chatterbox(:nano,
         description: "Chatterbox Nano: as Turbo, with a smaller network",
         languages: ["en"],
-        options: [:top_k | @tokens],
+        options: [:top_k, :norm_loudness | @tokens],
         sounds: @sounds,
         voice_family: "turbo",
         voice_seconds: 5.0
@@ -176,7 +188,7 @@ defmodule Chatterbex.Model do
   end
 
   defp configured do
-    for {name, spec} <- Application.get_env(:chatterbex, :models, []) do
+    for {name, spec} <- Configuration.get(:models, []) do
       %__MODULE__{
         name: name,
         description: Keyword.get(spec, :description, "configured by the application: #{spec[:python]}"),

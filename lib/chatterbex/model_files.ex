@@ -24,8 +24,24 @@ defmodule Chatterbex.ModelFiles do
     * `:version` - `:v3` (the default) or `:v2`, of `:multilingual`.
     * `:language_pack` - of `:multilingual`: `"zh-cmn"`, `"es-mx-latam"`, `"pt-br"`, `"es-es"`, `"pt-pt"` or
       `"hi"`. Most of a pack is in a repository of its own, the rest is that of `:multilingual`.
+    * `:repo` - the repository of a fine-tune, as in `"someone/chatterbox-german"`: see below.
+    * `:t3` - a fine-tuned T3, a `.safetensors` file: its path or, with `:repo`, its name in the repository.
     * `:revision` - a branch, a tag or a commit of the repository. Default: `"main"`.
     * `:home` - the folder that `mix chatterbex.setup --path` was given.
+
+  ## Fine-tunes
+
+  A fine-tune is a T3 that was trained further, and sometimes other files that go with it, such as a tokenizer. Name the model
+  that it was made from, and give the T3 as a file or the repository that has it:
+
+      {:ok, folder} = Chatterbex.ModelFiles.download(:english, t3: "german/t3_cfg.safetensors")
+      {:ok, folder} = Chatterbex.ModelFiles.download(:english, repo: "someone/chatterbox-german")
+
+  A repository must have the T3, under the name that the model's own has (`t3_cfg.safetensors` of `:english`) or the one given
+  as `:t3`. Other files of the model that it has under their usual names are used too; what it lacks comes
+  from the model's own repository.
+
+  ## Errors
 
   Errors have the reason `:model_files_missing`, with `details.why` where fetching failed: `:gated`,
   `:unauthorized`, `:not_found`, `:rate_limited`, `:connection`, `:checksum`, `:offline`, `:refused`,
@@ -37,7 +53,7 @@ defmodule Chatterbex.ModelFiles do
   alias Chatterbex.{Error, Options, Python, Telemetry}
   alias Chatterbex.ModelFiles.{Cache, Check, Download, Place, Removal, Set}
 
-  @names [:version, :language_pack, :revision, :home]
+  @names [:version, :language_pack, :repo, :t3, :revision, :home]
 
   @typedoc """
   What there is of a model: `folder` is where all its files are, or `nil`; `files` are those in it, `missing` those
@@ -66,11 +82,16 @@ defmodule Chatterbex.ModelFiles do
 
   ## Examples
 
+      iex> {:error, error} = Chatterbex.ModelFiles.list(home: 5)
+      iex> error.message
+      "option :home must be a string, got 5"
+
       iex> for %{model: model, language_pack: nil} <- Chatterbex.ModelFiles.list(), uniq: true, do: model
       [:english, :multilingual, :turbo, :nano, :conversion]
   """
-  @spec list(keyword) :: [description]
-  def list(options \\ []), do: Enum.map(Set.all(), &describe(&1, options))
+  @spec list(keyword) :: [description] | {:error, Error.t()}
+  def list(options \\ []),
+    do: with(:ok <- known(options, [:home]), do: Enum.map(Set.all(), &describe(&1, options)))
 
   defp describe(set, options) do
     found =
@@ -197,6 +218,7 @@ defmodule Chatterbex.ModelFiles do
     with :ok <- known(options, [:checkpoint | @names]),
          {:ok, set} <- Set.fetch(model, options),
          {:ok, files} <- present(set, options[:checkpoint]) do
+      files = if set.t3 && is_nil(set.repo), do: [{set.t3, set.t3} | files], else: files
       results = for {name, path} <- files, do: {name, path, Check.file(path)}
 
       case for({name, _path, {:error, fault}} <- results, do: {name, fault}) do
@@ -255,7 +277,8 @@ defmodule Chatterbex.ModelFiles do
   Removes a model's files from the cache, of all revisions, and tells which files went and how many bytes that
   freed. Files that another model needs which is here stay, and so does all else in the cache.
 
-  Options: `:version`, `:language_pack` and `:home`. Nothing to remove is no error.
+  Options: `:version`, `:language_pack`, `:repo`, `:t3` and `:home`. Of a fine-tune, only the files that came from its repository
+  are removed. Nothing to remove is no error.
 
   ## Examples
 
@@ -296,12 +319,39 @@ defmodule Chatterbex.ModelFiles do
     end
 
     Telemetry.span([:chatterbex, :model, :download], %{}, metadata, fn ->
-      with {:ok, done} <- Download.run(set, options, report),
+      with {:ok, done} <- transfer(set, options, report),
            {:ok, folder} <- Place.find(set, home(options)) do
-        {:ok, folder, Map.take(done, [:fetched, :total]), %{folder: folder}}
+        {:ok, folder, done, %{folder: folder}}
       end
     end)
   end
+
+  defp transfer(%Set{base: []} = set, options, report) do
+    with {:ok, done} <- Download.run(set, options, report), do: {:ok, Map.take(done, [:fetched, :total])}
+  end
+
+  # What the repository of a fine-tune lacks is known when it was asked for all files.
+  defp transfer(%Set{sources: [own]} = set, options, report) do
+    asked = %{own | files: Enum.map(own.files, &%{&1 | optional: not Set.t3?(&1)})}
+
+    with {:ok, first} <- Download.run(%{set | sources: [asked], base: []}, options, report),
+         {:ok, rest} <- rest(%{set | sources: tl(Place.sources(set)), base: []}, options, report) do
+      {:ok, %{fetched: first.fetched + rest.fetched, total: first.total + rest.total}}
+    else
+      {:error, error} -> {:error, no_such_t3(error, own)}
+    end
+  end
+
+  defp rest(%Set{sources: []}, _options, _report), do: {:ok, %{fetched: 0, total: 0}}
+  defp rest(set, options, report), do: Download.run(set, options, report)
+
+  defp no_such_t3(%Error{details: %{why: :not_found, file: name}} = error, own) do
+    if Enum.any?(own.files, &(Set.t3?(&1) and &1.name == name)),
+      do: %{error | message: error.message <> " If its T3 has another name, give that as :t3 (--t3)."},
+      else: error
+  end
+
+  defp no_such_t3(error, _own), do: error
 
   defp home(options), do: Python.home(home: options[:home])
 
@@ -316,6 +366,13 @@ defmodule Chatterbex.ModelFiles do
 
         {:error,
          Error.new(:invalid_option, "unknown option #{inspect(name)}.#{hint} The options are #{shown}.")}
+
+      not (is_nil(options[:home]) or is_binary(options[:home])) ->
+        {:error,
+         Error.new(
+           :invalid_option,
+           "option :home must be a string, got #{Options.Schema.show(options[:home])}"
+         )}
 
       true ->
         :ok

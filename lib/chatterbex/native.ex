@@ -1,6 +1,6 @@
 defmodule Chatterbex.Native do
   @moduledoc false
-  # The NIFs of native/chatterbex: the thread that owns Python and every model.
+  # The NIFs of native/engine: the thread that owns Python and every model.
   #
   # The library has undefined Py* symbols: it can be loaded only after Chatterbex.Native.LibPython.open/1.
   # Chatterbex.Runtime sees to that order; until it has, every function but start/2 is refused here.
@@ -30,11 +30,11 @@ defmodule Chatterbex.Native do
 
   defp first_call(again) do
     load = fn ->
-      with :ok <- :erlang.load_nif(Library.path(:chatterbex), 0),
+      with :ok <- :erlang.load_nif(Library.path(:engine), 0),
            do: :persistent_term.put({__MODULE__, :loaded}, true)
     end
 
-    Library.first_call(:chatterbex, load, again)
+    Library.first_call(:engine, load, again)
   end
 
   # New code of this module finds the library, which stays in memory, by loading it again.

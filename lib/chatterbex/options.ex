@@ -9,6 +9,12 @@ defmodule Chatterbex.Options do
 
   #{Chatterbex.Options.Schema.docs(:server)}
 
+  ## Options of a pool
+
+  Given to `Chatterbex.Pool.start_link/1`, beside those of a server.
+
+  #{Chatterbex.Options.Schema.docs(:pool, [:size, :devices])}
+
   ## Options of a request
 
   Given to `Chatterbex.generate/2`. Those that name models belong to these only; another model refuses them.
@@ -38,6 +44,12 @@ defmodule Chatterbex.Options do
   Given to `Chatterbex.Bench.run/1`.
 
   #{Chatterbex.Options.Schema.docs(:bench)}
+
+  ## Options of a proof
+
+  Given to `Chatterbex.Prove.run/1`.
+
+  #{Chatterbex.Options.Schema.docs(:prove)}
 
   ## Options of an audio file
 
@@ -94,7 +106,9 @@ defmodule Chatterbex.Options do
 
   @type group ::
           :bench
+          | :prove
           | :server
+          | :pool
           | :generate
           | :stream
           | :stream_to
@@ -173,6 +187,32 @@ defmodule Chatterbex.Options do
       nil -> language(options[:language], model)
       name -> {:error, not_supported(name, model)}
     end
+  end
+
+  # The options of a server as its model takes them. Those that it has no use for are refused where they were given, and
+  # left out where they are configured, which is for every server.
+  @doc false
+  @spec of_model(map, keyword, Model.t()) :: {:ok, map} | {:error, Error.t()}
+  def of_model(options, given, model) do
+    useless = Model.useless(model)
+
+    case Enum.find(useless, &(not is_nil(given[&1]))) do
+      nil -> {:ok, Map.merge(options, Map.new(useless, &{&1, nil}))}
+      name -> {:error, useless(name, model)}
+    end
+  end
+
+  defp useless(name, model) do
+    whose =
+      if name in [:version, :language_pack],
+        do: "it is one of :multilingual",
+        else: "it comes with the setup, and has no files of its own"
+
+    Error.new(
+      :not_supported,
+      "the model #{inspect(model.name)} has no option #{inspect(name)}: #{whose}.",
+      %{option: name, model: model.name}
+    )
   end
 
   defp language(nil, _model), do: :ok

@@ -2,7 +2,7 @@ defmodule Chatterbex.Player do
   @moduledoc false
   # Plays audio with what the system has.
 
-  alias Chatterbex.{Audio, Error}
+  alias Chatterbex.{Audio, Error, Files.Replacement}
 
   @players [
     {"afplay", []},
@@ -36,8 +36,7 @@ defmodule Chatterbex.Player do
   """
   @spec play(t, Audio.t()) :: :ok | {:error, Error.t()}
   def play({program, arguments}, audio) do
-    path =
-      Path.join(System.tmp_dir!(), "chatterbex-#{System.pid()}-#{System.unique_integer([:positive])}.wav")
+    path = Replacement.unique(Path.join(System.tmp_dir!(), "chatterbex")) <> ".wav"
 
     try do
       with :ok <- Audio.write(audio, path) do

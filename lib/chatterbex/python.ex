@@ -14,7 +14,7 @@ defmodule Chatterbex.Python do
   BEAM opens.
   """
 
-  alias Chatterbex.Error
+  alias Chatterbex.{Configuration, Error}
   alias Chatterbex.Setup.{Machine, Manifest, Profile}
 
   @typedoc """
@@ -41,7 +41,7 @@ defmodule Chatterbex.Python do
   """
   @spec home(keyword) :: Path.t()
   def home(options \\ []) do
-    [options[:home], System.get_env("CHATTERBEX_HOME"), Application.get_env(:chatterbex, :home)]
+    [options[:home], System.get_env("CHATTERBEX_HOME"), Configuration.get(:home)]
     |> Enum.find(&(&1 not in [nil, ""]))
     |> Kernel.||(default_home())
     |> Path.expand()

@@ -8,7 +8,7 @@ defmodule Chatterbex.Runtime do
 
   require Logger
 
-  alias Chatterbex.{Error, Model, Native, Python}
+  alias Chatterbex.{Configuration, Error, Model, Native, Python}
 
   # The model thread ends between two steps; a step of a small model takes a few hundred milliseconds.
   @stop_timeout 2_500
@@ -28,7 +28,7 @@ defmodule Chatterbex.Runtime do
     GenServer.call(__MODULE__, {:start_python, options}, :infinity)
   catch
     :exit, _reason ->
-      {:error, Error.new(:engine_crashed, "the application :chatterbex is not running or is stopping")}
+      {:error, Error.new(:not_running, "the application :chatterbex is not running or is stopping")}
   end
 
   @doc """
@@ -122,12 +122,14 @@ defmodule Chatterbex.Runtime do
 
   @impl true
   def handle_cast({:watch, server, model_id}, state) do
-    {:noreply, put_in(state.models[Process.monitor(server)], model_id)}
+    # A server has one model at a time, and may load it many times.
+    unless is_map_key(state.models, server), do: Process.monitor(server)
+    {:noreply, put_in(state.models[server], model_id)}
   end
 
   @impl true
-  def handle_info({:DOWN, monitor, :process, _server, _reason}, state) do
-    {model_id, models} = Map.pop(state.models, monitor)
+  def handle_info({:DOWN, _monitor, :process, server, _reason}, state) do
+    {model_id, models} = Map.pop(state.models, server)
     if model_id, do: unload(model_id)
     {:noreply, %{state | models: models}}
   end
@@ -173,13 +175,9 @@ defmodule Chatterbex.Runtime do
   end
 
   defp environment do
-    configured =
-      for {name, value} <- Application.get_env(:chatterbex, :env, %{}),
-          do: {to_string(name), to_string(value)}
-
     System.get_env()
     |> Map.filter(fn {name, value} -> String.starts_with?(name, @passed) and String.valid?(value) end)
-    |> Map.merge(Map.new(configured))
+    |> Map.merge(Configuration.environment())
   end
 
   defp milliseconds(:infinity), do: 0xFFFFFFFF

@@ -1,21 +1,29 @@
 defmodule Chatterbex.Server do
   @moduledoc false
-  # One model: loads it, gives its requests their turns, hands their pieces to the model thread and passes on
-  # what comes of them. `Chatterbex.Client` is the other side, in the calling process.
+  # One model: loads it, hands pieces of its requests to the model thread when it is their turn, and passes on what
+  # comes of them. `Chatterbex.Client` is the other side, in the calling process.
   #
-  # A request is in `requests` until its caller releases it, ends, or gets an error. A piece that the model has
-  # is in `running` until the engine's last event about it: one that was given up by its caller still takes its
-  # place in the batch until the model has let go of it.
+  # A request is in `queue` until its caller releases it, ends, or gets an error. A call of a function of the model is
+  # in `calls` until it is answered, its time is up, or its caller ends.
+  #
+  # With `isolation: :peer` the model is in a process of its own, which may die. What it was working on is then done again
+  # by the next one, but for streams that were heard and texts that are to blame: see Chatterbex.Server.Crashes.
+  #
+  # With `idle:` a model that has had nothing open for that long is unloaded, and loaded again by whoever needs it next.
 
   use GenServer, restart: :permanent, shutdown: 5_000
 
   require Logger
 
-  alias Chatterbex.{Audio, Device, Error, Model, Options, Runtime, Telemetry}
-  alias Chatterbex.Server.{Loading, Request, Turns}
+  alias Chatterbex.{Audio, Client, Configuration, Device, Error, Model, Options, Peer, Runtime, Telemetry}
+  alias Chatterbex.Server.{Crashes, Engine, Loading, Queue, Request}
 
   # A model that failed to load is tried again by the next request, but not by every one of a flood.
   @retry_after 1_000
+
+  # How many texts that killed a process are remembered, and for how many milliseconds.
+  @most_guilty 100
+  @guilty_for 600_000
 
   # The metadata that models report; under other names it keeps its string keys.
   @metadata Map.new(
@@ -25,20 +33,31 @@ defmodule Chatterbex.Server do
             )
 
   @spec start_link(keyword) :: GenServer.on_start() | {:error, Error.t()}
-  def start_link(options) do
-    with {:ok, options} <- Options.validate(:server, with_configured(options)),
-         {:ok, model} <- Model.fetch(options.model) do
-      GenServer.start_link(__MODULE__, {options, model}, start_options(options.name))
-    end
+  def start_link(given) do
+    with {:ok, configured} <- Configuration.server_options(),
+         {:ok, options} <- Options.validate(:server, merge(configured, given)),
+         {:ok, model} <- Model.fetch(options.model),
+         {:ok, options} <- Options.of_model(options, given, model),
+         :ok <- Peer.available(options),
+         do: start(options, model)
   end
 
-  defp with_configured(options) when is_list(options) do
-    names = Keyword.keys(Options.Schema.fetch(:server)) -- [:name]
-    configured = :chatterbex |> Application.get_all_env() |> Keyword.take(names)
-    if Keyword.keyword?(options), do: Keyword.merge(configured, options), else: options
+  defp start(options, model) do
+    GenServer.start_link(__MODULE__, {options, model}, start_options(options.name))
+  rescue
+    # A registry that is missing raises here, in the calling process.
+    exception ->
+      {:error,
+       Error.new(
+         :not_running,
+         "the server cannot be registered as #{inspect(options.name)}: #{Exception.message(exception)}. " <>
+           "Is its registry running?",
+         %{server: options.name}
+       )}
   end
 
-  defp with_configured(options), do: options
+  defp merge(configured, given),
+    do: if(Keyword.keyword?(given), do: Keyword.merge(configured, given), else: given)
 
   defp start_options(nil), do: []
   defp start_options(name), do: [name: name]
@@ -53,17 +72,18 @@ defmodule Chatterbex.Server do
       model: model,
       status: :loading,
       model_id: nil,
+      engine: nil,
+      os_pid: nil,
+      crashes: %Crashes{},
+      died: 0,
+      guilty: %{},
       load: nil,
       loaded: %{},
-      max_batch: 1,
-      parallel: 1,
-      requests: %{},
-      monitors: %{},
-      turns: Turns.new(),
-      waiting: 0,
-      running: %{},
+      queue: Queue.new(options.max_queue),
       calls: %{},
-      ready_waiters: []
+      monitors: %{},
+      ready_waiters: [],
+      used_at: nil
     }
 
     {:ok, state, {:continue, :load}}
@@ -88,10 +108,11 @@ defmodule Chatterbex.Server do
   def handle_call(:about, _from, state) do
     about = %{
       model: state.model,
-      parallel: state.parallel,
+      parallel: state.queue.parallel,
       language_pack: state.options.language_pack,
       voices: state.options.voices,
       node: node(),
+      protocol: Client.protocol(),
       max_characters: state.options.max_characters,
       timeout: state.options.timeout
     }
@@ -100,31 +121,28 @@ defmodule Chatterbex.Server do
   end
 
   # A function of the model; the answer is a map, or an error.
-  def handle_call({:call, function, arguments}, from, state) do
-    with {:ok, state} <- working(state) do
-      id = Runtime.new_id()
-      call = {id, from, function, arguments}
-
-      if state.status == :ready,
-        do: {:noreply, submit_call(call, state)},
-        else: {:noreply, %{state | calls: Map.put(state.calls, id, call)}}
-    else
+  def handle_call({:call, function, arguments, timeout}, from, state) do
+    case working(state) do
+      {:ok, state} -> {:noreply, call(state, from, function, arguments, timeout)}
       {:error, error} -> {:reply, {:error, error}, state}
     end
   end
 
   @impl true
   def handle_cast({:open, caller, ref, settings, pieces}, state) do
-    with {:ok, state} <- working(state), :ok <- room(state) do
-      {:noreply, state |> open(caller, ref, settings) |> more(ref, pieces) |> dispatch()}
-    else
+    case working(state) do
+      {:ok, state} ->
+        {:noreply, open(state, caller, ref, settings, pieces)}
+
       {:error, error} ->
         tell(ref, {:error, error})
         {:noreply, state}
     end
   end
 
-  def handle_cast({:more, ref, pieces}, state), do: {:noreply, state |> more(ref, pieces) |> dispatch()}
+  def handle_cast({:more, ref, pieces}, state),
+    do: {:noreply, dispatch(%{state | queue: Queue.add(state.queue, ref, pieces)})}
+
   def handle_cast({:release, ref}, state), do: {:noreply, state |> give_up(ref) |> dispatch()}
 
   @impl true
@@ -134,32 +152,74 @@ defmodule Chatterbex.Server do
   def handle_info({:prepared, task, result}, %{load: %{task: task}, status: :loading} = state) do
     case result do
       {:ok, folder} -> {:noreply, submit_load(folder, state)}
+      # Its end is on its way, with the reason.
+      {:error, :peer_down} -> {:noreply, state}
       {:error, error} -> {:noreply, load_failed(state, error)}
     end
   end
 
-  def handle_info({:timeout, ref}, state) do
-    case state.requests do
+  # Fetching files takes as long as it takes: a transfer that stands still ends by itself.
+  def handle_info({:fetching, task}, %{load: %{task: task}, status: :loading} = state),
+    do: {:noreply, put_load_timer(state, :infinity)}
+
+  def handle_info({:peer_up, peer, os_pid}, %{engine: peer} = state),
+    do: {:noreply, %{state | os_pid: os_pid}}
+
+  def handle_info({:EXIT, peer, {:shutdown, {:peer_down, reason}}}, %{engine: peer} = state),
+    do: {:noreply, died(state, reason)}
+
+  def handle_info({:EXIT, peer, reason}, %{engine: peer} = state),
+    do: {:noreply, died(state, {:failed, Options.Schema.show(reason)})}
+
+  def handle_info({:start_again, load}, %{load: %{ref: load}, status: :loading} = state),
+    do: {:noreply, prepare(state)}
+
+  def handle_info({:timeout, {:request, ref}}, state) do
+    case state.queue.requests do
       %{^ref => request} -> {:noreply, state |> fail(request, timed_out(request)) |> dispatch()}
-      _done -> {:noreply, state}
+      _closed -> {:noreply, state}
     end
   end
 
-  def handle_info({:DOWN, monitor, :process, _pid, _reason}, state) do
-    case state.monitors do
-      %{^monitor => ref} -> {:noreply, state |> give_up(ref) |> dispatch()}
-      _released -> {:noreply, state}
-    end
+  def handle_info({:timeout, {:call, id}}, state) do
+    error = Error.new(:timeout, "#{inspect(state.name)} did not answer in time. Raise :timeout.")
+    {:noreply, state |> take_back(id) |> answer_call(id, {:error, error})}
   end
 
-  def handle_info({:load_timeout, model_id}, %{status: :loading, model_id: model_id} = state) do
+  def handle_info({:timeout, {:load, load}}, %{load: %{ref: load}, status: :loading} = state) do
     error =
       Error.new(
         :timeout,
         "the model #{inspect(state.model.name)} was not ready within #{state.options.load_timeout} ms. Raise :load_timeout."
       )
 
-    {:noreply, load_failed(unload(state), error)}
+    {:noreply, load_failed(state |> stop_preparing() |> stop_engine(), error)}
+  end
+
+  # One timer for each load, not for each request: whether the model is idle is decided here, after all that came before.
+  def handle_info({:timeout, {:idle, load}}, %{load: %{ref: load}, status: :ready} = state) do
+    left = state.options.idle - (System.monotonic_time(:millisecond) - state.used_at)
+
+    cond do
+      in_use?(state) ->
+        start_timer({:idle, load}, state.options.idle)
+        {:noreply, state}
+
+      left > 0 ->
+        start_timer({:idle, load}, left)
+        {:noreply, state}
+
+      true ->
+        {:noreply, unload(state)}
+    end
+  end
+
+  def handle_info({:DOWN, monitor, :process, _pid, _reason}, state) do
+    case state.monitors do
+      %{^monitor => {:request, ref}} -> {:noreply, state |> give_up(ref) |> dispatch()}
+      %{^monitor => {:call, id}} -> {:noreply, state |> take_back(id) |> forget_call(id)}
+      _released -> {:noreply, state}
+    end
   end
 
   # The task that prepares a load answers before it ends; where it did not, it crashed.
@@ -174,34 +234,42 @@ defmodule Chatterbex.Server do
   @impl true
   def terminate(_reason, state) do
     error = Error.new(:cancelled, "the server #{inspect(state.name)} was stopped before the request was done")
-    state |> fail_all(error) |> unload()
+    state |> fail_all(error) |> stop_preparing() |> stop_engine()
   end
 
   ## Loading
 
-  defp load(state) do
+  defp load(state), do: state |> begin_load() |> prepare()
+
+  defp begin_load(state) do
     %{options: options, model: model} = state
     metadata = %{server: state.name, model: model.name, device: options.device}
     Telemetry.execute([:chatterbex, :model, :load, :start], %{system_time: System.system_time()}, metadata)
 
-    load = %{
-      started: System.monotonic_time(),
-      metadata: metadata,
-      timer: nil,
-      task: Loading.prepare(model, options)
-    }
+    load = %{ref: make_ref(), started: System.monotonic_time(), metadata: metadata, timer: nil, task: nil}
+    put_load_timer(%{state | status: :loading, load: load}, options.load_timeout)
+  end
 
-    %{state | status: :loading, load: load}
+  defp prepare(state) do
+    engine = Engine.start(state.options)
+    task = Loading.prepare(engine, state.model, state.options)
+    %{state | engine: engine, load: %{state.load | task: task}}
+  end
+
+  defp put_load_timer(%{load: load} = state, timeout) do
+    cancel_timer(load.timer)
+    %{state | load: %{load | timer: start_timer({:load, load.ref}, timeout)}}
   end
 
   defp submit_load(folder, state) do
     model_id = Runtime.new_id()
 
-    case Runtime.submit(Loading.command(model_id, state.model, state.options, folder)) do
+    case Engine.submit(state.engine, Loading.command(model_id, state.model, state.options, folder)) do
       :ok ->
-        Runtime.watch(self(), model_id)
-        timer = start_timer({:load_timeout, model_id}, state.options.load_timeout)
-        %{state | model_id: model_id, load: %{state.load | timer: timer, task: nil}}
+        Engine.watch(state.engine, model_id)
+        state = %{state | model_id: model_id, load: %{state.load | task: nil}}
+        # It was stopped while files were fetched.
+        if state.load.timer, do: state, else: put_load_timer(state, state.options.load_timeout)
 
       {:error, error} ->
         load_failed(state, error)
@@ -215,124 +283,271 @@ defmodule Chatterbex.Server do
     failed(state, error)
   end
 
+  defp in_use?(state), do: Queue.open(state.queue) > 0 or state.calls != %{}
+
+  defp used(state), do: %{state | used_at: System.monotonic_time(:millisecond)}
+
+  defp unload(state) do
+    state = stop_engine(state)
+
+    Telemetry.execute(
+      [:chatterbex, :model, :unload],
+      %{system_time: System.system_time()},
+      Map.put(state.load.metadata, :reason, :idle)
+    )
+
+    # The rest of what the model said of itself stays true of the next one.
+    %{state | status: :idle, queue: Queue.lost(state.queue), loaded: Map.delete(state.loaded, "memory")}
+  end
+
   # The next request tries to load again.
   defp failed(state, error) do
+    # A model in this VM is gone by itself. A process without its model is of no use.
+    state = if state.engine == :here, do: state, else: stop_engine(state)
     state = fail_all(state, error)
 
     %{
       state
       | status: {:failed, error, System.monotonic_time(:millisecond)},
         model_id: nil,
-        running: %{}
+        queue: Queue.lost(state.queue)
     }
   end
+
+  # The model's process is gone, and with it all that it had.
+  defp died(state, reason) do
+    loading? = state.status == :loading
+    state = stop_preparing(%{state | engine: nil, os_pid: nil, model_id: nil, died: state.died + 1})
+    how = Crashes.describe(reason)
+    state = survive(state, reason, how)
+
+    Telemetry.execute(
+      [:chatterbex, :peer, :down],
+      %{system_time: System.system_time(), requests: Queue.open(state.queue), died: state.died},
+      %{server: state.name, model: state.model.name, reason: reason}
+    )
+
+    case Crashes.add(state.crashes, reason, loading?) do
+      {:give_up, crashes} ->
+        error =
+          Error.new(
+            :engine_crashed,
+            "the process of #{inspect(state.name)} keeps dying while it loads the model, the last time by #{how}",
+            %{exit: reason}
+          )
+
+        load_failed(%{state | crashes: crashes}, error)
+
+      {delay, crashes} ->
+        Logger.warning(
+          "chatterbex: the process of #{inspect(state.name)} died by #{how}; the model is loaded again in #{delay} ms"
+        )
+
+        state = if loading?, do: state, else: begin_load(state)
+        Process.send_after(self(), {:start_again, state.load.ref}, delay)
+        %{state | crashes: crashes}
+    end
+  end
+
+  # What was being spoken waits for the next process, but for requests that cannot.
+  defp survive(state, reason, how) do
+    {failed, queue} = Queue.died(state.queue, reason, &Crashes.guilty?/1)
+
+    %{state | queue: queue}
+    |> suspect_calls(reason)
+    |> then(&Enum.reduce(failed, &1, fn {why, request}, state -> fail_for(why, request, how, state) end))
+  end
+
+  defp fail_for(:interrupted, request, how, state) do
+    error =
+      Error.new(
+        :engine_crashed,
+        "the model's process died by #{how} while this stream was being spoken. Streams with resume: true go on.",
+        %{exit: how}
+      )
+
+    fail(state, request, error)
+  end
+
+  defp fail_for({:guilty, piece}, request, _how, state) do
+    state = remember_guilty(state, piece)
+    fail(state, request, guilty(piece.text, piece.deaths))
+  end
+
+  defp guilty(text, deaths) do
+    Error.new(
+      :engine_crashed,
+      "the text #{Options.Schema.show(text)} is not spoken: it ended the model's process #{length(deaths)} times, " <>
+        "the last time by #{Crashes.describe(hd(deaths))}",
+      %{text: text, deaths: Enum.map(deaths, &Crashes.describe/1)}
+    )
+  end
+
+  # A conversion has no text, and what it says is not compared.
+  defp remember_guilty(state, %{text: ""}), do: state
+
+  defp remember_guilty(state, piece) do
+    now = System.monotonic_time(:millisecond)
+    guilty = Map.filter(state.guilty, fn {_text, {until, _deaths}} -> until > now end)
+
+    if map_size(guilty) < @most_guilty,
+      do: %{state | guilty: Map.put(guilty, piece.text, {now + @guilty_for, piece.deaths})},
+      else: %{state | guilty: guilty}
+  end
+
+  defp known_guilty(%{guilty: guilty}, text) do
+    with %{^text => {until, deaths}} <- guilty,
+         true <- until > System.monotonic_time(:millisecond) do
+      {:guilty, deaths}
+    else
+      _innocent -> :innocent
+    end
+  end
+
+  defp suspect_calls(state, reason) do
+    Enum.reduce(state.calls, state, fn
+      {id, %{submitted: true} = call}, state ->
+        call = %{call | submitted: false, deaths: [reason | call.deaths]}
+        state = put_in(state.calls[id], call)
+
+        if Crashes.guilty?(call.deaths) do
+          error =
+            Error.new(
+              :engine_crashed,
+              "#{call.function} is not tried again: it ended the model's process #{length(call.deaths)} times, " <>
+                "the last time by #{Crashes.describe(reason)}",
+              %{function: call.function, deaths: Enum.map(call.deaths, &Crashes.describe/1)}
+            )
+
+          answer_call(state, id, {:error, error})
+        else
+          state
+        end
+
+      {_id, _waiting}, state ->
+        state
+    end)
+  end
+
+  defp stop_preparing(%{load: %{task: task}} = state) when is_pid(task) do
+    Process.unlink(task)
+    Process.exit(task, :kill)
+    %{state | load: %{state.load | task: nil}}
+  end
+
+  defp stop_preparing(state), do: state
 
   defp working(%{status: {:failed, error, at}} = state) do
     if retry?(error, at), do: {:ok, load(state)}, else: {:error, error}
   end
 
+  defp working(%{status: :idle} = state), do: {:ok, load(state)}
   defp working(state), do: {:ok, state}
 
   # What is set up may have changed since, and looking costs nothing.
   defp retry?(%{reason: reason}, _at) when reason in [:not_set_up, :model_files_missing], do: true
   defp retry?(_error, at), do: System.monotonic_time(:millisecond) - at >= @retry_after
 
-  defp unload(%{model_id: nil} = state), do: state
+  defp stop_engine(%{engine: nil} = state), do: state
 
-  defp unload(state) do
-    _ok_or_crashed =
-      Runtime.submit(%{"op" => "unload", "id" => Runtime.new_id(), "model_id" => state.model_id})
-
-    %{state | model_id: nil}
+  defp stop_engine(state) do
+    Engine.stop(state.engine, state.model_id)
+    %{state | engine: nil, os_pid: nil, model_id: nil}
   end
 
   ## Requests
 
-  defp room(%{waiting: waiting, options: %{max_queue: max}} = state) do
-    if waiting < max or (map_size(state.running) < state.max_batch and state.status == :ready) do
-      :ok
-    else
-      {:error,
-       Error.new(
-         :overloaded,
-         "the queue of #{inspect(state.name)} is full: #{waiting} requests are waiting. " <>
-           "Try again later, or raise :max_queue.",
-         %{waiting: waiting, max_queue: max}
-       )}
-    end
-  end
-
-  defp open(state, caller, ref, settings) do
+  defp open(state, caller, ref, settings, pieces) do
     request = %Request{
       ref: ref,
       monitor: Process.monitor(caller),
-      timer: start_timer({:timeout, ref}, settings.timeout),
+      timer: start_timer({:request, ref}, settings.timeout),
+      deadline: settings.deadline,
       opened_at: System.monotonic_time(),
       priority: settings.priority,
-      options: settings.options
+      options: settings.options,
+      resume: Map.get(settings, :resume, false)
     }
 
-    %{
-      state
-      | requests: Map.put(state.requests, ref, request),
-        monitors: Map.put(state.monitors, request.monitor, ref),
-        waiting: state.waiting + 1
-    }
-  end
+    case Queue.open(state.queue, Request.add(request, pieces)) do
+      {:ok, queue} ->
+        dispatch(%{
+          state
+          | queue: queue,
+            monitors: Map.put(state.monitors, request.monitor, {:request, ref})
+        })
 
-  defp more(state, ref, pieces) do
-    case state.requests do
-      %{^ref => request} -> line_up(state, Request.add(request, pieces))
-      _given_up -> state
+      :full ->
+        tell(ref, {:error, full(state, "requests", Queue.open(state.queue))})
+        let_caller_go(request)
+        state
     end
   end
 
-  # Keeps a request, and gives it a place in the line if it may have a turn and has none.
-  defp line_up(state, request) do
-    if not request.in_line and Request.ready?(request, state.parallel) do
-      request = %{request | in_line: true}
-      state = %{state | turns: Turns.add(state.turns, request.ref, request.priority)}
-      put_request(state, request)
-    else
-      put_request(state, request)
-    end
+  defp full(state, what, open) do
+    %{queue: %{max_queue: max} = queue} = state
+
+    Error.new(
+      :overloaded,
+      "the queue of #{inspect(state.name)} is full: #{open} #{what} are open, and #{Queue.limit(queue)} may be " <>
+        "(:max_queue is #{max}). Try again later, or raise :max_queue.",
+      %{open: open, limit: Queue.limit(queue), max_queue: max}
+    )
   end
 
-  defp put_request(state, request),
-    do: %{state | requests: Map.put(state.requests, request.ref, request)}
-
+  # Calls go first, in order. One whose process died runs alone, as pieces do; nothing is given out meanwhile.
   defp dispatch(%{status: :ready} = state) do
-    with true <- map_size(state.running) < state.max_batch, {ref, turns} <- Turns.take(state.turns) do
-      %{state | turns: turns} |> turn(Map.get(state.requests, ref)) |> dispatch()
-    else
-      _full_or_none -> state
+    waiting = for {id, %{submitted: false} = call} <- state.calls, do: {id, call.deaths}
+    suspects = for {id, [_ | _]} <- waiting, do: id
+    busy? = map_size(state.queue.running) > 0 or Enum.any?(state.calls, fn {_id, call} -> call.submitted end)
+
+    cond do
+      Enum.any?(state.calls, fn {_id, call} -> call.submitted and call.deaths != [] end) ->
+        state
+
+      suspects != [] and busy? ->
+        state
+
+      suspects != [] ->
+        submit_call(state, Enum.min(suspects))
+
+      Queue.suspicious?(state.queue) and Enum.any?(state.calls, fn {_id, call} -> call.submitted end) ->
+        state
+
+      Queue.suspicious?(state.queue) ->
+        dispatch_pieces(state)
+
+      true ->
+        waiting
+        |> Enum.sort()
+        |> Enum.reduce(state, fn {id, _}, state -> submit_call(state, id) end)
+        |> dispatch_pieces()
     end
   end
 
   defp dispatch(state), do: state
 
-  # Given up while it waited.
-  defp turn(state, nil), do: state
-
-  defp turn(state, request) do
-    {{:value, piece}, pieces} = :queue.out(request.pieces)
+  defp dispatch_pieces(state) do
     id = Runtime.new_id()
 
-    case Runtime.submit(generate_command(id, piece, request, state)) do
-      :ok ->
-        running = Map.put(request.running, id, piece.number)
-        state = %{state | running: Map.put(state.running, id, request.ref)}
-        state |> started(request) |> line_up(%{request | pieces: pieces, running: running} |> in_turn())
-
-      {:error, error} ->
-        fail(state, request, error)
+    case Queue.take(state.queue, id) do
+      {request, piece, queue} -> %{state | queue: queue} |> submit(id, request, piece) |> dispatch_pieces()
+      :none -> state
     end
   end
 
-  defp in_turn(request), do: %{request | started: true, in_line: false}
+  defp submit(state, id, request, piece) do
+    with :innocent <- known_guilty(state, piece.text),
+         :ok <- Engine.submit(state.engine, generate_command(id, piece, request, state)) do
+      state
+    else
+      {:error, error} ->
+        %{state | queue: Queue.let_go(state.queue, id)} |> fail(request, error)
 
-  defp started(state, %{started: true}), do: state
-  defp started(state, _request), do: %{state | waiting: state.waiting - 1}
+      {:guilty, deaths} ->
+        %{state | queue: Queue.let_go(state.queue, id)} |> fail(request, guilty(piece.text, deaths))
+    end
+  end
 
   defp generate_command(id, piece, request, state) do
     %{
@@ -347,35 +562,33 @@ defmodule Chatterbex.Server do
 
   # Nobody is left to be answered.
   defp give_up(state, ref) do
-    case state.requests do
-      %{^ref => request} -> forget(state, request)
-      _answered -> state
+    case Queue.close(state.queue, ref) do
+      {request, queue} -> forget(%{state | queue: queue}, request)
+      :none -> state
     end
   end
 
   defp fail(state, request, error) do
     tell(request.ref, {:error, error})
-    forget(state, request)
+    give_up(state, request.ref)
   end
 
   defp forget(state, request) do
-    Process.demonitor(request.monitor, [:flush])
-    cancel_timer(request.timer)
-    Enum.each(request.running, fn {id, _number} -> Runtime.cancel(id) end)
-    state = started(state, request)
+    let_caller_go(request)
+    if state.engine, do: Enum.each(request.running, fn {id, _piece} -> Engine.cancel(state.engine, id) end)
+    used(%{state | monitors: Map.delete(state.monitors, request.monitor)})
+  end
 
-    %{
-      state
-      | requests: Map.delete(state.requests, request.ref),
-        monitors: Map.delete(state.monitors, request.monitor)
-    }
+  defp let_caller_go(%{monitor: monitor, timer: timer}) do
+    Process.demonitor(monitor, [:flush])
+    cancel_timer(timer)
   end
 
   defp fail_all(state, error) do
-    state = Enum.reduce(Map.values(state.requests), state, &fail(&2, &1, error))
+    state = Enum.reduce(Map.values(state.queue.requests), state, &fail(&2, &1, error))
     Enum.each(state.ready_waiters, &GenServer.reply(&1, {:error, error}))
-    Enum.each(state.calls, fn {_id, {_, from, _, _}} -> GenServer.reply(from, {:error, error}) end)
-    %{state | turns: Turns.new(), waiting: 0, ready_waiters: [], calls: %{}}
+    state = Enum.reduce(Map.keys(state.calls), state, &answer_call(&2, &1, {:error, error}))
+    %{state | ready_waiters: []}
   end
 
   defp timed_out(request) do
@@ -383,38 +596,89 @@ defmodule Chatterbex.Server do
     ms = System.convert_time_unit(waited, :native, :millisecond)
     where = if request.started, do: "being spoken", else: "waiting for its turn"
 
-    Error.new(:timeout, "no audio after #{ms} ms: the request was still #{where}. Raise :timeout.", %{
-      waited_ms: ms
-    })
+    {what, remedy} =
+      case request.deadline do
+        nil -> {"no audio after #{ms} ms", "Raise :timeout."}
+        deadline -> {"the deadline #{deadline} has passed", "Give a later :deadline."}
+      end
+
+    details = if request.deadline, do: %{deadline: request.deadline}, else: %{}
+
+    Error.new(
+      :timeout,
+      "#{what}: the request was still #{where}. #{remedy}",
+      Map.put(details, :waited_ms, ms)
+    )
   end
 
   defp tell(ref, message), do: send(ref, {ref, message})
 
   ## Calls
 
-  defp submit_call({id, from, function, arguments} = call, state) do
+  # As many may be open as requests. Until there is a model they wait, and are submitted in the order of their ids.
+  defp call(state, {caller, _tag} = from, function, arguments, timeout) do
+    open = map_size(state.calls)
+
+    if open < Queue.limit(state.queue) do
+      id = Runtime.new_id()
+
+      call = %{
+        from: from,
+        function: function,
+        arguments: arguments,
+        monitor: Process.monitor(caller),
+        timer: start_timer({:call, id}, timeout),
+        submitted: false,
+        deaths: []
+      }
+
+      dispatch(%{
+        state
+        | calls: Map.put(state.calls, id, call),
+          monitors: Map.put(state.monitors, call.monitor, {:call, id})
+      })
+    else
+      GenServer.reply(from, {:error, full(state, "calls", open)})
+      state
+    end
+  end
+
+  defp submit_call(state, id) do
+    %{^id => call} = state.calls
+
     command = %{
       "op" => "call",
       "id" => id,
       "model_id" => state.model_id,
-      "function" => function,
-      "arguments" => arguments
+      "function" => call.function,
+      "arguments" => call.arguments
     }
 
-    case Runtime.submit(command) do
-      :ok ->
-        %{state | calls: Map.put(state.calls, id, call)}
-
-      {:error, error} ->
-        GenServer.reply(from, {:error, error})
-        %{state | calls: Map.delete(state.calls, id)}
+    case Engine.submit(state.engine, command) do
+      :ok -> put_in(state.calls[id].submitted, true)
+      {:error, error} -> answer_call(state, id, {:error, error})
     end
   end
 
+  defp take_back(state, id) do
+    if state.status == :ready, do: Engine.cancel(state.engine, id)
+    state
+  end
+
   defp answer_call(state, id, answer) do
-    {{_id, from, _function, _arguments}, calls} = Map.pop!(state.calls, id)
-    if from, do: GenServer.reply(from, answer)
-    %{state | calls: calls}
+    with %{^id => %{from: from}} <- state.calls, do: GenServer.reply(from, answer)
+    forget_call(state, id)
+  end
+
+  defp forget_call(state, id) do
+    case Map.pop(state.calls, id) do
+      {nil, _calls} ->
+        state
+
+      {call, calls} ->
+        let_caller_go(call)
+        used(%{state | calls: calls, monitors: Map.delete(state.monitors, call.monitor)})
+    end
   end
 
   ## What the model thread says
@@ -423,17 +687,19 @@ defmodule Chatterbex.Server do
     cancel_timer(state.load.timer)
     Telemetry.stop([:chatterbex, :model, :load], state.load.started, %{}, state.load.metadata)
     Enum.each(state.ready_waiters, &GenServer.reply(&1, :ok))
+    max_batch = state.options.max_batch || info["max_batch"] || 1
+    start_timer({:idle, state.load.ref}, state.options.idle)
 
     state = %{
-      state
+      used(state)
       | status: :ready,
         loaded: info,
-        max_batch: state.options.max_batch || info["max_batch"] || 1,
-        parallel: info["parallel"] || 1,
+        crashes: Crashes.loaded(state.crashes),
+        queue: Queue.ready(state.queue, max_batch, info["parallel"] || 1),
         ready_waiters: []
     }
 
-    state.calls |> Map.values() |> Enum.reduce(state, &submit_call/2) |> dispatch()
+    dispatch(state)
   end
 
   defp event("failed", id, payload, %{model_id: id, status: :loading} = state),
@@ -460,51 +726,57 @@ defmodule Chatterbex.Server do
     })
 
     device =
-      Map.merge(state.loaded["device"] || %{}, %{"actual" => payload["to"], "reason" => payload["reason"]})
+      Map.merge(state.loaded["device"] || %{}, %{
+        "actual" => payload["to"],
+        "reason" => payload["reason"],
+        "proof" => nil,
+        "limited" => nil
+      })
 
     components = Map.new(state.loaded["components"] || %{}, fn {name, _device} -> {name, payload["to"]} end)
     %{state | loaded: Map.merge(state.loaded, %{"device" => device, "components" => components})}
   end
 
   defp event("started", id, _payload, state) do
-    with %{^id => ref} <- state.running, %{^ref => %{opened_at: opened_at} = request} <- state.requests do
-      if map_size(request.running) == 1 and Map.get(request.running, id) == 0 do
-        measurements = %{
-          duration: System.monotonic_time() - opened_at,
-          waiting: state.waiting,
-          running: map_size(state.running)
-        }
+    with {%{running: running} = request, 0} when map_size(running) == 1 <- Queue.find(state.queue, id) do
+      measurements = %{
+        duration: System.monotonic_time() - request.opened_at,
+        waiting: state.queue.waiting,
+        running: map_size(state.queue.running)
+      }
 
-        Telemetry.execute([:chatterbex, :queue, :wait], measurements, %{
-          server: state.name,
-          model: state.model.name,
-          priority: request.priority
-        })
-      end
+      Telemetry.execute([:chatterbex, :queue, :wait], measurements, %{
+        server: state.name,
+        model: state.model.name,
+        priority: request.priority
+      })
     end
 
     state
   end
 
   defp event("chunk", id, payload, state) do
-    with %{^id => ref} <- state.running, %{^ref => %{running: %{^id => number}}} <- state.requests do
-      tell(ref, {:chunk, number, audio(payload, state)})
+    with {request, number} <- Queue.find(state.queue, id) do
+      {had, queue} = Queue.made(state.queue, id, byte_size(payload["samples"]))
+      payload = Map.update!(payload, "samples", &binary_part(&1, had, byte_size(&1) - had))
+      if payload["samples"] != "" or had == 0, do: tell(request.ref, {:chunk, number, audio(payload, state)})
+      %{state | queue: queue}
+    else
+      :none -> state
     end
-
-    state
   end
 
   defp event(name, id, payload, %{calls: calls} = state) when is_map_key(calls, id) do
     case name do
-      "done" -> answer_call(state, id, {:ok, payload})
-      "failed" -> answer_call(state, id, {:error, Error.from_native(payload)})
-      "cancelled" -> answer_call(state, id, {:error, cancelled()})
+      "done" -> state |> answer_call(id, {:ok, payload}) |> alive() |> dispatch()
+      "failed" -> state |> answer_call(id, {:error, Error.from_native(payload)}) |> dispatch()
+      "cancelled" -> state |> answer_call(id, {:error, cancelled()}) |> dispatch()
       _other -> state
     end
   end
 
   defp event("done", id, payload, state),
-    do: finish(state, id, fn -> {:done, audio(payload, state)} end)
+    do: state |> alive() |> finish(id, fn -> {:done, audio(payload, state)} end)
 
   defp event("failed", id, payload, state), do: finish(state, id, fn -> Error.from_native(payload) end)
   defp event("cancelled", id, _payload, state), do: finish(state, id, &cancelled/0)
@@ -512,32 +784,26 @@ defmodule Chatterbex.Server do
 
   defp cancelled, do: Error.new(:cancelled, "the request was cancelled")
 
+  # It works: what went wrong before is no row any more.
+  defp alive(state), do: %{state | crashes: %Crashes{}}
+
   # The model has let go of a piece.
   defp finish(state, id, outcome) do
-    case Map.pop(state.running, id) do
-      {nil, _running} -> state
-      {ref, running} -> %{state | running: running} |> finish_piece(ref, id, outcome) |> dispatch()
+    found = Queue.find(state.queue, id)
+    state = %{state | queue: Queue.let_go(state.queue, id)}
+
+    case found do
+      {request, number} -> state |> finish_piece(request, number, outcome.()) |> dispatch()
+      :none -> dispatch(state)
     end
   end
 
-  defp finish_piece(state, ref, id, outcome) do
-    case state.requests do
-      %{^ref => %{running: %{^id => number}} = request} ->
-        request = %{request | running: Map.delete(request.running, id)}
-
-        case outcome.() do
-          {:done, audio} ->
-            tell(ref, {:done, number, audio})
-            line_up(state, request)
-
-          %Error{} = error ->
-            fail(state, request, error)
-        end
-
-      _given_up ->
-        state
-    end
+  defp finish_piece(state, request, number, {:done, audio}) do
+    tell(request.ref, {:done, number, audio})
+    state
   end
+
+  defp finish_piece(state, request, _number, %Error{} = error), do: fail(state, request, error)
 
   defp audio(%{"samples" => samples} = payload, state) do
     metadata =
@@ -560,16 +826,20 @@ defmodule Chatterbex.Server do
       error: failure(state.status),
       device: device(state),
       queue: %{
-        waiting: state.waiting,
-        running: map_size(state.running),
-        max_queue: state.options.max_queue,
-        max_batch: state.max_batch
+        open: Queue.open(state.queue),
+        waiting: state.queue.waiting,
+        running: map_size(state.queue.running),
+        max_queue: state.queue.max_queue,
+        max_batch: state.queue.max_batch
       },
       load: Map.get(state.loaded, "load", %{}),
       memory: Map.get(state.loaded, "memory", %{}),
       components: Map.get(state.loaded, "components", %{}),
       versions: Map.get(state.loaded, "versions", %{}),
-      checkpoint: state.loaded["checkpoint"]
+      precision: Map.get(state.loaded, "precision"),
+      checkpoint: state.loaded["checkpoint"],
+      isolation: state.options.isolation,
+      process: %{os_pid: state.os_pid, died: state.died}
     }
   end
 
@@ -581,16 +851,26 @@ defmodule Chatterbex.Server do
 
   defp device(%{loaded: %{"device" => %{"actual" => actual} = device}} = state) do
     {:ok, actual} = Device.parse(actual)
-    %{requested: state.options.device, actual: actual, reason: device["reason"], warning: device["warning"]}
+
+    %{
+      requested: state.options.device,
+      actual: actual,
+      reason: device["reason"],
+      warning: device["warning"],
+      proof: device["proof"],
+      limited: device["limited"]
+    }
   end
 
-  defp device(state), do: %{requested: state.options.device, actual: nil, reason: nil, warning: nil}
+  defp device(state) do
+    %{requested: state.options.device, actual: nil, reason: nil, warning: nil, proof: nil, limited: nil}
+  end
 
   ## Timers
 
-  defp start_timer(_message, :infinity), do: nil
-  defp start_timer(message, timeout), do: Process.send_after(self(), message, timeout)
+  defp start_timer(_of, :infinity), do: nil
+  defp start_timer(of, timeout), do: Process.send_after(self(), {:timeout, of}, timeout)
 
   defp cancel_timer(nil), do: :ok
-  defp cancel_timer(timer), do: Process.cancel_timer(timer)
+  defp cancel_timer(timer), do: _left = Process.cancel_timer(timer)
 end

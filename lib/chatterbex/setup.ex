@@ -9,7 +9,7 @@ defmodule Chatterbex.Setup do
 
   ## What it does
 
-    1. It looks for Python 3.10 to 3.12 with a shared library: the one it is told, those that uv manages or
+    1. It looks for Python 3.10 to 3.14 with a shared library: the one it is told, those that uv manages or
        finds, those of the system, of Homebrew and of pyenv; where none will do, it has uv download one
        (unless `UV_PYTHON_DOWNLOADS` says `never` or `manual`). Each is asked by its own interpreter, and its
        shared library is opened as a proof.
@@ -26,7 +26,7 @@ defmodule Chatterbex.Setup do
   (`UV_DEFAULT_INDEX`, uv.toml) are respected.
   """
 
-  alias Chatterbex.{Error, Python}
+  alias Chatterbex.{Error, Files.Replacement, Python}
 
   alias Chatterbex.Setup.{
     Build,
@@ -196,9 +196,9 @@ defmodule Chatterbex.Setup do
     do: String.contains?(given, "/") and Interpreter.same_file?(Path.expand(given), base)
 
   defp writable(%{home: home} = request) do
-    probe = Path.join(home, ".writable-#{System.pid()}-#{System.unique_integer([:positive])}")
+    probe = Replacement.unique(Path.join(home, ".writable"))
 
-    with :ok <- File.mkdir_p(home), :ok <- File.write(probe, "") do
+    with :ok <- File.mkdir_p(home), :ok <- File.write(probe, "", [:exclusive]) do
       _gone = File.rm(probe)
       :ok
     else

@@ -18,10 +18,12 @@ defmodule Chatterbex.Telemetry do
   | `[:chatterbex, :model, :load, :start]` | `system_time` | `server`, `model`, `device` |
   | `[:chatterbex, :model, :load, :stop]` | `duration` | `server`, `model`, `device` |
   | `[:chatterbex, :model, :load, :exception]` | `duration` | `server`, `model`, `device`, `kind: :error`, `reason: %Chatterbex.Error{}`, `stacktrace: []` |
+  | `[:chatterbex, :model, :unload]` | `system_time` | `server`, `model`, `device`, `reason: :idle` |
   | `[:chatterbex, :model, :download, :start]` | `system_time` | `model`, `version`, `language_pack`, `revision` |
   | `[:chatterbex, :model, :download, :progress]` | `bytes` of `total`, `file_bytes` of `file_total` | the same, `repository`, `file`, `status`, `message` |
   | `[:chatterbex, :model, :download, :stop]` | `duration`, `fetched` (bytes that came), `total` | the same as at the start, `folder` |
   | `[:chatterbex, :model, :download, :exception]` | `duration` | the same as at the start, `kind: :error`, `reason: %Chatterbex.Error{}`, `stacktrace: []` |
+  | `[:chatterbex, :peer, :down]` | `system_time`, `requests` (open ones that wait for the next process), `died` (how often) | `server`, `model`, `reason` |
   | `[:chatterbex, :device, :fallback]` | `system_time` | `server`, `model`, `from`, `to`, `reason` |
 
   What to do about them:
@@ -31,6 +33,9 @@ defmodule Chatterbex.Telemetry do
   - `[:chatterbex, :generate, :exception]` with `reason.reason == :overloaded`: the same, seen by callers.
   - `[:chatterbex, :device, :fallback]`: the model works on the CPU from now on; `reason` says why, and
     `Chatterbex.info/1` keeps saying it.
+
+  - `[:chatterbex, :model, :unload]`: the model had nothing to do for the server's `:idle` time. If loads follow soon and
+    often, raise `:idle`: each of them makes a request wait.
 
   - `[:chatterbex, :stream, :chunk]` with `number: 0`: `since_start` is the time to the first audio. Where later chunks have
     a `since_start` above the `audio_seconds` before them, playback starves: use a faster device or a smaller model.
@@ -57,10 +62,12 @@ defmodule Chatterbex.Telemetry do
     [:chatterbex, :model, :load, :start],
     [:chatterbex, :model, :load, :stop],
     [:chatterbex, :model, :load, :exception],
+    [:chatterbex, :model, :unload],
     [:chatterbex, :model, :download, :start],
     [:chatterbex, :model, :download, :progress],
     [:chatterbex, :model, :download, :stop],
     [:chatterbex, :model, :download, :exception],
+    [:chatterbex, :peer, :down],
     [:chatterbex, :device, :fallback]
   ]
 

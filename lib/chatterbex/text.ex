@@ -31,9 +31,15 @@ defmodule Chatterbex.Text do
   ## Tags
 
   `[pause 800ms]` and `[pause 1.5s]` make a silence of at most 60 s. `chunks/2` and `stream/2` take them out of the text
-  and put their length into `Chatterbex.Text.Chunk`. The sounds of some models
-  (#{Enum.map_join(Chatterbex.Text.Markup.sounds(), ", ", &"`[#{&1}]`")}) are checked and stay in the text. All
-  other words in brackets are text, and so are tags for `sentences/2`.
+  and put their length into `Chatterbex.Text.Chunk`.
+
+  `:turbo` and `:nano` also know these tags, called sounds, which stay in the text:
+
+    * noises: #{Enum.map_join(Chatterbex.Text.Markup.sounds() -- Chatterbex.Text.Markup.styles(), ", ", &"`[#{&1}]`")}
+    * styles, for the words that follow: #{Enum.map_join(Chatterbex.Text.Markup.styles(), ", ", &"`[#{&1}]`")}
+
+  Capitals and extra spaces in a tag do not matter. A tag is never cut, and a style stays with the next word. All other words
+  in brackets are text, and so are tags for `sentences/2`.
   """
 
   alias Chatterbex.{Error, Options.Schema}
@@ -235,11 +241,14 @@ defmodule Chatterbex.Text do
   def languages, do: Abbreviations.languages()
 
   @doc """
-  The sounds that are tags in a text.
+  The sounds that are tags in a text: noises such as `[laugh]`, and styles such as `[whispering]`.
 
   ## Examples
 
       iex> "clear throat" in Chatterbex.Text.sounds()
+      true
+
+      iex> "whispering" in Chatterbex.Text.sounds()
       true
   """
   @spec sounds() :: [String.t()]

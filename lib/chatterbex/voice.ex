@@ -25,6 +25,10 @@ defmodule Chatterbex.Voice do
   needed by `:turbo` and `:nano`, more than 1 second by the other models; 300 seconds and 64 MB are the most.
   Several channels are averaged.
 
+  `:turbo` and `:nano` bring a recording to a loudness of -27 LUFS before they make a voice of it, so that a quiet recording and
+  a loud one give the same voice. With `norm_loudness: false`, of a request or of `clone/3`, they take it as loud as it is. The
+  other models never change the loudness.
+
   ## A folder of voices
 
       config :chatterbex, voices: "priv/voices"
@@ -45,7 +49,7 @@ defmodule Chatterbex.Voice do
   watermark, which `Chatterbex.Audio.watermarked?/1` finds.
   """
 
-  alias Chatterbex.{Audio, Client, Error, Files, Model, Options}
+  alias Chatterbex.{Audio, Client, Configuration, Error, Files, Model, Options}
   alias Chatterbex.Voice.{Folder, Recording, Saved, Source}
 
   @enforce_keys [:data, :family]
@@ -91,17 +95,18 @@ defmodule Chatterbex.Voice do
 
       iex> {:error, error} = Chatterbex.Voice.clone(MyApp.Speech, "ann.wav", nmae: "Ann")
       iex> error.message
-      "unknown option :nmae. Did you mean :name? The options are :name, :note, :timeout."
+      "unknown option :nmae. Did you mean :name? The options are :name, :note, :norm_loudness, :timeout."
   """
   @spec clone(Chatterbex.server(), Path.t() | Audio.t(), keyword) :: {:ok, t} | {:error, Error.t()}
   def clone(server, source, options \\ []) do
     with {:ok, options} <- Options.validate(:clone, options),
          {:ok, about} <- Client.about(server, options.timeout),
          :ok <- clones(about.model),
+         :ok <- Options.supported(options, about.model),
          {:ok, recording} <- recording(source),
          :ok <- Recording.check(recording, about.model),
          {:ok, answer} <-
-           Client.call_model(server, "clone", Recording.command(recording), options.timeout) do
+           Client.call_model(server, "clone", command(recording, options), options.timeout) do
       marks =
         Map.merge(answer["quality"], %{
           "name" => options.name,
@@ -113,6 +118,11 @@ defmodule Chatterbex.Voice do
            do: {:error, Error.new(:generation_failed, "what the model made of the recording #{why}")}
     end
   end
+
+  defp command(recording, %{norm_loudness: nil}), do: Recording.command(recording)
+
+  defp command(recording, %{norm_loudness: norm_loudness}),
+    do: Map.put(Recording.command(recording), "norm_loudness", norm_loudness)
 
   defp clones(%Model{voice_family: nil, name: name}) do
     {:error,
@@ -214,7 +224,7 @@ defmodule Chatterbex.Voice do
   def list(folder_or_server \\ nil)
 
   def list(nil) do
-    case Application.get_env(:chatterbex, :voices) do
+    case Configuration.get(:voices) do
       nil -> {:error, Error.new(:invalid_option, "no folder of voices is configured: #{configure()}")}
       folder -> with {:ok, %{voices: folder}} <- Options.validate(:server, voices: folder), do: list(folder)
     end

@@ -18,7 +18,7 @@ defmodule Chatterbex.AbandonedTest do
     IO.puts("\n  memory grew by #{div(grown, 1024)} kB over 700 abandoned streams")
     assert grown < 16 * 1024 * 1024
     assert length(Process.list()) <= processes + 2
-    assert %{requests: requests, monitors: monitors, running: running} = :sys.get_state(server)
+    assert %{queue: %{requests: requests, running: running}, monitors: monitors} = :sys.get_state(server)
     assert {requests, monitors, running} == {%{}, %{}, %{}}
     assert %{live: ^live} = Chatterbex.Native.status()
     {later, work} = first_chunk(server)

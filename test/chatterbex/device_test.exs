@@ -52,7 +52,13 @@ defmodule Chatterbex.DeviceTest do
   test "without PyTorch the command of the setup is told where the machine could have the device" do
     why = fn device -> "set it up for #{device}" end
     mac = SetupHelp.machine([], os: :macos, architecture: "aarch64")
-    linux = SetupHelp.machine([], os: :linux, architecture: "x86_64", nvidia: "/proc/driver/nvidia/version")
+
+    linux =
+      SetupHelp.machine([],
+        os: :linux,
+        architecture: "x86_64",
+        nvidia: %Chatterbex.Setup.Nvidia{driver: [580, 65, 6]}
+      )
 
     assert [
              %{device: :cpu, available: true, reason: nil},

@@ -227,6 +227,14 @@ defmodule Chatterbex.DoctorTest do
       assert status(report, "device mps") == :warning
     end
 
+    test "that computes right, and how close it comes to the CPU", %{tmp_dir: dir} do
+      tried = say([begin("matmul"), Map.put(right("matmul"), "difference", 3.0e-7), done()])
+      script = devices([@cpu, @mps], %{"cpu" => well_tried(), "mps" => tried})
+      report = dir |> make(%{devices: script}) |> examine()
+      assert %{status: :ok, message: "within 3.0e-07 of the CPU" <> _} = check(report, "mps: matmul")
+      assert %{status: :ok, message: "right" <> _} = check(report, "cpu: matmul")
+    end
+
     test "that takes its process along is named with what was tried, and the others are tried too", %{
       tmp_dir: dir
     } do

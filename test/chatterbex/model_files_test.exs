@@ -251,6 +251,138 @@ defmodule Chatterbex.ModelFilesTest do
     end
   end
 
+  describe "a fine-tune" do
+    @tuned "someone/chatterbox-german"
+
+    setup %{hub: hub} do
+      serve(hub, :english)
+      home = Path.join(hub.dir, "home")
+      File.mkdir_p!(home)
+      File.ln_s!(Chatterbex.Python.venv(Chatterbex.Python.home()), Path.join(home, "venv"))
+      %{options: [repo: @tuned, home: home]}
+    end
+
+    test "brings its T3 and what else it has, and the model's own repository the rest",
+         %{hub: hub, options: options} do
+      write(hub, @tuned, "t3_cfg.safetensors", safetensors("tuned", 1000))
+      write(hub, @tuned, "tokenizer.json", ~s({"of": "the fine-tune"}))
+      write(hub, @tuned, "optimizer.pt", "of no use to the model")
+      folder = fetch!(:english, options)
+
+      assert Enum.sort(File.ls!(folder)) ==
+               ~w(conds.pt s3gen.safetensors t3_cfg.safetensors tokenizer.json ve.safetensors)
+
+      assert File.read!(Path.join(folder, "t3_cfg.safetensors")) == safetensors("tuned", 1000)
+      assert File.read!(Path.join(folder, "tokenizer.json")) == ~s({"of": "the fine-tune"})
+      assert File.read!(Path.join(folder, "conds.pt")) == content("conds.pt", @base)
+      refute Enum.any?(requests(hub), &(&1["path"] =~ "#{@base}/resolve/main/t3_cfg"))
+
+      assert ModelFiles.locate(:english, options) == {:ok, folder}
+      asked = length(requests(hub))
+      assert fetch!(:english, options) == folder
+      assert length(requests(hub)) == asked
+      assert {:ok, [_ | _] = files} = ModelFiles.verify(:english, options)
+      assert length(files) == 5
+
+      # The model itself is another one, and is not here.
+      assert {:error, %Error{reason: :model_files_missing}} = ModelFiles.locate(:english)
+      tuned = folder
+      folder = fetch!(:english)
+      assert File.read!(Path.join(folder, "t3_cfg.safetensors")) == content("t3_cfg.safetensors", @base)
+
+      assert {:ok, %{files: files}} = ModelFiles.remove(:english, options)
+      assert Enum.sort(Enum.map(files, &Path.basename/1)) == ~w(t3_cfg.safetensors tokenizer.json)
+      refute File.exists?(tuned)
+      assert ModelFiles.locate(:english) == {:ok, folder}
+    end
+
+    test "that has all files needs no other repository", %{hub: hub, options: options} do
+      for file <- ~w(t3_cfg.safetensors s3gen.safetensors ve.safetensors tokenizer.json conds.pt),
+          do: write(hub, @tuned, file, content(file, @tuned))
+
+      folder = fetch!(:english, options)
+      assert folder =~ "models--someone--chatterbox-german/snapshots/"
+      refute Enum.any?(requests(hub), &(&1["path"] =~ @base))
+    end
+
+    test "may call its T3 as it likes, and have revisions", %{hub: hub, options: options} do
+      write(hub, @tuned, "README.md", "A fine-tune")
+      write(hub, @tuned <> "@v2", "weights/t3_german.safetensors", safetensors("german", 2000))
+      error = refused(:english, :model_files_missing, [revision: "v2"] ++ options)
+      assert %{why: :not_found, file: "t3_cfg.safetensors", repository: @tuned} = error.details
+      assert error.message =~ "the files of :english (repository #{@tuned}) were not fetched"
+      assert error.message =~ "If its T3 has another name, give that as :t3"
+
+      options = [t3: "weights/t3_german.safetensors", revision: "v2"] ++ options
+      folder = fetch!(:english, options)
+      assert File.read!(Path.join(folder, "t3_cfg.safetensors")) == safetensors("german", 2000)
+      assert length(File.ls!(folder)) == 5
+      assert ModelFiles.locate(:english, options) == {:ok, folder}
+    end
+
+    test "that came in part is fetched to its end", %{hub: hub, options: options} do
+      write(hub, @tuned, "t3_cfg.safetensors", safetensors("tuned", 1000))
+      write(hub, @tuned, "tokenizer.json", "{}")
+      fail(hub, path: "tokenizer", method: "GET", status: 503, times: 3)
+      refused(:english, :model_files_missing, options)
+      assert {:error, error} = ModelFiles.locate(:english, options)
+      assert error.message =~ "#{@tuned} is not in the Hugging Face cache"
+      assert String.ends_with?(error.message, "Run: mix chatterbex.models download english --repo #{@tuned}")
+      folder = fetch!(:english, options)
+      assert File.read!(Path.join(folder, "tokenizer.json")) == "{}"
+    end
+
+    test "that another program has fetched is asked for what it lacks", %{hub: hub, options: options} do
+      write(hub, @tuned, "t3_cfg.safetensors", safetensors("tuned", 1000))
+      folder = fetch!(:english, options)
+      File.rm_rf!(in_cache("models--someone--chatterbox-german/.no_exist"))
+      assert {:error, error} = ModelFiles.locate(:english, options)
+
+      assert error.message =~
+               "s3gen.safetensors is missing, ve.safetensors is missing, tokenizer.json is missing"
+
+      assert fetch!(:english, options) == folder
+    end
+
+    test "may be one file, which stands in for the model's T3", %{hub: hub, tmp_dir: dir} do
+      path = Path.join(dir, "german.safetensors")
+      options = [t3: path]
+
+      for {content, fault} <- [
+            {nil, "is missing"},
+            {"", "is empty"},
+            {<<1000::little-64, "cut">>, "is cut short"}
+          ] do
+        if content, do: File.write!(path, content)
+        fetch_error = refused(:english, :model_files_missing, options)
+        assert fetch_error.message =~ "the T3 of :english cannot be used: #{path} #{fault}"
+        assert fetch_error.message =~ "Check the file given as :t3."
+        assert fetch_error.details.path == path
+      end
+
+      File.write!(path, safetensors("german", 1000))
+      folder = fetch!(:english, options)
+      assert Enum.sort(File.ls!(folder)) == ~w(conds.pt s3gen.safetensors tokenizer.json ve.safetensors)
+      refute Enum.any?(requests(hub), &(&1["path"] =~ "t3_cfg"))
+      assert ModelFiles.locate(:english, options) == {:ok, folder}
+      assert ModelFiles.locate(:english, [checkpoint: folder] ++ options) == {:ok, folder}
+      assert {:ok, files} = ModelFiles.verify(:english, options)
+      assert path in Enum.map(files, & &1.file)
+
+      File.write!(path, safetensors("german", 1000) <> "x")
+      assert {:error, %Error{reason: :model_load_failed} = error} = ModelFiles.verify(:english, options)
+      assert error.details.files == [path]
+      assert {:error, error} = ModelFiles.locate(:english, t3: path, version: :v2)
+      assert error.reason == :not_supported
+
+      File.rm!(Path.join(folder, "conds.pt"))
+      assert {:error, error} = ModelFiles.locate(:english, options)
+
+      assert error.message =~
+               "the files of :english (T3 #{path}) are not all on this machine: conds.pt is missing"
+    end
+  end
+
   describe "a hub that refuses" do
     setup %{hub: hub} do
       serve(hub, :nano)
@@ -420,6 +552,19 @@ defmodule Chatterbex.ModelFilesTest do
             {:multilingual, [version: :v4], :invalid_option, "must be one of :v3, :v2, got :v4"},
             {:multilingual, [language_pack: "fr"], :invalid_option, ~s("zh-cmn", "es-mx-latam")},
             {:multilingual, [language_pack: "hi", version: :v3], :invalid_option, "give either"},
+            {:conversion, [repo: "a/b"], :not_supported, "the model :conversion has no T3"},
+            {:conversion, [t3: "a.safetensors"], :not_supported, "it takes no option :t3"},
+            {:hibari, [t3: "a.safetensors"], :not_supported, "the model :hibari has no files"},
+            {:nano, [repo: "nano"], :invalid_option, ~s(a repository's name, as "someone/chatterbox-german")},
+            {:nano, [repo: "../../etc"], :invalid_option, "a repository's name"},
+            {:nano, [repo: "a/.."], :invalid_option, "a repository's name"},
+            {:nano, [repo: 7], :invalid_option, "a repository's name"},
+            {:nano, [t3: "t3.pt"], :invalid_option, "option :t3 must be a .safetensors file"},
+            {:nano, [t3: :t3], :invalid_option, "option :t3 must be a .safetensors file"},
+            {:nano, [repo: "a/b", t3: "../x.safetensors"], :invalid_option, "a file in the repository"},
+            {:nano, [repo: "a/b", t3: "/x.safetensors"], :invalid_option, "a file in the repository"},
+            {:nano, [repo: "a/b", checkpoint: "c"], :invalid_option, "either :checkpoint or :repo"},
+            {:multilingual, [repo: "a/b", language_pack: "hi"], :invalid_option, "either :repo or"},
             {:nano, [revision: "../../etc"], :invalid_option, "a branch, a tag or a commit"},
             {:nano, [revision: "a/../b"], :invalid_option, "a branch, a tag or a commit"},
             {:nano, [revison: "main"], :invalid_option, "Did you mean :revision?"},
@@ -541,5 +686,24 @@ defmodule Chatterbex.ModelFilesTest do
 
     System.put_env("HF_HUB_OFFLINE", "1")
     assert_raise Error, ~r/HF_HUB_OFFLINE/, fn -> ModelFiles.download!(:nano) end
+  end
+
+  test "what is no name, no version and no folder is an error, not an exception" do
+    for name <- [{:turbo, 1}, 7, ["turbo"], %{}] do
+      shown = inspect(name)
+      assert {:error, %Error{reason: :unknown_model, message: message}} = ModelFiles.locate(name)
+      assert message =~ "there is no model #{shown}. Those that have files are "
+      assert {:error, %Error{reason: :unknown_model}} = ModelFiles.download(name)
+      assert {:error, %Error{reason: :unknown_model}} = ModelFiles.verify(name)
+      assert {:error, %Error{reason: :unknown_model}} = ModelFiles.remove(name)
+      assert {:error, %Error{reason: :unknown_model}} = Chatterbex.Model.fetch(name)
+    end
+
+    assert {:error, %Error{reason: :invalid_option}} = ModelFiles.locate(:multilingual, version: {:v, 3})
+
+    for options <- [[home: 5], [hmoe: "/srv"], %{home: "/srv"}] do
+      assert {:error, %Error{reason: :invalid_option}} = ModelFiles.list(options)
+      assert {:error, %Error{reason: :invalid_option}} = ModelFiles.locate(:turbo, options)
+    end
   end
 end

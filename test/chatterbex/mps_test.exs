@@ -12,17 +12,26 @@ defmodule Chatterbex.MpsTest do
   @moduletag timeout: 600_000
 
   # What speaks. "analysis" and "ve" make voices, on the CPU.
-  @speaking ~w(t3 s3gen conds.t3 conds.gen)
+  @speaking ~w(t3 s3gen)
 
   @t3_stays [move: "t3", times: nil, error: "unsupported"]
 
   @scenarios [
     third: [
       fallback: true,
-      # About half of the products of a request.
-      requests: [[], [], [[operator: "aten::linear", nth: 30, error: "out_of_memory"]], []]
+      # About half of the tokens of a request.
+      requests: [[], [], [[operator: "aten::linear", nth: 8, error: "command_buffer"]], []]
     ],
-    left_behind: [fallback: true, load: [[move: "conds.gen", error: "placeholder"]], requests: [[]]],
+    half: [fallback: true, load: [[move: "s3gen", nth: 40, error: "placeholder"]], requests: [[]]],
+    wrong: [
+      fallback: true,
+      load: [[operator: "convolution", nth: 10, times: nil, error: "wrong"]],
+      requests: [[]]
+    ],
+    crowded: [
+      fallback: true,
+      requests: [[[operator: "aten::linear", nth: 8, error: "out_of_memory"]]]
+    ],
     refused: [fallback: false, load: [@t3_stays], requests: [[@t3_stays]]],
     refused_later: [
       fallback: false,
@@ -46,7 +55,9 @@ defmodule Chatterbex.MpsTest do
     for request <- Enum.take(context.third.requests, 2) do
       assert_same(request, context.expected)
       assert request.marked
-      assert request.info.device == %{requested: :mps, actual: :mps, reason: nil, warning: nil}
+      assert %{requested: :mps, actual: :mps, reason: nil, warning: nil, limited: nil} = request.info.device
+      assert %{"passed" => true, "components" => %{"t3.logits" => logits}} = request.info.device.proof
+      assert logits["difference"] <= logits["tolerance"]
       assert places(request.info.components) == ["mps:0"]
       assert places(request.walked) == ["mps:0"]
       assert request.log == []
@@ -54,9 +65,9 @@ defmodule Chatterbex.MpsTest do
     end
   end
 
-  test "no memory in the middle of the third request: it is spoken on the CPU, and so is the next", context do
+  test "a failure in the middle of the third request: it is spoken on the CPU, and so is the next", context do
     [_first, _second, third, fourth] = context.third.requests
-    assert_fell_back(third, ["generating on mps failed in t3", "MPS backend out of memory"])
+    assert_fell_back(third, ["generating on mps failed in t3", "MPSCommandBuffer: Internal Error"])
     assert_same(third, context.expected)
     assert third.marked
     assert third.info.device.reason == fourth.info.device.reason
@@ -64,11 +75,27 @@ defmodule Chatterbex.MpsTest do
     assert %{log: [], events: []} = fourth
   end
 
-  test "half of the voice does not move: the model speaks on the CPU", context do
-    assert :ok = context.left_behind.ready
-    [request] = context.left_behind.requests
-    assert_fell_back(request, ["moving conds.gen to mps failed", "Placeholder storage"])
+  test "half of the model does not move: it speaks on the CPU", context do
+    assert :ok = context.half.ready
+    [request] = context.half.requests
+    assert_fell_back(request, ["moving s3gen to mps failed", "Placeholder storage"])
     assert_same(request, context.expected)
+  end
+
+  test "a device that computes wrong results is found out before it speaks", context do
+    assert :ok = context.wrong.ready
+    [request] = context.wrong.requests
+    assert_fell_back(request, ["the proof on mps failed", "s3gen.mel differs from the CPU"])
+    assert_same(request, context.expected)
+  end
+
+  test "no memory while speaking: fewer requests at a time, on the same device", context do
+    [request] = context.crowded.requests
+    assert_same(request, context.expected)
+    assert places(request.walked) == ["mps:0"]
+    assert request.events == []
+    assert [line] = request.log
+    assert line =~ "4 requests at a time instead of 8: generating on mps failed in t3"
   end
 
   test "fallback: false makes a device that cannot be used an error", context do

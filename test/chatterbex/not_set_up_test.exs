@@ -81,9 +81,9 @@ defmodule Chatterbex.NotSetUpTest do
   end
 
   # A library that is loaded stays loaded: what happens without one shows in a VM of its own.
-  for library <- [:libpython, :chatterbex, :audio] do
+  for library <- [:libpython, :engine, :audio] do
     test "the native library #{library} is missing", %{tmp_dir: dir} do
-      for other <- [:libpython, :chatterbex, :audio], other != unquote(library) do
+      for other <- [:libpython, :engine, :audio], other != unquote(library) do
         File.cp!("#{Chatterbex.Native.Library.path(other)}.so", Path.join(dir, "#{other}.so"))
       end
 

@@ -86,6 +86,23 @@ defmodule Chatterbex.OptionsTest do
     assert message == ~s(the model :hibari has no voice "emma". Its voices: "heart".)
   end
 
+  test "a model refuses options of a server that mean nothing to it" do
+    for {options, message} <- [
+          {[checkpoint: "/models"],
+           "the model :hibari has no option :checkpoint: it comes with the setup, and has no files of its own."},
+          {[model: "hibari", revision: "main"],
+           "the model :hibari has no option :revision: it comes with the setup, and has no files of its own."},
+          {[model: :hibari, version: :v2],
+           "the model :hibari has no option :version: it is one of :multilingual."},
+          {[language_pack: "hi"],
+           "the model :hibari has no option :language_pack: it is one of :multilingual."},
+          {[model: :turbo, checkpoint: "/models", version: :v3],
+           "the model :turbo has no option :version: it is one of :multilingual."}
+        ] do
+      assert {:error, %{reason: :not_supported, message: ^message}} = Chatterbex.start_link(options)
+    end
+  end
+
   test "every default passes its own check, and every option is documented" do
     for group <- [:server, :generate, :stream, :wav], {name, spec} <- Schema.fetch(group) do
       unless is_nil(spec[:default]), do: assert({:ok, _value} = Schema.cast(spec[:type], spec[:default]))

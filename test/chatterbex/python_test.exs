@@ -3,7 +3,7 @@ defmodule Chatterbex.PythonTest do
   use ExUnit.Case, async: false
 
   alias Chatterbex.{Error, Python}
-  alias Chatterbex.Setup.{Machine, Manifest, Profile}
+  alias Chatterbex.Setup.{Machine, Manifest, Nvidia, Profile}
 
   doctest Python
 
@@ -172,7 +172,7 @@ defmodule Chatterbex.PythonTest do
 
     assert Machine.fitting_device(%Machine{os: :macos, architecture: "aarch64"}) == :mps
     assert Machine.fitting_device(%Machine{os: :macos, architecture: "x86_64"}) == :cpu
-    assert Machine.fitting_device(%Machine{nvidia: "/proc/driver/nvidia/version"}) == :cuda
+    assert Machine.fitting_device(%Machine{nvidia: %Nvidia{driver: [580, 65, 6]}}) == :cuda
     assert Machine.fitting_device(%Machine{}) == :cpu
   end
 

@@ -36,16 +36,43 @@ defmodule Chatterbex.ServerTest do
     end
 
     test "to a server that is not there" do
-      assert {:error, %Error{reason: :invalid_option, message: message}} =
-               Chatterbex.generate(:nobody, "Hello")
+      assert {:error, %Error{reason: :not_running, message: message}} = Chatterbex.generate(:nobody, "Hello")
 
       assert message ==
                "no server runs as :nobody. Start it under your supervisor: children = [{Chatterbex, name: :nobody}]"
 
-      assert {:error, %Error{reason: :engine_crashed, message: message}} =
-               Chatterbex.generate({:nobody, :"none@127.0.0.1"}, "Hello")
-
+      far = {:nobody, :"none@127.0.0.1"}
+      assert {:error, %Error{reason: :noconnection, message: message}} = Chatterbex.generate(far, "Hello")
       assert message =~ "is not connected"
+      settings = %{timeout: 1_000, deadline: nil, priority: :normal, options: %{}}
+      assert {:error, %Error{reason: :noconnection}} = Chatterbex.Client.open(far, settings, [])
+    end
+
+    test "to a server whose registry is not there" do
+      for server <- [{:via, Registry, {NoSuchRegistry, :speech}}, {:via, NoSuchModule, :speech}] do
+        assert {:error, %Error{reason: :not_running, message: message}} = Chatterbex.generate(server, "Hello")
+        assert message =~ ~r/^the server .* cannot be looked up: .* Is its registry running\?$/s
+        assert {:error, %Error{reason: :not_running}} = Chatterbex.info(server)
+        assert {:error, %Error{reason: :not_running}} = Chatterbex.stop(server)
+        assert %Error{reason: :not_running} = catch_error(Enum.to_list(Chatterbex.stream(server, "Hello")))
+        assert {:error, %Error{reason: :not_running}} = Chatterbex.Voice.clone(server, "ann.wav")
+        settings = %{timeout: 1_000, deadline: nil, priority: :normal, options: %{}}
+        assert {:error, %Error{reason: :not_running}} = Chatterbex.Client.open(server, settings, [])
+        assert {:error, %Error{reason: :not_running, message: message}} = Chatterbex.start_link(name: server)
+        assert message =~ ~r/^the server cannot be registered as .* Is its registry running\?$/s
+      end
+    end
+
+    test "to what is no server" do
+      for server <- ["foo", 7, {:a, :b, :c}, %{}] do
+        assert {:error, %Error{reason: :invalid_option, message: message}} = Chatterbex.info(server)
+
+        assert message ==
+                 "#{inspect(server)} cannot be asked: it must be #{Chatterbex.Options.Schema.describe(:server)}"
+
+        assert {:error, %Error{reason: :invalid_option}} = Chatterbex.await_ready(server)
+        assert {:error, %Error{reason: :invalid_option}} = Chatterbex.stop(server)
+      end
     end
 
     test "with two servers" do
@@ -61,8 +88,28 @@ defmodule Chatterbex.ServerTest do
       assert {:error, _error} = Chatterbex.generate(server, "fail")
       assert {:error, _error} = Chatterbex.generate(server, "hold", timeout: 20)
       assert Process.info(self(), [:message_queue_len, :monitors]) == [message_queue_len: 0, monitors: []]
-      assert %{requests: requests} = :sys.get_state(server)
-      assert requests == %{}
+      assert %{queue: %{requests: requests}, monitors: monitors} = :sys.get_state(server)
+      assert {requests, monitors} == {%{}, %{}}
+    end
+
+    test "whose :progress fails leaves nothing behind" do
+      server = start_fake(max_batch: 1)
+      text = "One.\n\nPlease hold.\n\nThree."
+
+      for how <- [fn -> raise "no" end, fn -> throw(:no) end, fn -> exit(:no) end] do
+        assert {_kind, _reason} =
+                 (try do
+                    Chatterbex.generate(server, text, progress: fn _told -> how.() end)
+                  catch
+                    kind, reason -> {kind, reason}
+                  end)
+
+        assert {:ok, %{queue: %{open: 0}}} = Chatterbex.info(server)
+        assert Process.info(self(), [:message_queue_len, :monitors]) == [message_queue_len: 0, monitors: []]
+      end
+
+      await_idle(server)
+      assert call_model(server, "held") == %{"held" => 0}
     end
   end
 

@@ -75,7 +75,7 @@ defmodule Chatterbex.SetupTest do
     assert text =~ "Chatterbex setup: a tiny package, in #{context.home}"
 
     assert text =~
-             ~r/^\* looking for Python 3\.10 to 3\.12 with a shared library\n  Python 3\..* \(\d+\.\d s\)$/m
+             ~r/^\* looking for Python 3\.10 to 3\.14 with a shared library\n  Python 3\..* \(\d+\.\d s\)$/m
 
     assert text =~ ~r/^\* making an environment in #{context.venv}\n  made with uv 0.99.0 \(\d+\.\d s\)$/m
     assert text =~ ~r/^\* installing a tiny package with uv 0.99.0\n  1 packages installed \(\d+\.\d s\)$/m
@@ -331,16 +331,16 @@ defmodule Chatterbex.SetupTest do
       assert {:ok, %{changed: false}} = set_up(context, python: real_python())
 
       old = fake_python(Path.join(context.tmp_dir, "old/python3"), version: [3, 9, 18])
-      assert refused(context, python: old) =~ "#{old}: it is Python 3.9.18, not 3.10 to 3.12"
+      assert refused(context, python: old) =~ "#{old}: it is Python 3.9.18, not 3.10 to 3.14"
       assert refused(context, python: "python9") =~ "python9: there is no such program on PATH"
-      assert refused(context, python: "3.13") =~ "Python 3.13 cannot be used: only 3.10 to 3.12 can"
+      assert refused(context, python: "3.15") =~ "Python 3.15 cannot be used: only 3.10 to 3.14 can"
       assert {:ok, _python} = Python.find(home: context.home, profiles: ["tiny"])
     end
 
     test "those that will not do are passed over with the reason", context do
       old = fake_python(Path.join(context.tools, "python3.12"), version: [3, 9, 18])
       assert {:ok, _summary} = set_up(context)
-      assert text() =~ "  skipped #{old}: it is Python 3.9.18, not 3.10 to 3.12"
+      assert text() =~ "  skipped #{old}: it is Python 3.9.18, not 3.10 to 3.14"
     end
 
     test "none on Debian: what was looked at, and the apt-get line", context do
@@ -349,7 +349,7 @@ defmodule Chatterbex.SetupTest do
       message = refused(%{context | machine: machine([folder], debian: true)})
 
       assert message =~
-               "no usable Python 3.10 to 3.12 with a shared library was found:\n  | #{python}: its shared"
+               "no usable Python 3.10 to 3.14 with a shared library was found:\n  | #{python}: its shared"
 
       assert message =~ "hint: sudo apt-get install -y libpython3.11 python3.11-venv\n"
     end
@@ -570,9 +570,14 @@ defmodule Chatterbex.SetupTest do
           do: assert(package =~ ~r/\A[\w.\[\]-]+==\S+.*--hash=sha256:[0-9a-f]{64}/s, package)
     end
 
-    for profile <- Profile.all(), path <- Profile.lock_paths(profile), do: assert(File.exists?(path), path)
+    for profile <- Profile.all(),
+        path <- Profile.lock_paths(profile) ++ Profile.lock_paths(profile, :cuda12),
+        do: assert(File.exists?(path), path)
+
     for %{proof: script} when script != nil <- Profile.all(), do: assert(File.exists?(Profile.script(script)))
     for %{data: script} when script != nil <- Profile.all(), do: assert(File.exists?(Profile.script(script)))
-    assert Profile.torch_version(Profile.all()) =~ ~r/\A\d+\.\d+\.\d+\z/
+
+    for build <- [:locked, :cuda12],
+        do: assert(Profile.torch_version(Profile.all(), build) =~ ~r/\A\d+\.\d+\.\d+\z/)
   end
 end

@@ -115,32 +115,59 @@ defmodule Chatterbex.StreamTest do
       end
     end
 
-    test "takes the fragments of a language model, cut anywhere, and speaks a sentence when it is complete" do
+    test "takes the fragments of a language model, cut anywhere" do
+      server = start_fake()
+      fragments = ["Hel", "lo, Dr", ". Ray", "! How", " are", " now", " you?"]
+      chunks = server |> Chatterbex.stream(fragments) |> Enum.reject(& &1.metadata[:pause])
+      assert Enum.map(chunks, & &1.metadata.text) == ["Hello, Dr. Ray!", "How are now you?"]
+    end
+
+    test "gives a finished sentence while its source pauses" do
       server = start_fake()
       test = self()
 
+      # The source goes on only when the first sentence has been heard.
       source =
-        Stream.map(["Hel", "lo, Dr", ". Ray", "! How", " are", :now, " you?"], fn
-          :now ->
-            # The first sentence is complete: it has been heard before the source goes on.
-            assert_received {:heard, "Hello, Dr. Ray!"}
-            " now"
+        Stream.map(["Hello, Ray! How", " are", " you?"], fn
+          " are" ->
+            send(test, {:paused, self()})
+            receive(do: (:go_on -> " are"))
 
           fragment ->
             fragment
         end)
-        |> Stream.each(fn _fragment -> await_idle(server) end)
 
       texts =
         server
-        |> Chatterbex.stream(source)
+        |> Chatterbex.stream(source, timeout: 5_000)
         |> Stream.reject(& &1.metadata[:pause])
         |> Enum.map(fn chunk ->
-          send(test, {:heard, chunk.metadata.text})
+          if chunk.metadata.piece == 0 do
+            assert_receive {:paused, puller}, 5_000
+            send(puller, :go_on)
+          end
+
           chunk.metadata.text
         end)
 
-      assert texts == ["Hello, Dr. Ray!", "How are now you?"]
+      assert texts == ["Hello, Ray!", "How are you?"]
+    end
+
+    test "pulls its source in a process that knows its callers" do
+      server = start_fake()
+      test = self()
+      source = Stream.map(["One."], &(send(test, {:callers, self(), Process.get(:"$callers")}) && &1))
+      server |> Chatterbex.stream(source) |> Stream.run()
+      assert_received {:callers, puller, [^test | _]}
+      assert puller != test
+    end
+
+    test "fails where something ends the source's process" do
+      server = start_fake()
+      source = Stream.map(["One. ", "Two."], &if(&1 == "Two.", do: Process.exit(self(), :kill), else: &1))
+      assert catch_exit(server |> Chatterbex.stream(source) |> Stream.run()) == :killed
+      assert Process.info(self(), [:message_queue_len, :monitors]) == [message_queue_len: 0, monitors: []]
+      await_idle(server)
     end
 
     test "raises what fails, after the chunks before it" do
@@ -191,8 +218,56 @@ defmodule Chatterbex.StreamTest do
       server |> Chatterbex.stream(source.(["One. ", "Two. ", "Three. ", "Four. "]), ahead: 1) |> Enum.take(1)
       assert_received :closed
       catch_error(server |> Chatterbex.stream(source.(["Please fail. ", "Two. ", "Three. "])) |> Stream.run())
-      assert_received :closed
+      # It may have been pulled at that moment.
+      assert_receive :closed, 5_000
       refute_received :closed
+    end
+
+    test "closes its source when its taker is killed, once the source comes back" do
+      server = start_fake()
+      {source, await_pulled} = blocking_source()
+      taker = spawn(fn -> server |> Chatterbex.stream(source) |> Stream.run() end)
+      puller = await_pulled.()
+      Process.exit(taker, :kill)
+      send(puller, :go_on)
+      assert_receive :closed, 5_000
+      await_idle(server)
+    end
+
+    test "halts although its source is blocked" do
+      server = start_fake()
+      {source, await_pulled} = blocking_source()
+      assert [_chunk] = server |> Chatterbex.stream(source) |> Enum.take(1)
+      puller = await_pulled.()
+      refute_received :closed
+      send(puller, :go_on)
+      assert_receive :closed, 5_000
+      assert Process.info(self(), [:message_queue_len, :monitors]) == [message_queue_len: 0, monitors: []]
+    end
+
+    # A sentence, and then nothing until its process is told to go on. It tells the test when it waits and is closed.
+    defp blocking_source do
+      test = self()
+
+      source =
+        Stream.resource(
+          fn -> ["One. Two"] end,
+          fn
+            [fragment] ->
+              {[fragment], []}
+
+            [] ->
+              send(test, {:pulled, self()})
+              receive(do: (:go_on -> {["."], []}))
+          end,
+          fn _rest -> send(test, :closed) end
+        )
+
+      {source,
+       fn ->
+         assert_receive {:pulled, puller}, 5_000
+         puller
+       end}
     end
 
     test "refuses bad options and texts at once" do
@@ -238,8 +313,45 @@ defmodule Chatterbex.StreamTest do
       assert {:error, %Error{reason: :timeout, message: message}} =
                Chatterbex.generate(server, "Hello", deadline: past)
 
-      assert message == "the deadline has passed: 2001-01-01 00:00:00Z"
+      assert message == "the deadline 2001-01-01 00:00:00Z has passed. Give a later :deadline."
       await_idle(server)
+    end
+
+    test "a deadline that comes before :timeout says so" do
+      server = start_fake()
+      soon = fn -> DateTime.add(DateTime.utc_now(), 100, :millisecond) end
+
+      assert {:error, %Error{reason: :timeout} = error} =
+               Chatterbex.generate(server, "hold", deadline: soon.())
+
+      assert error.message =~
+               ~r/^the deadline .+ has passed: the request was still being spoken. Give a later :deadline.$/
+
+      error = catch_error(server |> Chatterbex.stream("hold", deadline: soon.()) |> Stream.run())
+      assert %Error{reason: :timeout, message: message} = error
+      assert message =~ ~r/^the deadline .+ has passed. Give a later :deadline.$/
+
+      # While it waits for text, too.
+      source = Stream.repeatedly(fn -> receive(do: (:never -> "")) end)
+      error = catch_error(server |> Chatterbex.stream(source, deadline: soon.()) |> Stream.run())
+      assert %Error{reason: :timeout, message: "the deadline " <> _} = error
+      await_idle(server)
+    end
+
+    test "a deadline beyond what a timer takes is none" do
+      server = start_fake()
+      distant = [timeout: :infinity, deadline: ~U[9999-12-31 23:59:59Z]]
+      assert {:ok, _audio} = Chatterbex.generate(server, "Hello.", distant)
+      assert [_chunk] = server |> Chatterbex.stream("Hello.", distant) |> Enum.to_list()
+    end
+
+    test "gives the silence of a text that is nothing but pauses, as the whole does" do
+      server = start_fake()
+      text = "[pause 800ms] [pause 200ms]"
+      assert {:ok, %Audio{samples: samples, sample_rate: 24_000} = audio} = Chatterbex.generate(server, text)
+      assert samples == :binary.copy(<<0::32>>, 24_000)
+      assert audio.metadata == %{model: :fake, pieces: 0}
+      assert server |> Chatterbex.stream(text) |> Enum.map_join(& &1.samples) == samples
     end
 
     test "tells its progress" do
@@ -298,7 +410,30 @@ defmodule Chatterbex.StreamTest do
       source = Stream.map(1..3, fn _n -> raise "no text today" end)
       {:ok, ref} = Chatterbex.stream_to(self(), source, server: server)
       assert_receive {:chatterbex, ^ref, {:error, %Error{message: message}}}, 5_000
-      assert message == "the source of the text failed: no text today"
+      assert message == "the source of the text or the function :progress failed: no text today"
+    end
+
+    test "sends its last message whatever the source and :progress do" do
+      server = start_fake()
+      deaf = spawn_link(fn -> receive(do: (:never -> :ok)) end)
+      stop = fn how -> Stream.map(["One. Two.", ""], &if(&1 == "", do: how.(), else: &1)) end
+
+      for {how, said} <- [
+            {fn -> GenServer.call(deaf, :anything, 1) end, "exit: exited in: GenServer.call"},
+            {fn -> throw(:a_ball) end, "it threw :a_ball"},
+            {fn -> exit(:enough) end, "exit: :enough"},
+            {fn -> Process.exit(self(), :kill) end, "exit: killed"}
+          ],
+          {text, options} <- [{stop.(how), []}, {"One. Two.", [progress: fn _told -> how.() end]}],
+          # A function that kills the sender itself is beyond help.
+          not (said == "exit: killed" and is_binary(text)) do
+        {:ok, ref} = Chatterbex.stream_to(self(), text, [server: server] ++ options)
+        assert_receive {:chatterbex, ^ref, {:chunk, %Audio{metadata: %{text: "One."}}}}, 5_000
+        assert_receive {:chatterbex, ^ref, {:error, %Error{reason: :generation_failed} = error}}, 5_000
+        assert error.message =~ "the source of the text or the function :progress failed: #{said}"
+      end
+
+      await_idle(server)
     end
 
     test "is cancelled by its reference" do
@@ -309,6 +444,78 @@ defmodule Chatterbex.StreamTest do
       assert_receive {:chatterbex, ^ref, {:error, %Error{reason: :cancelled}}}
       await_idle(server)
       assert call_model(server, "held") == %{"held" => 0}
+    end
+
+    test "closes its source when it is cancelled, and when its listener ends" do
+      server = start_fake()
+      {source, await_pulled} = blocking_source()
+      {:ok, ref} = Chatterbex.stream_to(self(), source, server: server)
+      puller = await_pulled.()
+      assert :ok = Chatterbex.cancel(ref)
+      send(puller, :go_on)
+      assert_receive :closed, 5_000
+
+      listener =
+        spawn(fn ->
+          {:ok, _ref} = Chatterbex.stream_to(self(), source, server: server)
+          receive(do: (:never -> :ok))
+        end)
+
+      puller = await_pulled.()
+      Process.exit(listener, :kill)
+      # The sender ends although the source is blocked.
+      await_idle(server)
+      send(puller, :go_on)
+      assert_receive :closed, 5_000
+    end
+
+    test "kills a source that is blocked for good" do
+      server = start_fake()
+      {source, await_pulled} = blocking_source()
+      {:ok, ref} = Chatterbex.stream_to(self(), source, server: server)
+      puller = await_pulled.()
+      monitor = Process.monitor(puller)
+      assert :ok = Chatterbex.cancel(ref)
+      assert_receive {:DOWN, ^monitor, :process, ^puller, :killed}, 30_000
+    end
+
+    test "sends its last message when its supervisor stops it, whatever it waits for" do
+      server = start_fake()
+      {source, await_pulled} = blocking_source()
+
+      # It waits for audio, for text, and for chunks to be heard.
+      for {text, options} <- [{"Please hold.", []}, {source, []}, {"One. Two. Three.", [unheard: 1]}] do
+        {:ok, ref} = Chatterbex.stream_to(self(), text, [server: server] ++ options)
+
+        cond do
+          text == source -> await_pulled.()
+          options == [] -> await_held(server, 1)
+          true -> assert_receive {:chatterbex, ^ref, {:chunk, _audio}}, 5_000
+        end
+
+        [{sender, _listener}] = Registry.lookup(Chatterbex.Senders, ref)
+        assert :ok = Task.Supervisor.terminate_child(Chatterbex.SenderSupervisor, sender)
+        assert_receive {:chatterbex, ^ref, {:error, %Error{reason: :cancelled, message: message}}}, 5_000
+        assert message == "the application :chatterbex is stopping"
+      end
+
+      await_idle(server)
+    end
+
+    test "outlives what its :progress function links to it" do
+      server = start_fake()
+      test = self()
+
+      progress = fn _told ->
+        {pid, monitor} = spawn_monitor(fn -> receive(do: (:go -> exit(:broken))) end)
+        Process.link(pid)
+        send(pid, :go)
+        receive(do: ({:DOWN, ^monitor, :process, ^pid, :broken} -> send(test, :broken)))
+      end
+
+      {:ok, ref} = Chatterbex.stream_to(self(), "One. Two.", server: server, progress: progress)
+      assert_receive {:chatterbex, ^ref, :done}, 5_000
+      assert_received :broken
     end
 
     test "ends with its listener" do
@@ -419,30 +626,20 @@ defmodule Chatterbex.StreamTest do
   describe "turns" do
     test "a short request is spoken while a long one is" do
       server = start_fake(max_batch: 1)
-      test = self()
       # The book's first piece holds the only place; all of its others wait.
       text = "Hold, hold.\n\n" <> Enum.map_join(1..10, "\n\n", &"Paragraph #{&1}.")
 
-      book =
-        Task.async(fn -> Chatterbex.generate(server, text, progress: &send(test, {:book, &1.pieces})) end)
-
+      book = Task.async(fn -> Chatterbex.generate(server, text) end)
       await_held(server, 1)
-
-      short =
-        Task.async(fn ->
-          {:ok, audio} = Chatterbex.generate(server, "Short.")
-          send(test, :short)
-          audio.samples
-        end)
-
+      short = Task.async(fn -> Chatterbex.generate(server, "Short.") end)
       await(fn -> match?({:ok, %{queue: %{waiting: 1}}}, Chatterbex.info(server)) end)
       call_model(server, "release")
-      assert Task.await(short) == echo("Short.")
+      assert {:ok, %Audio{samples: samples}} = Task.await(short)
+      assert samples == echo("Short.")
       assert {:ok, _audio} = Task.await(book, 30_000)
-      assert Enum.find_index(spoken(11), &(&1 == :short)) < 5
+      assert %{"spoken" => ["Hold, hold.", "Short.", "Paragraph 1." | rest]} = call_model(server, "spoken")
+      assert length(rest) == 9
     end
-
-    defp spoken(pieces), do: Enum.map(0..pieces, fn _n -> receive(do: (message -> message)) end)
 
     test "a higher priority goes first", context do
       server = start_fake(max_batch: 1)
@@ -507,6 +704,37 @@ defmodule Chatterbex.StreamTest do
       after
         0 -> count
       end
+    end
+
+    test "streams that are being taken are open, and bounded" do
+      server = start_fake(max_batch: 1, max_queue: 1)
+      test = self()
+
+      takers =
+        for _n <- 1..2 do
+          spawn_link(fn ->
+            for chunk <- Chatterbex.stream(server, "One. Two. Three. Four.", ahead: 1) do
+              if chunk.metadata[:piece] == 0 and not is_map_key(chunk.metadata, :pause) do
+                send(test, {:begun, self()})
+                receive(do: (:go_on -> :ok))
+              end
+            end
+
+            send(test, {:done, self()})
+          end)
+        end
+
+      # Neither waits and neither has the model: they are taken slowly.
+      for taker <- takers, do: assert_receive({:begun, ^taker}, 5_000)
+      await_idle(server)
+      assert {:ok, %{queue: %{open: 2, waiting: 0, running: 0}}} = Chatterbex.info(server)
+
+      assert {:error, %Error{reason: :overloaded, message: message}} = Chatterbex.generate(server, "One more")
+      assert message =~ "is full: 2 requests are open, and 2 may be (:max_queue is 1)."
+
+      for taker <- takers, do: send(taker, :go_on)
+      for taker <- takers, do: assert_receive({:done, ^taker}, 5_000)
+      assert {:ok, _audio} = Chatterbex.generate(server, "One more")
     end
 
     test "a long text takes one place in the queue" do

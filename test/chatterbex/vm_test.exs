@@ -80,6 +80,53 @@ defmodule Chatterbex.VMTest do
     assert status == 3, output
   end
 
+  # Of the model's own threads, say, which finish what they are at while nobody waits for them.
+  @tag skip: no_chatterbox()
+  test "System.halt with other threads computing in PyTorch does not crash", %{tmp_dir: dir} do
+    compute = ~S"""
+    eval: (lambda torch, Thread: [
+      Thread(target=lambda: any(torch.nn.functional.conv1d(torch.randn(1, 64, 9000), torch.randn(64, 64, 7)) is None
+                                for _ in iter(int, 1)), daemon=True).start()
+      for _ in range(4)
+    ])(__import__("torch"), __import__("threading").Thread)
+    """
+
+    code =
+      @start <>
+        """
+        {:ok, _audio} = Chatterbex.generate(server, #{inspect(String.replace(compute, "\n", " "))})
+        {:ok, _audio} = Chatterbex.generate(server, "eval: __import__('time').sleep(0.5)")
+        IO.puts("halting")
+        System.halt(3)
+        """
+
+    for _time <- 1..3 do
+      {output, status} = elixir(code, cd: dir, wrapper: ["timeout", "--signal=KILL", "60"])
+      assert output =~ "halting"
+      assert {status, output} == {3, output}
+    end
+  end
+
+  test "a queue that is too long is refused", %{tmp_dir: dir} do
+    code = """
+    {:ok, python} = Chatterbex.Python.find(profiles: ["hibari"])
+    {:ok, _version} = Chatterbex.Native.LibPython.open(python.libpython)
+
+    for queue <- [0, 65_537, 0xFFFFFFFFFFFFFFFF] do
+      {:error, {:invalid_option, message, _details}} =
+        Chatterbex.Native.start(%{"program" => python.program, "queue" => queue}, self())
+
+      IO.puts(message)
+    end
+
+    :ok = Chatterbex.Native.stop(0xFFFFFFFFFFFFFFFF)
+    """
+
+    {output, status} = elixir(code, cd: dir)
+    assert status == 0, output
+    assert output =~ ~s("queue" must be from 1 to 65536)
+  end
+
   test "SIGTERM stays the VM's", %{tmp_dir: dir} do
     code =
       @start <>
@@ -161,6 +208,24 @@ defmodule Chatterbex.VMTest do
     assert log =~ "[info] printed"
     assert log =~ ~r/\[error\].*logged/
     assert log =~ ~r/\[warning\].*warned/
+  end
+
+  test "half a surrogate pair in a line of Python's log costs that character only" do
+    server = start_fake()
+
+    log =
+      capture_log(fn ->
+        evaluate(
+          server,
+          ~S"[__import__('logging').getLogger('x').error(line) for line in ['one \ud800 two', 'three']]"
+        )
+
+        assert {:ok, _audio} = Chatterbex.generate(server, "next")
+        :sys.get_state(Chatterbex.Runtime)
+      end)
+
+    assert log =~ ~r/one \x{FFFD}+ two/u
+    assert log =~ "three"
   end
 
   test "the environment of the VM reaches Python" do

@@ -62,6 +62,13 @@ defmodule Chatterbex.VoiceModelsTest do
     other = speak.(nil)
     assert other.samples != first.samples
 
+    options = [seed: 3, max_tokens: 5, norm_loudness: false]
+    assert {:ok, as_loud} = Chatterbex.generate(server, "Hello there.", [voice: recording] ++ options)
+    assert as_loud.samples != first.samples
+    assert {:ok, voice} = Voice.clone(server, recording, norm_loudness: false)
+    assert speak.(voice).samples == as_loud.samples
+    assert speak.(recording).samples == first.samples
+
     hundred_voices(server, dir)
   end
 
@@ -125,7 +132,14 @@ defmodule Chatterbex.VoiceModelsTest do
     {:ok, validated} = Chatterbex.Options.validate(:convert, options)
     {:ok, plan} = Plan.new(server, validated, :audio)
     {:ok, recording} = Conversion.recording(long)
-    assert {:ok, joined} = Conversion.convert(plan, recording, %{piece: 1.5, search: 0.5, rest: 0.2})
+
+    assert {:ok, joined} =
+             Conversion.convert(plan, recording, System.monotonic_time(:millisecond), %{
+               piece: 1.5,
+               search: 0.5,
+               rest: 0.2
+             })
+
     assert joined.metadata.pieces in 2..4
     assert_in_delta Audio.duration(joined), Audio.duration(long), 0.081
 

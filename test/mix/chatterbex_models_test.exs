@@ -75,6 +75,27 @@ defmodule Mix.Tasks.Chatterbex.ModelsTest do
     assert {"", "no model is here.\n"} = run(~w(verify))
   end
 
+  test "a fine-tune", %{hub: hub, tmp_dir: dir} do
+    serve(hub, :nano)
+    write(hub, "someone/nano", "tuned.safetensors", safetensors("tuned", 1000))
+    flags = ~w(--repo someone/nano --t3 tuned.safetensors)
+    missing = refused(~w(path nano) ++ flags)
+    assert String.ends_with?(missing, "Run: mix chatterbex.models download nano " <> Enum.join(flags, " "))
+
+    {"", said} = run(~w(download nano) ++ flags)
+    assert said =~ "nano: tuned.safetensors, "
+    assert said =~ "nano: s3gen_meanflow.safetensors, "
+    {folder, ""} = run(~w(path nano) ++ flags)
+    t3 = folder |> String.trim() |> Path.join("t3_nano_v1.safetensors")
+    assert File.read!(t3) == safetensors("tuned", 1000)
+    assert run(~w(verify nano) ++ flags) == {"", "nano: 9 files of 641 kB are right.\n"}
+
+    path = Path.join(dir, "own.safetensors")
+    File.write!(path, safetensors("own", 1000))
+    assert {_folder, ""} = run(~w(path nano --t3) ++ [path])
+    assert refused(~w(path nano --t3 missing.safetensors)) =~ "missing.safetensors is missing"
+  end
+
   test "a version and a language pack", %{hub: hub} do
     serve(hub, :multilingual, version: :v2)
     run(~w(download multilingual --version v2))

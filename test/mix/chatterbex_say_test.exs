@@ -132,4 +132,54 @@ defmodule Mix.Tasks.Chatterbex.SayTest do
       System.put_env("PATH", old)
     end
   end
+
+  test "a project's own application is not started, and its configuration holds", %{tmp_dir: dir} do
+    File.mkdir_p!(Path.join(dir, "lib"))
+    File.mkdir_p!(Path.join(dir, "config"))
+
+    File.write!(Path.join(dir, "mix.exs"), """
+    defmodule Host.MixProject do
+      use Mix.Project
+      def project, do: [app: :host, version: "0.1.0"]
+      def application, do: [mod: {Host, []}]
+    end
+    """)
+
+    File.write!(Path.join(dir, "lib/host.ex"), """
+    defmodule Host do
+      use Application
+
+      def start(_type, _arguments) do
+        File.write!("started", "")
+        Supervisor.start_link([], strategy: :one_for_one)
+      end
+    end
+    """)
+
+    mix = fn arguments ->
+      System.cmd("mix", arguments,
+        cd: dir,
+        stderr_to_stdout: true,
+        env: [
+          {"MIX_ENV", "test"},
+          {"MIX_BUILD_PATH", nil},
+          {"ERL_LIBS", Path.expand("lib", Mix.Project.build_path())}
+        ]
+      )
+    end
+
+    {output, status} = mix.(["chatterbex.say", "Hello.", "-o", "hello.wav"])
+    assert {status, output =~ "wrote hello.wav"} == {0, true}, output
+    {output, status} = mix.(["chatterbex.bench", "--rounds", "1"])
+    assert {status, output =~ "Only the CPU was measured"} == {0, true}, output
+    refute File.exists?(Path.join(dir, "started"))
+
+    File.write!(
+      Path.join(dir, "config/config.exs"),
+      ~s(import Config\nconfig :chatterbex, home: "/nowhere"\n)
+    )
+
+    {output, status} = mix.(["chatterbex.say", "Hello.", "-o", "hello.wav"])
+    assert {status, output =~ "there is no Python environment in /nowhere"} == {1, true}, output
+  end
 end

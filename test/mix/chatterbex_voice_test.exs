@@ -68,6 +68,11 @@ defmodule Mix.Tasks.Chatterbex.VoiceTest do
     arguments = ["clone", path, "--model", "nano", "--checkpoint", checkpoint(:nano), "--note", "agreed"]
     said = capture_io(:stderr, fn -> Voice.run(arguments) end)
     assert said =~ ~s(wrote #{saved}: #Chatterbex.Voice<"ann", turbo, 6.0 s>\nwarning: it is 6.0 s long)
-    assert {:ok, %{name: "ann", metadata: %{note: "agreed"}}} = Chatterbex.Voice.load(saved)
+    assert {:ok, %{name: "ann", metadata: %{note: "agreed"}} = voice} = Chatterbex.Voice.load(saved)
+
+    capture_io(:stderr, fn -> Voice.run(["--no-norm-loudness" | arguments]) end)
+    assert {:ok, %{name: "ann"} = other} = Chatterbex.Voice.load(saved)
+    assert other.data != voice.data
+    assert other.metadata == voice.metadata
   end
 end

@@ -6,7 +6,7 @@ defmodule Mix.Tasks.Compile.ChatterbexNativeTest do
   alias Mix.Tasks.Compile.ChatterbexNative, as: Compiler
 
   @moduletag :tmp_dir
-  @libraries ~w(audio.so chatterbex.so libpython.so)
+  @libraries ~w(audio.so engine.so libpython.so t3.so)
 
   # A Cargo that writes down how it was called and leaves libraries whose content is the lock file's.
   @cargo """
@@ -15,7 +15,7 @@ defmodule Mix.Tasks.Compile.ChatterbexNativeTest do
   if [ "$1" = "--version" ]; then echo "cargo VERSION (abc 2026-01-01)"; exit 0; fi
   echo "   Compiling something v1.0.0"
   mkdir -p "$CARGO_TARGET_DIR/release"
-  for crate in chatterbex_libpython chatterbex_audio chatterbex_native; do
+  for crate in chatterbex_libpython chatterbex_audio chatterbex_engine chatterbex_t3; do
     for ending in so dylib; do
       cp Cargo.lock "$CARGO_TARGET_DIR/release/lib$crate.$ending"
     done
@@ -102,18 +102,18 @@ defmodule Mix.Tasks.Compile.ChatterbexNativeTest do
 
   test "replaces a library's file and never writes into it", %{options: options} do
     assert {:ok, _} = build(options)
-    first = inode(options, "chatterbex.so")
+    first = inode(options, "engine.so")
     # Held open, so that the number of the old file is not given to the new one.
-    {:ok, mapped} = File.open(Path.join(options.output, "chatterbex.so"))
+    {:ok, mapped} = File.open(Path.join(options.output, "engine.so"))
 
     assert {:ok, _} = build(%{options | force: true})
-    assert inode(options, "chatterbex.so") == first
+    assert inode(options, "engine.so") == first
 
     File.write!(Path.join(options.native, "Cargo.lock"), "second")
     assert {:ok, _} = build(options)
-    refute inode(options, "chatterbex.so") == first
+    refute inode(options, "engine.so") == first
     assert IO.read(mapped, :all) == "first"
-    assert File.read!(Path.join(options.output, "chatterbex.so")) == "second"
+    assert File.read!(Path.join(options.output, "engine.so")) == "second"
     assert Enum.sort(File.ls!(options.output)) == @libraries
   end
 

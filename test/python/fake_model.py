@@ -23,16 +23,20 @@ with or without punctuation after them, change how:
     print:word      "word" is printed; log:word and warn:word likewise are logged as an error, warned of
     eval: 1 + 1     the rest is evaluated; its repr comes as "value" in the metadata
 
+``call("spoken")`` tells the texts that were spoken last, at most 100, in order.
+
 Options of ``load``: "max_batch" (default 4), "phases" (list of names, default ["one", "two"]) and
-"load" ("fail", "missing", "crash", "none" or "oom": how loading goes wrong).
+"load" ("abort", "fail", "missing", "crash", "none" or "oom": how loading goes wrong).
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import warnings
+from collections import deque
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,11 +72,14 @@ class FakeModel(Model):
         self.closed = False
         self.speeches: dict[int, _Speech] = {}
         self.released = 0
+        self.spoken: deque[str] = deque(maxlen=100)
 
     @classmethod
     def load(cls, options: Mapping[str, Any]) -> Generator[str, None, FakeModel]:
         yield from options.get("phases") or ["one", "two"]
         match options.get("load"):
+            case "abort":
+                os.abort()
             case "fail":
                 raise ValueError("told to fail")
             case "missing":
@@ -115,6 +122,7 @@ class FakeModel(Model):
                 continue
             speech.done += 1
             if speech.done == speech.steps or "lose" in words:
+                self.spoken.append(speech.request.text)
                 del self.speeches[id]
         return out
 
@@ -174,6 +182,8 @@ class FakeModel(Model):
                 return {"released": self.released}
             case "held":
                 return {"held": sum("hold" in speech.words for speech in self.speeches.values())}
+            case "spoken":
+                return {"spoken": list(self.spoken)}
             case "fail":
                 raise ValueError("told to fail")
         return super().call(function, arguments)

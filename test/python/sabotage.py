@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.utils._pytree import tree_flatten
 
 from simulated_mps import Simulation
 from simulated_mps.faults import Fault, Faults
+from simulated_mps.spoiling import spoil
 
 
 class Mps:
@@ -31,10 +33,10 @@ class Mps:
 class CudaFaults(Faults):
     """The same faults, said in CUDA's words."""
 
-    def check(self, operator: str, device: str) -> Fault | None:
+    def check(self, operator: str, device: str, arguments: Sequence[Any]) -> Fault | None:
         """As `operator`, with the errors that CUDA would raise."""
         try:
-            return self.operator(operator, device)
+            return self.operator(operator, device, arguments)
         except (RuntimeError, TypeError) as error:
             raise _in_cuda_words(error, operator) from None
 
@@ -67,7 +69,7 @@ class Cuda(TorchDispatchMode):
         kwargs = kwargs or {}
         name = func._schema.name
         on_device = self._on_device(args, kwargs)
-        fault = self.faults.check(name, "mps" if on_device else "cpu")
+        fault = self.faults.check(name, "mps" if on_device else "cpu", args)
         result = func(*args, **kwargs)
         if (
             name in ("aten::_to_copy", "aten::to", "aten::copy_")
@@ -75,7 +77,7 @@ class Cuda(TorchDispatchMode):
             and self._on_device(result, {})
         ):
             self.faults.check_move()
-        return result + 1 if fault is not None else result
+        return spoil(fault, result, args) if fault is not None else result
 
     def _on_device(self, *values: Any) -> bool:
         leaves, _ = tree_flatten(values)

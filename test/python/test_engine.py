@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -52,6 +54,31 @@ class TestLoading:
         assert set(info["load"]) == {"one", "two"}
         assert all(seconds >= 0 for seconds in info["load"].values())
         assert not any(final for _, _, final in driver.events[model])
+
+    def test_unloading_has_pytorch_give_back_what_the_device_had(
+        self, driver: Driver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        registry.register("placed", "fake_model:PlacedModel")
+        emptied: list[str] = []
+        monkeypatch.setitem(sys.modules, "torch", SimpleNamespace())
+        monkeypatch.setattr("chatterbex.host.empty_cache", emptied.append)
+        for device in ("cuda:1", "cpu"):
+            model = driver.load("placed", device=device)
+            assert driver.ask("unload", model_id=model) == ("done", {})
+        assert emptied == ["cuda:1"]
+
+    def test_an_unloaded_model_is_gone_even_if_it_refers_to_itself(self, driver: Driver) -> None:
+        model = driver.load()
+        [fake] = [one for one in gc.get_objects() if type(one).__name__ == "FakeModel"]
+        fake.itself = fake
+        gone = weakref.ref(fake)
+        del fake
+        gc.disable()
+        try:
+            assert driver.ask("unload", model_id=model) == ("done", {})
+            assert gone() is None
+        finally:
+            gc.enable()
 
     def test_import_counts_to_the_first_phase(self, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
         ticks = SimpleNamespace(perf_counter=itertools.count().__next__)

@@ -76,7 +76,7 @@ defmodule Chatterbex.MpsScenarios do
     {:ok, fake} = Chatterbex.start_link(model: :fake)
     evaluate(fake, "__import__('simulated_mps.autoinstall')")
     # The warm-up of 11 seconds of speech takes most of a minute here.
-    evaluate(fake, "setattr(__import__('chatterbex.models.chatterbox', fromlist=['']), '_WARM_UP', 10)")
+    evaluate(fake, "setattr(__import__('chatterbex.models.passes', fromlist=['']), '_WARM_UP', 10)")
 
     outcomes =
       Map.new(scenarios, fn {name, scenario} ->

@@ -39,7 +39,10 @@ defmodule Chatterbex.Recognition do
     path
   end
 
-  defp python do
+  @doc """
+  A Python that has pocketsphinx, or `nil`.
+  """
+  def python do
     dev = Path.join(Chatterbex.Python.home(), "dev/bin/python")
     Enum.find([System.get_env("CHATTERBEX_TEST_PYTHON"), dev], &(&1 && File.exists?(&1)))
   end

@@ -124,6 +124,7 @@ defmodule Chatterbex.SetupHelp do
         site=$("$program" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
         #{install}
         ;;
+      "pip uninstall") ;;
       "python "*)
         #{other}
         ;;
@@ -154,13 +155,23 @@ defmodule Chatterbex.SetupHelp do
   end
 
   @doc """
-  A profile in the place of PyTorch, version 2.6.0, with `tiny` in it. `answer` is what its proof says.
+  A profile in the place of PyTorch, version 2.15.0 (2.10.0 for CUDA 12, 2.14.1 for Python 3.10), with `tiny` in it. `answer` is what its proof says.
   """
   def torch_profile(dir, answer \\ %{}) do
     networks = Path.join(dir, "networks.txt")
     torch = Path.join(dir, "torch.txt")
     File.write!(networks, "tiny==1.0\n")
-    File.write!(torch, "torch==2.6.0\ntorchaudio==2.6.0\n")
+    cuda12 = Path.join(dir, "torch-cuda12.txt")
+
+    File.write!(torch, """
+    nvidia-cudnn-cu13==9.26.0
+    torch==2.14.1 ; python_full_version < '3.11' \\
+        --hash=sha256:0
+    torch==2.15.0 ; python_full_version >= '3.11' \\
+        --hash=sha256:1
+    """)
+
+    File.write!(cuda12, "nvidia-cudnn-cu12==9.10.2\ntorch==2.10.0\n")
 
     %{
       tiny_profile(dir)
@@ -168,6 +179,7 @@ defmodule Chatterbex.SetupHelp do
         title: "a small PyTorch",
         locks: [networks],
         torch_lock: torch,
+        cuda12_lock: cuda12,
         proof: proof(dir, answer)
     }
   end
@@ -178,7 +190,7 @@ defmodule Chatterbex.SetupHelp do
   def proof(dir, answer \\ %{}) do
     answer =
       Map.merge(
-        %{torch: "2.6.0", error: nil, fault: nil, name: "a processor", tried: ["matmul", "stft"]},
+        %{torch: "2.15.0", error: nil, fault: nil, name: "a processor", tried: ["matmul", "stft"]},
         answer
       )
 

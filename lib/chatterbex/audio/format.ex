@@ -109,14 +109,18 @@ defmodule Chatterbex.Audio.Format do
   def decode(file, options) do
     with {:ok, limits} <- Options.validate(:read, options),
          :ok <- within(file, limits.max_bytes),
-         do: file |> Native.Audio.decode(limits.max_seconds) |> audio()
+         do: file |> Native.Audio.decode(limits.max_seconds, limits.max_samples) |> audio()
   end
 
   defp within(file, max) when byte_size(file) <= max, do: :ok
   defp within(_file, max), do: {:error, Files.too_large("the audio", max)}
 
-  @spec decode_wav(binary) :: {:ok, Audio.t()} | {:error, Error.t()}
-  def decode_wav(file), do: file |> Native.Audio.wav_decode() |> audio()
+  @spec decode_wav(binary, keyword) :: {:ok, Audio.t()} | {:error, Error.t()}
+  def decode_wav(file, options) do
+    with {:ok, limits} <- Options.validate(:read, options),
+         :ok <- within(file, limits.max_bytes),
+         do: file |> Native.Audio.wav_decode(limits.max_seconds, limits.max_samples) |> audio()
+  end
 
   defp audio(decoded) do
     with {:ok, decoded} <- Samples.from_native(decoded), do: {:ok, struct!(Audio, decoded)}

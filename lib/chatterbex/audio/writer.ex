@@ -20,12 +20,13 @@ defmodule Chatterbex.Audio.Writer do
 
   alias Chatterbex.{Audio, Error, Files, Options}
   alias Chatterbex.Audio.Format
+  alias Chatterbex.Files.Replacement
 
   # The two sizes in the header have 32 bits.
   @most 0xFFFFFFFF
 
   @enforce_keys [:path, :options]
-  defstruct [:path, :options, :part, :file, :format, header: 0, size: 0]
+  defstruct [:path, :options, :replacement, :format, header: 0, size: 0]
 
   @typedoc "A writer. Its fields are its own."
   @opaque t :: %__MODULE__{}
@@ -73,9 +74,8 @@ defmodule Chatterbex.Audio.Writer do
          {:ok, path} <- Files.path(path),
          :ok <- Format.growing(path),
          :ok <- replaceable(path),
-         part = Files.beside(path),
-         {:ok, file} <- create(part, path) do
-      {:ok, %{new(path, options) | part: part, file: file}}
+         {:ok, replacement} <- create(path) do
+      {:ok, %{new(path, options) | replacement: replacement}}
     end
   end
 
@@ -99,9 +99,8 @@ defmodule Chatterbex.Audio.Writer do
     end
   end
 
-  defp create(part, path) do
-    with {:error, posix} <- :file.open(part, [:raw, :binary, :write, :exclusive]),
-         do: {:error, Files.error("write", path, posix)}
+  defp create(path) do
+    with {:error, posix} <- Replacement.open(path), do: {:error, Files.error("write", path, posix)}
   end
 
   @doc """
@@ -122,6 +121,8 @@ defmodule Chatterbex.Audio.Writer do
       :ok
   """
   @spec write(t, Audio.t()) :: {:ok, t} | {:error, Error.t()}
+  def write(%__MODULE__{replacement: nil} = writer, %Audio{}), do: {:error, not_open(writer)}
+
   def write(%__MODULE__{} = writer, %Audio{} = audio) do
     with :ok <- same_format(writer, audio),
          {:ok, wav} <- Audio.to_wav(audio, writer.options),
@@ -169,12 +170,14 @@ defmodule Chatterbex.Audio.Writer do
   end
 
   defp append(writer, bytes) do
-    with {:error, posix} <- :file.write(writer.file, bytes),
+    with {:error, posix} <- :file.write(writer.replacement.file, bytes),
          do: {:error, Files.error("write", writer.path, posix)}
   end
 
   @doc """
-  Ends the file and moves it to its place. Where that fails, and where nothing was written, there is no file.
+  Ends the file and moves it to its place. Where that fails, and where nothing was written, there is no new file.
+
+  A file that it replaces hands on its mode, and a symbolic link stays: what it points to is replaced.
 
   ## Examples
 
@@ -185,6 +188,8 @@ defmodule Chatterbex.Audio.Writer do
       {:invalid_audio, false}
   """
   @spec close(t) :: :ok | {:error, Error.t()}
+  def close(%__MODULE__{replacement: nil} = writer), do: {:error, not_open(writer)}
+
   def close(%__MODULE__{format: nil} = writer) do
     :ok = abort(writer)
 
@@ -195,12 +200,10 @@ defmodule Chatterbex.Audio.Writer do
      )}
   end
 
-  def close(%__MODULE__{file: file, header: header, size: size} = writer) do
+  def close(%__MODULE__{replacement: %{file: file}, header: header, size: size} = writer) do
     sizes = [{4, <<header + size - 8::32-little>>}, {header - 4, <<size::32-little>>}]
 
-    with :ok <- :file.pwrite(file, sizes),
-         :ok <- :file.close(file),
-         :ok <- File.rename(writer.part, writer.path) do
+    with :ok <- :file.pwrite(file, sizes), :ok <- Replacement.commit(writer.replacement) do
       :ok
     else
       error ->
@@ -212,8 +215,17 @@ defmodule Chatterbex.Audio.Writer do
   defp posix({:error, {_written, posix}}), do: posix
   defp posix({:error, posix}), do: posix
 
+  defp not_open(writer) do
+    Error.new(
+      :file_error,
+      "the writer of #{Options.Schema.show(writer.path)} is not open: Chatterbex.Audio.Writer.open/2 gives one that is.",
+      %{path: writer.path}
+    )
+  end
+
   @doc """
-  Gives up: what was written is removed. A file that is closed already stays.
+  Gives up: what was written is removed. A file that is closed already stays, and a writer that was never opened is no
+  error.
 
   ## Examples
 
@@ -225,11 +237,8 @@ defmodule Chatterbex.Audio.Writer do
       false
   """
   @spec abort(t) :: :ok
-  def abort(%__MODULE__{} = writer) do
-    _closed_or_was = :file.close(writer.file)
-    _removed_or_gone = File.rm(writer.part)
-    :ok
-  end
+  def abort(%__MODULE__{replacement: nil}), do: :ok
+  def abort(%__MODULE__{replacement: replacement}), do: Replacement.abort(replacement)
 
   defimpl Collectable do
     alias Chatterbex.Audio.Writer

@@ -3,7 +3,7 @@ defmodule Chatterbex.Device.Probe do
   # Looks at the devices, and tries them, with PyTorch in a process of its own: importing it would hold up the model
   # thread, and what a driver does to that process harms nothing here.
 
-  alias Chatterbex.{JSON, Python}
+  alias Chatterbex.{Configuration, JSON, Python}
   alias Chatterbex.Setup.{Command, Profile}
 
   @typedoc "What there is: see priv/python/provision/devices.py. Keys are strings; `torch` is `nil` without PyTorch."
@@ -52,14 +52,9 @@ defmodule Chatterbex.Device.Probe do
 
   # Its events by name, in order.
   defp run(python, arguments, timeout) do
-    configured =
-      for {name, value} <- Application.get_env(:chatterbex, :env, %{}),
-          into: %{},
-          do: {to_string(name), to_string(value)}
-
     arguments = ["-I", Profile.script("devices.py") | arguments]
 
-    case Command.run(python.program, arguments, timeout: timeout, env: configured) do
+    case Command.run(python.program, arguments, timeout: timeout, env: Configuration.environment()) do
       {:ok, output} -> {events(output), nil}
       {:error, failure} -> {events(failure.output), stopped(failure)}
     end
@@ -74,18 +69,20 @@ defmodule Chatterbex.Device.Probe do
 
   defp stopped(%{why: {:timeout, milliseconds}}), do: "had not ended after #{div(milliseconds, 1000)} s"
 
-  # What the shell that runs it adds.
-  @obituary ~r/\A(Aborted|Abort trap|Segmentation fault|Bus error|Killed|Illegal instruction)\b/
-
   defp stopped(%{why: {:exit, status}, output: output}) do
     how = if status > 128, do: "was killed by signal #{status - 128}", else: "ended with exit code #{status}"
 
     said =
       output
       |> Command.last_lines(20)
-      |> Enum.reject(&(&1 =~ @obituary or String.starts_with?(&1, "{")))
+      |> Enum.reject(&(obituary?(&1) or String.starts_with?(&1, "{")))
       |> List.last()
 
     if said, do: "#{how} (#{String.slice(said, 0, 200)})", else: how
+  end
+
+  # What the shell that runs it adds.
+  defp obituary?(line) do
+    line =~ ~r/\A(Aborted|Abort trap|Segmentation fault|Bus error|Killed|Illegal instruction)\b/
   end
 end

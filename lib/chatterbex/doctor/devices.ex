@@ -70,7 +70,7 @@ defmodule Chatterbex.Doctor.Devices do
   defp outcome(%{name: check, outcome: outcome}, name, _tried, context) do
     case outcome do
       %{"ok" => true, "seconds" => seconds} ->
-        new(:device, "#{name}: #{check}", :ok, "right, in #{duration(seconds)}", nil, outcome)
+        new(:device, "#{name}: #{check}", :ok, "#{right(outcome)}, in #{duration(seconds)}", nil, outcome)
 
       %{"required" => false, "message" => message} ->
         message = "#{message}; models work without it"
@@ -80,6 +80,12 @@ defmodule Chatterbex.Doctor.Devices do
         new(:device, "#{name}: #{check}", :failed, message, remedy(name, context), outcome)
     end
   end
+
+  # What was computed on the CPU and on the device.
+  defp right(%{"difference" => difference}) when difference > 0,
+    do: "within #{:erlang.float_to_binary(difference / 1, scientific: 1)} of the CPU"
+
+  defp right(_outcome), do: "right"
 
   defp remedy("cpu", context), do: Python.setup_command(context.home, force: true)
 

@@ -4,7 +4,7 @@ defmodule Chatterbex.Doctor.System do
 
   import Chatterbex.Doctor.Check
 
-  alias Chatterbex.{Doctor.Resources, ModelFiles, Native, Terminal}
+  alias Chatterbex.{Configuration, Doctor.Resources, ModelFiles, Native, Terminal}
   alias Chatterbex.Native.Library
 
   # Below this a model's files, or a package, no longer fit.
@@ -16,7 +16,7 @@ defmodule Chatterbex.Doctor.System do
   def machine(context) do
     architecture = to_string(:erlang.system_info(:system_architecture))
     versions = "Elixir #{Elixir.System.version()}, OTP #{Elixir.System.otp_release()}, #{architecture}"
-    chatterbex = :chatterbex |> Application.spec(:vsn) |> to_string()
+    chatterbex = Configuration.version()
 
     details = %{
       elixir: Elixir.System.version(),
@@ -122,7 +122,7 @@ defmodule Chatterbex.Doctor.System do
 
   def settings(context) do
     settings =
-      for {name, value} <- Elixir.System.get_env() |> Map.merge(configured()) |> Enum.sort(),
+      for {name, value} <- Elixir.System.get_env() |> Map.merge(Configuration.environment()) |> Enum.sort(),
           String.starts_with?(name, @prefixes) and String.valid?(value),
           do: {name, if(name =~ ~r/TOKEN|SECRET|KEY/, do: "(set)", else: value)}
 
@@ -134,11 +134,5 @@ defmodule Chatterbex.Doctor.System do
         message = Enum.map_join(settings, "\n", fn {name, value} -> "#{name}=#{value}" end)
         {[new(:settings, "settings", :ok, message, nil, Map.new(settings))], context}
     end
-  end
-
-  defp configured do
-    for {name, value} <- Application.get_env(:chatterbex, :env, %{}),
-        into: %{},
-        do: {to_string(name), to_string(value)}
   end
 end

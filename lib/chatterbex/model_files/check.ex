@@ -52,7 +52,7 @@ defmodule Chatterbex.ModelFiles.Check do
 
     if found == expected, do: {:ok, kind}, else: {:error, "has the wrong checksum"}
   rescue
-    error in [File.Error, File.Stream.Error, IO.StreamError] -> {:error, Exception.message(error)}
+    error in [File.Error, IO.StreamError] -> {:error, Exception.message(error)}
   end
 
   defp form(".safetensors", path) do

@@ -1,8 +1,9 @@
 defmodule Chatterbex.ModelFiles.Place do
   @moduledoc false
-  # Where the files of a set are: in the cache, or in a folder of the user's own.
+  # Where the files of a set are: in the cache, or in a folder of the user's own. A T3 of the user's own is a file
+  # beside these.
 
-  alias Chatterbex.Error
+  alias Chatterbex.{Error, Files.Replacement}
   alias Chatterbex.ModelFiles.{Cache, Set}
 
   @doc """
@@ -10,13 +11,58 @@ defmodule Chatterbex.ModelFiles.Place do
   """
   @spec find(Set.t(), Path.t()) :: {:ok, Path.t()} | {:error, Error.t()}
   def find(set, home) do
-    with {:ok, snapshots} <- snapshots(set) do
+    with :ok <- t3(set), {:ok, snapshots} <- snapshots(set) do
       case snapshots do
-        [{_source, snapshot}] -> {:ok, snapshot}
+        [{source, snapshot}] -> if renamed?(source), do: joined(set, snapshots, home), else: {:ok, snapshot}
         several -> joined(set, several, home)
       end
     end
   end
+
+  defp renamed?(source), do: Enum.any?(source.files, &(&1.name != &1.as))
+
+  @doc """
+  Where the files of a set come from, as far as that is known: what the repository of a fine-tune is known to lack
+  comes from the model's own.
+  """
+  @spec sources(Set.t()) :: [Set.source(), ...]
+  def sources(%Set{sources: [own], base: [base]}) do
+    case Cache.snapshot(own.repository, own.revision) do
+      {:ok, snapshot} ->
+        {lacking, its} = Enum.split_with(own.files, &lacking?(&1, own, snapshot))
+        names = Enum.map(lacking, & &1.as)
+        sources = [%{own | files: its}, %{base | files: Enum.filter(base.files, &(&1.as in names))}]
+        Enum.reject(sources, &(&1.files == []))
+
+      :error ->
+        [own]
+    end
+  end
+
+  def sources(%Set{sources: sources, base: []}), do: sources
+
+  defp lacking?(file, source, snapshot) do
+    not Set.t3?(file) and not File.exists?(Path.join(snapshot, file.name)) and
+      Cache.known_absent?(source.repository, snapshot, file.name)
+  end
+
+  # The T3 that the user has given as a file.
+  defp t3(%Set{t3: path, repo: nil} = set) when is_binary(path) do
+    case Cache.fault(path) do
+      nil ->
+        :ok
+
+      fault ->
+        {:error,
+         Error.new(
+           :model_files_missing,
+           "the T3 of #{inspect(set.model)} cannot be used: #{path} #{fault}. Check the file given as :t3.",
+           %{model: set.model, path: path, files: [path]}
+         )}
+    end
+  end
+
+  defp t3(_set), do: :ok
 
   @doc """
   The snapshots that a set's files are in, one for each of its sources.
@@ -24,7 +70,7 @@ defmodule Chatterbex.ModelFiles.Place do
   @spec snapshots(Set.t()) :: {:ok, [{Set.source(), Path.t()}, ...]} | {:error, Error.t()}
   def snapshots(set) do
     found =
-      for source <- set.sources do
+      for source <- sources(set) do
         case Cache.snapshot(source.repository, source.revision) do
           {:ok, snapshot} -> {source, snapshot, faults(snapshot, source.files, & &1.name)}
           :error -> {source, nil, nil}
@@ -43,7 +89,7 @@ defmodule Chatterbex.ModelFiles.Place do
   """
   @spec whole?(Set.t()) :: boolean
   def whole?(set) do
-    Enum.all?(set.sources, fn source ->
+    Enum.all?(sources(set), fn source ->
       case Cache.snapshot(source.repository, source.revision) do
         {:ok, snapshot} -> Enum.all?(source.files, &settled?(&1, source, snapshot))
         :error -> false
@@ -63,13 +109,15 @@ defmodule Chatterbex.ModelFiles.Place do
   def own(set, folder) when is_binary(folder) do
     folder = Path.expand(folder)
 
-    if File.dir?(folder) do
-      case faults(folder, own_files(set, folder), & &1.as) do
-        [] -> {:ok, folder}
-        faults -> {:error, not_in(set, folder, listed(faults), faults)}
-      end
-    else
-      {:error, not_in(set, folder, "there is no such folder", [])}
+    cond do
+      set.repo ->
+        {:error, Error.new(:invalid_option, "give either :checkpoint or :repo, not both.")}
+
+      not File.dir?(folder) ->
+        {:error, not_in(set, folder, "there is no such folder", [])}
+
+      true ->
+        with :ok <- t3(set), do: whole(set, folder)
     end
   end
 
@@ -79,6 +127,13 @@ defmodule Chatterbex.ModelFiles.Place do
        option: :checkpoint,
        got: folder
      })}
+  end
+
+  defp whole(set, folder) do
+    case faults(folder, own_files(set, folder), & &1.as) do
+      [] -> {:ok, folder}
+      faults -> {:error, not_in(set, folder, listed(faults), faults)}
+    end
   end
 
   # A language pack that was brought by other means may call its T3 as it likes.
@@ -133,20 +188,24 @@ defmodule Chatterbex.ModelFiles.Place do
 
     for name <- :filelib.wildcard(~c"*", to_charlist(folder)),
         path = Path.join(folder, name),
-        String.starts_with?(path, prefix),
+        String.replace_prefix(path, prefix, "") =~ ~r/\A[0-9a-f]{12}/,
         do: path
   end
 
-  defp joined_prefix(set, home), do: Path.join([home, "models", "#{set.model}-#{set.language_pack}-"])
+  defp joined_prefix(set, home) do
+    name = set.language_pack || String.replace(set.repo || "", "/", "--")
+    Path.join([home, "models", "#{set.model}-#{name}-"])
+  end
 
   defp make(folder, links) do
     if File.dir?(folder) do
       :ok
     else
-      new = "#{folder}.#{System.pid()}-#{System.unique_integer([:positive])}"
+      new = Replacement.unique(folder)
 
       made =
-        with :ok <- File.mkdir_p(new),
+        with :ok <- File.mkdir_p(Path.dirname(new)),
+             :ok <- File.mkdir(new),
              nil <- Enum.find_value(links, &failed_link(&1, new)),
              do: File.rename(new, folder)
 

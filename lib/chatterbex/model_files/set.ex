@@ -1,6 +1,9 @@
 defmodule Chatterbex.ModelFiles.Set do
   @moduledoc false
   # The files of one model: of which repositories, and under which names. The table is a file that Python reads too.
+  #
+  # The files of a fine-tune are its T3, a file of the user's or in a repository, and those of the model that it was
+  # made from. A repository may bring any of these itself: `base` are the sources for what it lacks.
 
   alias Chatterbex.{Error, JSON, Model, Options}
 
@@ -14,7 +17,7 @@ defmodule Chatterbex.ModelFiles.Set do
   @packs ~w(zh-cmn es-mx-latam pt-br es-es pt-pt hi)
 
   @enforce_keys [:model, :sources]
-  defstruct [:model, :version, :language_pack, :sources]
+  defstruct [:model, :version, :language_pack, :repo, :t3, :sources, base: []]
 
   @typedoc """
   A file has its `name` in the repository, and the one that it is loaded `as`; a model loads without one that is
@@ -28,7 +31,10 @@ defmodule Chatterbex.ModelFiles.Set do
           model: atom,
           version: :v2 | :v3 | nil,
           language_pack: String.t() | nil,
-          sources: [source, ...]
+          repo: String.t() | nil,
+          t3: Path.t() | String.t() | nil,
+          sources: [source, ...],
+          base: [source]
         }
 
   @doc """
@@ -60,16 +66,44 @@ defmodule Chatterbex.ModelFiles.Set do
     with {:ok, model} <- model(name),
          {:ok, version} <- version(options[:version], model),
          {:ok, pack} <- pack(options[:language_pack], model, version),
-         {:ok, revision} <- revision(options[:revision]) do
+         {:ok, revision} <- revision(options[:revision]),
+         {:ok, repo} <- repo(options[:repo], model, pack),
+         {:ok, t3} <- t3(options[:t3], model, repo) do
       version = if model == :multilingual and is_nil(pack), do: version || :v3
-      {:ok, make(model, version, pack, revision)}
+      {:ok, model |> make(version, pack, revision) |> fine_tuned(repo, t3)}
     end
   end
+
+  # The file of T3 may have another name, and is called as the model's own where it is loaded.
+  defp fine_tuned(%{sources: [main | _others]} = set, repo, t3) when is_binary(repo) do
+    files = for file <- main.files, do: if(t3?(file) and t3, do: %{file | name: t3}, else: file)
+
+    base = [%{main | revision: "main", files: Enum.reject(main.files, &t3?/1)}]
+    %{set | repo: repo, t3: t3, sources: [%{main | repository: repo, files: files}], base: base}
+  end
+
+  # The T3 is not fetched where the user has another one.
+  defp fine_tuned(%{sources: [main | others]} = set, nil, t3) when is_binary(t3),
+    do: %{set | t3: t3, sources: [%{main | files: Enum.reject(main.files, &t3?/1)} | others]}
+
+  defp fine_tuned(set, nil, nil), do: set
+
+  @doc """
+  Whether a file is the T3 of its model.
+  """
+  @spec t3?(file) :: boolean
+  def t3?(%{as: name}), do: String.starts_with?(name, "t3")
 
   @doc """
   The set in words, as in `:multilingual (language pack hi)`.
   """
   @spec describe(t) :: String.t()
+  def describe(%__MODULE__{repo: repo} = set) when is_binary(repo),
+    do: "#{describe(%{set | repo: nil, t3: nil})} (repository #{repo})"
+
+  def describe(%__MODULE__{t3: t3} = set) when is_binary(t3),
+    do: "#{describe(%{set | t3: nil})} (T3 #{t3})"
+
   def describe(%__MODULE__{model: model, language_pack: pack}) when is_binary(pack),
     do: "#{inspect(model)} (language pack #{pack})"
 
@@ -98,6 +132,8 @@ defmodule Chatterbex.ModelFiles.Set do
     for {name, value, usual} <- [
           {:version, set.version, :v3},
           {:language_pack, set.language_pack, nil},
+          {:repo, set.repo, nil},
+          {:t3, set.t3, nil},
           {:revision, revision, "main"}
         ],
         value not in [nil, usual],
@@ -126,6 +162,8 @@ defmodule Chatterbex.ModelFiles.Set do
     %{repository: repository, revision: "main", files: required ++ optional}
   end
 
+  defp model(name) when not (is_atom(name) or is_binary(name)), do: {:error, unknown(name)}
+
   defp model(name) do
     known = Enum.find(@models, &(to_string(&1) == to_string(name)))
 
@@ -149,7 +187,7 @@ defmodule Chatterbex.ModelFiles.Set do
 
     Error.new(
       :unknown_model,
-      "there is no model #{inspect(name)}.#{hint} Those that have files are #{list(@models)}.",
+      "there is no model #{Options.Schema.show(name)}.#{hint} Those that have files are #{list(@models)}.",
       %{model: name, models: @models}
     )
   end
@@ -157,7 +195,7 @@ defmodule Chatterbex.ModelFiles.Set do
   defp version(nil, _model), do: {:ok, nil}
 
   defp version(given, :multilingual) do
-    case Enum.find(@versions, &(to_string(&1) == to_string(given))) do
+    case Enum.find(@versions, &(given in [&1, Atom.to_string(&1)])) do
       nil -> {:error, invalid(:version, "one of #{list(@versions)}", given)}
       version -> {:ok, version}
     end
@@ -181,6 +219,45 @@ defmodule Chatterbex.ModelFiles.Set do
     if is_binary(given) and given =~ ~r"\A[A-Za-z0-9_][\w.-]*(/[\w][\w.-]*)*\z" and not (given =~ ".."),
       do: {:ok, given},
       else: {:error, invalid(:revision, ~s(a branch, a tag or a commit, as "main"), given)}
+  end
+
+  defp repo(nil, _model, _pack), do: {:ok, nil}
+  defp repo(_given, :conversion, _pack), do: {:error, no_t3(:repo)}
+
+  defp repo(_given, _model, pack) when is_binary(pack),
+    do: {:error, Error.new(:invalid_option, "give either :repo or :language_pack, not both.")}
+
+  defp repo(given, _model, nil) do
+    if is_binary(given) and given =~ ~r"\A[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*\z" and not (given =~ ".."),
+      do: {:ok, given},
+      else: {:error, invalid(:repo, ~s(a repository's name, as "someone/chatterbox-german"), given)}
+  end
+
+  defp t3(nil, _model, _repo), do: {:ok, nil}
+  defp t3(_given, :conversion, _repo), do: {:error, no_t3(:t3)}
+
+  defp t3(given, _model, repo) do
+    cond do
+      not (is_binary(given) and String.valid?(given) and Path.extname(given) == ".safetensors") ->
+        {:error, invalid(:t3, "a .safetensors file", given)}
+
+      is_nil(repo) ->
+        {:ok, Path.expand(given)}
+
+      given =~ ~r"\A[\w][\w. -]*(/[\w][\w. -]*)*\z" and not (given =~ "..") ->
+        {:ok, given}
+
+      true ->
+        {:error, invalid(:t3, "the name of a file in the repository given as :repo", given)}
+    end
+  end
+
+  defp no_t3(name) do
+    Error.new(
+      :not_supported,
+      "the model :conversion has no T3, so it takes no option #{inspect(name)}.",
+      %{option: name, model: :conversion}
+    )
   end
 
   defp only_multilingual(name, model) do

@@ -23,11 +23,15 @@ defmodule Chatterbex.Native.Audio do
     first_call(fn -> __MODULE__.opus_encode(samples, sample_rate, channels, bitrate) end)
   end
 
-  @spec wav_decode(binary) :: {:ok, decoded} | error
-  def wav_decode(wav), do: first_call(fn -> __MODULE__.wav_decode(wav) end)
+  @spec wav_decode(binary, pos_integer, pos_integer) :: {:ok, decoded} | error
+  def wav_decode(wav, max_seconds, max_samples) do
+    first_call(fn -> __MODULE__.wav_decode(wav, max_seconds, max_samples) end)
+  end
 
-  @spec decode(binary, pos_integer) :: {:ok, decoded} | error
-  def decode(file, max_seconds), do: first_call(fn -> __MODULE__.decode(file, max_seconds) end)
+  @spec decode(binary, pos_integer, pos_integer) :: {:ok, decoded} | error
+  def decode(file, max_seconds, max_samples) do
+    first_call(fn -> __MODULE__.decode(file, max_seconds, max_samples) end)
+  end
 
   @spec pcm16(binary) :: {:ok, binary} | error
   def pcm16(samples), do: first_call(fn -> __MODULE__.pcm16(samples) end)

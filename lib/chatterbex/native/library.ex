@@ -6,7 +6,7 @@ defmodule Chatterbex.Native.Library do
   # error value at the call, not an undefined module, and a library built after the module was compiled
   # (as in a first `mix test`) is still found. :erlang.load_nif/2 must be called from the module itself.
 
-  @type name :: :libpython | :audio | :chatterbex
+  @type name :: :libpython | :audio | :engine
   @type error :: {:error, {:native_not_loaded, String.t(), map}}
 
   @rebuild "Build it with `mix compile --force` (in an application: `mix deps.compile chatterbex --force`)"

@@ -20,7 +20,11 @@ defmodule Chatterbex.Options.Schema do
     max_queue: [
       type: {:integer, 0, 1_000_000},
       default: 200,
-      doc: "how many requests may wait; one more is refused with `:overloaded`"
+      doc:
+        "how many requests may be open beyond the `:max_batch` that the model works on at a time; one more is refused " <>
+          "with `:overloaded`. A request is open from its call to its last audio, whether it waits, is spoken piece by " <>
+          "piece, or is a stream that is taken slowly; while the model loads, all of them wait. Calls of " <>
+          "`Chatterbex.Voice.clone/3` are counted apart, with the same limit"
     ],
     max_batch: [
       type: {:integer, 1, 256},
@@ -47,6 +51,15 @@ defmodule Chatterbex.Options.Schema do
       default: false,
       doc: "whether files of the model that are missing are fetched when the server starts"
     ],
+    repo: [
+      type: :string,
+      doc:
+        "the repository of a fine-tune of the model, as in `\"someone/chatterbox-german\"`: see `Chatterbex.ModelFiles`"
+    ],
+    t3: [
+      type: :string,
+      doc: "a fine-tuned T3, a `.safetensors` file: its path or, with `:repo`, its name in the repository"
+    ],
     revision: [type: :string, doc: "the revision of the model's repository, a commit's hash or a branch"],
     version: [type: {:in, [:v2, :v3]}, doc: "the version of `:multilingual`; the default is `:v3`"],
     language_pack: [
@@ -57,6 +70,13 @@ defmodule Chatterbex.Options.Schema do
       type: {:integer, 1, 100_000},
       doc: "how many voices made from audio the model keeps; the default is the model's own, 32"
     ],
+    precision: [
+      type: {:in, [:float32, :bfloat16, :int8]},
+      default: :float32,
+      doc:
+        "what T3 computes in: `:bfloat16` on CUDA and `:int8` on the CPU are faster and take less memory, and speak " <>
+          "slightly differently. A device that cannot do it uses `:float32`; `Chatterbex.info/1` says what it is"
+    ],
     voices: [
       type: :folder,
       doc:
@@ -66,11 +86,48 @@ defmodule Chatterbex.Options.Schema do
     load_timeout: [
       type: :timeout,
       default: 600_000,
-      doc: "milliseconds that starting Python and loading the model may take"
+      doc:
+        "milliseconds that starting Python and loading the model may take; fetching its files (`:download`) is not " <>
+          "counted, and ends by itself where the transfer stands still"
+    ],
+    idle: [
+      type: :timeout,
+      default: :infinity,
+      doc:
+        "milliseconds without an open request, call or stream after which the model is unloaded to free its memory; the " <>
+          "next request loads it again: see [the guide](production.md#idle-models)"
+    ],
+    isolation: [
+      type: {:in, [:none, :peer]},
+      default: :none,
+      doc:
+        "`:peer` runs the model in an operating system process of its own, so that a crash in native code ends that " <>
+          "process and not this VM: see [the guide](production.md#isolation)"
+    ],
+    memory_limit: [
+      type: {:integer, 268_435_456, 0xFFFFFFFFFFFF},
+      doc:
+        "bytes of memory that the process of an isolated model may write to, on Linux; a request that needs more fails " <>
+          "with `:out_of_memory`, or ends the process. Memory of a GPU and files that are only read are not counted"
     ],
     home: [type: :string, doc: "the folder that `mix chatterbex.setup --path` was given"],
     model_options: [type: :map, default: %{}, doc: "options for the `load` of a model of your own"]
   ]
+
+  @pool Keyword.merge(
+          @server,
+          isolation: Keyword.put(@server[:isolation], :default, :peer),
+          size: [
+            type: {:integer, 0, 1024},
+            default: 1,
+            doc: "how many servers the pool has on this node; with 0 it uses those of other nodes only"
+          ],
+          devices: [
+            type: :devices,
+            doc:
+              "the devices of the servers, in turn, as in `[{:cuda, 0}, {:cuda, 1}]`; the default is `:device` for all"
+          ]
+        )
 
   @request [
     server: [type: :server, doc: "the server to ask; the default server is started on first use"],
@@ -79,6 +136,13 @@ defmodule Chatterbex.Options.Schema do
       doc:
         "the voice to speak in: a name, the path of a recording (`\"ann.wav\"`) or of a saved voice, a " <>
           "`Chatterbex.Audio` or a `Chatterbex.Voice`; the default is the model's own"
+    ],
+    norm_loudness: [
+      type: :boolean,
+      specific: true,
+      doc:
+        "whether the recording of a voice is brought to -27 LUFS before the voice is made; `true` by default. It does not " <>
+          "change a saved voice or the model's own (`:turbo`, `:nano`)"
     ],
     language: [
       type: :string,
@@ -198,6 +262,13 @@ defmodule Chatterbex.Options.Schema do
                   "how many pieces of the text are asked for before the first of them was taken; the default is " <>
                     "what keeps the model busy"
               ],
+              resume: [
+                type: :boolean,
+                default: false,
+                doc:
+                  "whether a stream goes on when the process of an isolated model died while it was being spoken: the " <>
+                    "sentence is spoken again with the same seed, without what was heard of it; `false` ends it with `:engine_crashed`"
+              ],
               chunk_tokens: [
                 type: {:integer, 1, 1000},
                 specific: true,
@@ -286,6 +357,11 @@ defmodule Chatterbex.Options.Schema do
       type: {:string, 4000},
       doc: "kept with the voice: whose it is, what they agreed to, its licence"
     ],
+    norm_loudness: [
+      type: :boolean,
+      doc:
+        "whether the recording is brought to -27 LUFS before the voice is made; `true` by default (`:turbo`, `:nano`)"
+    ],
     timeout: [
       type: :timeout,
       default: 120_000,
@@ -343,6 +419,13 @@ defmodule Chatterbex.Options.Schema do
       type: {:integer, 1, 86_400},
       default: 3_600,
       doc: "how long the audio may be: a small file may hold hours"
+    ],
+    max_samples: [
+      type: {:integer, 1, 0x20000000},
+      default: 200_000_000,
+      doc:
+        "how many samples the audio may have, in all channels together; each takes 4 bytes of memory. The default is " <>
+          "an hour in one channel at 48 kHz"
     ]
   ]
 
@@ -379,7 +462,18 @@ defmodule Chatterbex.Options.Schema do
   ]
 
   @bench @server
-         |> Keyword.take([:model, :device, :threads, :checkpoint, :download, :revision, :version, :home])
+         |> Keyword.take([
+           :model,
+           :device,
+           :threads,
+           :checkpoint,
+           :download,
+           :repo,
+           :t3,
+           :revision,
+           :version,
+           :home
+         ])
          |> Keyword.merge(
            rounds: [
              type: {:integer, 1, 100},
@@ -398,9 +492,36 @@ defmodule Chatterbex.Options.Schema do
            ]
          )
 
+  @prove @server
+         |> Keyword.take([:model, :device, :threads, :checkpoint, :download, :revision, :version, :home])
+         |> Keyword.merge(
+           max_tokens: @request[:max_tokens],
+           timeout: [
+             type: :timeout,
+             default: 600_000,
+             doc: "milliseconds that a sentence may take"
+           ],
+           recogniser: [
+             type: :string,
+             doc:
+               "a Python that has pocketsphinx; by default that of the environment which `:install_recogniser` makes"
+           ],
+           install_recogniser: [
+             type: :boolean,
+             default: false,
+             doc: "whether the recogniser's environment is made where it is missing, from the package index"
+           ],
+           progress: [
+             type: :function,
+             doc: "a function that is called with a line about what is being done"
+           ]
+         )
+
   @groups [
     bench: @bench,
+    prove: @prove,
     server: @server,
+    pool: @pool,
     generate: @generate,
     stream: @stream,
     stream_to: @stream_to,
@@ -447,7 +568,9 @@ defmodule Chatterbex.Options.Schema do
     do: if(String.valid?(value) and String.length(value) <= most, do: {:ok, value}, else: :error)
 
   def cast(:map, value) when is_map(value) and not is_struct(value), do: {:ok, value}
-  def cast({:integer, min, max}, value) when is_integer(value) and value in min..max, do: {:ok, value}
+
+  def cast({:integer, min, max}, value) when is_integer(value) and value >= min and value <= max,
+    do: {:ok, value}
 
   def cast({:number, min, max}, value) when is_number(value) and value >= min and value <= max,
     do: {:ok, value * 1.0}
@@ -457,6 +580,12 @@ defmodule Chatterbex.Options.Schema do
   # 2^32 - 1 is the longest that the VM's timers take.
   def cast(:timeout, value) when is_integer(value) and value in 1..0xFFFFFFFF, do: {:ok, value}
   def cast(:device, value), do: Device.parse(value)
+
+  def cast(:devices, [_ | _] = value) do
+    devices = if List.improper?(value), do: [:error], else: Enum.map(value, &Device.parse/1)
+    if Enum.member?(devices, :error), do: :error, else: {:ok, Enum.map(devices, &elem(&1, 1))}
+  end
+
   def cast(:model, value) when is_binary(value), do: cast(:string, value)
   def cast(:model, value) when is_atom(value) and not is_boolean(value), do: {:ok, value}
 
@@ -509,6 +638,8 @@ defmodule Chatterbex.Options.Schema do
 
   def describe(:device),
     do: ~s(:auto, :cpu, :mps, :cuda, {:cuda, n}, or one of these as a string such as "cuda:1")
+
+  def describe(:devices), do: "a list of devices, as in [{:cuda, 0}, {:cuda, 1}]"
 
   def describe(:model), do: "the name of a model, an atom or a string"
 

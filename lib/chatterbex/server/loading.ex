@@ -2,19 +2,20 @@ defmodule Chatterbex.Server.Loading do
   @moduledoc false
   # What must be there before a model can be loaded: its files and a Python with its packages.
 
-  alias Chatterbex.{Device, Error, Model, ModelFiles, Runtime}
+  alias Chatterbex.{Device, Error, Model, ModelFiles}
+  alias Chatterbex.Server.Engine
 
   @doc """
   Prepares in a process of its own, linked to the calling one, for files may have to be fetched first. It sends
-  `{:prepared, pid, {:ok, folder | nil} | {:error, error}}`.
+  `{:prepared, pid, {:ok, folder | nil} | {:error, error}}`, and before that `{:fetching, pid}` where files are fetched.
   """
-  @spec prepare(Model.t(), map) :: pid
-  def prepare(model, options) do
+  @spec prepare(Engine.t(), Model.t(), map) :: pid
+  def prepare(engine, model, options) do
     server = self()
-    spawn_link(fn -> send(server, {:prepared, self(), ready(model, options)}) end)
+    spawn_link(fn -> send(server, {:prepared, self(), ready(engine, model, options, server)}) end)
   end
 
-  defp ready(model, options) do
+  defp ready(engine, model, options, server) do
     python = %{
       home: options.home,
       threads: options.threads,
@@ -23,26 +24,37 @@ defmodule Chatterbex.Server.Loading do
     }
 
     # Python first: fetching files takes long and needs it too.
-    with {:ok, _python} <- Runtime.start_python(python), do: files(model, options)
+    with {:ok, _python} <- Engine.start_python(engine, python), do: files(model, options, server)
   end
 
   defp profiles(%Model{profile: "hibari"}), do: ["hibari"]
   defp profiles(%Model{profile: profile}), do: ["hibari", profile]
 
-  defp files(_model, %{checkpoint: folder}) when is_binary(folder), do: {:ok, Path.expand(folder)}
-  defp files(%Model{profile: "hibari"}, _options), do: {:ok, nil}
+  defp files(_model, %{checkpoint: folder, t3: nil, repo: nil}, _server) when is_binary(folder),
+    do: {:ok, Path.expand(folder)}
 
-  defp files(model, options) do
-    chosen =
-      for name <- [:version, :language_pack, :revision, :home], value = options[name], do: {name, value}
+  defp files(%Model{profile: "hibari"}, %{t3: nil, repo: nil}, _server), do: {:ok, nil}
+
+  defp files(model, %{checkpoint: folder} = options, _server) when is_binary(folder),
+    do: ModelFiles.locate(model.name, [checkpoint: folder] ++ chosen(options))
+
+  defp files(model, options, server) do
+    chosen = chosen(options)
 
     case ModelFiles.locate(model.name, chosen) do
       {:error, %Error{reason: :model_files_missing}} when options.download ->
+        send(server, {:fetching, self()})
         ModelFiles.download(model.name, chosen)
 
       found ->
         found
     end
+  end
+
+  defp chosen(options) do
+    for name <- [:version, :language_pack, :repo, :t3, :revision, :home],
+        value = options[name],
+        do: {name, value}
   end
 
   @doc """
@@ -57,9 +69,13 @@ defmodule Chatterbex.Server.Loading do
         "threads" => options.threads,
         "max_batch" => options.max_batch,
         "max_voices" => options.max_voices,
+        "precision" => Atom.to_string(options.precision),
         "checkpoint" => folder,
         "version" => options.version && Atom.to_string(options.version),
-        "pack" => options.language_pack
+        "pack" => options.language_pack,
+        # With a repository it is the name of a file that is in the folder.
+        "t3" => if(options.t3 && is_nil(options.repo), do: Path.expand(options.t3)),
+        "repo" => options.repo
       })
 
     %{"op" => "load", "id" => id, "model" => Atom.to_string(model.name), "options" => load_options}

@@ -4,7 +4,11 @@ defmodule Chatterbex.Server.Request do
   # gains from it.
   #
   # `ref` is an alias of the caller's: what is sent to it reaches the caller only while it still listens.
-  # `running` are the pieces that the model has, by the engine's ids. `in_line` says whether it waits for a turn.
+  # `deadline` is what the timer stands for, where that is not the request's `:timeout`. `running` are the pieces that
+  # the model has, by the engine's ids. `place` is its place in the line, while it waits for a turn. `heard` says that
+  # its caller has had a chunk, and `resume` that a sentence whose process died may go on where its chunks ended.
+
+  alias Chatterbex.Server.Turns
 
   @enforce_keys [:ref, :monitor, :timer, :opened_at, :priority, :options]
   defstruct [
@@ -14,17 +18,34 @@ defmodule Chatterbex.Server.Request do
     :opened_at,
     :priority,
     :options,
+    :deadline,
+    :place,
     pieces: :queue.new(),
     running: %{},
     started: false,
-    in_line: false
+    heard: false,
+    resume: false
   ]
 
   @typedoc """
   `number` counts from 0. `options` are those of this piece beside the request's, for the model. `stream` asks
-  for chunks.
+  for chunks. `skip` is how many bytes of its samples the caller has had from a process that died; `deaths` are the
+  ends of processes that had this piece.
   """
-  @type piece :: %{number: non_neg_integer, text: String.t(), stream: boolean, options: map}
+  @type piece :: %{
+          required(:number) => non_neg_integer,
+          required(:text) => String.t(),
+          required(:stream) => boolean,
+          required(:options) => map,
+          optional(:skip) => non_neg_integer,
+          optional(:deaths) => [Chatterbex.Peer.reason()]
+        }
+
+  @typedoc """
+  A piece that the model has. `made` are the bytes of its samples so far, and `told` those of them that the caller has had,
+  from this process or one before.
+  """
+  @type running :: %{piece: piece, made: non_neg_integer, told: non_neg_integer}
 
   @type t :: %__MODULE__{
           ref: reference,
@@ -33,10 +54,13 @@ defmodule Chatterbex.Server.Request do
           opened_at: integer,
           priority: :high | :normal | :low,
           options: map,
+          deadline: DateTime.t() | nil,
+          place: Turns.place() | nil,
           pieces: :queue.queue(piece),
-          running: %{pos_integer => non_neg_integer},
+          running: %{pos_integer => running},
           started: boolean,
-          in_line: boolean
+          heard: boolean,
+          resume: boolean
         }
 
   @doc """

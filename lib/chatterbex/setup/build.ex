@@ -2,7 +2,7 @@ defmodule Chatterbex.Setup.Build do
   @moduledoc false
   # Steps 2 to 5: the environment, the packages, the proof, the manifest.
 
-  alias Chatterbex.{Error, JSON, Python}
+  alias Chatterbex.{Configuration, Error, JSON, Python}
 
   alias Chatterbex.Setup.{
     Command,
@@ -218,7 +218,7 @@ defmodule Chatterbex.Setup.Build do
     installed = before["profiles"] || %{}
 
     manifest = %{
-      "chatterbex" => :chatterbex |> Application.spec(:vsn) |> to_string(),
+      "chatterbex" => Configuration.version(),
       "python" => %{
         "version" => interpreter.version,
         "executable" => Python.program(request.venv),

@@ -20,26 +20,46 @@ defmodule Chatterbex.Setup.Install do
     end)
   end
 
-  defp packages(uv, before, %{plan: plan} = request) do
-    locked? = plan == nil or plan.build == :locked
-    # To uv 2.6.0+cpu is as good as 2.6.0.
-    options =
-      if locked? and before != nil and before.build != :locked,
-        do: [reinstall: ["torch", "torchaudio"]],
-        else: []
+  @locked [:locked, :cuda12]
 
-    with {:ok, output} <- locked(uv, locked?, options, request),
+  defp packages(uv, before, %{plan: plan} = request) do
+    build = if plan != nil and plan.build in @locked, do: plan.build
+    # To uv 2.15.0+cpu is as good as 2.15.0.
+    options = if build && before && before.build not in @locked, do: [reinstall: ["torch"]], else: []
+
+    with {:ok, output} <- locked(uv, build, options, request),
          {:ok, plan, more} <- torch(uv, plan, before, request),
          do: {:ok, plan, output <> more}
   end
 
-  defp locked(uv, torch?, options, request) do
-    locks = Enum.flat_map(request.wanted, &Profile.lock_paths(&1, torch: torch?))
-    or_offline(request, &Uv.install(uv, program(request), locks, options ++ &1))
+  defp locked(uv, build, options, request) do
+    locks = Enum.flat_map(request.wanted, &Profile.lock_paths(&1, build))
+
+    with {:ok, _output} <- remove_left_over(uv, build, locks, request),
+         do: or_offline(request, &Uv.install(uv, program(request), locks, options ++ &1))
+  end
+
+  # NVIDIA's packages for another CUDA version have files of the same names, and gigabytes of them. An earlier version
+  # of Chatterbex brought torchaudio, which works with one release of PyTorch only.
+  defp remove_left_over(_uv, nil, _locks, _request), do: {:ok, ""}
+
+  defp remove_left_over(uv, _build, locks, request) do
+    wanted = Enum.map_join(locks, "\n", &File.read!/1)
+
+    case Enum.reject(beside_torch(request.venv), &(wanted =~ ~r/^#{Regex.escape(&1)}==/m)) do
+      [] -> {:ok, ""}
+      others -> Uv.uninstall(uv, program(request), others)
+    end
+  end
+
+  defp beside_torch(venv) do
+    for path <- Path.wildcard(Path.join(venv, "lib/python*/site-packages/{nvidia_*,torchaudio-*}.dist-info")),
+        [name | _version] = path |> Path.basename() |> String.split("-"),
+        do: String.replace(name, "_", "-")
   end
 
   defp torch(_uv, nil, _before, _request), do: {:ok, nil, ""}
-  defp torch(_uv, %{build: :locked} = plan, _before, _request), do: {:ok, plan, ""}
+  defp torch(_uv, %{build: build} = plan, _before, _request) when build in @locked, do: {:ok, plan, ""}
 
   defp torch(uv, %{build: :chosen, version: version} = plan, _before, request) do
     Step.note(
@@ -50,14 +70,19 @@ defmodule Chatterbex.Setup.Install do
     # It may need what no lock has; the others of the environment stay as they are.
     overrides = request.wanted |> hd() |> Profile.lock_paths() |> Enum.flat_map(&["--override", &1])
 
-    with {:ok, output} <- unlocked(uv, version, matching(version), overrides, request),
+    with {:ok, output} <- unlocked(uv, ["torch==#{version}" | overrides], request),
          do: {:ok, plan, output}
   end
 
   defp torch(uv, %{build: :cpu_only} = plan, before, request) do
     version = Profile.torch_version(request.profiles) <> "+cpu"
 
-    case unlocked(uv, version, version, ["--no-deps"], request) do
+    # The lock may have several versions, each for some Pythons.
+    requirements =
+      for {version, marker} <- Profile.torch_requirements(request.profiles),
+          do: String.trim_trailing("torch==#{version}+cpu ; #{marker}", " ; ")
+
+    case unlocked(uv, requirements ++ ["--no-deps"], request) do
       {:ok, output} ->
         Step.note(
           request.report,
@@ -71,7 +96,7 @@ defmodule Chatterbex.Setup.Install do
 
       {:error, failure} ->
         Step.note(request.report, "#{no_cpu_only(version, failure)}: taking the one with NVIDIA's libraries")
-        with {:ok, output} <- locked(uv, true, [], request), do: {:ok, %{plan | build: :locked}, output}
+        with {:ok, output} <- locked(uv, :locked, [], request), do: {:ok, %{plan | build: :locked}, output}
     end
   end
 
@@ -81,17 +106,8 @@ defmodule Chatterbex.Setup.Install do
       else: "the index has no PyTorch #{version} (PyTorch's own has; UV_TORCH_BACKEND=cpu lets uv look there)"
   end
 
-  defp unlocked(uv, torch, torchaudio, flags, request) do
-    requirements = ["torch==#{torch}", "torchaudio==#{torchaudio}"]
-    or_offline(request, &Uv.install_unlocked(uv, program(request), requirements ++ flags, &1))
-  end
-
-  # torchaudio goes with one release of PyTorch, and says with which.
-  defp matching(version) do
-    case String.split(version, ".") do
-      [major, minor | _patch] -> if version =~ "+", do: version, else: "#{major}.#{minor}.*"
-    end
-  end
+  defp unlocked(uv, arguments, request),
+    do: or_offline(request, &Uv.install_unlocked(uv, program(request), arguments, &1))
 
   # What the cache holds needs no network, but uv asks the index first.
   defp or_offline(request, install) do

@@ -27,9 +27,6 @@ defmodule Chatterbex.Setup.Interpreter do
           venv: boolean
         }
 
-  @names ~w(python3.12 python3.11 python3.10 python3)
-  @supported "3.10 to 3.12"
-
   # The first start of a freshly installed Python on macOS takes seconds.
   @timeout 30_000
 
@@ -37,17 +34,24 @@ defmodule Chatterbex.Setup.Interpreter do
   The versions that can be embedded, for messages.
   """
   @spec supported() :: String.t()
-  def supported, do: @supported
+  def supported do
+    minors = Enum.sort(minors())
+    "3.#{hd(minors)} to 3.#{List.last(minors)}"
+  end
+
+  defp minors, do: Enum.map(Profile.pythons(), fn "3." <> minor -> String.to_integer(minor) end)
 
   @doc """
   What the machine has, in the order in which to try: Pythons on PATH, in well-known folders, pyenv's.
   """
   @spec candidates(Machine.t()) :: [Path.t()]
   def candidates(%Machine{} = machine) do
-    in_folders = for name <- @names, folder <- machine.path ++ machine.folders, do: Path.join(folder, name)
+    in_folders = for name <- names(), folder <- machine.path ++ machine.folders, do: Path.join(folder, name)
 
     Enum.filter(in_folders ++ pyenv(machine.pyenv), &Machine.executable?/1)
   end
+
+  defp names, do: Enum.map(Profile.pythons(), &"python#{&1}") ++ ["python3"]
 
   @doc """
   The version in what `--python` was given, where that is a version: `"3.11"`, else `nil`.
@@ -166,11 +170,14 @@ defmodule Chatterbex.Setup.Interpreter do
       answers["implementation"] != "CPython" ->
         {"it is #{answers["implementation"]}, not CPython", nil}
 
-      major != 3 or minor not in 10..12 ->
-        {"it is Python #{version(answers)}, not #{@supported}", nil}
+      "#{major}.#{minor}" not in Profile.pythons() ->
+        {"it is Python #{version(answers)}, not #{supported()}", nil}
 
       options[:version] not in [nil, "#{major}.#{minor}"] ->
         {"it is Python #{version(answers)}, not #{options[:version]}", nil}
+
+      answers["free_threaded"] == true ->
+        {"it is a free-threaded Python, which loads no libraries made for the stable ABI", nil}
 
       answers["bits"] != 64 ->
         {"it is a 32-bit Python", nil}
@@ -279,7 +286,7 @@ defmodule Chatterbex.Setup.Interpreter do
   defp pyenv(nil), do: []
 
   defp pyenv(versions) do
-    for version <- ~w(3.12 3.11 3.10),
+    for version <- Profile.pythons(),
         path <- Path.wildcard("#{versions}/#{version}.*/bin/python#{version}"),
         do: path
   end

@@ -2,6 +2,8 @@ defmodule Chatterbex.Setup.Machine do
   @moduledoc false
   # What there is to find on this machine, as a value: a test gives its own.
 
+  alias Chatterbex.Setup.{Nvidia, Profile}
+
   defstruct os: :linux,
             debian: false,
             architecture: "x86_64",
@@ -16,7 +18,7 @@ defmodule Chatterbex.Setup.Machine do
           os: :linux | :macos | :unix | :windows,
           debian: boolean,
           architecture: String.t(),
-          nvidia: Path.t() | nil,
+          nvidia: Nvidia.t() | nil,
           path: [Path.t()],
           folders: [Path.t()],
           tools: [Path.t()],
@@ -26,13 +28,10 @@ defmodule Chatterbex.Setup.Machine do
 
   @homebrew ~w(/opt/homebrew /usr/local)
 
-  # WSL 2 has the second one only.
-  @nvidia ~w(/proc/driver/nvidia/version /usr/lib/wsl/lib/libcuda.so.1)
-
   @doc """
   This machine. `path` are PATH's folders, `folders` those that are searched after them, `tools` those where
   uv's own installer puts it, `pyenv` the folder of pyenv's versions, `pip_files` pip's configuration files, the
-  weakest first, `nvidia` the file by which NVIDIA's driver shows itself, where it does.
+  weakest first, `nvidia` NVIDIA's driver and cards, where there is a driver.
   """
   @spec this() :: t
   def this do
@@ -42,7 +41,7 @@ defmodule Chatterbex.Setup.Machine do
       os: os,
       debian: os == :linux and File.exists?("/etc/debian_version"),
       architecture: architecture(),
-      nvidia: Enum.find(@nvidia, &File.exists?/1),
+      nvidia: Nvidia.this(),
       path: "PATH" |> System.get_env("") |> String.split(":") |> Enum.filter(&(Path.type(&1) == :absolute)),
       folders: folders(os),
       tools: under_home([".local/bin", ".cargo/bin"]),
@@ -56,14 +55,13 @@ defmodule Chatterbex.Setup.Machine do
   """
   @spec fitting_device(t) :: :mps | :cuda | :cpu
   def fitting_device(%__MODULE__{os: :macos, architecture: "aarch64"}), do: :mps
-  def fitting_device(%__MODULE__{nvidia: driver, architecture: "x86_64"}) when driver != nil, do: :cuda
-  def fitting_device(%__MODULE__{}), do: :cpu
 
-  @doc """
-  Where NVIDIA's driver shows itself.
-  """
-  @spec nvidia_files() :: [Path.t()]
-  def nvidia_files, do: @nvidia
+  def fitting_device(%__MODULE__{os: os, nvidia: %Nvidia{} = nvidia, architecture: architecture})
+      when os != :macos do
+    if match?({:ok, _build, _why}, Nvidia.build(nvidia, architecture)), do: :cuda, else: :cpu
+  end
+
+  def fitting_device(%__MODULE__{}), do: :cpu
 
   @doc """
   The first executable file called `name` in `folders`, or `nil`.
@@ -109,9 +107,9 @@ defmodule Chatterbex.Setup.Machine do
   defp folders(:macos) do
     framework = "/Library/Frameworks/Python.framework/Versions"
 
-    for(prefix <- @homebrew, version <- ~w(3.12 3.11 3.10), do: "#{prefix}/opt/python@#{version}/bin") ++
+    for(prefix <- @homebrew, version <- Profile.pythons(), do: "#{prefix}/opt/python@#{version}/bin") ++
       for(prefix <- @homebrew, do: "#{prefix}/bin") ++
-      for(version <- ~w(3.12 3.11 3.10), do: "#{framework}/#{version}/bin") ++ ["/usr/bin"]
+      for(version <- Profile.pythons(), do: "#{framework}/#{version}/bin") ++ ["/usr/bin"]
   end
 
   defp folders(_other), do: ["/usr/local/bin", "/usr/bin"]

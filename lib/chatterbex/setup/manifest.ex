@@ -2,7 +2,7 @@ defmodule Chatterbex.Setup.Manifest do
   @moduledoc false
   # The file that says what an environment holds. It is written last, in one step: where it is, all is.
 
-  alias Chatterbex.JSON
+  alias Chatterbex.{Files.Replacement, JSON}
 
   @version 1
   @file_name "chatterbex.json"
@@ -34,8 +34,7 @@ defmodule Chatterbex.Setup.Manifest do
   def write(venv, manifest) do
     text = JSON.encode(Map.put(manifest, "manifest", @version)) <> "\n"
 
-    with :ok <- write_synced(path(venv) <> ".new", text),
-         :ok <- File.rename(path(venv) <> ".new", path(venv)) do
+    with :ok <- Replacement.write(path(venv), text, sync: true) do
       _gone_already = File.rm(marker(venv))
       :ok
     end
@@ -69,13 +68,6 @@ defmodule Chatterbex.Setup.Manifest do
   def path(venv), do: Path.join(venv, @file_name)
 
   defp marker(venv), do: Path.join(venv, @marker)
-
-  defp write_synced(path, text) do
-    with {:ok, file} <- File.open(path, [:write, :raw]) do
-      written = with :ok <- :file.write(file, text), do: :file.sync(file)
-      with :ok <- File.close(file), do: written
-    end
-  end
 
   defp check(%{"manifest" => version}) when is_integer(version) and version < @version, do: {:error, :older}
   defp check(%{"manifest" => version}) when is_integer(version) and version > @version, do: {:error, :newer}

@@ -8,11 +8,12 @@ defmodule Chatterbex.Setup.Profile do
   alias Chatterbex.Setup.Manifest
 
   @enforce_keys [:name, :title, :locks, :imports, :timeout]
-  defstruct @enforce_keys ++ [:language, :torch_lock, :proof, :data]
+  defstruct @enforce_keys ++ [:language, :torch_lock, :cuda12_lock, :proof, :data]
 
   @typedoc """
-  `locks` are its lock files. `torch_lock` is one more, for PyTorch, which may come from elsewhere; `proof` a script that
-  tries the result on a device; `data` one that fetches what a language's package needs besides.
+  `locks` are its lock files. `torch_lock` is one more, for PyTorch, which may come from elsewhere; `cuda12_lock` takes its
+  place where the NVIDIA driver or card is too old for it. `proof` is a script that tries the result on a device; `data` one
+  that fetches what a language's package needs besides.
   """
   @type t :: %__MODULE__{
           name: String.t(),
@@ -22,6 +23,7 @@ defmodule Chatterbex.Setup.Profile do
           timeout: pos_integer,
           language: String.t() | nil,
           torch_lock: Path.t() | nil,
+          cuda12_lock: Path.t() | nil,
           proof: Path.t() | nil,
           data: Path.t() | nil
         }
@@ -40,7 +42,8 @@ defmodule Chatterbex.Setup.Profile do
       title: "PyTorch with the networks of the Chatterbox models",
       locks: ["chatterbox.txt"],
       torch_lock: "torch.txt",
-      imports: ["torch", "torchaudio", "safetensors", "tokenizers", "soxr", "huggingface_hub"],
+      cuda12_lock: "torch-cuda12.txt",
+      imports: ["torch", "safetensors", "tokenizers", "soxr", "huggingface_hub"],
       proof: "proof.py",
       timeout: :timer.hours(2)
     },
@@ -62,6 +65,18 @@ defmodule Chatterbex.Setup.Profile do
       timeout: :timer.minutes(15)
     }
   ]
+
+  # 3.12 comes first: all packages have had wheels for it for years.
+  @pythons ~w(3.12 3.13 3.11 3.14 3.10)
+
+  @doc """
+  The versions of Python that the locks serve, in the order in which to look for one.
+
+      iex> Chatterbex.Setup.Profile.pythons()
+      ["3.12", "3.13", "3.11", "3.14", "3.10"]
+  """
+  @spec pythons() :: [String.t()]
+  def pythons, do: @pythons
 
   @doc """
   All profiles of this version.
@@ -109,7 +124,7 @@ defmodule Chatterbex.Setup.Profile do
   """
   @spec lock_sha256(t) :: String.t() | nil
   def lock_sha256(%__MODULE__{} = profile) do
-    locks = Enum.map(lock_paths(profile), &File.read/1)
+    locks = Enum.map(lock_paths(profile) ++ torch_locks(profile, :cuda12), &File.read/1)
 
     if Enum.all?(locks, &match?({:ok, _lock}, &1)) do
       locks = Enum.map(locks, fn {:ok, lock} -> lock end)
@@ -118,25 +133,40 @@ defmodule Chatterbex.Setup.Profile do
   end
 
   @doc """
-  Where the profile's lock files are; with `torch: false` without PyTorch's.
+  Where the profile's lock files are. `torch` says which lock of PyTorch is among them: `:locked` (the default),
+  `:cuda12`, or `nil` for none.
   """
-  @spec lock_paths(t, keyword) :: [Path.t()]
-  def lock_paths(%__MODULE__{} = profile, options \\ []) do
-    torch = if Keyword.get(options, :torch, true), do: List.wrap(profile.torch_lock), else: []
-    Enum.map(profile.locks ++ torch, &lock_file/1)
+  @spec lock_paths(t, :locked | :cuda12 | nil) :: [Path.t()]
+  def lock_paths(%__MODULE__{} = profile, torch \\ :locked) do
+    Enum.map(profile.locks, &lock_file/1) ++ torch_locks(profile, torch)
+  end
+
+  defp torch_locks(profile, :locked), do: profile.torch_lock |> List.wrap() |> Enum.map(&lock_file/1)
+  defp torch_locks(profile, :cuda12), do: profile.cuda12_lock |> List.wrap() |> Enum.map(&lock_file/1)
+  defp torch_locks(_profile, nil), do: []
+
+  @doc """
+  The version of PyTorch that is locked, as `"2.15.0"`; `nil` where no profile brings it.
+
+  It is the newest where the lock has an older one for an old Python.
+  """
+  @spec torch_version([t], :locked | :cuda12) :: String.t() | nil
+  def torch_version(profiles, build \\ :locked) do
+    profiles |> torch_requirements(build) |> Enum.map(&elem(&1, 0)) |> Enum.max(Version, fn -> nil end)
   end
 
   @doc """
-  The version of PyTorch that is locked, as `"2.6.0"`; `nil` where no profile brings it.
+  The versions of PyTorch that are locked, each with the marker that says for which Python: `""` for all.
   """
-  @spec torch_version([t]) :: String.t() | nil
-  def torch_version(profiles) do
-    with %{torch_lock: lock} <- Enum.find(profiles, &torch?/1),
-         {:ok, text} <- File.read(lock_file(lock)),
-         [_line, version] <- Regex.run(~r/^torch==([\w.]+)/m, text) do
-      version
+  @spec torch_requirements([t], :locked | :cuda12) :: [{version :: String.t(), marker :: String.t()}]
+  def torch_requirements(profiles, build \\ :locked) do
+    with profile when profile != nil <- Enum.find(profiles, &torch?/1),
+         [lock] <- torch_locks(profile, build),
+         {:ok, text} <- File.read(lock) do
+      for [_line, version | marker] <- Regex.scan(~r/^torch==([\w.]+)(?: *; *([^\\\n]*))?/m, text),
+          do: {version, marker |> Enum.join() |> String.trim()}
     else
-      _none -> nil
+      _none -> []
     end
   end
 

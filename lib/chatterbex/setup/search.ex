@@ -3,7 +3,7 @@ defmodule Chatterbex.Setup.Search do
   # Step 1: a Python that can be embedded, from the environment that is there, uv, the system or a download.
 
   alias Chatterbex.{Error, Python}
-  alias Chatterbex.Setup.{Command, Failure, Interpreter, Machine, Manifest, Place, Request, Step, Uv}
+  alias Chatterbex.Setup.{Command, Failure, Interpreter, Machine, Manifest, Place, Profile, Request, Step, Uv}
 
   # What uv is asked to download where the machine has nothing.
   @download "3.12"
@@ -32,11 +32,13 @@ defmodule Chatterbex.Setup.Search do
     end
   end
 
-  defp search(request, _uv, version) when version not in [nil, "3.10", "3.11", "3.12"] do
-    no_python(request, [], ["Python #{version} cannot be used: only #{Interpreter.supported()} can"])
+  defp search(request, uv, version) do
+    if version == nil or version in Profile.pythons(),
+      do: search_for(request, uv, version),
+      else: no_python(request, [], ["Python #{version} cannot be used: only #{Interpreter.supported()} can"])
   end
 
-  defp search(request, uv, version) do
+  defp search_for(request, uv, version) do
     demands = [venv: is_nil(uv), version: version]
 
     case request |> candidates(uv, version) |> Interpreter.first(request.machine, demands) do
@@ -124,7 +126,7 @@ defmodule Chatterbex.Setup.Search do
         "brew install python@3.12"
 
       {[], %{machine: %Machine{debian: true}}} ->
-        "sudo apt-get install -y python3 python3-venv libpython3-dev (where that is Python 3.10 to 3.12), " <>
+        "sudo apt-get install -y python3 python3-venv libpython3-dev (where that is Python #{Interpreter.supported()}), " <>
           "or install uv, which brings a Python of its own."
 
       {[], _request} ->

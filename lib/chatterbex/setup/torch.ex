@@ -2,28 +2,30 @@ defmodule Chatterbex.Setup.Torch do
   @moduledoc false
   # PyTorch: for which device, and which build of it.
   #
-  # The lock has what the package index offers: on Linux with x86_64 that is a build with NVIDIA's libraries. There an
-  # index may have a smaller one for the CPU only, as version "2.6.0+cpu"; it is taken for the CPU if it can be had.
-  # Whoever names a version gets that one, as the index has it.
+  # The lock has what the package index offers: on Linux that is a build with NVIDIA's libraries. There an index may
+  # have a smaller one for the CPU only, as version "2.15.0+cpu"; it is taken for the CPU if it can be had. A second lock
+  # has an older PyTorch, for drivers and cards that are too old for the first one. Whoever names a version gets that
+  # one, as the index has it.
 
   alias Chatterbex.{Error, Python}
-  alias Chatterbex.Setup.{Machine, Manifest, Profile, Request}
+  alias Chatterbex.Setup.{Machine, Manifest, Nvidia, Profile, Request}
 
   @enforce_keys [:device, :build]
-  defstruct [:device, :build, :reason, :version]
+  defstruct [:device, :build, :reason, :version, :choice]
 
   @typedoc """
   `reason` says why the device is not the one that was asked for. `version` is the one that was named, for the build
-  `:chosen`.
+  `:chosen`. `choice` says which build for CUDA it is, and why.
   """
   @type t :: %__MODULE__{
           device: :mps | :cuda | :cpu,
-          build: :locked | :cpu_only | :chosen,
+          build: :locked | :cuda12 | :cpu_only | :chosen,
           reason: String.t() | nil,
-          version: String.t() | nil
+          version: String.t() | nil,
+          choice: String.t() | nil
         }
 
-  @builds %{locked: "locked", cpu_only: "cpu only", chosen: "chosen"}
+  @builds %{locked: "locked", cuda12: "cuda 12", cpu_only: "cpu only", chosen: "chosen"}
 
   @doc """
   What is wanted on the request's machine, beside what `manifest` has; `nil` where PyTorch is not.
@@ -46,46 +48,62 @@ defmodule Chatterbex.Setup.Torch do
 
   defp decide(request, before) do
     asked = request.device || before[:device] || :auto
-    {device, reason} = choose(asked, request.machine)
+    {device, reason} = choose(asked, request.machine, request.torch || before[:version])
     version = request.torch || before[:version]
     version = if version != Profile.torch_version(request.profiles), do: version
     before = if request.force, do: nil, else: before
 
-    %__MODULE__{
-      device: device,
-      build: build(device, version, before, request.machine),
-      reason: reason,
-      version: version
-    }
+    {build, choice} = build(device, version, before, request)
+
+    %__MODULE__{device: device, build: build, reason: reason, version: version, choice: choice}
   end
 
-  defp build(_device, version, _before, _machine) when version != nil, do: :chosen
+  defp build(_device, version, _before, _request) when version != nil, do: {:chosen, nil}
+
+  defp build(:cuda, nil, _before, request) do
+    {:ok, build, why} = Nvidia.build(request.machine.nvidia, request.machine.architecture)
+    version = Profile.torch_version(request.profiles, build.name)
+    {build.name, "PyTorch #{version} for CUDA #{build.cuda} is the build to install: #{why}"}
+  end
+
   # It runs on the CPU as well.
-  defp build(:cpu, nil, %{build: :locked}, _machine), do: :locked
-  defp build(:cpu, nil, _before, %Machine{os: :linux, architecture: "x86_64"}), do: :cpu_only
-  defp build(_device, nil, _before, _machine), do: :locked
+  defp build(:cpu, nil, %{build: build}, _request) when build in [:locked, :cuda12], do: {build, nil}
+  defp build(:cpu, nil, _before, %{machine: %Machine{os: :linux}}), do: {:cpu_only, nil}
+  defp build(_device, nil, _before, _request), do: {:locked, nil}
 
   @doc """
   The device that a machine can have, and where that is not the one asked for, why.
-  """
-  @spec choose(:auto | :mps | :cuda | :cpu, Machine.t()) :: {:mps | :cuda | :cpu, String.t() | nil}
-  def choose(:auto, machine), do: {Machine.fitting_device(machine), nil}
-  def choose(:cpu, _machine), do: {:cpu, nil}
-  def choose(:mps, %Machine{os: :macos, architecture: "aarch64"}), do: {:mps, nil}
 
-  def choose(:mps, machine),
+  With a `version` that is not a locked one, nobody knows what its builds can run: trying it tells.
+  """
+  @spec choose(:auto | :mps | :cuda | :cpu, Machine.t(), String.t() | nil) ::
+          {:mps | :cuda | :cpu, String.t() | nil}
+  def choose(device, machine, version \\ nil)
+  def choose(:cpu, _machine, _version), do: {:cpu, nil}
+  def choose(:mps, %Machine{os: :macos, architecture: "aarch64"}, _version), do: {:mps, nil}
+
+  def choose(:mps, machine, _version),
     do: {:cpu, "MPS needs macOS on Apple Silicon; this is #{described(machine)}"}
 
-  def choose(:cuda, %Machine{os: :macos}),
+  def choose(:cuda, %Machine{os: :macos}, _version),
     do: {:cpu, "CUDA needs an NVIDIA GPU, and macOS has no driver for one"}
 
-  def choose(:cuda, %Machine{nvidia: nil}),
-    do: {:cpu, "no NVIDIA driver was found (looked for #{Enum.join(Machine.nvidia_files(), " and ")})"}
+  def choose(:cuda, %Machine{nvidia: nil}, _version),
+    do: {:cpu, "no NVIDIA driver was found (looked for #{Enum.join(Nvidia.files(), " and ")})"}
 
-  def choose(:cuda, %Machine{architecture: "x86_64"}), do: {:cuda, nil}
+  def choose(:cuda, _machine, version) when version != nil, do: {:cuda, nil}
 
-  def choose(:cuda, machine),
-    do: {:cpu, "the PyTorch of the package index has CUDA for x86_64 only; this is #{described(machine)}"}
+  def choose(:cuda, machine, nil) do
+    case Nvidia.build(machine.nvidia, machine.architecture) do
+      {:ok, _build, _why} -> {:cuda, nil}
+      {:error, why} -> {:cpu, why}
+    end
+  end
+
+  # Without a device that the machine might have, the CPU is what fits, and needs no reason.
+  def choose(:auto, %Machine{os: :macos} = machine, _version), do: {Machine.fitting_device(machine), nil}
+  def choose(:auto, %Machine{nvidia: nil} = machine, _version), do: {Machine.fitting_device(machine), nil}
+  def choose(:auto, machine, version), do: choose(:cuda, machine, version)
 
   @doc """
   What the manifest says of PyTorch, if it has it.
@@ -140,13 +158,16 @@ defmodule Chatterbex.Setup.Torch do
 
   def announcement(nil, _request), do: nil
 
+  def announcement(%{reason: nil, choice: choice}, request) when choice != nil,
+    do: "--#{request.device || :cuda}: #{choice}."
+
   def announcement(%{reason: nil} = plan, %{device: :auto}),
     do: "--auto: PyTorch is set up for #{name(plan.device)}."
 
   def announcement(%{reason: nil}, _request), do: nil
 
   def announcement(plan, request),
-    do: "--#{request.device}: #{plan.reason}. PyTorch is set up for the CPU."
+    do: "--#{request.device || :cuda}: #{plan.reason}. PyTorch is set up for the CPU."
 
   @doc """
   A device in words.

@@ -49,7 +49,7 @@ defmodule Chatterbex.Setup.Uv do
 
   def pythons(%__MODULE__{path: uv}, version) do
     # The list asks every Python on the machine, which takes seconds with pyenv; mostly the first one will do.
-    Stream.flat_map([fn -> preferred(uv, version || ">=3.10,<3.13") end, fn -> installed(uv) end], & &1.())
+    Stream.flat_map([fn -> preferred(uv, version || ">=3.10,<3.15") end, fn -> installed(uv) end], & &1.())
   end
 
   defp preferred(uv, request) do
@@ -75,14 +75,14 @@ defmodule Chatterbex.Setup.Uv do
     end
   end
 
-  # Others than CPython 3.10 to 3.12 need not be asked.
+  # Others than CPython of the right versions need not be asked.
   defp listed?(%{
          "path" => path,
          "implementation" => "cpython",
-         "version_parts" => %{"major" => 3, "minor" => minor}
+         "version_parts" => %{"major" => major, "minor" => minor}
        })
-       when is_binary(path) and minor in 10..12,
-       do: true
+       when is_binary(path),
+       do: "#{major}.#{minor}" in Profile.pythons()
 
   defp listed?(_other), do: false
 
@@ -163,6 +163,17 @@ defmodule Chatterbex.Setup.Uv do
           {:ok, String.t()} | {:error, Command.failure()}
   def install_unlocked(uv, program, arguments, options),
     do: pip_install(uv, program, arguments, %{}, options)
+
+  @doc """
+  Removes packages.
+  """
+  @spec uninstall(t, Path.t(), [String.t()]) :: {:ok, String.t()} | {:error, Command.failure()}
+  def uninstall(%__MODULE__{path: uv}, program, packages) do
+    Command.run(uv, ["pip", "uninstall", "--python", program | packages],
+      timeout: @venv_timeout,
+      cd: Path.dirname(program)
+    )
+  end
 
   defp pip_install(%__MODULE__{path: uv}, program, arguments, environment, options) do
     {settings, flags} = settings(Keyword.get(options, :pip_files, []))

@@ -32,17 +32,16 @@ defmodule Chatterbex.Speech.Conversion do
   end
 
   @doc """
-  Converts a recording by a plan for audio.
+  Converts a recording by a plan for audio. The time since `started`, in monotonic milliseconds, counts.
   """
-  @spec convert(Plan.t(), Recording.t(), map) :: {:ok, Audio.t()} | {:error, Error.t()}
-  def convert(plan, recording, lengths \\ @lengths) do
-    with :ok <- check(recording) do
-      parts = recording |> cut(lengths) |> number()
-      commands = for {part, number} <- parts, number, do: command(part, number)
-
-      with {:ok, audios} <- Whole.speak(plan, commands, nil, fn _number, _audio, nil -> nil end),
-           do: {:ok, join(parts, audios, plan.model.sample_rate)}
-    end
+  @spec convert(Plan.t(), Recording.t(), integer, map) :: {:ok, Audio.t()} | {:error, Error.t()}
+  def convert(plan, recording, started, lengths \\ @lengths) do
+    with :ok <- check(recording),
+         parts = recording |> cut(lengths) |> number(),
+         {:ok, plan} <- Plan.spend(plan, started),
+         commands = for({part, number} <- parts, number, do: command(part, number)),
+         {:ok, audios} <- Whole.speak(plan, commands, nil, fn _number, _audio, nil -> nil end),
+         do: {:ok, join(parts, audios, plan.model.sample_rate)}
   end
 
   defp check(%{seconds: seconds}) when seconds <= @shortest,
@@ -87,23 +86,39 @@ defmodule Chatterbex.Speech.Conversion do
   end
 
   @doc """
-  A recording in pieces that the model can take, cut where it is quietest.
+  A recording in pieces that the model can take, cut where it is quietest. The work grows with its length, no faster.
   """
   @spec cut(Recording.t(), map) :: [Recording.t()]
   def cut(recording, lengths \\ @lengths) do
-    if recording.seconds <= lengths.piece do
-      [recording]
-    else
-      latest = min(lengths.piece, recording.seconds - lengths.rest)
-      {piece, rest} = Recording.split(recording, quietest(recording, latest - lengths.search, latest))
-      [piece | cut(rest, lengths)]
+    case ends(recording, 0, lengths) do
+      [_whole] -> [recording]
+      ends -> Recording.parts(recording, ends)
     end
   end
 
-  # The frame between two tokens around which there is the least sound.
-  defp quietest(recording, from, to) do
+  # The frames at which pieces end, if the first begins at the frame `start`.
+  defp ends(recording, start, lengths) do
+    frames = div(byte_size(recording.samples), 4)
+    seconds = (frames - start) / recording.sample_rate
+
+    if seconds <= lengths.piece do
+      [frames]
+    else
+      latest = min(lengths.piece, seconds - lengths.rest)
+      stop = start + quietest(recording, start, latest - lengths.search, latest)
+      [stop | ends(recording, stop, lengths)]
+    end
+  end
+
+  # The frame between two tokens around which there is the least sound, counted from `start`, as seconds are.
+  defp quietest(recording, start, from, to) do
     tokens = ceil(from * @tokens)..floor(to * @tokens)
-    powers = Enum.map(tokens, &power(recording, frame(recording, &1), frame(recording, &1 + 1)))
+
+    powers =
+      Enum.map(
+        tokens,
+        &power(recording, start + frame(recording, &1), start + frame(recording, &1 + 1))
+      )
 
     {_power, token} =
       powers |> Enum.zip_with(tl(powers), &+/2) |> Enum.zip(Enum.drop(tokens, 1)) |> Enum.min()

@@ -8,13 +8,27 @@ defmodule Chatterbex.Speech.Plan do
   # How long a server that is there may take to say what it is.
   @about_timeout 60_000
 
-  @enforce_keys [:server, :model, :parallel, :max_characters, :timeout, :deadline, :priority, :options, :text]
+  # The longest that a timer takes, in milliseconds: 49 days.
+  @longest 0xFFFFFFFF
+
+  @enforce_keys [
+    :server,
+    :model,
+    :parallel,
+    :max_characters,
+    :timeout,
+    :deadline,
+    :priority,
+    :resume,
+    :options,
+    :text
+  ]
   defstruct @enforce_keys
 
   @typedoc """
   `options` go to the model. `text` are those of `Chatterbex.Text`, checked, for pieces of several sentences; `nil`
   where there is no text.
-  `timeout` is in milliseconds.
+  `timeout` is in milliseconds. `resume` says whether a stream goes on in another process: see `Chatterbex.Options`.
   """
   @type t :: %__MODULE__{
           server: GenServer.server(),
@@ -24,6 +38,7 @@ defmodule Chatterbex.Speech.Plan do
           timeout: timeout,
           deadline: DateTime.t() | nil,
           priority: :high | :normal | :low,
+          resume: boolean,
           options: map,
           text: map | nil
         }
@@ -51,6 +66,7 @@ defmodule Chatterbex.Speech.Plan do
          timeout: options.timeout || about.timeout,
          deadline: options.deadline,
          priority: options.priority,
+         resume: options[:resume] || false,
          options: model_options(options, language, voice, about.model),
          text: text
        }}
@@ -58,15 +74,54 @@ defmodule Chatterbex.Speech.Plan do
   end
 
   @doc """
-  The milliseconds that are left until a deadline; an error where it has passed.
+  The milliseconds that are left until a deadline, `:infinity` where they are more than a timer takes; an error where it
+  has passed.
   """
   @spec left(DateTime.t() | nil) :: {:ok, timeout} | {:error, Error.t()}
   def left(nil), do: {:ok, :infinity}
 
   def left(deadline) do
     case DateTime.diff(deadline, DateTime.utc_now(), :millisecond) do
+      left when left > @longest -> {:ok, :infinity}
       left when left > 0 -> {:ok, left}
-      _passed -> {:error, Error.new(:timeout, "the deadline has passed: #{deadline}", %{deadline: deadline})}
+      _passed -> {:error, passed(deadline)}
+    end
+  end
+
+  defp passed(deadline) do
+    Error.new(:timeout, "the deadline #{deadline} has passed. Give a later :deadline.", %{deadline: deadline})
+  end
+
+  @doc """
+  What a request may take from now on, in milliseconds; with the deadline, where that comes first.
+  """
+  @spec limit(t) :: {:ok, %{timeout: timeout, deadline: DateTime.t() | nil}} | {:error, Error.t()}
+  def limit(plan) do
+    case left(plan.deadline) do
+      {:ok, left} when left < plan.timeout -> {:ok, %{timeout: left, deadline: plan.deadline}}
+      {:ok, _later} -> {:ok, %{timeout: plan.timeout, deadline: nil}}
+      {:error, error} -> {:error, error}
+    end
+  end
+
+  @doc """
+  Counts the time since `started`, in monotonic milliseconds, as time of the request.
+  """
+  @spec spend(t, integer) :: {:ok, t} | {:error, Error.t()}
+  def spend(%__MODULE__{timeout: :infinity} = plan, _started), do: {:ok, plan}
+
+  def spend(plan, started) do
+    spent = System.monotonic_time(:millisecond) - started
+
+    if spent < plan.timeout do
+      {:ok, %{plan | timeout: plan.timeout - spent}}
+    else
+      {:error,
+       Error.new(
+         :timeout,
+         "reading the recording took #{spent} ms, and :timeout allows #{plan.timeout} ms for all. Raise :timeout.",
+         %{waited_ms: spent}
+       )}
     end
   end
 
@@ -124,8 +179,8 @@ defmodule Chatterbex.Speech.Plan do
 
   defp model_options(options, language, voice, model) do
     given =
-      for {name, spec} <- Schema.fetch(:stream), spec[:specific], value = options[name], into: %{} do
-        {Atom.to_string(name), value}
+      for {name, spec} <- Schema.fetch(:stream), spec[:specific], not is_nil(options[name]), into: %{} do
+        {Atom.to_string(name), options[name]}
       end
 
     given

@@ -2,7 +2,7 @@ defmodule Chatterbex.Speech.Sender do
   @moduledoc false
   # A process that takes a stream and sends its chunks to another process.
 
-  alias Chatterbex.Error
+  alias Chatterbex.{Error, Options.Schema, Speech}
 
   @supervisor Chatterbex.SenderSupervisor
   @registry Chatterbex.Senders
@@ -12,10 +12,10 @@ defmodule Chatterbex.Speech.Sender do
   @pause 10
 
   @doc """
-  `make` gives the stream, from a monitor of the listener whose end is to end the stream. No more than `unheard`
+  `make` gives the stream, from what is to stop it. No more than `unheard`
   chunks are sent that `heard/2` was not called for.
   """
-  @spec start(pid, pos_integer | :infinity, (reference -> Enumerable.t())) ::
+  @spec start(pid, pos_integer | :infinity, (Speech.Stream.stop() -> Enumerable.t())) ::
           {:ok, reference} | {:error, Error.t()}
   def start(listener, unheard, make) do
     ref = make_ref()
@@ -42,7 +42,7 @@ defmodule Chatterbex.Speech.Sender do
     :exit, _no_supervisor -> {:error, stopping()}
   end
 
-  defp stopping, do: Error.new(:cancelled, "the application :chatterbex is not running or is stopping")
+  defp stopping, do: Error.new(:not_running, "the application :chatterbex is not running or is stopping")
 
   @doc """
   Ends a sender, whose listener then gets the error `:cancelled` as its last message. One that is done is no error.
@@ -74,48 +74,87 @@ defmodule Chatterbex.Speech.Sender do
     :ok
   end
 
+  # It traps exits, for it has a last message to send when it is stopped.
   defp run(listener, ref, unheard, make) do
-    monitor = Process.monitor(listener)
+    Process.flag(:trap_exit, true)
+    [supervisor | _ancestors] = Process.get(:"$ancestors")
+    supervisor = if is_pid(supervisor), do: supervisor, else: Process.whereis(supervisor)
+    stop = %{listener: Process.monitor(listener), supervisor: supervisor}
 
-    Enum.reduce(make.(monitor), 0, fn audio, sent ->
-      sent = await_heard(sent, unheard, ref, monitor)
-      await_room(listener, monitor)
+    case deliver(listener, ref, unheard, stop, make) do
+      :listener_gone -> :ok
+      last -> tell(listener, ref, last)
+    end
+  end
+
+  # Whatever the source of the text or :progress do, there is a last message.
+  defp deliver(listener, ref, unheard, stop, make) do
+    Enum.reduce(make.(stop), 0, fn audio, sent ->
+      sent = await_heard(sent, unheard, ref, stop)
+      await_room(listener, stop)
       tell(listener, ref, {:chunk, audio})
       sent + 1
     end)
 
-    tell(listener, ref, :done)
-  rescue
-    error in Error ->
-      tell(listener, ref, {:error, error})
+    :done
+  catch
+    :exit, {:shutdown, :listener_gone} ->
+      :listener_gone
 
-    exception ->
-      message = "the source of the text failed: #{Exception.message(exception)}"
-      tell(listener, ref, {:error, Error.new(:generation_failed, message, %{exception: exception})})
+    :exit, {:shutdown, :stopping} ->
+      {:error, Error.new(:cancelled, "the application :chatterbex is stopping")}
+
+    :error, %Error{} = error ->
+      {:error, error}
+
+    kind, reason ->
+      {:error, failed(kind, reason, __STACKTRACE__)}
+  end
+
+  defp failed(kind, reason, stacktrace) do
+    reason = Exception.normalize(kind, reason, stacktrace)
+
+    what =
+      case kind do
+        :error -> Exception.message(reason)
+        :exit -> "exit: " <> Exception.format_exit(reason)
+        :throw -> "it threw #{Schema.show(reason)}"
+      end
+
+    Error.new(
+      :generation_failed,
+      "the source of the text or the function :progress failed: #{what}",
+      if(kind == :error, do: %{exception: reason}, else: %{kind: kind, reason: reason})
+    )
   end
 
   # `sent` are the chunks that were sent and not heard. All that were heard are taken from the mailbox at once.
-  defp await_heard(sent, unheard, ref, monitor) do
+  defp await_heard(sent, unheard, ref, %{listener: gone, supervisor: supervisor} = stop) do
     receive do
-      {^ref, :heard, chunks} -> await_heard(max(sent - chunks, 0), unheard, ref, monitor)
-      {:DOWN, ^monitor, :process, _pid, _reason} -> exit(:normal)
+      {^ref, :heard, chunks} -> await_heard(max(sent - chunks, 0), unheard, ref, stop)
+      {:DOWN, ^gone, :process, _pid, _reason} -> exit({:shutdown, :listener_gone})
+      {:EXIT, ^supervisor, _reason} -> exit({:shutdown, :stopping})
+      # Of what :progress has linked.
+      {:EXIT, _other, _reason} -> await_heard(sent, unheard, ref, stop)
     after
       if(sent < unheard, do: 0, else: :infinity) -> sent
     end
   end
 
   # What is in another node's mailbox cannot be seen.
-  defp await_room(listener, monitor) when node(listener) == node() do
+  defp await_room(listener, %{listener: gone, supervisor: supervisor} = stop)
+       when node(listener) == node() do
     with {:message_queue_len, unread} when unread > @most_unread <- Process.info(listener, :message_queue_len) do
       receive do
-        {:DOWN, ^monitor, :process, _pid, _reason} -> exit(:normal)
+        {:DOWN, ^gone, :process, _pid, _reason} -> exit({:shutdown, :listener_gone})
+        {:EXIT, ^supervisor, _reason} -> exit({:shutdown, :stopping})
       after
-        @pause -> await_room(listener, monitor)
+        @pause -> await_room(listener, stop)
       end
     end
   end
 
-  defp await_room(_remote, _monitor), do: :ok
+  defp await_room(_remote, _stop), do: :ok
 
   defp tell(listener, ref, message), do: send(listener, {:chatterbex, ref, message})
 end

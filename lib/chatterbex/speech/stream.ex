@@ -2,17 +2,19 @@ defmodule Chatterbex.Speech.Stream do
   @moduledoc false
   # Speech as a lazy Enumerable of chunks.
   #
-  # All happens in the process that enumerates: the source of the text is pulled one fragment at a time, and
-  # between two fragments it is seen whether there is audio. No more pieces are asked for than `ahead`, counted
-  # from the one that is being taken, so that who takes slowly makes the source wait too.
+  # The process that enumerates cuts the text, asks for its pieces and gives their audio. Only the source of the text is
+  # pulled elsewhere, one fragment at a time: see Chatterbex.Speech.TextSource. No more pieces are asked for than `ahead`,
+  # counted from the one that is being taken, so a slow taker makes the source wait too.
 
   alias Chatterbex.{Audio, Client, Error, Telemetry, Text.Check, Text.Splitter}
-  alias Chatterbex.Speech.{Piece, Plan}
+  alias Chatterbex.Speech.{Piece, Plan, TextSource}
 
   defstruct [
     :plan,
     :ref,
     :stop,
+    # A reference that no message has, for what there is none of yet, or no more.
+    :none,
     :source,
     :splitter,
     :ahead,
@@ -20,6 +22,8 @@ defmodule Chatterbex.Speech.Stream do
     :told,
     :started,
     :error,
+    # Since when the next chunk is waited for, in monotonic milliseconds.
+    :since,
     # Chunks of the text that nothing was asked for yet, and pieces that are awaited.
     ripe: [],
     window: :queue.new(),
@@ -28,11 +32,17 @@ defmodule Chatterbex.Speech.Stream do
     chunks: 0
   ]
 
-  @doc """
-  `begin` runs when the stream is first asked for a chunk, and gives the plan; `options` are checked. `stop` is
-  a monitor whose end ends the process.
+  @typedoc """
+  Where the process that `listener` monitors ends, the enumerating process exits with `{:shutdown, :listener_gone}`; where
+  `supervisor`, whose exits it traps, stops it, with `{:shutdown, :stopping}`.
   """
-  @spec new((() -> {:ok, Plan.t()} | {:error, Error.t()}), Enumerable.t() | String.t(), map, reference | nil) ::
+  @type stop :: %{listener: reference, supervisor: pid}
+
+  @doc """
+  `begin` runs when the stream is first asked for a chunk, and gives the plan; `options` are checked. While it waits, the
+  enumerating process also looks for what `stop` names: see `t:stop/0`.
+  """
+  @spec new((() -> {:ok, Plan.t()} | {:error, Error.t()}), Enumerable.t() | String.t(), map, stop | nil) ::
           Enumerable.t()
   def new(begin, text, options, stop \\ nil) do
     Stream.resource(fn -> open(begin, text, options, stop) end, &next/1, &close/1)
@@ -43,7 +53,8 @@ defmodule Chatterbex.Speech.Stream do
       %__MODULE__{
         plan: plan,
         stop: stop,
-        source: text,
+        none: make_ref(),
+        source: TextSource.start(text),
         splitter: Splitter.new(%{plan.text | group: false}),
         ahead: options.ahead || plan.parallel + 1,
         progress: options.progress,
@@ -56,18 +67,13 @@ defmodule Chatterbex.Speech.Stream do
   end
 
   defp source(text) when is_binary(text) do
-    with {:ok, text} <- Check.check(text),
-         do: {:ok, suspended(Splitter.slices(text)), String.length(text)}
+    with {:ok, text} <- Check.check(text), do: {:ok, Splitter.slices(text), String.length(text)}
   end
 
-  defp source(text), do: {:ok, suspended(Stream.flat_map(text, &slices/1)), nil}
+  defp source(text), do: {:ok, Stream.flat_map(text, &slices/1), nil}
 
   defp slices(fragment) when is_binary(fragment), do: Splitter.slices(fragment)
   defp slices(other), do: [other]
-
-  # An Enumerable as a function that gives one element at a time.
-  defp suspended(enumerable),
-    do: &Enumerable.reduce(enumerable, &1, fn element, _last -> {:suspend, element} end)
 
   ## The next chunk
   #
@@ -76,54 +82,65 @@ defmodule Chatterbex.Speech.Stream do
   defp next(%{ripe: [_ | _], outstanding: outstanding, ahead: ahead} = state) when outstanding < ahead,
     do: {[], ask(state)}
 
+  defp next(%{source: %{asked: false}, error: nil, outstanding: outstanding, ahead: ahead} = state)
+       when outstanding < ahead,
+       do: {[], %{state | source: TextSource.ask(state.source)}}
+
   defp next(state) do
     case :queue.peek(state.window) do
-      :empty -> pull(state)
       {:value, %Piece{number: nil} = silence} -> silent(silence, dropped(state))
-      {:value, piece} -> take(piece, state)
+      {:value, %Piece{}} when state.since == nil -> {[], %{state | since: now()}}
+      {:value, piece} -> wait(piece, state)
+      # What was asked for before the source failed has been given.
+      :empty when state.error != nil -> failure(state.error)
+      :empty when state.source == nil -> {:halt, state}
+      :empty -> wait(nil, state)
     end
   end
-
-  # What was asked for before the source failed has been given.
-  defp pull(%{error: error}) when error != nil, do: failure(error)
-  defp pull(%{source: nil} = state), do: {:halt, state}
-  defp pull(state), do: {[], fragment(state)}
 
   defp failure(%Error{} = error), do: raise(error)
   defp failure({kind, reason, stacktrace}), do: :erlang.raise(kind, reason, stacktrace)
 
-  defp take(piece, state) do
-    if state.source == nil or state.error != nil or state.outstanding >= state.ahead do
-      wait(piece, state)
-    else
-      case Client.next(state.plan.server, state.ref, piece.number, 0, state.stop) do
-        :timeout -> pull(state)
-        message -> taken(message, piece, state)
-      end
+  # Waits for audio of this piece, if there is one, or for text.
+  defp wait(piece, state) do
+    %{plan: plan, none: none} = state
+    number = piece && piece.number
+    ref = state.ref || none
+    source = if state.source, do: state.source.ref, else: none
+    stop = state.stop || %{listener: none, supervisor: none}
+    %{listener: listener, supervisor: supervisor} = stop
+
+    receive do
+      {^ref, {:error, error}} -> raise error
+      {^ref, {kind, ^number, audio}} -> taken(kind, audio, piece, %{state | since: nil})
+      {:DOWN, ^ref, :process, _server, reason} -> raise Client.ended(plan.server, reason)
+      {^source, message} -> {[], text(message, state)}
+      {:DOWN, ^source, :process, _puller, reason} -> {[], text({:failed, :exit, reason, []}, state)}
+      {:DOWN, ^listener, :process, _pid, _reason} -> exit({:shutdown, :listener_gone})
+      {:EXIT, ^supervisor, _reason} -> exit({:shutdown, :stopping})
+    after
+      patience(state) -> {[], overdue(state)}
     end
   end
 
-  defp wait(piece, state) do
-    with {:ok, left} <- Plan.left(state.plan.deadline),
-         timeout = min(state.plan.timeout, left),
-         message when message != :timeout <-
-           Client.next(state.plan.server, state.ref, piece.number, timeout, state.stop) do
-      taken(message, piece, state)
+  defp patience(%{plan: plan, since: since}) do
+    with {:ok, left} <- Plan.left(plan.deadline) do
+      if since == nil or plan.timeout == :infinity,
+        do: left,
+        else: min(left, max(since + plan.timeout - now(), 0))
     else
-      :timeout -> raise stalled(state)
       {:error, error} -> raise error
     end
   end
 
-  defp taken({:chunk, number, audio}, piece, state),
-    do: give(audio, %{piece: number, text: piece.text}, state)
+  defp now, do: System.monotonic_time(:millisecond)
 
-  defp taken({:done, _number, _empty}, piece, state) do
+  defp taken(:chunk, audio, piece, state), do: give(audio, %{piece: piece.number, text: piece.text}, state)
+
+  defp taken(:done, _empty, piece, state) do
     state = dropped(%{state | outstanding: state.outstanding - 1}) |> told(piece)
     silent(piece, state)
   end
-
-  defp taken({:error, error}, _piece, _state), do: raise(error)
 
   defp silent(%Piece{pause: 0}, state), do: {[], state}
 
@@ -155,6 +172,12 @@ defmodule Chatterbex.Speech.Stream do
 
   defp dropped(state), do: %{state | window: :queue.drop(state.window)}
 
+  # The time may not be up yet: timers have an end of their own.
+  defp overdue(%{plan: plan, since: since} = state) do
+    with {:error, error} <- Plan.left(plan.deadline), do: raise(error)
+    if since != nil and now() - since >= plan.timeout, do: raise(stalled(state)), else: state
+  end
+
   defp stalled(state) do
     Error.new(
       :timeout,
@@ -165,14 +188,17 @@ defmodule Chatterbex.Speech.Stream do
 
   ## The next fragment of the text
 
-  defp fragment(state) do
-    case state.source.({:cont, nil}) do
-      {:suspended, fragment, source} -> push(fragment, %{state | source: source})
-      {_done_or_halted, _last} -> finish(%{state | source: nil})
-    end
-  catch
-    # It has closed what it had open.
-    kind, reason -> %{state | source: nil, error: {kind, reason, __STACKTRACE__}}
+  defp text({:fragment, fragment}, state),
+    do: push(fragment, %{state | source: %{state.source | asked: false}})
+
+  defp text(:done, state), do: state |> closed() |> finish()
+
+  defp text({:failed, kind, reason, stacktrace}, state),
+    do: %{closed(state) | error: {kind, reason, stacktrace}}
+
+  defp closed(state) do
+    TextSource.close(state.source)
+    %{state | source: nil}
   end
 
   defp push(fragment, state) when is_binary(fragment) do
@@ -235,7 +261,13 @@ defmodule Chatterbex.Speech.Stream do
 
   # The server's own timer is not used: a stream may take as long as its taker does.
   defp submit(pieces, %{ref: nil} = state) do
-    settings = %{timeout: :infinity, priority: state.plan.priority, options: state.plan.options}
+    settings = %{
+      timeout: :infinity,
+      deadline: nil,
+      priority: state.plan.priority,
+      resume: state.plan.resume,
+      options: state.plan.options
+    }
 
     Client.open(state.plan.server, settings, pieces)
   end
@@ -247,8 +279,7 @@ defmodule Chatterbex.Speech.Stream do
 
   defp close(state) do
     if state.ref, do: Client.release(state.plan.server, state.ref)
-    # Lets the source close what it has open.
-    if state.source, do: state.source.({:halt, nil})
+    if state.source, do: TextSource.close(state.source)
     :ok
   end
 end

@@ -12,13 +12,32 @@ defmodule Chatterbex.Speech.Whole do
   def generate(plan, text, progress) do
     with :ok <- Check.fits(String.length(text), plan.max_characters),
          {:ok, text} <- Check.readable(text, plan.model),
-         {:ok, pieces} <- pieces(plan, text),
-         spoken = Enum.reject(pieces, &is_nil(&1.number)),
-         told = %{characters: 0, total: String.length(text), pieces: 0, seconds: 0.0},
-         by_number = Map.new(spoken, &{&1.number, &1}),
-         tell = &tell(progress, by_number[&1], &2, &3),
-         {:ok, audios} <- speak(plan, Enum.map(spoken, &Piece.command(&1, false)), told, tell),
-         do: {:ok, join(pieces, audios, plan)}
+         {:ok, [_ | _] = pieces} <- pieces(plan, text),
+         {:ok, audios} <- speak_all(plan, text, Enum.reject(pieces, &is_nil(&1.number)), progress),
+         do: {:ok, join(pieces, audios, plan.model)},
+         else: (nothing_or_error -> refused(nothing_or_error))
+  end
+
+  defp refused({:ok, []}) do
+    {:error,
+     Error.new(
+       :invalid_text,
+       "nothing is left to speak: the text has only sounds that the model does not have"
+     )}
+  end
+
+  defp refused({:error, error}), do: {:error, error}
+
+  # A text may be nothing but pauses.
+  defp speak_all(_plan, _text, [], _progress), do: {:ok, %{}}
+
+  defp speak_all(plan, text, spoken, progress) do
+    told = %{characters: 0, total: String.length(text), pieces: 0, seconds: 0.0}
+    by_number = Map.new(spoken, &{&1.number, &1})
+
+    speak(plan, Enum.map(spoken, &Piece.command(&1, false)), told, fn number, audio, told ->
+      tell(progress, by_number[number], audio, told)
+    end)
   end
 
   @doc """
@@ -29,12 +48,14 @@ defmodule Chatterbex.Speech.Whole do
           {:ok, %{non_neg_integer => Audio.t()}} | {:error, Error.t()}
         when told: term
   def speak(plan, pieces, told, tell) do
-    with {:ok, left} <- Plan.left(plan.deadline),
-         settings = %{timeout: min(plan.timeout, left), priority: plan.priority, options: plan.options},
+    with {:ok, limit} <- Plan.limit(plan),
+         settings = Map.merge(limit, %{priority: plan.priority, options: plan.options}),
          {:ok, ref} <- Client.open(plan.server, settings, pieces) do
-      result = collect(plan.server, ref, length(pieces), %{}, told, tell)
-      Client.release(plan.server, ref)
-      result
+      try do
+        collect(plan.server, ref, length(pieces), %{}, told, tell)
+      after
+        Client.release(plan.server, ref)
+      end
     end
   end
 
@@ -51,8 +72,7 @@ defmodule Chatterbex.Speech.Whole do
   defp collect(_server, _ref, 0, audios, _told, _tell), do: {:ok, audios}
 
   defp collect(server, ref, left, audios, told, tell) do
-    # The server's timer bounds this wait, and the monitor the server's end.
-    case Client.next(server, ref, :any, :infinity, nil) do
+    case Client.next(server, ref) do
       {:done, number, audio} ->
         collect(server, ref, left - 1, Map.put(audios, number, audio), tell.(number, audio, told), tell)
 
@@ -70,11 +90,12 @@ defmodule Chatterbex.Speech.Whole do
   end
 
   # The usual text is one piece: its samples are not copied.
-  defp join([%{pause: 0, number: 0}], %{0 => audio}, _plan),
+  defp join([%{pause: 0, number: 0}], %{0 => audio}, _model),
     do: %{audio | metadata: Metadata.merge([audio], byte_size(audio.samples))}
 
-  defp join(pieces, audios, _plan) do
-    %{0 => %Audio{sample_rate: rate} = first} = audios
+  defp join(pieces, audios, model) do
+    first = Map.get(audios, 0, %Audio{samples: "", sample_rate: model.sample_rate})
+    rate = first.sample_rate
 
     samples =
       pieces
@@ -82,6 +103,9 @@ defmodule Chatterbex.Speech.Whole do
       |> IO.iodata_to_binary()
 
     spoken = audios |> Enum.sort_by(&elem(&1, 0)) |> Enum.map(&elem(&1, 1))
-    %{first | samples: samples, metadata: Metadata.merge(spoken, byte_size(samples))}
+    %{first | samples: samples, metadata: metadata(spoken, byte_size(samples), model)}
   end
+
+  defp metadata([], _bytes, model), do: %{model: model.name, pieces: 0}
+  defp metadata(spoken, bytes, _model), do: Metadata.merge(spoken, bytes)
 end

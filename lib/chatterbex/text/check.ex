@@ -9,9 +9,9 @@ defmodule Chatterbex.Text.Check do
 
   # Marks of direction and width that show nothing and sound like nothing: BOM, zero-width space, soft hyphen,
   # left-to-right and right-to-left marks, embeddings and isolates. Joiners stay: they change how words are read.
-  @invisible ~r/[\x{00AD}\x{200B}\x{200E}\x{200F}\x{202A}-\x{202E}\x{2066}-\x{2069}\x{FEFF}]/u
+  defp invisible, do: ~r/[\x{00AD}\x{200B}\x{200E}\x{200F}\x{202A}-\x{202E}\x{2066}-\x{2069}\x{FEFF}]/u
 
-  @controls ~r/[\x{0000}-\x{0008}\x{000B}\x{000C}\x{000E}-\x{001F}\x{007F}-\x{009F}]/u
+  defp controls, do: ~r/[\x{0000}-\x{0008}\x{000B}\x{000C}\x{000E}-\x{001F}\x{007F}-\x{009F}]/u
 
   # Scripts that write words without spaces between them.
   @unspaced "\\p{Han}\\p{Hiragana}\\p{Katakana}\\p{Thai}\\p{Lao}\\p{Khmer}\\p{Myanmar}"
@@ -28,7 +28,7 @@ defmodule Chatterbex.Text.Check do
          :ok <- size(text),
          :ok <- utf8(text),
          :ok <- controls(text),
-         text = text |> String.replace(@invisible, "") |> String.normalize(:nfc),
+         text = text |> String.replace(invisible(), "") |> String.normalize(:nfc),
          :ok <- speakable(text),
          :ok <- words(text) do
       {:ok, text}
@@ -102,7 +102,7 @@ defmodule Chatterbex.Text.Check do
   end
 
   defp controls(text) do
-    case Regex.run(@controls, text, return: :index) do
+    case Regex.run(controls(), text, return: :index) do
       nil ->
         :ok
 

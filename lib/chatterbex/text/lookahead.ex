@@ -58,6 +58,7 @@ defmodule Chatterbex.Text.Lookahead do
       :text -> letter(rest, seen + 1, tags, last)
       {:pause, _milliseconds, _rest} -> :pause
       {:sound, _tag, rest} -> letter(rest, seen + byte_size(text) - byte_size(rest), tags, last)
+      {:style, _tag, rest} -> letter(rest, seen + byte_size(text) - byte_size(rest), tags, last)
       {:drop, rest} -> letter(rest, seen + byte_size(text) - byte_size(rest), tags, last)
       # Told when the tag itself is reached.
       {:error, _error} -> :symbol

@@ -1,10 +1,13 @@
 defmodule Chatterbex.Text.Markup do
   @moduledoc false
-  # Tags in the text: `[pause 800ms]`, `[laugh]`. Other words in brackets are text.
+  # Tags in the text: `[pause 800ms]`, `[laugh]`, `[whispering]`. Other words in brackets are text.
 
   alias Chatterbex.Error
 
-  @sounds ["clear throat", "sigh", "shush", "cough", "groan", "sniff", "gasp", "chuckle", "laugh"]
+  @noises ["clear throat", "sigh", "shush", "cough", "groan", "sniff", "gasp", "chuckle", "laugh"]
+  # How the text after the tag is said.
+  @styles ~w(whispering angry fear surprised crying happy sarcastic dramatic narration advertisement)
+  @sounds @noises ++ @styles
 
   # A pause's tag is looked for in so many bytes after its bracket.
   @longest 64
@@ -27,6 +30,12 @@ defmodule Chatterbex.Text.Markup do
   def sounds, do: @sounds
 
   @doc """
+  Those of the sounds that are a way to say the text after them.
+  """
+  @spec styles() :: [String.t()]
+  def styles, do: @styles
+
+  @doc """
   Which tags to see, and what to do about them. `:keep` takes every tag as it stands, without a check.
   """
   @spec new([String.t()], :refuse | :drop | :keep) :: t
@@ -43,7 +52,7 @@ defmodule Chatterbex.Text.Markup do
   """
   @spec read(binary, t, boolean) ::
           {:pause, non_neg_integer, binary}
-          | {:sound, String.t(), binary}
+          | {:sound | :style, String.t(), binary}
           | {:drop, binary}
           | {:error, Error.t()}
           | :text
@@ -91,15 +100,17 @@ defmodule Chatterbex.Text.Markup do
     end
   end
 
-  defp sound(_name, inside, rest, %{unknown_sounds: :keep}), do: {:sound, "[#{inside}]", rest}
+  defp sound(name, inside, rest, %{unknown_sounds: :keep}), do: {kind(name), "[#{inside}]", rest}
 
   defp sound(name, _inside, rest, tags) do
     cond do
-      name in tags.sounds -> {:sound, "[#{name}]", rest}
+      name in tags.sounds -> {kind(name), "[#{name}]", rest}
       tags.unknown_sounds == :drop -> {:drop, rest}
       true -> {:error, unknown_sound(name, tags.sounds)}
     end
   end
+
+  defp kind(name), do: if(name in @styles, do: :style, else: :sound)
 
   defp pause(_name, inside, rest, %{unknown_sounds: :keep}), do: {:sound, "[#{inside}]", rest}
 

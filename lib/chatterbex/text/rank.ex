@@ -8,7 +8,8 @@ defmodule Chatterbex.Text.Rank do
 
   # Only where a piece would be too long for ever: inside a word, or before a full stop.
   defmacro forced, do: -1
-  # Where white space binds, and between characters that most often belong to one word.
+
+  # Where white space binds, after a tag for what follows it, and between characters that most often belong to one word.
   defmacro inside, do: 0
   # Between characters of a script without spaces.
   defmacro plain, do: 1
@@ -33,6 +34,7 @@ defmodule Chatterbex.Text.Rank do
   def before(_previous, _after, {:binding, _white}, _class), do: inside()
   def before(_previous, _after, _glue, class) when class in [:close, :small], do: forced()
   def before(:open, _after, _glue, _class), do: forced()
+  def before(:style, _after, _glue, _class), do: inside()
   def before(_previous, rank, _glue, _class) when rank in [comma(), clause()], do: rank
   def before(_previous, weak(), :space, _class), do: weak()
   def before(_previous, _after, :space, _class), do: word()

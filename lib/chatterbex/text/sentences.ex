@@ -282,7 +282,7 @@ defmodule Chatterbex.Text.Sentences do
       {:error, error} -> {:error, events, error}
       {:drop, rest} -> loop(rest, glue, %{state | dropped: true}, last?, events)
       {:pause, milliseconds, rest} -> pause(rest, milliseconds, state, last?, events)
-      {:sound, tag, rest} -> sound(text, tag, rest, glue, state, last?, events)
+      {kind, tag, rest} -> sound(text, kind, tag, rest, glue, state, last?, events)
     end
   end
 
@@ -296,7 +296,7 @@ defmodule Chatterbex.Text.Sentences do
   defp pause(rest, milliseconds, state, last?, events),
     do: loop(rest, :space, sentence(state), last?, [{:pause, milliseconds, :sentence} | events])
 
-  defp sound(text, tag, rest, glue, state, last?, events) do
+  defp sound(text, kind, tag, rest, glue, state, last?, events) do
     # A mark on the bracket belongs to it.
     with size when is_integer(size) <- Word.marks(rest, ?], state.max, last?),
          answer when answer != :more <- answer(text, glue, state, last?) do
@@ -304,7 +304,7 @@ defmodule Chatterbex.Text.Sentences do
       {state, events} = settle(answer, state, events)
       state = %{state | line: untitled(state.line)}
       tag = tag <> marks
-      {state, events} = put(state, events, tag, glue, String.length(tag), :sound, false, :none)
+      {state, events} = put(state, events, tag, glue, String.length(tag), kind, false, :none)
       loop(rest, :none, state, last?, events)
     else
       :more -> {text, glue, state, events}
@@ -507,13 +507,17 @@ defmodule Chatterbex.Text.Sentences do
         ending: ending,
         dropped: false,
         begun?: true,
-        case: state.case || Word.first_case(text),
+        case: state.case || first_case(class, text),
         paragraph: true,
         line: titled(state.line, text, size)
     }
 
     {state, [atom | events]}
   end
+
+  # The small letters of a tag say nothing about the text.
+  defp first_case(class, _text) when class in [:sound, :style], do: nil
+  defp first_case(_class, text), do: Word.first_case(text)
 
   defp ended(:none, nil, class) when class in [:han, :hiragana, :katakana], do: {:none, nil, Rank.plain()}
   defp ended(:none, nil, _class), do: {:none, nil, Rank.word()}

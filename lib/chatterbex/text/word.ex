@@ -12,7 +12,7 @@ defmodule Chatterbex.Text.Word do
   # A grapheme may have so many bytes for each one that a piece may have: far more than any that is written.
   @bytes_per_grapheme 64
 
-  @type class :: :word | :open | :close | :middle | :sound | :han | :hiragana | :katakana | :small
+  @type class :: :word | :open | :close | :middle | :sound | :style | :han | :hiragana | :katakana | :small
   @type stop :: :white | :direct
 
   @doc """

@@ -137,14 +137,14 @@ defmodule Chatterbex.Voice.Recording do
   def warn(_recording, _what), do: :ok
 
   @doc """
-  The first so many frames, and the others.
+  The recording in parts, of which each ends at one of these frames, the last one at the recording's end.
   """
-  @spec split(t, non_neg_integer) :: {t, t}
-  def split(%__MODULE__{samples: samples} = recording, frames) do
-    <<head::binary-size(frames)-unit(32), tail::binary>> = samples
-    {:ok, head} = measured(head, recording.sample_rate)
-    {:ok, tail} = measured(tail, recording.sample_rate)
-    {head, tail}
+  @spec parts(t, [pos_integer, ...]) :: [t]
+  def parts(%__MODULE__{samples: samples, sample_rate: rate}, ends) do
+    for {from, to} <- Enum.zip([0 | ends], ends) do
+      {:ok, part} = samples |> binary_part(4 * from, 4 * (to - from)) |> measured(rate)
+      part
+    end
   end
 
   @doc """

@@ -62,9 +62,7 @@ defmodule Mix.Tasks.Chatterbex.Bench do
   end
 
   defp measure(options) do
-    Mix.Task.run("app.start")
-    # What the models warn of is not what is asked for here.
-    Logger.configure(level: :none)
+    CommandLine.start()
     {json, options} = Keyword.pop(options, :json, false)
     show? = Terminal.terminal?(2)
 

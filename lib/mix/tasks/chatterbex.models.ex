@@ -10,6 +10,10 @@ defmodule Mix.Tasks.Chatterbex.Models do
       mix chatterbex.models remove MODEL...      removes a model's files, but for those that another one needs
       mix chatterbex.models path [MODEL]         prints the folder with a model's files, or the cache
 
+  A fine-tune belongs to the model that it was made from:
+
+      mix chatterbex.models download english --repo someone/chatterbox-german
+
   The models are `english`, `multilingual`, `turbo`, `nano` and `conversion`. Their files are in the Hugging Face
   cache, shared with other programs; a download that was stopped goes on where it was.
 
@@ -17,6 +21,8 @@ defmodule Mix.Tasks.Chatterbex.Models do
 
     * `--version VERSION` - `v3` (the default) or `v2`, of `multilingual`
     * `--language-pack PACK` - of `multilingual`: `zh-cmn`, `es-mx-latam`, `pt-br`, `es-es`, `pt-pt` or `hi`
+    * `--repo OWNER/NAME` - the repository of a fine-tune of the model
+    * `--t3 FILE` - a fine-tuned T3: its path or, with `--repo`, its name in the repository
     * `--revision REVISION` - a branch, a tag or a commit (default `main`)
     * `--force` - for `download`: asks the hub although nothing is missing, and fetches what is newer or damaged
     * `--home DIR` - the folder that `mix chatterbex.setup --path` was given
@@ -36,6 +42,8 @@ defmodule Mix.Tasks.Chatterbex.Models do
   @switches [
     version: :string,
     language_pack: :string,
+    repo: :string,
+    t3: :string,
     revision: :string,
     force: :boolean,
     home: :string,
@@ -165,7 +173,7 @@ defmodule Mix.Tasks.Chatterbex.Models do
   defp flag({:version, version}), do: ["--version", version]
   defp flag({:language_pack, pack}), do: ["--language-pack", pack]
 
-  defp chosen(options), do: Keyword.take(options, [:version, :language_pack, :revision, :home])
+  defp chosen(options), do: Keyword.take(options, [:version, :language_pack, :repo, :t3, :revision, :home])
   defp home(options), do: Keyword.take(options, [:home])
 
   # On a terminal one line that changes, else one for each file and each wait.

@@ -28,6 +28,8 @@ defmodule Mix.Tasks.Chatterbex.Say do
     * `--max-tokens NUMBER` - speech tokens, 25 a second, after which a sentence is cut (all Chatterbox models)
     * `--seed NUMBER` - makes the same text give the same audio
     * `--checkpoint DIR` - a folder with the model's files
+    * `--repo OWNER/NAME` - the repository of a fine-tune of the model
+    * `--t3 FILE` - a fine-tuned T3: its path or, with `--repo`, its name in the repository
     * `--download` - fetch files of the model that are missing
     * `--timeout SECONDS` - how long to wait for the next audio (default 600)
     * `--home DIR` - the folder that `mix chatterbex.setup --path` was given
@@ -42,7 +44,7 @@ defmodule Mix.Tasks.Chatterbex.Say do
   alias Chatterbex.{Audio, CommandLine, Error, Files, Player, Terminal}
   alias Chatterbex.Text.Check
 
-  @server [:model, :device, :home, :checkpoint, :download]
+  @server [:model, :device, :home, :checkpoint, :repo, :t3, :download]
   @request [:voice, :language, :speed, :exaggeration, :cfg_weight, :temperature, :max_tokens, :seed]
 
   @switches [
@@ -59,6 +61,8 @@ defmodule Mix.Tasks.Chatterbex.Say do
     max_tokens: :integer,
     seed: :integer,
     checkpoint: :string,
+    repo: :string,
+    t3: :string,
     download: :boolean,
     timeout: :integer,
     home: :string,
@@ -83,8 +87,7 @@ defmodule Mix.Tasks.Chatterbex.Say do
   end
 
   defp say(words, options) do
-    Mix.Task.run("app.start")
-    Logger.configure(level: :none)
+    CommandLine.start()
     show = show(options)
 
     with {:ok, text} <- text(words, options),

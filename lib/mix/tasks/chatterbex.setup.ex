@@ -23,13 +23,13 @@ defmodule Mix.Tasks.Chatterbex.Setup do
       `conversion`. Implies `--auto`.
     * `--languages CODES` - also the packages that reading these languages takes: `ja` and `zh` have some.
       Implies `--auto`.
-    * `--torch VERSION` - another PyTorch than the locked one, as `2.7.1`. It is taken as the index has it, its
+    * `--torch VERSION` - another PyTorch than the locked one, as `2.12.1`. It is taken as the index has it, its
       files not checked against hashes, and nobody has tried it. The locked version's number goes back.
     * `--path DIR` - the folder to hold the environment. The default is `$CHATTERBEX_HOME`, then
       `config :chatterbex, home: DIR`, then `chatterbex` in the user's cache folder (`$XDG_CACHE_HOME`,
       `~/.cache`, or `~/Library/Caches` on macOS).
     * `--python PYTHON` - the Python to use: a path, a name on PATH, or a version as `3.11`. It must be 3.10
-      to 3.12 and have a shared library. The default is the first that fits: uv's, the system's, pyenv's, and
+      to 3.14 and have a shared library. The default is the first that fits: uv's, the system's, pyenv's, and
       where none does, one that uv downloads.
     * `--force` - build everything again.
     * `--quiet` - print nothing unless it fails.
@@ -44,8 +44,8 @@ defmodule Mix.Tasks.Chatterbex.Setup do
 
   ## Sizes
 
-  On Linux with x86_64 the package index has PyTorch with NVIDIA's libraries only. For the CPU the setup takes a
-  smaller one where the index has that (`2.6.0+cpu`). PyTorch's own index does; uv looks there with
+  On Linux the package index has PyTorch with NVIDIA's libraries only. For the CPU the setup takes a smaller one
+  where the index has that (`2.15.0+cpu`). PyTorch's own index does; uv looks there with
 
       UV_TORCH_BACKEND=cpu mix chatterbex.setup --cpu
 
@@ -54,9 +54,22 @@ defmodule Mix.Tasks.Chatterbex.Setup do
   | | to download | on disk |
   |---|---|---|
   | the built-in voice | 0.1 GB | 0.2 GB |
-  | with PyTorch, Linux on x86_64 | 2.9 GB | 4.9 GB |
-  | with PyTorch, Linux on ARM | 0.2 GB | 0.6 GB |
-  | with PyTorch, macOS on Apple Silicon | 0.2 GB | 0.5 GB |
+  | with PyTorch, Linux on x86_64 | 2.8 GB | 4.6 GB |
+  | with PyTorch, Linux on ARM | 3.0 GB | 4.8 GB |
+  | with PyTorch, macOS on Apple Silicon | 0.2 GB | 0.8 GB |
+
+  ## CUDA
+
+  With `--cuda`, and with `--auto` where there is an NVIDIA driver, the setup looks at the driver's version and the
+  cards' compute capability, and says which build of PyTorch it chose and why:
+
+  | driver | compute capability | PyTorch |
+  |---|---|---|
+  | 580 or newer | 7.5 or newer (RTX 20 to RTX 50, T4, A100, H100, B200) | 2.15.0 for CUDA 13 (2.14.1 with Python 3.10) |
+  | 525 or newer, x86_64 | 7.0 or newer (also V100) | 2.10.0 for CUDA 12 |
+  | older, or none | | for the CPU |
+
+  `--torch VERSION` skips that choice. Trying PyTorch at the end shows whether such a version works.
 
   ## Without Mix
 

@@ -15,6 +15,7 @@ defmodule Mix.Tasks.Chatterbex.Voice do
       english, multilingual and conversion
     * `--name NAME` - what the voice is called (default: the name of the recording)
     * `--note TEXT` - kept with the voice: whose it is, what they agreed to, its licence
+    * `--no-norm-loudness` - do not bring the recording to -27 LUFS first (`turbo`, `nano`)
     * `--checkpoint DIR` - a folder with the model's files
     * `-d`, `--device DEVICE` - `auto`, `cpu`, `mps`, `cuda` or `cuda:N` (default `cpu`)
     * `--home DIR` - the folder that `mix chatterbex.setup --path` was given
@@ -43,6 +44,7 @@ defmodule Mix.Tasks.Chatterbex.Voice do
     model: :string,
     name: :string,
     note: :string,
+    norm_loudness: :boolean,
     checkpoint: :string,
     device: :string,
     home: :string,
@@ -84,7 +86,7 @@ defmodule Mix.Tasks.Chatterbex.Voice do
   defp misused(message), do: fail("#{message} See `mix help chatterbex.voice`.")
 
   defp clone(recording, options) do
-    start()
+    CommandLine.start()
     output = options[:output] || Path.rootname(recording) <> ".voice"
     name = options[:name] || recording |> Path.basename() |> Path.rootname()
 
@@ -92,7 +94,7 @@ defmodule Mix.Tasks.Chatterbex.Voice do
       [model: "turbo", device: "cpu"]
       |> Keyword.merge(Keyword.take(options, [:model, :device, :checkpoint, :home]))
 
-    request = [name: name, timeout: @timeout] ++ Keyword.take(options, [:note])
+    request = [name: name, timeout: @timeout] ++ Keyword.take(options, [:note, :norm_loudness])
 
     # The recording is checked while the model loads.
     with {:ok, server} <- Chatterbex.start_link(server),
@@ -110,7 +112,7 @@ defmodule Mix.Tasks.Chatterbex.Voice do
   end
 
   defp list(folder) do
-    start()
+    CommandLine.start()
 
     case apply(Voice, :list, folder) do
       {:ok, []} -> IO.puts(:stderr, "no voices")
@@ -120,7 +122,7 @@ defmodule Mix.Tasks.Chatterbex.Voice do
   end
 
   defp info(path) do
-    start()
+    CommandLine.start()
 
     case Voice.load(path) do
       {:ok, voice} -> describe(voice)
@@ -133,12 +135,6 @@ defmodule Mix.Tasks.Chatterbex.Voice do
     lines = [name: voice.name, family: voice.family] ++ Enum.sort(figures)
     for {label, value} <- lines, not is_nil(value), do: IO.puts("#{label}: #{value}")
     for warning <- warnings, do: IO.puts("warning: #{warning}")
-  end
-
-  # The application's modules and its configuration, whose folder of voices may be asked for.
-  defp start do
-    Mix.Task.run("app.start")
-    Logger.configure(level: :none)
   end
 
   @spec fail(String.t()) :: no_return

@@ -113,6 +113,26 @@ pub enum AudioError {
         /// The limit.
         seconds: u32,
     },
+    /// More samples than the caller wants.
+    #[error(
+        "the audio has more than {samples} samples; cut it, or allow more with the option :max_samples"
+    )]
+    MoreThan {
+        /// The limit, for all channels together.
+        samples: u64,
+    },
+    /// More samples than so few bytes hold in any recording.
+    #[error(
+        "these {bytes} bytes hold more sound than any recording of their size: the file is damaged, \
+         or made to exhaust memory"
+    )]
+    TooDense {
+        /// Size of the file.
+        bytes: usize,
+    },
+    /// The process that asked for the audio is gone.
+    #[error("nobody waits for the audio any more")]
+    Abandoned,
     /// NaN or an infinity among the samples.
     #[error(
         "the samples of frame {frame} are not finite numbers: nothing can be computed from them"
@@ -157,6 +177,12 @@ pub enum AudioError {
         /// How many may be.
         most: u32,
     },
+    /// A result of more samples than are made at once.
+    #[error("the result would have more than {most} samples: work on shorter parts of the audio")]
+    ManySamples {
+        /// How many there may be, in all channels together.
+        most: u64,
+    },
     /// A library refused what it should have taken.
     #[error("the audio could not be processed: {0}")]
     Failed(String),
@@ -200,10 +226,14 @@ impl AudioError {
             Damaged { .. } => ("invalid_audio", "damaged"),
             CutShort { .. } => ("invalid_audio", "truncated"),
             LongerThan { .. } => ("invalid_audio", "too_long"),
+            MoreThan { .. } => ("invalid_audio", "too_many_samples"),
+            TooDense { .. } => ("invalid_audio", "too_dense"),
+            Abandoned => ("cancelled", "abandoned"),
             NotFinite { .. } => ("invalid_audio", "not_finite"),
             NoSound { .. } => ("invalid_audio", "no_sound"),
             Rate { .. } => ("invalid_audio", "sample_rate"),
             ManyChannels { .. } => ("invalid_audio", "many_channels"),
+            ManySamples { .. } => ("invalid_audio", "too_many_samples"),
             Failed(_) => ("generation_failed", "library"),
             OutOfMemory { .. } => ("out_of_memory", "no_memory"),
         }

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use flac_codec::encode::{FlacSampleWriter, Options};
 
 use crate::error::AudioError;
+use crate::limits::Caller;
 use crate::pcm::quantise;
 use crate::samples::floats;
 
@@ -24,12 +25,13 @@ const HEADER_ROOM: usize = 65_536;
 ///
 /// # Errors
 /// `Misaligned`, `NoSamples` (which FLAC cannot hold), `Rate` outside [`RATES`], `ManyChannels`,
-/// `OutOfMemory`.
+/// `OutOfMemory`, `Abandoned`.
 pub fn encode(
     samples: &[u8],
     sample_rate: u32,
     channels: u32,
     bits: u32,
+    caller: Caller,
 ) -> Result<Vec<u8>, AudioError> {
     if !RATES.contains(&sample_rate) {
         return Err(AudioError::Rate {
@@ -69,6 +71,7 @@ pub fn encode(
 
     let mut block = Vec::with_capacity(BLOCK * channels as usize);
     loop {
+        caller.check()?;
         block.clear();
         let next = floats.by_ref().take(BLOCK * channels as usize);
         block.extend(next.map(|sample| quantise(sample, bits)));
@@ -84,9 +87,12 @@ pub fn encode(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode::decode;
     use crate::pcm::dequantise;
-    use crate::testing::{Numbers, bytes, fixture, sine};
+    use crate::testing::{Numbers, bytes, decode, fixture, sine};
+
+    fn encode(samples: &[u8], rate: u32, channels: u32, bits: u32) -> Result<Vec<u8>, AudioError> {
+        super::encode(samples, rate, channels, bits, Caller::patient())
+    }
 
     /// Samples that integers of so many bits hold exactly.
     fn exact(samples: impl IntoIterator<Item = f32>, bits: u32) -> Vec<f32> {

@@ -9,19 +9,22 @@ pub mod edges;
 pub mod error;
 pub mod flac;
 pub mod level;
+pub mod limits;
 pub mod loudness;
 pub mod mono;
 pub mod opus;
-pub mod panics;
 pub mod pcm;
 pub mod plot;
 pub mod resample;
 pub mod samples;
+pub mod sink;
 pub mod wav;
 
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod testing;
 
-// The VM's functions exist only inside the VM: nothing of this links in a test binary.
-#[cfg(not(test))]
+// The VM's functions exist only inside the VM: nothing of this links in another program.
+#[cfg(all(feature = "nif", not(test)))]
 mod nif;

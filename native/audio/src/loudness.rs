@@ -6,6 +6,7 @@ use ebur128::{EbuR128, Mode};
 
 use crate::error::AudioError;
 use crate::level::{decibels, factor};
+use crate::limits::Caller;
 
 /// Below it the standard's filter has no place under half the rate.
 pub const RATES: RangeInclusive<u32> = 4_000..=768_000;
@@ -15,6 +16,8 @@ pub const MOST_CHANNELS: u32 = 6;
 const GATE: f64 = -70.0;
 /// Frames by which the true peak may come after its samples.
 const TAIL: usize = 64;
+/// Frames that are measured at once.
+const BLOCK: usize = 65_536;
 
 /// How loud audio is.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -29,8 +32,13 @@ pub struct Loudness {
 /// own length.
 ///
 /// # Errors
-/// `Rate` outside [`RATES`], `ManyChannels`.
-pub fn measure(samples: &[f32], channels: u32, rate: u32) -> Result<Loudness, AudioError> {
+/// `Rate` outside [`RATES`], `ManyChannels`, `Abandoned`.
+pub fn measure(
+    samples: &[f32],
+    channels: u32,
+    rate: u32,
+    caller: Caller,
+) -> Result<Loudness, AudioError> {
     if !RATES.contains(&rate) {
         return Err(AudioError::Rate {
             rate,
@@ -48,7 +56,10 @@ pub fn measure(samples: &[f32], channels: u32, rate: u32) -> Result<Loudness, Au
     let frames = samples.len() / channels as usize;
     let mut meter =
         EbuR128::new(channels, rate, Mode::I | Mode::TRUE_PEAK).map_err(AudioError::failed)?;
-    meter.add_frames_f32(samples).map_err(AudioError::failed)?;
+    for part in samples.chunks(BLOCK * channels as usize) {
+        caller.check()?;
+        meter.add_frames_f32(part).map_err(AudioError::failed)?;
+    }
 
     let block = 4 * ((rate as usize + 5) / 10);
     let loudness = if frames < block {
@@ -101,11 +112,12 @@ pub fn normalize(
     rate: u32,
     target: f64,
     ceiling: f64,
+    caller: Caller,
 ) -> Result<(), AudioError> {
     let Loudness {
         integrated,
         true_peak,
-    } = measure(samples, channels, rate)?;
+    } = measure(samples, channels, rate, caller)?;
 
     if let Some(loudness) = integrated {
         let gain = factor((target - loudness).min(ceiling - decibels(true_peak)));
@@ -120,6 +132,20 @@ pub fn normalize(
 mod tests {
     use super::*;
     use crate::testing::{Numbers, sine};
+
+    fn measure(samples: &[f32], channels: u32, rate: u32) -> Result<Loudness, AudioError> {
+        super::measure(samples, channels, rate, Caller::patient())
+    }
+
+    fn normalize(
+        samples: &mut [f32],
+        channels: u32,
+        rate: u32,
+        target: f64,
+        ceiling: f64,
+    ) -> Result<(), AudioError> {
+        super::normalize(samples, channels, rate, target, ceiling, Caller::patient())
+    }
 
     /// A sine in so many channels.
     fn tone(decibels: f64, hertz: f64, rate: u32, seconds: f64, channels: usize) -> Vec<f32> {

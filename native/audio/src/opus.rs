@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use opus_pure::{Application, MAX_PACKET_BYTES, OggOpusWriter, OpusEncoder, OpusHead, OpusTags};
 
 use crate::error::AudioError;
+use crate::limits::Caller;
 use crate::resample;
 use crate::samples::reserve;
 
@@ -19,12 +20,13 @@ const TICKS: usize = 48_000;
 /// reader gives as many back. Rates that Opus does not know are brought to 48 kHz.
 ///
 /// # Errors
-/// `ManyChannels`, and those of [`resample::resample`].
+/// `ManyChannels`, `Abandoned`, and those of [`resample::resample`].
 pub fn encode(
     samples: &[f32],
     sample_rate: u32,
     channels: u32,
     bitrate: i32,
+    caller: Caller,
 ) -> Result<Vec<u8>, AudioError> {
     if channels > MOST_CHANNELS {
         return Err(AudioError::ManyChannels {
@@ -36,10 +38,11 @@ pub fn encode(
     let (samples, rate) = if RATES.contains(&sample_rate) {
         (Cow::Borrowed(samples), sample_rate)
     } else {
-        let new = resample::resample(samples, channels, sample_rate, TICKS as u32)?;
+        let new = resample::resample(samples, channels, sample_rate, TICKS as u32, caller)?;
         (Cow::Owned(new), TICKS as u32)
     };
-    packets(&samples, sample_rate, rate, channels as usize, bitrate).map_err(|error| match error {
+    let rates = (sample_rate, rate);
+    packets(&samples, rates, channels as usize, bitrate, caller).map_err(|error| match error {
         Failure::Opus(error) => AudioError::failed(error),
         Failure::Audio(error) => error,
     })
@@ -58,10 +61,10 @@ impl From<opus_pure::Error> for Failure {
 
 fn packets(
     samples: &[f32],
-    from: u32,
-    rate: u32,
+    (from, rate): (u32, u32),
     channels: usize,
     bitrate: i32,
+    caller: Caller,
 ) -> Result<Vec<u8>, Failure> {
     let mut encoder = OpusEncoder::new(rate as i32, channels, Application::Audio)?;
     encoder.bitrate_bps = bitrate;
@@ -81,6 +84,7 @@ fn packets(
     let mut input = reserve(block * channels).map_err(Failure::Audio)?;
 
     for number in 0..=last {
+        caller.check().map_err(Failure::Audio)?;
         let start = (number * block * channels).min(samples.len());
         let stop = (start + block * channels).min(samples.len());
         input.clear();
@@ -106,8 +110,16 @@ fn packets(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decode::decode;
-    use crate::testing::{Numbers, fixture, likeness, sine};
+    use crate::testing::{Numbers, decode, fixture, likeness, sine};
+
+    fn encode(
+        samples: &[f32],
+        rate: u32,
+        channels: u32,
+        bitrate: i32,
+    ) -> Result<Vec<u8>, AudioError> {
+        super::encode(samples, rate, channels, bitrate, Caller::patient())
+    }
 
     fn through(samples: &[f32], rate: u32, channels: u32, bitrate: i32) -> Vec<f32> {
         let file = encode(samples, rate, channels, bitrate).unwrap();

@@ -1,5 +1,31 @@
 //! What the tests of this crate share.
 
+use crate::error::AudioError;
+use crate::limits::{Caller, Limits};
+
+/// What a file holds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    pub samples: Vec<f32>,
+    pub sample_rate: u32,
+    pub channels: u16,
+}
+
+/// Decodes a file, however many samples it has.
+pub fn decode(file: &[u8], max_seconds: u32) -> Result<Decoded, AudioError> {
+    let limits = Limits {
+        max_seconds,
+        max_samples: u64::MAX,
+    };
+    let mut samples = Vec::new();
+    let form = crate::decode::decode(file, limits, Caller::patient(), &mut samples)?;
+    Ok(Decoded {
+        samples,
+        sample_rate: form.sample_rate,
+        channels: form.channels,
+    })
+}
+
 /// A small generator of our own (xorshift): the same numbers in every run.
 pub struct Numbers(pub u64);
 

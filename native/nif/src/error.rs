@@ -19,6 +19,8 @@ pub const REASONS: &[&str] = &[
     "device_unavailable",
     "out_of_memory",
     "overloaded",
+    "not_running",
+    "noconnection",
     "timeout",
     "cancelled",
     "engine_crashed",

@@ -36,6 +36,42 @@ def _required() -> dict[str, tuple[str, ...]]:
 #: What must be in a model's folder, by model (and version, or language pack). Optional files are not in it.
 REQUIRED_FILES: dict[str, tuple[str, ...]] = _required()
 
+
+def needed_files(model: str, t3: str) -> tuple[str, ...]:
+    """What must be in the folder of a model that speaks text.
+
+    Args:
+        model: a key of ``REQUIRED_FILES``.
+        t3: the file of T3: a name in the folder, or the path of a fine-tune.
+    """
+    return tuple(t3 if name.startswith("t3") else name for name in REQUIRED_FILES[model])
+
+
+def check_tokenizer(size: int, known: int, extra: Mapping[str, Any]) -> None:
+    """Checks that a fine-tuned T3 and the tokenizer belong together.
+
+    Args:
+        size: how many tokens the tokenizer has.
+        known: how many text tokens T3 knows.
+        extra: what the model was loaded with; a fine-tune has "t3" or "repo".
+
+    Raises:
+        ChatterbexError: The tokenizer has tokens that T3 does not know ("model_load_failed").
+    """
+    if size == known or not (extra.get("t3") or extra.get("repo")):
+        return
+    message = f"The tokenizer has {size} tokens, and the fine-tuned T3 knows {known}."
+    if size < known:
+        _logger.warning("%s If speech comes out garbled, the tokenizer of the fine-tune is missing.", message)
+        return
+    raise ChatterbexError(
+        "model_load_failed",
+        f"{message} Load it as the model that it was made from, with the tokenizer that it was trained with: "
+        "in its repository, or in the folder given as `checkpoint:`.",
+        {"tokenizer": size, "t3": known},
+    )
+
+
 _M = TypeVar("_M", bound=nn.Module)
 _logger = logging.getLogger("chatterbex.checkpoint")
 _AGAIN = "Fetch it again with `mix chatterbex.models download`, or check the folder given as `checkpoint:`."

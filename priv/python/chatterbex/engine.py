@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections import OrderedDict, deque
 from collections.abc import Mapping
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, Final
 
 from chatterbex import log, process, registry
 from chatterbex.errors import ChatterbexError, wrap
 from chatterbex.host import Call, Host
 from chatterbex.models.base import Request
+from chatterbex.worker import Worker, wait_a_moment
 
 Event = tuple[int, str, dict[str, Any], bool]
 """(id, name, payload, final): no event with that id follows a final one."""
@@ -65,6 +69,8 @@ class Engine:
         self._events: list[Event] = []
         self._hosts: dict[int, Host] = {}
         self._cancelled: OrderedDict[int, None] = OrderedDict()
+        self._worker = Worker()
+        self._answers: dict[int, Future[dict[str, Any]]] = {}
 
     # -- the face to Rust -----------------------------------------------------------------------
 
@@ -86,13 +92,16 @@ class Engine:
         one whose work is done is no error.
         """
         host = self._hosts.get(id)
-        if any(host.has(id) for host in self._hosts.values()) or (host and host.loading):
+        if self._knows(id) or (host and host.loading):
             self._drop(id)
             self._emit(id, "cancelled", {}, True)
         elif host is None:
             self._cancelled[id] = None
             if len(self._cancelled) > _REMEMBERED:
                 self._cancelled.popitem(last=False)
+
+    def _knows(self, id: int) -> bool:
+        return id in self._answers or any(host.has(id) for host in self._hosts.values())
 
     def step(self) -> list[Event]:
         """Acts on all commands, then lets every model with work do one step.
@@ -105,12 +114,26 @@ class Engine:
         for host in list(self._hosts.values()):
             host.step()
         self._bury()
+        self._answer()
         events, self._events = self._events, []
         return events
 
     def busy(self) -> bool:
         """Tells whether a step would do anything."""
-        return bool(self._commands or self._events or any(host.busy() for host in self._hosts.values()))
+        return bool(self._commands or self._events or self._answers) or self._hosts_busy()
+
+    def _hosts_busy(self) -> bool:
+        return any(host.busy() for host in self._hosts.values())
+
+    def _answer(self) -> None:
+        """Answers what the worker has done; waits a moment for it where there is nothing else to do."""
+        if self._answers and not (self._commands or self._events or self._hosts_busy()):
+            wait_a_moment(list(self._answers.values()))
+        for id in [id for id, answer in self._answers.items() if answer.done()]:
+            try:
+                self._emit(id, "done", self._answers.pop(id).result(), True)
+            except Exception as error:
+                self._emit(id, "failed", wrap(error, "generation_failed").payload(), True)
 
     def drain_log(self) -> list[tuple[str, str]]:
         """Takes what was printed, logged and warned about since the last time.
@@ -119,6 +142,12 @@ class Engine:
             (level, text) with level "debug", "info", "warning" or "error", oldest first.
         """
         return self._sink.drain()
+
+    def rest(self) -> None:
+        """Waits until no other thread computes for a model. The process is about to end: no step follows."""
+        lanes = sys.modules.get("chatterbex.models.lanes")
+        if lanes is not None:
+            lanes.rest()
 
     # -- commands -------------------------------------------------------------------------------
 
@@ -157,7 +186,7 @@ class Engine:
             case "info":
                 self._emit(id, "done", self._host(command).info(), True)
             case "watermarked":
-                self._emit(id, "done", _watermarked(command), True)
+                self._answers[id] = self._worker.start(id, partial(_watermarked, command))
             case other:
                 raise ChatterbexError("not_supported", f"the engine has no command {other!r}")
 
@@ -174,6 +203,10 @@ class Engine:
 
     def _drop(self, id: int) -> bool:
         """Ends what an id began, without an event for it; tells whether there was anything."""
+        answer = self._answers.pop(id, None)
+        if answer is not None:
+            answer.cancel()
+            return True
         host = self._hosts.get(id)
         if host is not None:
             host.end(ChatterbexError("cancelled", "the model was unloaded before the work was done"))

@@ -23,6 +23,8 @@ REASONS: Final = frozenset(
         "device_unavailable",
         "out_of_memory",
         "overloaded",
+        "not_running",
+        "noconnection",
         "timeout",
         "cancelled",
         "engine_crashed",

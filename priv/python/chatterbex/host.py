@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import logging
+import sys
 import time
 from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from chatterbex import registry
+from chatterbex.device.memory import empty_cache
 from chatterbex.errors import ChatterbexError, ModelBrokenError, wrap
 from chatterbex.models.base import Chunk, Failure, Model, Notice, Request, samples
+from chatterbex.worker import wait_a_moment
 
 if TYPE_CHECKING:
     from chatterbex.models.base import Samples
@@ -63,6 +68,7 @@ class Host:
         self._phase: str | None = None
         self._load: dict[str, float] = {}
         self._calls: dict[int, Call] = {}
+        self._answers: dict[int, Future[dict[str, Any]]] = {}
         self._waiting: dict[int, Request] = {}
         self._live: dict[int, _Running] = {}
 
@@ -75,7 +81,7 @@ class Host:
 
     def busy(self) -> bool:
         """Tells whether a step would do anything."""
-        if self._model is None or self._calls or self._waiting or self._live:
+        if self._model is None or self._calls or self._answers or self._waiting or self._live:
             return True
         try:
             return self._model.busy()
@@ -84,7 +90,7 @@ class Host:
 
     def has(self, id: int) -> bool:
         """Tells whether a request or call with this id waits or runs here."""
-        return id in self._live or id in self._waiting or id in self._calls
+        return any(id in works for works in (self._live, self._waiting, self._calls, self._answers))
 
     def add(self, work: Request | Call) -> None:
         """Takes a request or a call, to wait for its turn."""
@@ -97,6 +103,9 @@ class Host:
         """Drops a request or a call, without an event."""
         self._waiting.pop(id, None)
         self._calls.pop(id, None)
+        answer = self._answers.pop(id, None)
+        if answer is not None:
+            answer.cancel()
         if self._live.pop(id, None) is not None and self._model is not None:
             self._cancel(self._model, id)
 
@@ -123,7 +132,8 @@ class Host:
     def end(self, error: ChatterbexError) -> None:
         """Fails all that waits or runs, and lets go of the model. It sends nothing about itself."""
         self.ended = True
-        for id in (*self._calls, *self._live, *self._waiting):
+        device = self._device()
+        for id in (*self._calls, *self._answers, *self._live, *self._waiting):
             self._fail(id, error)
         for part in (self._loader, self._model):
             try:
@@ -132,8 +142,15 @@ class Host:
             except Exception:
                 _logger.exception("closing the model %s failed", self.name)
         self._loader = self._model = None
-        self._calls, self._waiting, self._live = {}, {}, {}
-        gc.collect()  # weights are large, and models may well have reference cycles
+        self._calls, self._answers, self._waiting, self._live = {}, {}, {}, {}
+        part = None  # or the model would outlive the collection
+        _give_memory_back(device)
+
+    def _device(self) -> str:
+        try:
+            return str(self._model.info()["device"]["actual"]) if self._model else "cpu"
+        except Exception:
+            return "cpu"  # a broken model may not even know that
 
     # -- loading --------------------------------------------------------------------------------
 
@@ -187,6 +204,7 @@ class Host:
     def _step_model(self, model: Model) -> None:
         if self._calls:
             self._call(model, self._calls.pop(next(iter(self._calls))))
+        self._answer()
         while self._waiting and len(self._live) < model.max_batch:
             self._admit(model, self._waiting.pop(next(iter(self._waiting))))
         try:
@@ -204,8 +222,21 @@ class Host:
             answer = model.call(call.function, call.arguments)
         except Exception as error:
             self._fail(call.id, wrap(error, "generation_failed"))
+            return
+        if isinstance(answer, Future):
+            self._answers[call.id] = answer
         else:
             self._emit(call.id, "done", answer, True)
+
+    def _answer(self) -> None:
+        """Sends the answers that came; waits a moment for one where there is nothing else to do."""
+        if self._answers and not (self._calls or self._waiting or self._live):
+            wait_a_moment(list(self._answers.values()))
+        for id in [id for id, answer in self._answers.items() if answer.done()]:
+            try:
+                self._emit(id, "done", self._answers.pop(id).result(), True)
+            except Exception as error:
+                self._fail(id, wrap(error, "generation_failed"))
 
     def _admit(self, model: Model, request: Request) -> None:
         try:
@@ -277,6 +308,19 @@ class Host:
 
     def _fail(self, id: int, error: ChatterbexError) -> None:
         self._emit(id, "failed", error.payload(), True)
+
+
+def _give_memory_back(device: str) -> None:
+    """Frees what a model left behind, and has allocators return what they would keep in reserve."""
+    gc.collect()  # weights are large, and models may well have reference cycles
+    if device != "cpu" and "torch" in sys.modules:
+        try:
+            empty_cache(device)
+        except Exception:
+            _logger.debug("%s did not give its memory back", device, exc_info=True)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it, and needs it
+    if trim is not None:
+        trim(0)
 
 
 def _join(parts: list[Samples]) -> Samples:

@@ -21,7 +21,7 @@ _MODELS: dict[str, str] = {
 
 # What `mix chatterbex.setup` installs only where it is told the device.
 _WITH_PYTORCH = frozenset(
-    {"chatterbox", "perth", "s3tokenizer", "safetensors", "soxr", "tokenizers", "torch", "torchaudio"}
+    {"chatterbox", "perth", "s3tokenizer", "safetensors", "soxr", "tokenizers", "torch"}
 )
 
 

@@ -8,7 +8,8 @@ torch._dynamo, s3tokenizer pulls onnx. So each package is imported
 - under a private name, so that a program's own ``import chatterbox`` stays what it is;
 - with stand-ins for what it imports at the top of its files and either never calls (onnx, conformer,
   omegaconf, yaml, torch's activation checkpoints with sympy behind them) or needs one small function of
-  (a mel filter bank, a Hann window, one attention layer; einops imports torch._dynamo at its first call).
+  (mel filter banks, spectrograms, a Hann window, one attention layer; einops imports torch._dynamo at its
+  first call).
 
 ``sys.modules`` is put back as it was afterwards. Only the model thread imports, so nobody sees it meanwhile.
 """
@@ -50,6 +51,7 @@ def _never(name: str) -> Any:
 def _stand_ins() -> dict[str, types.ModuleType]:
     import numpy as np
 
+    from chatterbex import torchaudio_parts
     from chatterbex.s3gen import layers, signal
 
     def hann(name: str, length: int, fftbins: bool = True) -> np.ndarray:
@@ -89,6 +91,15 @@ def _stand_ins() -> dict[str, types.ModuleType]:
         "conformer": _module("conformer", ConformerBlock=_never("conformer.ConformerBlock")),
         "tqdm": _module("tqdm", tqdm=_never("tqdm.tqdm")),
         "pkg_resources": _module("pkg_resources", resource_filename=_resource_filename),
+        "torchaudio": _module("torchaudio"),
+        "torchaudio.transforms": _module(
+            "torchaudio.transforms",
+            Spectrogram=torchaudio_parts.Spectrogram,
+            InverseSpectrogram=torchaudio_parts.InverseSpectrogram,
+            TimeStretch=_unused_layer,
+        ),
+        "torchaudio.compliance": _module("torchaudio.compliance"),
+        "torchaudio.compliance.kaldi": _module("torchaudio.compliance.kaldi", fbank=torchaudio_parts.fbank),
         "diffusers": _module("diffusers"),
         "diffusers.models": _module("diffusers.models"),
         "diffusers.models.activations": _module(
@@ -112,7 +123,12 @@ def _stand_ins() -> dict[str, types.ModuleType]:
         ),
     }
     modules["scipy"].signal = modules["scipy.signal"]
+    modules["torchaudio.compliance"].kaldi = modules["torchaudio.compliance.kaldi"]
     return modules
+
+
+def _unused_layer(**_: Any) -> None:
+    """A layer that upstream makes and never calls."""
 
 
 def _resource_filename(package: str, resource: str) -> str:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from chatterbex import checkpoint, upstream
+from chatterbex import checkpoint, torchaudio_parts, upstream
 from chatterbex.errors import ChatterbexError
 from chatterbex.s3gen import RATE, Analysis, Reference
 from chatterbex.s3gen.signal import resample
@@ -63,10 +64,6 @@ class Voice:
     family: str
     t3: T3Conditionals | None
     gen: Reference
-
-    def to(self, device: torch.device | str) -> Voice:
-        """The same voice on another device."""
-        return replace(self, t3=self.t3 and self.t3.to(device), gen=self.gen.to(device))
 
     @classmethod
     def from_pickle(cls, path: Path, family: Family) -> Voice:
@@ -156,18 +153,35 @@ def _marks(data: bytes) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class Audio:
-    """Reference audio: mono float32 samples and their rate."""
+    """Reference audio.
+
+    Attributes:
+        samples: mono float32.
+        sample_rate: of the samples, in Hz.
+        norm_loudness: whether a family that has a loudness brings the audio to it.
+    """
 
     samples: np.ndarray
     sample_rate: int
+    norm_loudness: bool = True
 
     @classmethod
     def of(cls, value: Mapping[str, Any]) -> Audio:
-        """Audio as it comes from a command: "samples" (bytes of float32, or an array), "sample_rate".
+        """Audio as it comes from a command.
+
+        Args:
+            value: "samples" (bytes of float32, or an array), "sample_rate", and optionally
+                "norm_loudness" (bool, default True).
 
         Raises:
-            ChatterbexError: It is not audio ("voice_unreadable").
+            ChatterbexError: It is not audio ("voice_unreadable"), or "norm_loudness" is not a bool
+                ("invalid_option").
         """
+        norm_loudness = value.get("norm_loudness")
+        if norm_loudness is not None and not isinstance(norm_loudness, bool):
+            raise ChatterbexError(
+                "invalid_option", f"norm_loudness must be true or false, not {norm_loudness!r}"
+            )
         data, rate = value.get("samples"), value.get("sample_rate")
         if not isinstance(rate, int) or isinstance(rate, bool) or not 4_000 <= rate <= 768_000:
             raise _unreadable(f"its sample rate is {rate!r}, not a number of samples a second")
@@ -179,11 +193,16 @@ class Audio:
             samples = np.ascontiguousarray(data, dtype=np.float32)
         else:
             raise _unreadable("it has no samples")
-        return cls(samples, rate)
+        return cls(samples, rate, norm_loudness is not False)
+
+    @property
+    def key(self) -> str:
+        """What a voice made from this audio is kept by: it also says how the voice is made."""
+        return self.digest if self.norm_loudness else f"{self.digest}:as-loud-as-it-is"
 
     @property
     def digest(self) -> str:
-        """The same for the same audio."""
+        """The same for the same samples."""
         digest = hashlib.sha256(f"{self.sample_rate}:".encode())
         digest.update(self.samples.tobytes())
         return digest.hexdigest()
@@ -250,12 +269,19 @@ class VoiceMaker:
         """The voice in some audio.
 
         Raises:
-            ChatterbexError: It is too short, silent or damaged.
+            ChatterbexError: It is too short, silent or damaged, or must keep a loudness that this
+                family never changes ("not_supported").
         """
         family = self.family
+        if family.loudness is None and not audio.norm_loudness:
+            raise ChatterbexError(
+                "not_supported",
+                f"Models of the family {family.name!r} never change the loudness of a recording: "
+                "leave norm_loudness out.",
+            )
         audio.check(family.shortest)
         at_24k = resample(audio.samples, orig_sr=audio.sample_rate, target_sr=RATE)
-        if family.loudness is not None:
+        if family.loudness is not None and audio.norm_loudness:
             at_24k = normalised(at_24k, RATE, family.loudness)
         prompt = at_24k[: _PROMPT_SECONDS * RATE]
         gen = self._analysis.reference(prompt, _to_16k(prompt))
@@ -286,50 +312,44 @@ def load_encoder(path: Path) -> Any:
 
 
 def _to_16k(prompt: np.ndarray) -> np.ndarray:
-    """As upstream's S3Gen does it: by torchaudio's filter, where the rest is resampled by soxr's."""
-    from torchaudio.functional import resample as filtered
-
-    return filtered(torch.from_numpy(prompt)[None], RATE, _RATE_16)[0].numpy()
+    """With torchaudio's filter, as upstream's S3Gen does it; everything else is resampled by soxr."""
+    return torchaudio_parts.resample(torch.from_numpy(prompt), RATE, _RATE_16).numpy()
 
 
 class VoiceCache:
-    """Voices that were made not long ago, by the digest of their audio; all on one device.
+    """Voices that were made not long ago, by the key of their audio. Any thread may use it.
+
+    They stay on the CPU: a voice is small, and whoever speaks with it takes it along.
 
     Attributes:
         most: how many are kept.
     """
 
     def __init__(self, most: int = 32) -> None:
-        """Begins with none, on the CPU."""
+        """Begins with none."""
         self.most = most
         self._voices: OrderedDict[str, Voice] = OrderedDict()
-        self._device = "cpu"
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._voices)
 
     def get(self, key: str) -> Voice | None:
-        """The voice of a digest, if it is still there."""
-        voice = self._voices.get(key)
-        if voice is not None:
-            self._voices.move_to_end(key)
-        return voice
+        """The voice of a key, if it is still there."""
+        with self._lock:
+            voice = self._voices.get(key)
+            if voice is not None:
+                self._voices.move_to_end(key)
+            return voice
 
     def put(self, key: str, voice: Voice) -> Voice:
-        """Keeps a voice, and returns it as it is kept: on the cache's device."""
-        kept = voice.to(self._device)
-        self._voices[key] = kept
-        self._voices.move_to_end(key)
-        while len(self._voices) > self.most:
-            self._voices.popitem(last=False)
-        return kept
-
-    def to(self, device: torch.device | str) -> VoiceCache:
-        """Moves all voices; those to come will be there as well."""
-        device = str(device)
-        moved = OrderedDict((key, voice.to(device)) for key, voice in self._voices.items())
-        self._voices, self._device = moved, device
-        return self
+        """Keeps a voice, and returns it."""
+        with self._lock:
+            self._voices[key] = voice
+            self._voices.move_to_end(key)
+            while len(self._voices) > self.most:
+                self._voices.popitem(last=False)
+        return voice
 
 
 def loudness(samples: np.ndarray, rate: int) -> float:
@@ -366,12 +386,19 @@ def normalised(samples: np.ndarray, rate: int, target: float) -> np.ndarray:
 
 
 def _k_weighted(samples: np.ndarray, rate: int) -> np.ndarray:
-    from torchaudio.functional import lfilter
+    """Both filters at once, in the frequency domain.
 
-    signal = torch.from_numpy(np.asarray(samples, dtype=np.float64))
+    Multiplying spectra wraps the end of a filter's response round to the start. A second of zeros takes that
+    up: by then the slower filter has decayed by exp(-2 * pi * 38).
+    """
+    size = 1 << (len(samples) + rate - 1).bit_length()
+    bins = size // 2 + 1
+    delay = np.exp(-2j * np.pi / size * np.arange(bins))
+    response = np.ones(bins, dtype=np.complex128)
     for numerator, denominator in (_shelf(rate), _high_pass(rate)):
-        signal = lfilter(signal, torch.tensor(denominator), torch.tensor(numerator), clamp=False)
-    return signal.numpy()
+        response *= np.polyval(numerator[::-1], delay) / np.polyval(denominator[::-1], delay)
+    spectrum = np.fft.rfft(np.asarray(samples, dtype=np.float64), size)
+    return np.fft.irfft(spectrum * response, size)[: len(samples)]
 
 
 def _shelf(rate: int, gain: float = 4.0, q: float = 1 / math.sqrt(2), corner: float = 1500.0) -> Any:

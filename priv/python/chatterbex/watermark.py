@@ -41,10 +41,9 @@ class Watermarker:
             raise ChatterbexError("model_load_failed", f"{path} is not what the package resemble-perth has")
         settings = _settings((folder / "hparams.yaml").read_text(encoding="utf-8"))
         net = checkpoint.blank(lambda: module.PerthNet(module.PerthConfig(**settings)))
-        # The windows of the spectrograms are tables that the module computes, whatever the file says.
-        self._net: Any = checkpoint.fill(
-            net, checkpoint.normalised(weights["model"], path), path, optional=(r"ap\..*",)
-        )
+        # The file also has the windows of the spectrograms, which the module computes.
+        learned = {name: value for name, value in weights["model"].items() if not name.startswith("ap.")}
+        self._net: Any = checkpoint.fill(net, checkpoint.normalised(learned, path), path)
         self._rate = int(settings["sample_rate"])
 
     @torch.inference_mode()

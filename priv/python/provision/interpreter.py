@@ -91,7 +91,7 @@ def has(module: str) -> bool:
 
 def main() -> None:
     """Print the answers."""
-    wanted_version = (3, 10) <= sys.version_info[:2] <= (3, 12)
+    wanted_version = (3, 10) <= sys.version_info[:2] <= (3, 14)
     libpython, failures = find_library() if wanted_version else (None, [])
     answers = {
         "version": list(sys.version_info[:3]),
@@ -99,6 +99,7 @@ def main() -> None:
         "executable": sys.executable,
         "base_executable": getattr(sys, "_base_executable", None) or sys.executable,
         "bits": struct.calcsize("P") * 8,
+        "free_threaded": bool(sysconfig.get_config_var("Py_GIL_DISABLED")),
         "machine": platform.machine(),
         "build_platform": sysconfig.get_platform(),
         "musl": "musl" in (sysconfig.get_config_var("HOST_GNU_TYPE") or ""),

@@ -74,6 +74,48 @@ defmodule Chatterbex.Audio.ReadingTest do
     end
   end
 
+  test "limits on samples, which are not limits on seconds" do
+    {:ok, audio} = Audio.silence(1_000, sample_rate: 8_000, channels: 2)
+    {:ok, wav} = Audio.to_wav(audio)
+
+    for read <- [&Audio.from_wav/2, &Audio.from_format/2] do
+      assert read.(wav, max_samples: 16_000) == {:ok, audio}
+      assert {:error, %Error{reason: :invalid_audio} = error} = read.(wav, max_samples: 15_999)
+
+      assert error.message ==
+               "the audio has more than 15999 samples; cut it, or allow more with the option :max_samples"
+    end
+
+    {:ok, longer} = Audio.silence(1_001, sample_rate: 8_000)
+    {:ok, longer} = Audio.to_wav(longer)
+    assert {:error, %Error{details: %{cause: :too_long}}} = Audio.from_wav(longer, max_seconds: 1)
+
+    assert {:error, %Error{reason: :invalid_option}} = Audio.from_wav(wav, max_samples: 0)
+    assert {:error, %Error{reason: :invalid_audio}} = Audio.from_wav(wav, max_bytes: 100)
+  end
+
+  test "a WAV file out of a pipe is read to its end" do
+    {:ok, audio} = Audio.read("#{@fixtures}/speech.flac")
+
+    {:ok, <<"RIFF", _length::32, head::binary-size(32), _data_length::32, data::binary>>} =
+      Audio.to_wav(audio)
+
+    piped = <<"RIFF", 0xFFFFFFFF::32, head::binary, 0xFFFFFFFF::32, data::binary>>
+
+    assert Audio.from_wav(piped) == {:ok, audio}
+    assert Audio.from_format(piped) == {:ok, audio}
+    assert Audio.from_wav(binary_part(piped, 0, byte_size(piped) - 1), max_seconds: 1) |> elem(0) == :ok
+  end
+
+  test "small files that ask for gigabytes are refused" do
+    # 9 codebooks of Vorbis, 1,024 frames of FLAC and 20,000 packets of Opus.
+    for name <- ["vorbis_tables.ogg", "silence.flac", "nothing.opus"] do
+      path = "native/fuzz/regressions/decode/#{name}"
+      assert File.stat!(path).size < 65_536
+      assert {:error, %Error{reason: :invalid_audio}} = Audio.read(path)
+    end
+  end
+
   test "what has no end is read to the limit, and a folder not at all", %{tmp_dir: dir} do
     assert refused_size("/dev/zero") =~ "larger than 5000000 bytes"
     assert {:error, %Error{reason: :file_error, message: message}} = Audio.read(dir)

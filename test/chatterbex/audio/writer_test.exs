@@ -145,4 +145,14 @@ defmodule Chatterbex.Audio.WriterTest do
 
     assert File.stat!(path).size == 44 + 2 * (count * 240_000 + (count - 1) * 240)
   end
+
+  test "that was never opened says so", %{tmp_dir: dir} do
+    writer = Writer.new(Path.join(dir, "a.wav"))
+    assert {:error, %Error{reason: :file_error, message: message}} = Writer.close(writer)
+    assert message =~ " is not open: Chatterbex.Audio.Writer.open/2 gives one that is."
+    assert {:error, %Error{reason: :file_error}} = Writer.write(writer, hd(parts()))
+    assert {:error, %Error{reason: :file_error}} = Writer.close(Writer.new({:no, "path"}))
+    assert :ok = Writer.abort(writer)
+    assert File.ls!(dir) == []
+  end
 end

@@ -40,10 +40,24 @@ defmodule Chatterbex.Setup.InterpreterTest do
     assert {:ok, _found} = Interpreter.examine(python, machine([dir]))
   end
 
+  test "every version that the locks serve", %{tmp_dir: dir} do
+    for minor <- 10..14 do
+      python = fake_python(Path.join(dir, "python3.#{minor}"), version: [3, minor, 1])
+      assert {:ok, %{version: "3." <> _rest}} = Interpreter.examine(python, machine([dir]))
+    end
+
+    assert length(Interpreter.candidates(machine([dir]))) == 5
+  end
+
+  test "a free-threaded Python", %{tmp_dir: dir} do
+    assert {"it is a free-threaded Python, which loads no libraries made for the stable ABI", nil} =
+             why(dir, version: [3, 14, 0], free_threaded: true)
+  end
+
   test "versions out of range", %{tmp_dir: dir} do
-    assert {"it is Python 3.9.18, not 3.10 to 3.12", nil} = why(dir, version: [3, 9, 18])
-    assert {"it is Python 3.13.0, not 3.10 to 3.12", nil} = why(dir, version: [3, 13, 0])
-    assert {"it is Python 2.7.18, not 3.10 to 3.12", nil} = why(dir, version: [2, 7, 18])
+    assert {"it is Python 3.9.18, not 3.10 to 3.14", nil} = why(dir, version: [3, 9, 18])
+    assert {"it is Python 3.15.0, not 3.10 to 3.14", nil} = why(dir, version: [3, 15, 0])
+    assert {"it is Python 2.7.18, not 3.10 to 3.14", nil} = why(dir, version: [2, 7, 18])
     assert {"it is Python 3.11.7, not 3.12", nil} = why(dir, %{}, version: "3.12")
   end
 
@@ -140,10 +154,11 @@ defmodule Chatterbex.Setup.InterpreterTest do
 
   test "pyenv's versions come last", %{tmp_dir: dir} do
     pyenv = fake_python(Path.join(dir, "versions/3.12.1/bin/python3.12"))
-    fake_python(Path.join(dir, "versions/3.13.0/bin/python3.13"))
+    fake_python(Path.join(dir, "versions/3.15.0/bin/python3.15"))
+    newer = fake_python(Path.join(dir, "versions/3.13.0/bin/python3.13"))
     system = fake_python(Path.join(dir, "bin/python3.10"))
     machine = machine([Path.join(dir, "bin")], pyenv: Path.join(dir, "versions"))
-    assert Interpreter.candidates(machine) == [system, pyenv]
+    assert Interpreter.candidates(machine) == [system, pyenv, newer]
   end
 
   test "--python takes a path, a folder or a name on PATH", %{tmp_dir: dir} do

@@ -4,15 +4,18 @@ defmodule Chatterbex.Setup.TorchTest do
   import Chatterbex.SetupHelp
 
   alias Chatterbex.{Error, Python}
-  alias Chatterbex.Setup.{Machine, Manifest, Request, Torch}
+  alias Chatterbex.Setup.{Machine, Manifest, Nvidia, Request, Torch}
 
   @moduletag :tmp_dir
 
   setup context, do: with_machine(context)
 
   describe "PyTorch" do
-    # Only there has the index a build with NVIDIA's libraries, and another may have one without.
-    @two_builds Machine.this().architecture != "x86_64" && "on this processor there is one build of PyTorch"
+    @new %Nvidia{file: "version", driver: [580, 65, 6], cards: [{"NVIDIA GeForce RTX 5090", [12, 0]}]}
+    @old %Nvidia{file: "version", driver: [550, 54, 14], cards: [{"NVIDIA GeForce RTX 4090", [8, 9]}]}
+
+    # PyTorch for CUDA 12 has no wheels for other processors.
+    @old_cuda Machine.this().architecture != "x86_64" && "on this processor there is one build for CUDA"
 
     setup context do
       Map.put(context, :profiles, [tiny_profile(context.tmp_dir), torch_profile(context.tmp_dir)])
@@ -51,7 +54,7 @@ defmodule Chatterbex.Setup.TorchTest do
       assert text =~ "going on with what is in #{context.venv}"
 
       assert text =~
-               ~r/^\* trying PyTorch on the CPU\n  PyTorch 2\.6\.0 on a processor: matmul, stft come out right \(/m
+               ~r/^\* trying PyTorch on the CPU\n  PyTorch 2\.15\.0 on a processor: matmul, stft come out right \(/m
 
       assert proved(context.tmp_dir) == ["cpu"]
 
@@ -77,24 +80,79 @@ defmodule Chatterbex.Setup.TorchTest do
 
     test "what each machine can have" do
       arm = %Machine{os: :macos, architecture: "aarch64"}
-      gpu = %Machine{nvidia: "/proc/driver/nvidia/version"}
+      gpu = %Machine{nvidia: @new}
       assert {:mps, nil} = Torch.choose(:mps, arm)
       assert {:mps, nil} = Torch.choose(:auto, arm)
       assert {:cpu, "CUDA needs an NVIDIA GPU, and macOS" <> _rest} = Torch.choose(:cuda, arm)
-      assert {:cuda, nil} = Torch.choose(:cuda, gpu)
-      assert {:cuda, nil} = Torch.choose(:auto, gpu)
+      assert {:cpu, nil} = Torch.choose(:auto, %Machine{})
       assert {:cpu, nil} = Torch.choose(:cpu, gpu)
-      assert {:cpu, nil} = Torch.choose(:auto, %{gpu | architecture: "aarch64"})
-      assert {:cpu, reason} = Torch.choose(:cuda, %{gpu | architecture: "aarch64"})
-      assert reason =~ "CUDA for x86_64 only; this is Linux on aarch64"
+
+      for architecture <- ["x86_64", "aarch64"],
+          device <- [:cuda, :auto],
+          do: assert({:cuda, nil} = Torch.choose(device, %{gpu | architecture: architecture}))
+
+      # A driver that is too old is worth a word, and no obstacle to a version that somebody names.
+      ancient = %Machine{nvidia: %Nvidia{driver: [470, 256, 2]}}
+
+      for device <- [:cuda, :auto],
+          do: assert({:cpu, "NVIDIA driver 470" <> _rest} = Torch.choose(device, ancient))
+
+      assert Machine.fitting_device(ancient) == :cpu
+      assert {:cuda, nil} = Torch.choose(:cuda, ancient, "2.7.1")
+    end
+
+    @tag skip: @old_cuda
+    test "an old driver gets PyTorch for CUDA 12, a new one that of the first lock, and why is said",
+         context do
+      assert {:ok, %{device: :cuda}} = torch(context, [device: :cuda], nvidia: @old)
+
+      assert text() =~
+               "--cuda: PyTorch 2.10.0 for CUDA 12 is the build to install: NVIDIA driver 550.54.14 is too old for " <>
+                 "CUDA 13, which needs 580 or newer.\n"
+
+      assert last_installs(context, 1) |> hd() =~ ~r/--require-hashes .*-r \S*torch-cuda12\.txt$/
+      assert %{"build" => "cuda 12", "device" => "cuda"} = recorded(context)
+      assert {:ok, %{changed: false}} = torch(context, [device: :cuda], nvidia: @old)
+      assert {:ok, %{changed: false}} = torch(context, [], nvidia: @old)
+
+      # What the old build needed goes first: the new one's files have the same names.
+      installed(context, "nvidia_cudnn_cu12-9.10.2")
+      installed(context, "nvidia_cudnn_cu13-9.26.0")
+      installed(context, "torchaudio-2.6.0")
+      assert {:ok, %{changed: true, device: :cuda}} = torch(context, [], nvidia: @new)
+
+      assert text() =~
+               "--cuda: PyTorch 2.15.0 for CUDA 13 is the build to install: NVIDIA driver 580.65.6, NVIDIA GeForce " <>
+                 "RTX 5090 (compute capability 12.0).\n"
+
+      assert [_before, "uv pip uninstall" <> removed, installed] =
+               context.tools |> calls() |> Enum.filter(&(&1 =~ ~r/^uv pip/)) |> Enum.take(-3)
+
+      assert removed =~ ~r/python nvidia-cudnn-cu12 torchaudio$/
+      assert installed =~ ~r/-r \S*torch\.txt$/
+      assert %{"build" => "locked"} = recorded(context)
+    end
+
+    defp installed(context, name) do
+      [site] = Path.wildcard(Path.join(context.venv, "lib/python*/site-packages"))
+      folder = Path.join(site, "#{name}.dist-info")
+      File.mkdir_p!(folder)
+      [package, version] = String.split(name, "-")
+
+      File.write!(
+        Path.join(folder, "METADATA"),
+        "Metadata-Version: 2.1\nName: #{package}\nVersion: #{version}\n"
+      )
+
+      File.write!(Path.join(folder, "RECORD"), "#{name}.dist-info/METADATA,,\n")
     end
 
     test "a Mac with an Intel processor has none, and is told what it has", context do
       intel = [os: :macos, architecture: "x86_64"]
 
-      for options <- [[device: :mps], [device: :cpu], [device: :auto, models: [:nano]], [torch: "2.6.0"]] do
+      for options <- [[device: :mps], [device: :cpu], [device: :auto, models: [:nano]], [torch: "2.15.0"]] do
         assert {:error, %Error{reason: :not_supported, message: message}} = torch(context, options, intel)
-        assert message =~ "PyTorch 2.6.0, which the Chatterbox models need, is not made for Macs with Intel"
+        assert message =~ "PyTorch 2.15.0, which the Chatterbox models need, is not made for Macs with Intel"
         assert message =~ "The built-in voice runs there: mix chatterbex.setup --path #{context.home}"
       end
 
@@ -107,23 +165,25 @@ defmodule Chatterbex.Setup.TorchTest do
         )
 
       assert {:ok, %{plan: nil, wanted: [%{name: "tiny"}]} = request} = Request.decide(request)
-      assert Torch.announcement(nil, request) =~ "--auto: PyTorch 2.6.0 is not made for Macs with Intel"
+      assert Torch.announcement(nil, request) =~ "--auto: PyTorch 2.15.0 is not made for Macs with Intel"
     end
 
-    @tag skip: @two_builds
     test "for the CPU only, where the index has that", context do
       assert {:ok, _summary} = torch(context, device: :cpu)
       assert [locked, unlocked] = last_installs(context, 2)
       assert locked =~ ~r/--require-hashes .*-r \S*tiny\.txt -r \S*networks\.txt$/
-      assert unlocked =~ ~r/ torch==2\.6\.0\+cpu torchaudio==2\.6\.0\+cpu --no-deps$/
-      assert text() =~ "PyTorch 2.6.0+cpu is not in the lock: it is taken from the index as it is there"
+
+      assert unlocked =~
+               ~r/ torch==2\.14\.1\+cpu ; python_full_version < '3\.11' torch==2\.15\.0\+cpu ; python_full_version >= '3\.11' --no-deps$/
+
+      assert text() =~ "PyTorch 2.15.0+cpu is not in the lock: it is taken from the index as it is there"
       assert %{"build" => "cpu only", "device" => "cpu"} = recorded(context)
 
       # For CUDA it has to be the other one, whatever uv thinks of their versions.
-      gpu = [nvidia: "/proc/driver/nvidia/version"]
+      gpu = [nvidia: @new]
       assert {:ok, %{changed: true, device: :cuda}} = torch(context, [device: :cuda], gpu)
       assert [locked] = last_installs(context, 1)
-      assert locked =~ ~r/-r \S*torch\.txt --reinstall-package torch --reinstall-package torchaudio$/
+      assert locked =~ ~r/-r \S*torch\.txt --reinstall-package torch$/
       assert %{"build" => "locked", "device" => "cuda"} = recorded(context)
       assert proved(context.tmp_dir) == ["cpu", "cuda"]
 
@@ -134,13 +194,12 @@ defmodule Chatterbex.Setup.TorchTest do
       assert %{"build" => "locked", "device" => "cpu"} = recorded(context)
     end
 
-    @tag skip: @two_builds
     test "an index without one for the CPU only: the locked one is taken, which is said, once", context do
       without(context, "+cpu")
       assert {:ok, %{device: :cpu}} = torch(context, device: :cpu)
 
       assert text() =~
-               "  the index has no PyTorch 2.6.0+cpu (PyTorch's own has; UV_TORCH_BACKEND=cpu lets uv look there): " <>
+               "  the index has no PyTorch 2.15.0+cpu (PyTorch's own has; UV_TORCH_BACKEND=cpu lets uv look there): " <>
                  "taking the one with NVIDIA's libraries\n"
 
       assert [_locked, _cpu, locked] = last_installs(context, 3)
@@ -149,7 +208,6 @@ defmodule Chatterbex.Setup.TorchTest do
       assert {:ok, %{changed: false}} = torch(context, device: :cpu)
     end
 
-    @tag skip: @two_builds
     test "without a network the one for the CPU only is not replaced", context do
       assert {:ok, %{device: :cpu}} = torch(context, device: :cpu)
 
@@ -169,7 +227,7 @@ defmodule Chatterbex.Setup.TorchTest do
       assert text() =~ "PyTorch 2.7.1 is not the locked one: it is taken from the index as it is there"
       assert [locked, unlocked] = last_installs(context, 2)
       refute locked =~ "torch.txt"
-      assert unlocked =~ ~r/ torch==2\.7\.1 torchaudio==2\.7\.\* --override \S*tiny\.txt$/
+      assert unlocked =~ ~r/ torch==2\.7\.1 --override \S*tiny\.txt$/
       refute unlocked =~ "--require-hashes"
       assert %{"build" => "chosen", "requested" => "2.7.1"} = recorded(context)
 
@@ -178,7 +236,7 @@ defmodule Chatterbex.Setup.TorchTest do
           do: assert({:ok, %{changed: false}} = torch(context, options))
 
       without(context, "+cpu")
-      assert {:ok, %{changed: true}} = torch(context, torch: "2.6.0")
+      assert {:ok, %{changed: true}} = torch(context, torch: "2.15.0")
       assert last_installs(context, 1) |> hd() =~ ~r/-r \S*torch\.txt/
       assert %{"build" => "locked", "requested" => nil} = recorded(context)
     end
@@ -210,14 +268,13 @@ defmodule Chatterbex.Setup.TorchTest do
       assert message =~ "trying PyTorch failed: Python was killed by signal 6"
     end
 
-    @tag skip: @two_builds
     test "a device that does not work is said, written down, and tried again when asked for", context do
-      gpu = [nvidia: "/proc/driver/nvidia/version"]
+      gpu = [nvidia: @new]
       proof(context.tmp_dir, %{fault: "the driver is too old"})
       assert {:ok, %{changed: true}} = torch(context, [device: :cuda], gpu)
 
       assert text() =~
-               "  it does not work there, so the models will run on the CPU: the driver is too old\n  PyTorch 2.6.0 on a processor:"
+               "  it does not work there, so the models will run on the CPU: the driver is too old\n  PyTorch 2.15.0 on a processor:"
 
       assert %{"device" => "cuda", "fault" => "the driver is too old"} = recorded(context)
       assert {:ok, %{changed: false}} = torch(context, [], gpu)

@@ -30,7 +30,9 @@ defmodule Chatterbex.Setup.UvTest do
       Enum.join(
         [
           entry.("/usr/bin/python3.11", 11, "cpython"),
-          entry.("/usr/bin/python3.13", 13, "cpython"),
+          entry.("/usr/bin/python3.9", 9, "cpython"),
+          entry.("/usr/bin/python3.14", 14, "cpython"),
+          entry.("/usr/bin/python3.15", 15, "cpython"),
           entry.("/opt/pypy", 10, "pypy"),
           entry.("/home/ann/.local/share/uv/python/cpython-3.10/bin/python3.10", 10, "cpython")
         ],
@@ -52,7 +54,8 @@ defmodule Chatterbex.Setup.UvTest do
     assert Enum.to_list(Uv.pythons(uv, "3.11")) == [
              "/usr/bin/python3.12",
              "/home/ann/.local/share/uv/python/cpython-3.10/bin/python3.10",
-             "/usr/bin/python3.11"
+             "/usr/bin/python3.11",
+             "/usr/bin/python3.14"
            ]
 
     assert Enum.any?(calls(dir), &(&1 =~ ~r/python find .* 3\.11$/))

@@ -51,7 +51,8 @@ defmodule Chatterbex.Text.PropertiesTest do
             ]
 
   @pauses ["[pause 800ms]", "[pause 1.5s]", "[PAUSE 2 s]", "[pause 0ms]"]
-  @sounds ["[laugh]", "[clear throat]"]
+  @sounds ["[laugh]", "[clear throat]", "[whispering]"]
+  @names ["laugh", "clear throat", "whispering"]
 
   # Runs a check on many texts, each from a seed of its own, and says which seed it was that failed.
   defp check_all(count, check) do
@@ -126,7 +127,7 @@ defmodule Chatterbex.Text.PropertiesTest do
       parts = parts(@pauses ++ @sounds)
       text = Enum.join(parts)
       options = options()
-      chunks = Text.chunks!(text, [sounds: ["laugh", "clear throat"]] ++ options)
+      chunks = Text.chunks!(text, [sounds: @names] ++ options)
 
       for chunk <- chunks do
         assert String.length(chunk.text) <= options[:max], "#{inspect(chunk)} is too long"
@@ -163,7 +164,7 @@ defmodule Chatterbex.Text.PropertiesTest do
     check_all(3000, fn ->
       text = Enum.join(parts(@sounds, pick([[], @prepended])))
       options = options()
-      chunks = Text.chunks!(text, [sounds: ["laugh", "clear throat"]] ++ options)
+      chunks = Text.chunks!(text, [sounds: @names] ++ options)
       places = places(text)
 
       Enum.reduce(chunks, 0, fn chunk, before ->
@@ -181,6 +182,57 @@ defmodule Chatterbex.Text.PropertiesTest do
         at
       end)
     end)
+  end
+
+  test "no tag is cut, however it is written and wherever the text is cut into fragments" do
+    check_all(1500, fn ->
+      names = Enum.map(Text.sounds(), &pick([&1, String.upcase(&1), String.capitalize(&1), " " <> &1]))
+      parts = parts(Enum.map(names, &"[#{&1}]"))
+      text = parts |> Enum.join() |> String.trim_trailing()
+      options = [sounds: Text.sounds()] ++ options()
+      chunks = Text.chunks!(text, options)
+      assert text |> fragments(pick([1, 3, 12])) |> Text.stream(options) |> Enum.to_list() == chunks
+      written = for part <- parts, name = tag(part), do: "[#{name}]"
+      assert Enum.flat_map(chunks, &tags(&1.text)) == written
+    end)
+  end
+
+  defp tag("[" <> rest) do
+    name = rest |> String.trim_trailing("]") |> String.trim() |> String.downcase()
+    if name in Text.sounds(), do: name
+  end
+
+  defp tag(_part), do: nil
+
+  defp tags(text), do: ~r/\[(?:#{Enum.join(Text.sounds(), "|")})\]/ |> Regex.scan(text) |> List.flatten()
+
+  test "what is said in a manner is not cut off from its tag" do
+    words = ["I", "know.", "you", "and", "then;", "but,", "never!", "it", "(so)", "Dr.", "Who?", "e.g."]
+
+    check_all(1000, fn ->
+      text =
+        Enum.map_join(1..:rand.uniform(60), " ", fn _ ->
+          word = pick(words)
+          if :rand.uniform(5) == 1, do: "[#{pick(Chatterbex.Text.Markup.styles())}] #{word}", else: word
+        end)
+
+      # A tag and the longest word fit into any of these.
+      chunks =
+        Text.chunks!(text, sounds: Text.sounds(), max: pick([25, 40, 80, 280]), group: pick([true, false]))
+
+      for chunk <- chunks do
+        refute String.ends_with?(chunk.text, Enum.map(Chatterbex.Text.Markup.styles(), &"[#{&1}]")),
+               "#{inspect(chunk)} leaves a tag alone in #{inspect(text)}"
+      end
+    end)
+  end
+
+  test "the small letters of a tag say nothing about how sentences begin" do
+    for tag <- ["", "[laugh] ", "[whispering] "] do
+      assert [_one] = Text.sentences!(tag <> "It was 5 p.m. (roughly!) when we left.")
+      assert [_one] = Text.sentences!(tag <> "It rained. but not here.")
+      assert [_one, _other] = Text.sentences!(tag <> "it rained. but not here.")
+    end
   end
 
   # By the number of visible code points before it, each place between two graphemes of a run without white space: the
@@ -222,7 +274,7 @@ defmodule Chatterbex.Text.PropertiesTest do
   # Without white space a text is cut only beside a character of a script without spaces, after a mark that ends
   # sentences or clauses without one and what closes it, beside a tag, or in a run that is longer than a chunk.
   @free "[\\p{Han}\\p{Hiragana}\\p{Katakana}\\x{3001}-\\x{303F}\\x{FF01}-\\x{FF64}ー।॥؟،]"
-  @cut_after ~r/(#{@free}[^\p{L}\p{N}]*|\[(laugh|clear throat)\][\p{M}\x{200D}]*)$/u
+  @cut_after ~r/(#{@free}[^\p{L}\p{N}]*|\[(laugh|clear throat|whispering)\][\p{M}\x{200D}]*)$/u
   @cut_before ~r/^(#{@free}|\[)/u
 
   defp cut?(:space, _chunk, _max), do: true
@@ -236,7 +288,7 @@ defmodule Chatterbex.Text.PropertiesTest do
   test "fragments do not matter, wherever they are cut" do
     check_all(2000, fn ->
       text = @pauses |> Kernel.++(@sounds) |> parts(@prepended) |> Enum.join() |> String.trim_trailing()
-      options = [sounds: ["laugh", "clear throat"]] ++ options()
+      options = [sounds: @names] ++ options()
       chunks = Text.chunks!(text, options)
       assert text |> fragments(pick([1, 3, 12, 200])) |> Text.stream(options) |> Enum.to_list() == chunks
     end)

@@ -6,7 +6,6 @@ import importlib.util
 
 _NEEDED = {
     "torch": "torch",
-    "torchaudio": "torchaudio",
     "chatterbox": "chatterbox-tts",
     "s3tokenizer": "s3tokenizer",
     "perth": "resemble-perth",
@@ -24,6 +23,7 @@ _FOR_UPSTREAM = {
     "pyloudnorm": "pyloudnorm",
     "onnx": "onnx",
     "scipy": "scipy",
+    "torchaudio": "torchaudio",
     "pkg_resources": "setuptools<82",
 }
 

@@ -29,13 +29,12 @@ def module(name: str) -> types.ModuleType:
 
 
 def s3gen(path: Path, *, meanflow: bool) -> Any:
-    """Upstream's S3Gen with the weights of a file, loaded as upstream does."""
-    from safetensors.torch import load_file
+    """Upstream's S3Gen with the weights of a file, strictly; they stay in the file until they are used."""
+    from chatterbex import checkpoint
 
-    made = module("models.s3gen").S3Gen(meanflow=meanflow)
-    state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
-    made.load_state_dict(state, strict=True)
-    return made.eval()
+    made = checkpoint.blank(lambda: module("models.s3gen").S3Gen(meanflow=meanflow))
+    made.load_state_dict(_weights(path), strict=True, assign=True)
+    return made.requires_grad_(False).eval()
 
 
 @contextlib.contextmanager
@@ -82,7 +81,7 @@ def model(ours: Any, folder: Path) -> Any:
     """Upstream's own model of the same files; its T3 is built in the size of ours."""
     from published_t3 import Upstream
 
-    config = ours._runtime.components["t3"].config
+    config = ours._residents.front.config
     body = Upstream().build(config, _weights(folder / ours.t3_file(folder, ours._extra)))
     if hasattr(body.tfmr, "wte"):
         del body.tfmr.wte
@@ -116,33 +115,36 @@ def _kind_and_words(name: str, folder: Path) -> tuple[Any, Any]:
 def _weights(path: Path) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
-    return load_file(path) if path.suffix == ".safetensors" else torch.load(path, weights_only=True)
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    return torch.load(path, weights_only=True, mmap=True)
 
 
-def say(tts: Any, text: str, ours: Any, *, seed: int, most: int, language: str | None = None) -> Any:
-    """What upstream's `generate` gives, with our defaults: (samples,).
+def say(tts: Any, text: str, ours: Any, *, most: int, language: str | None = None) -> Any:
+    """What upstream's `generate` gives where the likeliest token is always drawn: (samples,).
 
     Args:
         tts: of `model`.
         text: what to say.
         ours: our model of the same files.
-        seed: of the tokens; see `noise` for the rest.
         most: tokens to draw.
         language: of the multilingual models.
     """
     turbo = ours.name in ("nano", "turbo")
     name = "inference_turbo" if turbo else "inference"
     plain = getattr(tts.t3, name)
-    limit = {"max_gen_len": most - 1} if turbo else {"max_new_tokens": most}
+    if turbo:
+        changes = {"max_gen_len": most - 1, "temperature": 1e-4, "top_k": 0, "top_p": 1.0}
+    else:
+        changes = {"max_new_tokens": most, "temperature": 1.0, "min_p": 1.0}
     options = {"repetition_penalty": ours.defaults.repetition_penalty}
     with contextlib.ExitStack() as patches:
         patch = patches.enter_context
-        patch(mock.patch.object(tts.t3, name, lambda **given: plain(**{**given, **limit})))
+        patch(mock.patch.object(tts.t3, name, lambda **given: plain(**{**given, **changes})))
         patch(mock.patch(f"{PACKAGE}.models.t3.t3.tqdm", lambda steps, **_: steps))
         if language is not None:
             options["language_id"] = language
             # Its analyzer needs more layers than there are, and its ids are no sound sometimes.
             patch(mock.patch.object(type(tts.t3.hp), "is_multilingual", False))
             patch(mock.patch(f"{PACKAGE}.mtl_tts.drop_invalid_tokens", lambda ids: ids[ids < 6561]))
-        torch.manual_seed(seed)
         return tts.generate(text, **options).squeeze(0).numpy()

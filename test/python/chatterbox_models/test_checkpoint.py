@@ -348,6 +348,6 @@ def test_what_is_fetched_is_what_a_model_loads(
     for name in checkpoint.REQUIRED_FILES[key]:
         (tmp_path / name).touch()
     loaded = {model.s3gen_file, "conds.pt", *model.files(tmp_path, extra)}
-    if model.has_t3():
+    if model.t3_name:
         loaded |= {model.t3_file(tmp_path, extra), model.encoder_file}
     assert loaded == set(checkpoint.REQUIRED_FILES[key])

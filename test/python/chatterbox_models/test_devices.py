@@ -13,7 +13,7 @@ from running import Heard, finish, load, request, say, step
 
 from chatterbex import registry
 from chatterbex.device import stray_tensors
-from chatterbex.models import chatterbox
+from chatterbex.models import passes, scheduler
 from chatterbex.models.turbo import NanoModel
 
 SHORT = {"max_tokens": 14}
@@ -37,13 +37,14 @@ def spoken(name: str, folder: Path, **options: Any) -> np.ndarray:
 def device(accelerator: Any, monkeypatch: pytest.MonkeyPatch, expected: np.ndarray) -> Any:
     """A device on which the numbers are comparable, and a short warm-up where it is slow."""
     if accelerator.exact:
-        monkeypatch.setattr(chatterbox, "_WARM_UP", 10)
+        monkeypatch.setattr(passes, "_WARM_UP", 10)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     return accelerator
 
 
 def all_on(model: Any, device: str) -> bool:
-    return not stray_tensors(model._runtime.components, device)
+    way = model._runtime.way
+    return not stray_tensors({"t3": way.t3, "s3gen": way.s3gen}, device)
 
 
 def same(device: Any, samples: np.ndarray, expected: np.ndarray) -> bool:
@@ -97,8 +98,83 @@ def test_conditionals_that_are_left_behind_are_found(
     monkeypatch.setattr(Reference, "to", lambda self, device: self)
     model = load(NanoModel, folder("nano"), device=device.name)
     assert model.info()["device"]["actual"] == "cpu"
-    assert "conds.gen" in model.info()["device"]["reason"]
+    assert "the proof on" in model.info()["device"]["reason"]
     assert all_on(model, "cpu")
+    model.close()
+
+
+# The probe of the device meets the first calls.
+@pytest.mark.parametrize(
+    ("operator", "nth", "says"),
+    [
+        ("linear", 40, "the proof on mps failed: mps computes wrong results: t3.logits"),
+        ("attention", 10, "the proof on mps failed: mps computes wrong results: t3.logits"),
+        ("convolution", 10, "the proof on mps failed: mps computes wrong results: s3gen.mel"),
+        ("conv_transpose", 1, "the proof on mps failed: mps computes wrong results: s3gen.samples"),
+        ("stft", 1, "the probe of mps failed (stft"),
+    ],
+)
+@pytest.mark.parametrize("error", ["wrong", "nan"])
+def test_what_computes_wrong_results_is_found_out_before_the_model_is_ready(
+    mps: Any, folder: Callable[[str], Path], operator: str, nth: int, says: str, error: str
+) -> None:
+    mps.faults.add(operator=operator, nth=nth, error=error, times=None)
+    model = load(NanoModel, folder("nano"), device="mps")
+    about = model.info()["device"]
+    assert about["actual"] == "cpu"
+    assert says in about["reason"]
+    assert all_on(model, "cpu")
+    model.close()
+
+
+def test_the_proof_is_told_of(
+    mps: Any, folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes, "_WARM_UP", 10)
+    model = load(NanoModel, folder("nano"), device="mps")
+    proof = model.info()["device"]["proof"]
+    assert proof["device"] == "mps"
+    assert list(proof["components"]) == list(passes._GAINS)
+    for one in proof["components"].values():
+        assert one["passed"]
+        assert one["difference"] <= one["tolerance"]
+    model.close()
+
+
+def test_requests_are_vocoded_together_and_sound_as_if_alone(
+    mps: Any, folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, expected: np.ndarray
+) -> None:
+    monkeypatch.setattr(passes, "_WARM_UP", 10)
+    model = load(NanoModel, folder("nano"), device="mps")
+    sizes: list[int] = []
+    plain = scheduler.together
+
+    def together(parts: Any) -> Any:
+        sizes.append(len(parts))
+        return plain(parts)
+
+    monkeypatch.setattr(scheduler, "together", together)
+    heard = say(model, request(1, **SHORT), request(2, seed=9, **SHORT), request(3, **SHORT))
+    assert max(sizes) > 1
+    for id in (1, 3):
+        assert np.abs(heard.samples(id) - expected).max() < 1e-4
+    assert np.abs(heard.samples(2) - expected).max() > 1e-3
+    assert model.info()["device"]["actual"] == "mps"
+    model.close()
+
+
+@pytest.mark.parametrize("error", ["nan", "out_of_memory"])
+def test_while_it_speaks(
+    error: str, mps: Any, folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, expected: np.ndarray
+) -> None:
+    """Numbers that are not finite are a failure of the device, and so is no memory for a single request."""
+    monkeypatch.setattr(passes, "_WARM_UP", 10)
+    model = load(NanoModel, folder("nano"), device="mps", max_batch=2)
+    mps.faults.add(operator="convolution", error=error, times=None)
+    heard = say(model, request(**SHORT))
+    assert np.abs(heard.samples() - expected).max() < 1e-4
+    assert [notice.name for notice in heard.notices] == ["fallback"]
+    assert heard.notices[0].payload["kind"] == ("wrong_results" if error == "nan" else error)
     model.close()
 
 

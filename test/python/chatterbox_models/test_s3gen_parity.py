@@ -13,16 +13,17 @@ import torch
 from running import drained
 
 from chatterbex import s3gen
-from chatterbex.device import size_of
-from chatterbex.s3gen import TOKEN, Decoding, Reference, conformer, signal
+from chatterbex.device.proof import MARGIN, gain
+from chatterbex.s3gen import TOKEN, Decoding, GpuPass, MelTask, Reference, conformer, signal, together
 from chatterbex.s3gen.estimator import Estimator, mish_
+from chatterbex.s3gen.gpu import unet
 from chatterbex.s3gen.vocoder import Vocoder
 from chatterbex.threads import torch_threads
 
 SEED = 9
 
 
-@pytest.fixture(scope="session", params=["meanflow", "guided"])
+@pytest.fixture(scope="module", params=["meanflow", "guided"])
 def pair(request: pytest.FixtureRequest, published: Any, folder: Callable[[str], Path]) -> Any:
     """Ours and upstream's of the same file."""
     ours, analysis = request.getfixturevalue(request.param)
@@ -47,7 +48,8 @@ def test_mel_frames_and_samples_are_upstreams(
 
     decoding = Decoding(ours, reference, SEED)
     with torch.inference_mode():
-        mel = drained(ours.mel_stages(torch.tensor([tokens]), reference, decoding._noise, final=True))
+        task = MelTask(torch.tensor([tokens]), reference, decoding._noise, final=True)
+        [mel] = drained(ours.mel_stages([task]))
     samples = decoding.decode(tokens, final=True)
 
     assert mel.shape == their_mel.shape == (1, 80, frames)
@@ -55,6 +57,28 @@ def test_mel_frames_and_samples_are_upstreams(
     assert samples.shape == their_wave.shape == (TOKEN * len(tokens),)
     assert np.abs(samples - their_wave.numpy()).max() < 1e-3
     assert np.abs(samples).max() > 0.02, "the synthetic vocoder says nothing, so this shows nothing"
+
+
+def test_the_pass_for_gpus_gives_the_same_alone_and_padded_in_a_batch(
+    pair: Any, reference: Reference, tokens: list[int]
+) -> None:
+    """Requests of other lengths, whole and unfinished; the padding changes nothing but rounding."""
+    ours, _, _ = pair
+    plain = GpuPass(ours.network)
+    requests = [(tokens, True), (tokens[:11], True), (tokens[:20], False), (tokens[3:5], True)]
+
+    def vocoded(way: Any, group: list[tuple[list[int], bool]]) -> list[np.ndarray]:
+        parts = [(Decoding(way, reference, SEED + len(one)), one, final) for one, final in group]
+        return drained(together(parts))
+
+    expected = [vocoded(ours, [one])[0] for one in requests]
+    alone = [vocoded(plain, [one])[0] for one in requests]
+    batch = vocoded(plain, requests)
+    for one, other, right in zip(alone, batch, expected, strict=True):
+        assert one.shape == other.shape == right.shape
+        assert right.size
+        assert np.abs(one - right).max() < 1e-3
+        assert np.abs(other - right).max() < 1e-3
 
 
 # A tile of the first level has 64 frames or 256, those of the others have less.
@@ -66,20 +90,16 @@ def test_a_vocoder_in_tiles_gives_the_whole(pair: Any, frames: int) -> None:
     source = 0.1 * torch.randn(1, 1, 480 * frames, generator=generator)
     with torch.inference_mode():
         whole = theirs.mel2wav.decode(mel, source)
-        tiled = Vocoder(pair[0].mel2wav).wave(mel, source)
+        tiled = Vocoder(pair[0].network.mel2wav).wave(mel, source)
     assert tiled.shape == whole.shape == (1, 480 * frames)
     assert (tiled - whole).abs().max() < 1e-5
     assert whole.abs().max() > 0.05, "the synthetic vocoder says nothing, so this shows nothing"
 
 
-def test_what_was_prepared_for_the_cpu_is_dropped_when_the_model_moves(meanflow: Any) -> None:
+def test_packing_leaves_the_weights_as_the_checkpoint_stores_them(meanflow: Any) -> None:
     ours, _ = meanflow
-    bare = size_of(ours.to("cpu"))
-    with torch.inference_mode():  # as the first request does, if nobody did before
-        ours.prepare()
-    assert size_of(ours) > bare
-    ours.double().float()  # a move to other memory and back
-    assert size_of(ours.to("cpu")) == bare
+    for name, parameter in ours.network.named_parameters():
+        assert parameter.is_contiguous(), name
 
 
 # around the queries that are taken at a time
@@ -92,7 +112,7 @@ def test_attention_in_parts_gives_the_whole(pair: Any, length: int) -> None:
     with torch.inference_mode():
         x, positions = theirs.flow.encoder.embed.pos_enc(x)
         expected, *_ = theirs.flow.encoder.encoders[0](x, no_mask, positions, no_mask)
-        given = conformer.layer(ours.flow.encoder.encoders[0], x, positions)
+        given = conformer.layer(ours.network.flow.encoder.encoders[0], x, positions)
     assert torch.allclose(given, expected, atol=1e-4)
     assert (expected - x).abs().max() > 0.1, "the synthetic layer does nothing, so this shows nothing"
 
@@ -102,7 +122,7 @@ def test_attention_in_parts_gives_the_whole(pair: Any, length: int) -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_flows_network_in_parts_gives_the_whole(pair: Any, length: int, threads: int) -> None:
     ours, _, theirs = pair
-    batch = 1 if ours.meanflow else 2
+    batch = 1 if ours.network.meanflow else 2
     generator = torch.Generator().manual_seed(length)
     x, mu, condition = torch.randn(3, batch, 80, length, generator=generator)
     speaker = torch.randn(batch, 80, generator=generator)
@@ -113,18 +133,25 @@ def test_the_flows_network_in_parts_gives_the_whole(pair: Any, length: int, thre
         if name.endswith("bias"):  # those of the synthetic checkpoint are zeros
             torch.nn.init.normal_(parameter, std=0.2, generator=generator)
     with torch.inference_mode(), torch_threads(threads):
-        expected = network(
-            x, mask, mu, now.expand(batch), speaker, condition, then.expand(batch) if ours.meanflow else None
-        )
+        end = then.expand(batch) if ours.network.meanflow else None
+        expected = network(x, mask, mu, now.expand(batch), speaker, condition, end)
         time = ours._time(network, 0.3, x)
-        if ours.meanflow:
+        if ours.network.meanflow:
             time = network.time_embed_mixer(torch.cat([time, ours._time(network, 0.8, x)], dim=1))
-        given = Estimator(network)(
-            torch.cat([x, mu, speaker[:, :, None].expand_as(mu), condition], dim=1), time
-        )
+        joined = torch.cat([x, mu, speaker[:, :, None].expand_as(mu), condition], dim=1)
+        given = Estimator(network)(joined, time)
+        plain = unet(network, joined, time)
+        # Upstream's own refuses float64.
+        exact = unet(network.double(), joined.double(), time.double())
     assert given.shape == expected.shape == x.shape
-    assert (given - expected).abs().max() < 1e-4
+    assert rounded_alike(given, expected, exact)
+    assert rounded_alike(plain, expected, exact), "the pass for GPUs"
     assert expected.abs().max() > 0.1, "the synthetic network says nothing, so this shows nothing"
+
+
+def rounded_alike(ours: torch.Tensor, theirs: torch.Tensor, exact: torch.Tensor) -> bool:
+    """Whether ours is as close to float64 as another order of the sums of upstream's float32 may be."""
+    return gain(ours, exact) <= MARGIN * max(1.0, gain(theirs, exact))
 
 
 def test_an_activation_without_a_logarithm_is_the_same() -> None:
@@ -134,7 +161,7 @@ def test_an_activation_without_a_logarithm_is_the_same() -> None:
 
 def test_tables_that_are_in_no_file_are_those_of_a_module_built_the_usual_way(pair: Any) -> None:
     ours, analysis, theirs = pair
-    mine = torch.nn.ModuleDict({"s3gen": ours, "analysis": analysis})
+    mine = torch.nn.ModuleDict({"s3gen": ours.network, "analysis": analysis})
     checked = []
     for name, module in theirs.named_modules():
         saved = {*module._parameters, *(module._buffers.keys() - module._non_persistent_buffers_set)}
@@ -159,7 +186,7 @@ def test_tables_that_are_in_no_file_are_those_of_a_module_built_the_usual_way(pa
 
 def test_nothing_is_a_plain_attribute_that_would_stay_behind_in_a_move(pair: Any) -> None:
     ours, _, _ = pair
-    for name, module in ours.named_modules():
+    for name, module in ours.network.named_modules():
         plain = [key for key, value in vars(module).items() if isinstance(value, torch.Tensor)]
         assert not plain, f"{name}: {plain}"
 

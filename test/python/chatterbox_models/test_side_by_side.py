@@ -12,6 +12,7 @@ import pytest
 import torch
 from running import CLOSE, Heard, drained, finish, load, request, say, step
 
+from chatterbex.models import lanes
 from chatterbex.models.lanes import Lanes
 from chatterbex.models.turbo import NanoModel
 from chatterbex.s3gen import Decoding
@@ -34,13 +35,13 @@ def nano(folder: Callable[[str], Path]) -> Iterator[Any]:
 def most(nano: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many were being vocoded, each time that one was begun."""
     seen: list[int] = []
-    start = nano._lanes.start
+    start = nano._scheduler._lanes.start
 
     def spy(*given: Any) -> None:
         start(*given)
-        seen.append(len(nano._lanes.running))
+        seen.append(len(nano._scheduler._lanes.running))
 
-    monkeypatch.setattr(nano._lanes, "start", spy)
+    monkeypatch.setattr(nano._scheduler._lanes, "start", spy)
     return seen
 
 
@@ -143,7 +144,7 @@ def test_others_speak_while_one_is_vocoded(nano: Any, monkeypatch: pytest.Monkey
     nano.admit(request(2, max_tokens=30))
     while nano.busy():
         step(nano, heard)
-        if nano._session.live == []:
+        if nano._scheduler._session.live == []:
             drawn.set()
     assert len(heard.samples(1)) < len(heard.samples(2))
 
@@ -165,10 +166,10 @@ def test_while_nobody_listens_all_threads_may_vocode(
     nano.admit(request(2, max_tokens=3))
     nano.admit(request(3, max_tokens=60, stream=listened, chunk_tokens=60))
     most = 0
-    while nano._speeches[3].finish_reason is None:
+    while nano._scheduler._speeches[3].finish_reason is None:
         step(nano, heard)
-        if 3 in nano._session.live:
-            most = max(most, len(nano._lanes.running))
+        if 3 in nano._scheduler._session.live:
+            most = max(most, len(nano._scheduler._lanes.running))
     go_on.set()
     finish(nano, heard)
     assert most == (1 if listened else 2)
@@ -181,7 +182,7 @@ def test_a_request_that_is_cancelled_while_it_is_vocoded_is_not_heard_of(nano: A
     heard = Heard()
     nano.admit(request(1))
     nano.admit(request(2))
-    while 2 not in [one.id for one, _ in nano._lanes.running]:
+    while 2 not in [one.id for one, _ in nano._scheduler._lanes.running]:
         step(nano, heard)
     nano.cancel(2)
     finish(nano, heard)
@@ -197,7 +198,7 @@ def test_a_request_that_begins_anew_while_it_is_vocoded_drops_what_it_had(nano: 
     heard = Heard()
     nano.admit(request(1))
     nano.admit(request(2))
-    while not (running := nano._lanes.running):
+    while not (running := nano._scheduler._lanes.running):
         step(nano, heard)
     running[0][0].restart()
     finish(nano, heard)
@@ -230,8 +231,28 @@ def test_a_model_that_is_closed_while_it_vocodes_ends_its_threads(folder: Callab
     model = load(NanoModel, folder("nano"))
     model.admit(request(1))
     model.admit(request(2))
-    while not model._lanes.running:
+    while not model._scheduler._lanes.running:
         step(model, Heard())
     assert set(threading.enumerate()) > before
     model.close()
     assert set(threading.enumerate()) == before
+
+
+def test_rest_waits_for_what_runs_and_begins_nothing_more() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    done: list[str] = []
+    lane: Lanes[str, None] = Lanes()
+    for name in ("first", "second", "third"):
+        lane.start(name, lambda name=name: (begun.set(), go_on.wait(10), done.append(name))[0], 1)
+    begun.wait(10)
+
+    waiting = threading.Thread(target=lanes.rest)
+    waiting.start()
+    waiting.join(0.05)
+    assert waiting.is_alive()
+    go_on.set()
+    waiting.join(10)
+    assert not waiting.is_alive()
+    assert sorted(done) == ["first", "second"]
+    with pytest.raises(RuntimeError):
+        lane.start("fourth", lambda: None, 1)

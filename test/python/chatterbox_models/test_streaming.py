@@ -67,9 +67,11 @@ def foresight(
     frames = torch.cat(spoken, dim=2)
     spoken.clear()
 
-    def mel_stages(ids: torch.Tensor, *_: Any, final: bool, steps: None) -> Any:
+    def mel_stages(tasks: Any, steps: None) -> Any:
         yield
-        return frames[:, :, : 2 * (ids.shape[1] if final else ids.shape[1] - 3)]
+        [task] = tasks
+        count = task.tokens.shape[1]
+        return [frames[:, :, : 2 * (count if task.final else count - 3)]]
 
     monkeypatch.setattr(meanflow[0], "mel_stages", mel_stages)
     return samples
@@ -162,8 +164,9 @@ def test_the_look_ahead_is_what_it_is_in_the_whole(
 ) -> None:
     ids = torch.tensor([tokens])
     with torch.inference_mode():
-        whole = meanflow[0].encode(ids, True)
-        part = meanflow[0].encode(ids[:, :17], True) if broken else meanflow[0].encode(ids[:, :20], False)
+        whole = meanflow[0].encode([ids], [True])[0]
+        given = ([ids[:, :17]], [True]) if broken else ([ids[:, :20]], [False])
+        part = meanflow[0].encode(*given)[0]
     last = slice(28, 34)  # frames of the last three tokens that can be spoken
     assert part.shape == (1, 80, 34)
     assert (apart(part[:, :, last], whole[:, :, last]) < STEERING) == (broken is None)
@@ -171,20 +174,20 @@ def test_the_look_ahead_is_what_it_is_in_the_whole(
 
 def test_a_position_with_its_look_ahead_is_encoded_as_in_the_whole(meanflow: Any, tokens: list[int]) -> None:
     """What is kept of an unfinished text has seen all that it looks ahead to, before any attention."""
-    encoder = meanflow[0].flow.encoder
+    encoder = meanflow[0].network.flow.encoder
     seen: list[torch.Tensor] = []
     first = encoder.encoders[0].norm_mha
     hook = first.register_forward_hook(lambda _module, given, _out: seen.append(given[0]))
     try:
         with torch.inference_mode():
-            meanflow[0].encode(torch.tensor([tokens]), True)
-            meanflow[0].encode(torch.tensor([tokens[:20]]), False)
+            meanflow[0].encode([torch.tensor([tokens])], [True])
+            meanflow[0].encode([torch.tensor([tokens[:20]])], [False])
     finally:
         hook.remove()
     complete, unfinished = seen
     assert unfinished.shape[1] == 17
     assert torch.allclose(unfinished, complete[:, :17], atol=1e-5)
-    mu = meanflow[0].encode(torch.tensor([tokens[:20]]), False)
+    mu, _ = meanflow[0].encode([torch.tensor([tokens[:20]])], [False])
     assert mu.shape == (1, 80, 34)
 
 
@@ -217,7 +220,7 @@ def test_the_source_is_upstreams(meanflow: Any, monkeypatch: pytest.MonkeyPatch)
     phases = (noise.phases(9) * 2 * np.pi).float().reshape(1, 9, 1)
     monkeypatch.setattr(torch, "randn_like", lambda like: draws if like.shape == draws.shape else like * 0)
     monkeypatch.setattr("torch.distributions.uniform.Uniform.sample", lambda *_, **__: phases)
-    vocoder = s3gen.mel2wav
+    vocoder = s3gen.network.mel2wav
     with torch.inference_mode():
         expected, _, _ = vocoder.m_source(vocoder.f0_upsamp(pitch[None, None]).transpose(1, 2))
         ours, _ = s3gen.source(pitch, noise.phases(9), draws)

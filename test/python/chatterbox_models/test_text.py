@@ -10,6 +10,7 @@ import pytest
 
 from chatterbex.errors import ChatterbexError
 from chatterbex.text import EnglishTokens, MultilingualTokens, TurboTokens, languages, most_tokens, tidy
+from synthetic import texts
 
 TEXTS = [
     "hello, world",
@@ -19,6 +20,7 @@ TEXTS = [
     "“Quotes” and ‘others’ don’t - or do they ,",
     "Ends with a comma,",
     "[laugh] That is funny! [clear throat]",
+    "[whispering] There is someone[angry]here",
     "éàü ñ 你好 🎉 naïve",
     "ße",
     "a",
@@ -34,6 +36,15 @@ TEXTS = [
 )
 def test_punctuation_is_upstreams(published: Any, text: str, model: str, module: str) -> None:
     assert tidy(text, model) == published.module(module).punc_norm(text)
+
+
+@pytest.mark.parametrize("model", ["nano", "turbo"])
+def test_a_tag_is_one_token(model: str, folder: Callable[[str], Path]) -> None:
+    tokens = TurboTokens(folder(model))
+    for tag in (*texts.NOISES, *texts.STYLES):
+        ids = tokens.ids(tidy(f"Well [{tag}] hello.", "turbo"))
+        assert [id for id in ids if id >= 50_257] == tokens.ids(f"[{tag}]")
+    assert tokens.size == 50_276
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n\t "])
@@ -148,6 +159,7 @@ def test_kanji_without_their_package_are_refused(
         ("It costs $1,234.56 on 31/12/2026.", 7.0),
         ("The USA and the EU met the WHO.", 3.2),
         ("Well [laugh] that is [clear throat] funny.", 5.0),
+        ("[advertisement] The quick brown fox jumps over the lazy dog.", 4.0),
         ("こんにちは、世界は東京へ。", 2.8),
         ("你好世界，今天天气真不错。", 3.0),
         ("안녕하세요 세계.", 1.6),

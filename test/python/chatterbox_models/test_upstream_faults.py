@@ -80,7 +80,7 @@ def test_ids_that_are_no_sound_reach_upstreams_flow(
     assert kept.tolist() == [9, 8000, 7]
     with pytest.raises(IndexError):
         theirs.s3gen.inference(speech_tokens=kept, ref_dict=dict(voice))
-    s3gen = ours._runtime.components["s3gen"]
+    s3gen = ours._runtime.way.s3gen
     samples = Decoding(s3gen, reference, 1, steps=2).decode(kept.tolist(), final=True)
     assert samples.shape == (2 * TOKEN,)
 
@@ -91,7 +91,7 @@ def test_no_tokens_reach_upstreams_vocoder(
     ours, theirs = english
     with pytest.raises((RuntimeError, IndexError)):
         theirs.s3gen.inference(speech_tokens=torch.zeros(0, dtype=torch.long), ref_dict=dict(voice))
-    s3gen = ours._runtime.components["s3gen"]
+    s3gen = ours._runtime.way.s3gen
     assert Decoding(s3gen, reference, 1).decode([], final=True).shape == (0,)
 
 
@@ -147,7 +147,7 @@ def test_a_voice_keeps_no_graph_and_is_made_once(nano: Pair, person: Any) -> Non
         for _ in range(2):
             say(ours, request(voice=given(audio), max_tokens=2))
     assert made.call_count == 1
-    voice = ours._runtime.components["voices"].get(audio.digest)
+    voice = ours._voices.get(audio.digest)
     for value in (*voice.gen.tensors.values(), *voice.t3.tensors.values()):
         assert value.grad_fn is None
         assert not value.requires_grad
@@ -185,7 +185,7 @@ def test_token_ids_do_not_go_through_half_precision(
         theirs.s3gen.flow_inference(torch.tensor([[1, 2]]), ref_dict=dict(voice), finalize=True)
     assert not torch.equal(seen[0].long(), ids)
     assert torch.equal(Reference.from_mapping(voice).prompt_token, ids)
-    assert {value.dtype for value in ours._runtime.components["s3gen"].parameters()} == {torch.float32}
+    assert {value.dtype for value in ours._runtime.way.s3gen.network.parameters()} == {torch.float32}
 
 
 def test_nothing_is_printed(nano: Pair, capfd: pytest.CaptureFixture[str]) -> None:

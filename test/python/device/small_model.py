@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from chatterbex.device import Runtime
+from chatterbex.device import Needs, Runtime, Subject, size_of, tolerance
 from chatterbex.device.choice import Choice
 
 VOCABULARY = 24
 STOP = VOCABULARY - 1
 HOP = 4
-
-
-@lru_cache(100)
-def get_resampler(source: int, target: int, device: str) -> Tensor:
-    """As upstream's: kept by device, in a cache that no `.to` reaches."""
-    return torch.linspace(0, 1, source // target, device=device)
 
 
 @dataclass(frozen=True)
@@ -50,6 +44,7 @@ class T3(nn.Module):
     def begin(self, text: list[int], voice: T3Voice) -> dict[str, Any]:
         """What a request has while it runs."""
         device = self.embedding.weight.device
+        voice = voice.to(device)
         tokens = torch.tensor([text], device=device)
         prefix = torch.cat([voice.prompt, tokens], dim=1)
         state = {"cache": torch.zeros(2, 1, 64, 16, device=device), "length": 0, "speaker": voice.speaker}
@@ -82,6 +77,7 @@ class S3Gen(nn.Module):
 
     def forward(self, tokens: Tensor, voice: dict[str, Any]) -> Tensor:
         """(1, T) to (samples,)."""
+        voice = {name: value.to(tokens.device) for name, value in voice.items()}
         tokens = torch.cat([voice["prompt_token"], tokens], dim=1)
         x = self.embedding(tokens).transpose(1, 2) + voice["embedding"][:, :, None]
         x = self.up(functional.elu(self.norm(x)))
@@ -89,77 +85,155 @@ class S3Gen(nn.Module):
         spectrum = torch.complex(magnitude * phase.cos(), magnitude * phase.sin())
         sound = torch.istft(spectrum, 16, HOP, 16, window=self.window)
         sound[:, : self.fade.shape[0]] *= self.fade
-        return sound[0] * get_resampler(48, 24, str(tokens.device)).mean()
+        return sound[0]
 
 
-def components() -> dict[str, Any]:
-    """A model's components on the CPU; always the same numbers."""
+@dataclass
+class Voice:
+    """Who speaks; it stays on the CPU."""
+
+    t3: T3Voice
+    gen: dict[str, Tensor]
+
+    @classmethod
+    def made(cls) -> Voice:
+        """Always the same one."""
+        torch.manual_seed(12)
+        gen = {"prompt_token": torch.tensor([[1, 5, 9, 2]]), "embedding": torch.randn(1, 8)}
+        return cls(T3Voice(torch.randn(1, 8), torch.tensor([[3, 1, 4]])), gen)
+
+
+Parts = MutableMapping[str, Any]
+
+
+def parts() -> Parts:
+    """A model's parts on the CPU; always the same numbers."""
     torch.manual_seed(11)
-    t3, s3gen = T3(), S3Gen()
-    voice = T3Voice(torch.randn(1, 8), torch.tensor([[3, 1, 4]]))
-    gen = {
-        "prompt_token": torch.tensor([[1, 5, 9, 2]]),
-        "prompt_feat_len": None,
-        "embedding": torch.randn(1, 8),
-    }
-    return {"conds.gen": gen, "t3": t3.eval(), "s3gen": s3gen.eval(), "conds.t3": voice}
+    return {"t3": T3().eval(), "s3gen": S3Gen().eval()}
+
+
+@dataclass(frozen=True)
+class Way:
+    """What speaks on one device. The same code for all of them."""
+
+    parts: Mapping[str, Any]
+    batch: int
+    voice: Voice
+
+    def speak(self, text: list[int], seed: int, most: int) -> Tensor:
+        """One request, without a runtime."""
+        request = Request(lambda: self, text, seed)
+        while len(request.tokens) < most and not request.done:
+            request.decode()
+        return request.vocode(most)
+
+
+class SmallSubject(Subject[Parts, Way]):
+    """Builds the small model."""
+
+    def __init__(self, made: Any = parts, row: int = 0) -> None:
+        self.made = made
+        self.voice = Voice.made()
+        self.row = row
+        self.loads = 0
+
+    def load(self) -> Parts:
+        """Counts how often."""
+        self.loads += 1
+        return self.made()
+
+    def cpu(self, loaded: Parts) -> Way:
+        """The same as for a GPU."""
+        return Way(loaded, 1, self.voice)
+
+    def parts(self, loaded: Parts) -> Parts:
+        """All of it."""
+        return loaded
+
+    def gpu(self, parts: Mapping[str, Any], batch: int, eager_attention: bool) -> Way:
+        """Where the parts are."""
+        return Way(parts, batch, self.voice)
+
+    def needs(self, parts: Mapping[str, Any]) -> Needs:
+        """A mebibyte to work in."""
+        return Needs(size_of(dict(parts)), self.row, 2**20)
+
+    @torch.inference_mode()
+    def figures(self, way: Way) -> Mapping[str, Tensor]:
+        """Logits, and samples of given tokens."""
+        state = way.parts["t3"].begin([1, 2], way.voice.t3)
+        device = state["cache"].device
+        logits = way.parts["t3"].feed(torch.tensor([[3]], device=device), state)
+        tokens = torch.tensor([[4, 5, 6, 7]], device=device)
+        return {"t3.logits": logits, "s3gen.samples": way.parts["s3gen"](tokens, way.voice.gen)}
+
+    def tolerances(self) -> Mapping[str, float]:
+        """Those of a small gain."""
+        return {"t3.logits": tolerance(50), "s3gen.samples": tolerance(50)}
+
+    @torch.inference_mode()
+    def warm_up(self, way: Way) -> None:
+        """Something long."""
+        way.speak([1, 2], 0, 40)
 
 
 class SmallModel:
-    """Speaks with the components, step by step, on a runtime."""
+    """Speaks with the parts, step by step, on a runtime."""
 
-    def __init__(self, device: str, *, parts: dict[str, Any] | None = None, **options: Any) -> None:
-        self.device = "cpu"
+    def __init__(self, device: str, *, subject: SmallSubject | None = None, **options: Any) -> None:
+        self.subject = subject or SmallSubject()
+        self.changes = 0
         self.runtime = Runtime(
-            components() if parts is None else parts,
+            self.subject,
             requested=device,
-            after=[self._moved],
+            changed=self._changed,
             chooser=options.pop("chooser", lambda requested, fallback: Choice(requested, device)),
             **options,
         )
 
-    def _moved(self, device: str) -> None:
-        self.device = device
+    def _changed(self) -> None:
+        self.changes += 1
 
-    def start(self, **options: Any) -> SmallModel:
+    def start(self) -> SmallModel:
         """Moves to the device and warms up there."""
-        self.runtime.start(lambda: self._speak([1, 2], 0, 40), **options)
+        self.runtime.start(self.subject.load())
         return self
 
     def generate(self, seed: int = 0, text: tuple[int, ...] = (7, 2, 5), most: int = 20) -> Tensor:
         """One request; its sound, on the CPU."""
-        sound = self._speak(list(text), seed, most, self.runtime.run)
-        self.runtime.after_request()
-        return sound
+        request = Request(lambda: self.runtime.way, list(text), seed)
 
-    def _speak(self, text: list[int], seed: int, most: int, run: Any = lambda step, **_: step()) -> Tensor:
-        request = _Request(self.runtime.components, text, seed)
-
-        def decode() -> None:
-            request.decode()
+        def run(step: Any, component: str) -> Any:
+            return self.runtime.run(step, component=component, restart=request.restart)
 
         with torch.inference_mode():
             while len(request.tokens) < most and not request.done:
-                run(decode, component="t3", restart=request.restart)
-            # A request that starts anew while it is vocoded has to decode first.
-            return run(lambda: request.vocode(most), component="s3gen", restart=request.restart)
+                run(request.decode, "t3")
+            # A request that starts again while it is vocoded has to decode first.
+            sound = run(lambda: request.vocode(most), "s3gen")
+        self.runtime.after_request()
+        return sound
 
 
-class _Request:
-    def __init__(self, parts: Any, text: list[int], seed: int) -> None:
-        self.parts, self.text, self.seed = parts, text, seed
+class Request:
+    """One text on its way."""
+
+    def __init__(self, way: Any, text: list[int], seed: int) -> None:
+        self.way, self.text, self.seed = way, text, seed
         self.restart()
 
     def restart(self) -> None:
+        """Begins again."""
         self.state: dict[str, Any] | None = None
         self.tokens: list[int] = []
         self.done = False
         self.random = torch.Generator().manual_seed(self.seed)
 
     def decode(self) -> None:
-        t3 = self.parts["t3"]
+        """One token."""
+        t3 = self.way().parts["t3"]
         if self.state is None:
-            self.state = t3.begin(self.text, self.parts["conds.t3"])
+            self.state = t3.begin(self.text, self.way().voice.t3)
         last = self.tokens[-1] if self.tokens else 0
         logits = t3.feed(torch.tensor([[last]], device=t3.bias.device), self.state)
         noise = torch.rand(VOCABULARY, generator=self.random)
@@ -169,8 +243,9 @@ class _Request:
             self.tokens.append(token)
 
     def vocode(self, most: int) -> Tensor:
+        """The sound of all tokens."""
         while len(self.tokens) < most and not self.done:
             self.decode()
-        s3gen = self.parts["s3gen"]
+        s3gen = self.way().parts["s3gen"]
         tokens = torch.tensor([self.tokens or [0]], device=s3gen.fade.device)
-        return s3gen(tokens, self.parts["conds.gen"]).cpu()
+        return s3gen(tokens, self.way().voice.gen).cpu()

@@ -23,6 +23,7 @@ def test_a_good_device_passes(accelerator: object) -> None:
     report = probe(accelerator.name)
     assert report.ok, report.as_dict()
     assert [check.name for check in report.checks if check.ok] == CHECKS
+    assert all(0 <= check.difference < 1e-4 for check in report.checks)
     assert not report.eager_attention
     assert choose(accelerator.name.partition(":")[0]).actual == accelerator.name
     assert choose("auto").actual == accelerator.name

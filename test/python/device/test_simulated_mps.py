@@ -326,7 +326,9 @@ def test_it_leaves_nothing_behind(mps: Any) -> None:
 
 def test_an_interpreter_out_of_reach_installs_it_on_import(tmp_path: Path, mps: Any) -> None:
     settings = tmp_path / "mps.json"
-    settings.write_text('{"macos": [15, 2], "memory": 1048576, "limit": 2048, "faults": []}')
+    settings.write_text(
+        '{"macos": [15, 2], "memory": 1048576, "limit": 2048, "quirks": ["pytorch-180201"], "faults": []}'
+    )
     script = """
 import pathlib, sys
 import simulated_mps.autoinstall
@@ -334,6 +336,7 @@ import torch
 assert torch.mps.recommended_max_memory() == 1048576
 x = torch.ones(4, device="mps")
 x * 2
+assert (torch.ones(1, 1, device="mps").expand(2, 1) @ x[:1, None]).tolist() == [[1], [0]]
 try:
     torch.ones(4096, device="mps")
 except RuntimeError as error:

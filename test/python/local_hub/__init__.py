@@ -152,7 +152,7 @@ class LocalHub:
 
     def large(self, sha256: str) -> Path | None:
         """A large file by its checksum."""
-        files = (path for ending in _LARGE for path in self.root.glob(f"*/*/*{ending}"))
+        files = (path for ending in _LARGE for path in self.root.glob(f"*/*/**/*{ending}"))
         return next((path for path in files if _sha256(path) == sha256), None)
 
 

@@ -2,7 +2,8 @@
 
 A test tool. Tensors that say they are on mps:0 keep their numbers on the CPU, every operator runs
 there, and what the real device refuses is refused: a CPU tensor that meets an MPS one, float64,
-`.numpy()`, too much memory. What else is to fail can be set (see `faults.Fault`).
+`.numpy()`, too much memory. What else is to fail can be set (see `faults.Fault`), and what is to go
+wrong without a word (see `quirks`).
 
     with simulated_mps.device(memory=8 * 2**30) as mps:
         model.to("mps")
@@ -16,21 +17,26 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import state
 from .faults import Fault, Faults
 from .guard import SimulationUnavailable, load
 from .memory import Pool
+from .metal import MetalPool
 from .state import Simulation
+
+if TYPE_CHECKING:
+    from .shapes import Shapes
 
 __all__ = [
     "Fault",
     "Faults",
     "Simulation",
     "SimulationUnavailable",
+    "counting_shapes",
     "current",
     "device",
     "install",
@@ -54,6 +60,13 @@ def missing() -> str | None:
     return None
 
 
+def counting_shapes() -> contextlib.AbstractContextManager[Shapes]:
+    """Counts the distinct operators and shapes on the device, inside a `with` block."""
+    from . import shapes
+
+    return shapes.counting_shapes()
+
+
 def current() -> Simulation:
     """Returns the device in use."""
     return state.current()
@@ -64,6 +77,8 @@ def install(
     macos: tuple[int, int] = (15, 5),
     memory: int = 16 * state.GIBIBYTE,
     limit: int | None = None,
+    quirks: Iterable[str] = (),
+    metal_memory: bool = False,
     source: str | os.PathLike | None = None,
 ) -> Simulation:
     """Puts the device in place until `uninstall`, on this thread.
@@ -72,6 +87,9 @@ def install(
         macos: The macOS version to claim.
         memory: The recommended working set, in bytes.
         limit: Where allocations fail, in bytes; default `memory`.
+        quirks: Names of `quirks.QUIRKS`, such as "pytorch-192212", or "all".
+        metal_memory: Whether memory is taken in heaps and buffers as on a Mac (see `metal`), or to
+            the byte.
         source: A JSON file whose "faults" are read now and whenever it changes.
 
     Raises:
@@ -83,12 +101,15 @@ def install(
         raise RuntimeError("the simulated device is installed already")
     load()
     from . import factories, functions, patches
+    from .quirks import Quirks
 
+    limit = memory if limit is None else limit
     simulation = Simulation(
         macos=macos,
         memory=memory,
-        pool=Pool(memory if limit is None else limit),
+        pool=MetalPool(limit, memory) if metal_memory else Pool(limit),
         faults=Faults(None if source is None else Path(source)),
+        quirks=Quirks(quirks),
     )
     state.use(simulation)
     with contextlib.ExitStack() as stack:

@@ -4,8 +4,8 @@ The embedded interpreter imports this before it loads a model, on the thread tha
 CHATTERBEX_SIMULATED_MPS says what the device is like: a JSON object, or the path of a file that
 holds one. A file is read again whenever it changes, so a test sets faults between two requests.
 
-    {"macos": [15, 5], "memory": 17179869184, "limit": null,
-     "faults": [{"operator": "aten::conv1d", "nth": 3, "error": "unsupported"}]}
+    {"macos": [15, 5], "memory": 17179869184, "limit": null, "quirks": ["pytorch-192212"],
+     "metal_memory": true, "faults": [{"operator": "aten::conv1d", "nth": 3, "error": "unsupported"}]}
 """
 
 from __future__ import annotations
@@ -27,7 +27,11 @@ def _install() -> None:
         with open(path, encoding="utf-8") as file:
             text = file.read()
     settings = json.loads(text) if text.strip() else {}
-    options = {key: settings[key] for key in ("memory", "limit") if settings.get(key) is not None}
+    options = {
+        key: settings[key]
+        for key in ("memory", "limit", "quirks", "metal_memory")
+        if settings.get(key) is not None
+    }
     if settings.get("macos"):
         options["macos"] = tuple(settings["macos"])
     simulation = simulated_mps.install(source=path, **options)

@@ -10,6 +10,7 @@ import torch
 import torch.utils._mode_utils
 
 from . import faults, state
+from .spoiling import spoil
 
 CPU = torch.device("cpu")
 UNSUPPORTED = (torch.float64, torch.complex128)
@@ -46,6 +47,7 @@ class Operator:
     strict: bool
     convolves: bool
     changes_shape: bool
+    views: bool = False
 
 
 @functools.cache
@@ -65,7 +67,13 @@ def operator(func: Any) -> Operator:
         strict=name in STRICT,
         convolves="conv" in name.rpartition("::")[2] and "backward" not in name,
         changes_shape=torch.Tag.inplace_view in func.tags,
+        views=_is_view(schema),
     )
+
+
+def _is_view(schema: Any) -> bool:
+    aliases = [argument.alias_info for argument in schema.arguments if argument.alias_info is not None]
+    return bool(aliases) and not any(alias.is_write for alias in aliases)
 
 
 class _Inputs:
@@ -103,7 +111,7 @@ def run(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     named = {key: inputs.unwrap(value) for key, value in kwargs.items()}
     target = _target(op, inputs, args, plain, named)
     if not inputs.simulated and target == "cpu":
-        state.current().faults.operator(op.name, "cpu")
+        state.current().faults.operator(op.name, "cpu", plain)
         return func(*args, **kwargs)
     result = compute(op, func, inputs, plain, named, target)
     if op.changes_shape:
@@ -122,12 +130,17 @@ def compute(op: Operator, func: Any, inputs: _Inputs, plain: list, named: dict, 
         simulation.operators[op.name] += 1
     if op.crosses and target == "mps" and inputs.cpu:
         simulation.faults.moved()
-    fault = simulation.faults.operator(op.name, "mps")
+    fault = simulation.faults.operator(op.name, "mps", plain)
+    if target == "mps" and simulation.quirks is not None:
+        plain = simulation.quirks.misread(op.name, plain)
     result = func(*plain, **named)
     if target == "mps" and op.convolves and simulation.macos < (15, 1):
         _refuse_long(result)
     if fault is not None:
-        result = _spoil(result)
+        result = spoil(fault, result, plain)
+    if target == "mps" and not op.views and not (op.crosses and inputs.cpu):
+        for shapes in simulation.shapes:
+            shapes.add(op.name, inputs.simulated, result)
     if target == "cpu":
         return _apart(result, inputs)
     return _wrap_all(op, result, inputs)
@@ -212,12 +225,6 @@ def _refuse_generators(generators: list) -> None:
 def _refuse_long(result: Any) -> None:
     if isinstance(result, torch.Tensor) and any(size > LONGEST for size in result.shape):
         raise NotImplementedError(faults.CHANNELS)
-
-
-def _spoil(result: Any) -> Any:
-    if isinstance(result, torch.Tensor) and (result.is_floating_point() or result.is_complex()):
-        return result + 1
-    return result
 
 
 def _apart(result: Any, inputs: _Inputs) -> Any:

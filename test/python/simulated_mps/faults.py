@@ -7,10 +7,12 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from . import families
 
 PLACEHOLDER = "Placeholder storage has not been allocated on MPS device!"
 FLOAT64 = (
@@ -32,8 +34,11 @@ KINDS = (
     "command_buffer",
     "runtime",
     "wrong",
+    "nan",
     "bug",
 )
+SILENT = ("wrong", "nan")
+"""Kinds that raise nothing."""
 
 
 def missing_text(operator: str) -> str:
@@ -63,14 +68,15 @@ class Fault:
     """One failure to come.
 
     Attributes:
-        operator: Pattern of operator names ("aten::conv*"); under inference mode composite
-            operators arrive whole ("aten::linear", not "aten::addmm").
+        operator: A family of `families` ("convolution"), or a pattern of operator names
+            ("aten::conv*"). Under inference mode composite operators arrive whole ("aten::linear",
+            not "aten::addmm"); a family has both names.
         move: Instead of an operator: the component during whose move a tensor fails to go from
             the CPU to MPS ("t3", "conds.gen", "*" for any).
         nth: The matching call that fails, counted from 1 from when the fault was set.
         times: How many matching calls fail from there on; None for all of them.
         error: One of `KINDS`. "missing" obeys PYTORCH_ENABLE_MPS_FALLBACK as PyTorch does,
-            "unsupported" does not; "wrong" spoils the result in silence.
+            "unsupported" does not; "wrong" and "nan" spoil the result in silence.
         message: Used instead of the kind's own text.
         device: Where the operator must run for the fault to apply: "mps" or "cpu".
     """
@@ -143,14 +149,14 @@ class Faults:
         self._added.clear()
         self._read.clear()
 
-    def operator(self, name: str, device: str) -> Fault | None:
+    def operator(self, name: str, device: str, arguments: Sequence[Any] = ()) -> Fault | None:
         """Returns a fault that spoils this call's result; raises for one that fails it."""
         self._refresh()
         for fault in self._all():
             if fault.operator is None or fault.device != device:
                 continue
-            if fnmatch.fnmatchcase(name, fault.operator) and fault.due():
-                if fault.error == "wrong":
+            if families.matches(fault.operator, name, arguments) and fault.due():
+                if fault.error in SILENT:
                     return fault
                 if fault.error == "missing" and self.fallback_allowed:
                     continue

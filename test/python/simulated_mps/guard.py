@@ -56,7 +56,7 @@ def _compile(torch, library: Path) -> None:  # noqa: ANN001 - torch is imported 
         built = Path(scratch) / library.name
         command = [
             *compiler.split(),
-            "-std=c++17",
+            "-std=c++20",
             "-shared",
             "-fPIC",
             f"-D_GLIBCXX_USE_CXX11_ABI={int(torch.compiled_with_cxx11_abi())}",

@@ -6,7 +6,7 @@ from . import faults
 
 
 class Pool:
-    """The device's memory, with a limit as the allocator's high watermark sets one."""
+    """The device's memory, to the byte, with a limit as the allocator's high watermark sets one."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -14,11 +14,34 @@ class Pool:
         self.peak = 0
         self.emptied = 0
 
+    @property
+    def reserved(self) -> int:
+        """Returns what was taken from the driver, whether or not it is in use."""
+        return self.allocated
+
     def allocate(self, size: int) -> Block:
         """Takes `size` bytes; raises PyTorch's own out-of-memory error above the limit."""
         if self.allocated + size > self.limit:
-            raise RuntimeError(faults.out_of_memory_text(self.allocated, self.limit, size))
-        return Block(self, size)
+            raise self.exhausted(size)
+        return self.taken(Block(self, size))
+
+    def taken(self, block: Block) -> Block:
+        """Counts a block."""
+        self.allocated += block.size
+        self.peak = max(self.peak, self.allocated)
+        return block
+
+    def free(self, block: Block) -> None:
+        """Takes a block back."""
+        self.allocated -= block.size
+
+    def empty(self) -> None:
+        """Gives what is not in use back to the driver."""
+        self.emptied += 1
+
+    def exhausted(self, size: int) -> RuntimeError:
+        """Returns PyTorch's own error about `size` bytes that are not to be had."""
+        return RuntimeError(faults.out_of_memory_text(self.reserved, self.limit, size))
 
 
 class Block:
@@ -32,8 +55,6 @@ class Block:
     def __init__(self, pool: Pool, size: int) -> None:
         self.pool = pool
         self.size = size
-        pool.allocated += size
-        pool.peak = max(pool.peak, pool.allocated)
 
     def __del__(self) -> None:
-        self.pool.allocated -= self.size
+        self.pool.free(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import platform
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +16,7 @@ from .state import Simulation, current
 _Generator = torch._C.Generator
 
 
-class _GeneratorType(type):
+class _GeneratorType(type(_Generator)):
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, _Generator)
 
@@ -47,7 +48,7 @@ def _is_macos_or_newer(major: int, minor: int) -> bool:
 
 
 def _empty_cache() -> None:
-    current().pool.emptied += 1
+    current().pool.empty()
 
 
 def _set_fraction(fraction: float) -> None:
@@ -61,7 +62,8 @@ def _values(simulation: Simulation) -> list[tuple[Any, str, Any]]:
     mac = (".".join(map(str, simulation.macos)), ("", "", ""), "arm64")
     return [
         (torch.backends.mps, "is_built", lambda: True),
-        (torch.backends.mps, "is_available", lambda: True),
+        # PyTorch's own is cached as well, and torch._dynamo reads the function behind the cache.
+        (torch.backends.mps, "is_available", functools.cache(lambda: True)),
         (torch.backends.mps, "is_macos_or_newer", _is_macos_or_newer),
         (torch.mps, "device_count", lambda: 1),
         (torch.mps, "synchronize", lambda: None),
@@ -69,7 +71,7 @@ def _values(simulation: Simulation) -> list[tuple[Any, str, Any]]:
         (torch.mps, "set_per_process_memory_fraction", _set_fraction),
         (torch.mps, "recommended_max_memory", lambda: current().memory),
         (torch.mps, "current_allocated_memory", lambda: current().pool.allocated),
-        (torch.mps, "driver_allocated_memory", lambda: current().pool.allocated),
+        (torch.mps, "driver_allocated_memory", lambda: current().pool.reserved),
         # One generator serves both devices, so that the same seed gives the same numbers.
         (torch.mps, "manual_seed", lambda seed: None),
         (torch.mps, "seed", torch.seed),

@@ -10,6 +10,8 @@ from .faults import Faults
 from .memory import Pool
 
 if TYPE_CHECKING:
+    from .quirks import Quirks
+    from .shapes import Shapes
     from .tensor import SimulatedTensor
 
 GIBIBYTE = 2**30
@@ -24,14 +26,18 @@ class Simulation:
         memory: What `torch.mps.recommended_max_memory` answers, in bytes.
         pool: Its allocations; `pool.limit` is where it is out of memory.
         faults: What is to fail.
+        quirks: What it computes wrongly without a word.
         operators: How often each operator ran on it, by name.
+        shapes: Who counts the shapes of its operators: see `shapes.counting_shapes`.
     """
 
     macos: tuple[int, int] = (15, 5)
     memory: int = 16 * GIBIBYTE
     pool: Pool = field(default_factory=lambda: Pool(16 * GIBIBYTE))
     faults: Faults = field(default_factory=Faults)
+    quirks: Quirks | None = None
     operators: Counter[str] = field(default_factory=Counter)
+    shapes: list[Shapes] = field(default_factory=list)
 
 
 # The generators made for MPS, by the address of what PyTorch knows them by.

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from chatterbex.t3 import Alignment, T3Config
+from chatterbex.t3 import T3Config
 
 FILES = {
     "english": "t3_cfg.safetensors",
@@ -25,32 +25,22 @@ FILES = {
 }
 """The file that holds each model's T3."""
 
-_ALIGNED = ((1, 0), (1, 1), (0, 1))
-
 
 def full(name: str) -> T3Config:
     """The published configuration of a model."""
-    return getattr(T3Config, name)()
+    return getattr(T3Config, name.partition("_")[0])()
 
 
 def small(name: str) -> T3Config:
     """The same model with 2 layers of 128, and all that is read from tokens as published."""
-    config = replace(full(name), layers=2, dim=128, heads=2, ffn=256)
-    if config.alignment is not None:
-        config = replace(config, alignment=replace(config.alignment, heads=_ALIGNED))
-    return config
+    return replace(full(name), layers=2, dim=128, heads=2, ffn=256)
 
 
 def tiny(name: str) -> T3Config:
     """A `small` one with little of everything: for tests that make many."""
-    config = replace(
-        small(name), dim=64, heads=4, ffn=128, positions=640, text_vocab=300, max_text_tokens=200
-    )
-    config = replace(config, max_speech_tokens=400)
+    config = replace(small(name), positions=640, text_vocab=300, max_text_tokens=200, max_speech_tokens=400)
     if config.perceiver_queries:
         config = replace(config, perceiver_queries=8)
-    if isinstance(config.alignment, Alignment):
-        config = replace(config, alignment=replace(config.alignment, heads=((0, 3), (1, 2), (1, 0))))
     return config
 
 

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-SOUNDS = ("clear throat", "sigh", "shush", "cough", "groan", "sniff", "gasp", "chuckle", "laugh")
+NOISES = ("clear throat", "sigh", "shush", "cough", "groan", "sniff", "gasp", "chuckle", "laugh")
+STYLES = ("whispering", "angry", "fear", "surprised", "crying", "happy", "sarcastic", "dramatic")
+STYLES = (*STYLES, "narration", "advertisement")
 LANGUAGES = [
     "ar",
     "da",
@@ -34,7 +36,6 @@ LANGUAGES = [
 ]
 
 _GPT2_WORDS = 50_257
-_TURBO_WORDS = 50_276
 _MERGES = (
     "t h",
     "Ġ t",
@@ -67,9 +68,7 @@ def write_turbo(folder: Path) -> None:
     words = [*byte_letters(), *("".join(merge.split()) for merge in _MERGES)]
     words += [f"<filler {at}>" for at in range(_GPT2_WORDS - 1 - len(words))]
     words.append("<|endoftext|>")
-    added = {f"[{sound}]": _GPT2_WORDS + at for at, sound in enumerate(SOUNDS)}
-    for at in range(len(added), _TURBO_WORDS - _GPT2_WORDS):
-        added[f"[extra {at}]"] = _GPT2_WORDS + at
+    added = {f"[{tag}]": id for id, tag in enumerate((*NOISES, *STYLES), _GPT2_WORDS)}
     plain = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
     decoder = {str(_GPT2_WORDS - 1): {"content": "<|endoftext|>", **plain, "special": True}}
     decoder.update({str(id): {"content": word, **plain, "special": False} for word, id in added.items()})

@@ -10,9 +10,19 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: no T3 to test")
 
-from speaking import alone, request, say, upstream_draws  # noqa: E402
+from speaking import (  # noqa: E402
+    Listener,
+    Recorded,
+    alone,
+    cpu_pass,
+    greedy,
+    request,
+    say,
+    upstream_draws,
+    upstream_greedy,
+)
 
-from chatterbex.t3 import T3, T3Config  # noqa: E402
+from chatterbex.t3 import T3, T3Config, T3Session  # noqa: E402
 from synthetic import t3 as synthetic  # noqa: E402
 
 Both = Callable[..., tuple[Any, T3]]
@@ -32,26 +42,24 @@ def both(upstream: Any, weights: Callable[..., Any]) -> Both:
 def test_without_guidance_upstream_crashes(upstream: Any, both: Both) -> None:
     config = synthetic.tiny("english")
     published, t3 = both(config)
-    one = request(config, cfg_weight=0.0)
+    one = request(config, cfg_weight=0.0, sampling=greedy(config))
     with pytest.raises(RuntimeError):
-        upstream_draws(upstream, published, config, one)
+        upstream_greedy(upstream, published, config, one)
     drawn = alone(t3, one)
     assert len(drawn) == 30
     # what it should give: the guided loop with a weight too small to change a bit
-    assert drawn == upstream_draws(upstream, published, config, one, cfg_weight=1e-30)
+    assert drawn == upstream_greedy(upstream, published, config, one, cfg_weight=1e-30)
 
 
-def test_without_guidance_half_the_rows_are_computed(both: Both) -> None:
+@pytest.mark.parametrize(("weight", "rows"), [(0.0, 1), (0.5, 2)])
+def test_without_guidance_half_the_rows_are_computed(weight: float, rows: int, both: Both) -> None:
     config = synthetic.tiny("english")
     _, t3 = both(config)
-    rows: list[int] = []
-    plain = t3.logits
-    t3.logits = lambda x: (rows.append(x.shape[0]), plain(x))[1]
-    say(t3, [request(config, cfg_weight=0.0)], together=True)
-    assert set(rows) == {1}
-    rows.clear()
-    say(t3, [request(config, cfg_weight=0.5)], together=True)
-    assert set(rows) == {2}
+    recorded = Recorded(cpu_pass(t3, 2))
+    session = T3Session(t3.front, recorded, 1)
+    session.admit(request(config, cfg_weight=weight))
+    Listener(session).run()
+    assert {len(logits) for logits in recorded.logits} == {rows}
 
 
 def test_upstream_cuts_in_silence_where_ours_says_so(
@@ -61,9 +69,9 @@ def test_upstream_cuts_in_silence_where_ours_says_so(
     bias = weights(config)["speech_head.bias"].clone()
     bias[config.stop_speech] = -100.0
     published, t3 = both(config, **{"speech_head.bias": bias})
-    one = request(config, text=5, prompt=5, max_tokens=4096)
+    one = request(config, text=5, prompt=5, max_tokens=4096, sampling=greedy(config))
     # upstream's own limit of 1000 loops: the caller is given tokens and no word about it
-    theirs = upstream_draws(upstream, published, config, one, max_gen_len=1000)
+    theirs = upstream_greedy(upstream, published, config, one, max_gen_len=1000)
     assert len(theirs) == 1001
     listener = say(t3, [one])
     assert listener.ended("a") == "limit"
@@ -92,49 +100,70 @@ def test_temperature_0(name: str, upstream: Any, both: Both) -> None:
 def test_ids_that_are_no_sound(name: str, upstream: Any, both: Both) -> None:
     config = synthetic.tiny(name)
     published, t3 = both(config)
-    one = request(config)
+    one = request(config, max_tokens=120)
     theirs = upstream_draws(upstream, published, config, one)
     assert max(theirs) >= 6561
-    heard = say(t3, [one]).heard("a")
-    assert heard == [token for token in theirs if token < 6561]
+    listener = say(t3, [one])
+    drawn = listener.drawn["a"]
+    assert max(drawn) >= 6561
+    assert listener.heard("a") == [token for token in drawn if token < 6561]
 
 
 def test_a_stop_as_the_first_token(upstream: Any, both: Both, weights: Callable[..., Any]) -> None:
     config = synthetic.tiny("nano")
     bias = weights(config)["speech_head.bias"].clone()
-    bias[config.stop_speech] = 8.0  # likely, and less so once it was said
+    bias[config.stop_speech] = 40.0  # likelier than anything else
     published, t3 = both(config, **{"speech_head.bias": bias})
-    for seed in range(40):
-        one = request(config, seed=seed)
-        theirs = upstream_draws(upstream, published, config, one)
-        if theirs[0] == config.stop_speech and len(theirs) > 1:
-            break
-    else:
-        pytest.fail("no seed makes upstream speak on after a stop")
+    one = request(config, sampling=greedy(config, penalty=100.0))  # but not once it was said
+    theirs = upstream_greedy(upstream, published, config, one)
+    assert theirs[0] == config.stop_speech
+    assert len(theirs) > 1, "upstream speaks on after a stop"
     listener = say(t3, [one])
     assert listener.ended("a") == "stop"
     assert listener.heard("a") == []
 
 
+@pytest.fixture
+def analyzed(upstream: Any, monkeypatch: pytest.MonkeyPatch) -> T3Config:
+    """The second multilingual model, which the released package watches and its source does not any more."""
+    monkeypatch.setattr(upstream.analyzer, "LLAMA_ALIGNED_HEADS", [(0, 1), (1, 1), (1, 0)])
+    return replace(
+        synthetic.tiny("multilingual_v2"), text_vocab=2454
+    )  # the number tells the release what it is
+
+
 def test_the_analyzer_ends_speech_at_two_equal_tokens(
-    upstream: Any, monkeypatch: pytest.MonkeyPatch, both: Both, weights: Callable[..., Any]
+    upstream: Any, analyzed: T3Config, both: Both, weights: Callable[..., Any]
 ) -> None:
-    config = replace(synthetic.tiny("multilingual_v2"), text_vocab=2454)
-    monkeypatch.setattr(upstream.analyzer, "LLAMA_ALIGNED_HEADS", list(config.alignment.heads))
-    head = weights(config)["speech_head.weight"].clone()
+    head = weights(analyzed)["speech_head.weight"].clone()
     head[7] *= 4  # a token that comes often
-    published, t3 = both(config, **{"speech_head.weight": head})
-    for seed in range(40):
-        one = request(config, seed=seed, max_tokens=40, detect_runaway=True)
-        theirs = upstream_draws(upstream, published, config, one)
+    published, t3 = both(analyzed, **{"speech_head.weight": head})
+    sampling = greedy(analyzed, penalty=1.0)
+    for voice in range(40):
+        one = request(analyzed, voice=voice, max_tokens=40, detect_runaway=True, sampling=sampling)
+        theirs = upstream_greedy(upstream, published, analyzed, one)
         if len(theirs) < 40 and theirs[-3] == theirs[-2]:
             break
     else:
-        pytest.fail("no seed makes upstream say a token twice")
-    assert theirs[-1] == config.stop_speech
+        pytest.fail("no voice makes upstream say a token twice")
+    assert theirs[-1] == analyzed.stop_speech
     drawn = alone(t3, one)
     assert drawn[: len(theirs) - 1] == theirs[:-1]
     assert len(drawn) > len(theirs)
+
+
+def test_the_analyzer_speaks_on_where_the_model_stops(
+    upstream: Any, analyzed: T3Config, weights: Callable[..., Any]
+) -> None:
+    one = request(analyzed, max_tokens=20, sampling=greedy(analyzed), detect_runaway=True)
+    [first] = alone(T3.from_state_dict(analyzed, weights(analyzed)), replace(one, max_tokens=1))
+    state = weights(analyzed)
+    head = state["speech_head.weight"] = state["speech_head.weight"].clone()
+    head[analyzed.stop_speech] = 1.01 * head[first]  # a stop is likelier than the first token
+    published, t3 = upstream.build(analyzed, state), T3.from_state_dict(analyzed, state)
+    theirs = upstream_greedy(upstream, published, analyzed, one)
+    assert theirs[0] == first
+    assert alone(t3, one) == [analyzed.stop_speech]
 
 
 def test_conditionals_are_not_written_into(upstream: Any, both: Both) -> None:

@@ -11,8 +11,10 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed: no sampler to test")
 
-from chatterbex.t3 import Sampling, T3Config  # noqa: E402
-from chatterbex.t3.sampling import Sampler, at_least, best  # noqa: E402
+from filters import at_least, best  # noqa: E402
+
+from chatterbex.t3 import T3Config  # noqa: E402
+from chatterbex.t3.native import Sampler  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -76,10 +78,10 @@ def test_a_shared_last_place(top_p: float, theirs: Any) -> None:
 @pytest.mark.parametrize("name", ["english", "turbo"])
 @pytest.mark.parametrize("seed", range(5))
 def test_the_whole_chain(name: str, seed: int, theirs: Any) -> None:
+    """What is left to draw from, and how likely each of it is, behind all samplers in upstream's order."""
     config = getattr(T3Config, name)()
     sampling = config.sampling
-    sampler = Sampler(config, sampling, seed, 50)
-    torch.manual_seed(seed)
+    sampler = Sampler(config, sampling, seed)
     said = torch.tensor([[config.start_speech]])
     for step in range(50):
         scores = logits(1000 * seed + step % 7, size=config.speech_vocab)
@@ -94,48 +96,30 @@ def test_the_whole_chain(name: str, seed: int, theirs: Any) -> None:
         expected = scores
         for link in chain:
             expected = link(said, expected)
-        token = int(torch.multinomial(torch.softmax(expected, dim=-1), 1))
-        assert sampler.draw(scores) == token
+        left = torch.from_numpy(sampler.scores(scores))[None]
+        chances, theirs_chances = left.softmax(dim=-1), expected.softmax(dim=-1)
+        # A sum in another order may let one more or less of the least likely in.
+        assert (chances - theirs_chances).abs().sum() < 2e-3
+        token = sampler.draw(scores)
+        assert chances[0, token] > 0
         drawn = torch.tensor([sampler.drawn])
         start = torch.tensor([[config.start_speech]])
         said = torch.cat((start, drawn), dim=1) if config.guided else drawn
-
-
-def test_greedy_draws_the_likeliest_and_the_penalty_counts() -> None:
-    config = T3Config.nano()
-    scores = torch.zeros(1, 10)
-    scores[0, 3], scores[0, 4] = 1.0, 0.9
-    sampling = Sampling(temperature=0.0, repetition_penalty=1.2)
-    config = replace(config, start_speech=0)
-    assert [Sampler(config, sampling, 0, 5).draw(scores) for _ in range(3)] == [3, 3, 3]
-    sampler = Sampler(config, sampling, 0, 5)
-    assert [sampler.draw(scores) for _ in range(4)] == [3, 4, 3, 3]
 
 
 def test_the_caller_keeps_its_logits_and_its_generator() -> None:
     config = T3Config.turbo()
     scores = logits(0)
     before, state = scores.clone(), torch.random.get_rng_state()
-    sampler = Sampler(config, config.sampling, 5, 10)
+    sampler = Sampler(config, config.sampling, 5)
     for _ in range(5):
         sampler.draw(scores)
     assert torch.equal(scores, before)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
-@pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_what_is_not_a_number_is_not_drawn_from(temperature: float, number: float) -> None:
-    config = T3Config.nano()
-    sampler = Sampler(config, replace(config.sampling, temperature=temperature), 0, 5)
-    scores = logits(0)
-    scores[0, 17] = number
-    with pytest.raises(FloatingPointError):
-        sampler.draw(scores)
-
-
 def test_what_becomes_too_big_for_a_number_is_not_drawn_from() -> None:
     config = T3Config.nano()
-    sampler = Sampler(config, replace(config.sampling, temperature=0.001), 0, 5)
+    sampler = Sampler(config, replace(config.sampling, temperature=0.001), 0)
     with pytest.raises(FloatingPointError):
         sampler.draw(logits(0) * 1e36)

@@ -5,13 +5,13 @@ defmodule Mix.Tasks.Compile.ChatterbexNative do
   Compiles the native libraries of Chatterbex with Cargo.
 
   It runs as part of `mix compile`. The crates under `native/` are built with
-  `cargo build --release --locked` and the three libraries are put into `priv/native`:
-  `libpython.so`, `audio.so` and `chatterbex.so` (the VM wants `.so` on macOS too). No Python is
-  needed for that. When no source has changed, Cargo is not even asked; with `--force` it is.
+  `cargo build --release --locked` and the four libraries are put into `priv/native`:
+  `libpython.so`, `audio.so`, `engine.so` and `t3.so` (the VM wants `.so` on macOS too). No
+  Python is needed for that. When no source has changed, Cargo is not even asked; with `--force` it is.
 
   ## Environment
 
-    * `CHATTERBEX_NATIVE_DIR` - a folder with the three libraries, built elsewhere: nothing is
+    * `CHATTERBEX_NATIVE_DIR` - a folder with the four libraries, built elsewhere: nothing is
       compiled, and no Rust is needed. It is read when Chatterbex is compiled and again when it
       runs.
     * `CARGO_HOME` - where Cargo is looked for when it is not in the `PATH` (default `~/.cargo`).
@@ -53,13 +53,15 @@ defmodule Mix.Tasks.Compile.ChatterbexNative do
     end
   end
 
+  alias Chatterbex.Files.Replacement
   alias Mix.Task.Compiler.Diagnostic
 
   # Library in priv/native => what Cargo calls it.
   @libraries %{
     "libpython.so" => "chatterbex_libpython",
     "audio.so" => "chatterbex_audio",
-    "chatterbex.so" => "chatterbex_native"
+    "engine.so" => "chatterbex_engine",
+    "t3.so" => "chatterbex_t3"
   }
 
   @manifest_version 1
@@ -364,20 +366,7 @@ defmodule Mix.Tasks.Compile.ChatterbexNative do
   # A running VM may have the old library mapped: its file must be replaced, never written to.
   defp install_one(from, to) do
     with {:ok, library} <- File.read(from) do
-      if File.read(to) == {:ok, library} do
-        :ok
-      else
-        temporary = "#{to}.#{System.pid()}.tmp"
-
-        with :ok <- File.write(temporary, library),
-             :ok <- File.rename(temporary, to) do
-          :ok
-        else
-          error ->
-            File.rm(temporary)
-            error
-        end
-      end
+      if File.read(to) == {:ok, library}, do: :ok, else: Replacement.write(to, library)
     end
   end
 end

@@ -4,63 +4,77 @@ mod kind;
 mod ogg_opus;
 mod ogg_pages;
 mod packets;
-mod sink;
+mod vorbis;
+mod wav;
+
+use chatterbex_nif::guarded;
 
 use crate::error::AudioError;
-use crate::panics::guarded;
-use crate::wav;
+use crate::limits::{Caller, Limits};
+use crate::sink::{Form, Sink, Store};
 use kind::Kind;
 
-/// What a file holds.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Decoded {
-    /// Interleaved.
-    pub samples: Vec<f32>,
-    /// Frames per second.
-    pub sample_rate: u32,
-    /// Samples per frame.
-    pub channels: u16,
-}
-
-/// The samples of a file: WAV, FLAC, MP3, Vorbis or FLAC in Ogg, Opus in Ogg. Opus comes at the rate
-/// that it was made from where Opus knows that rate, else at 48 kHz.
+/// Puts the samples of a file into a store: WAV, FLAC, MP3, Vorbis or FLAC in Ogg, Opus in Ogg. Opus
+/// comes at the rate that it was made from where Opus knows that rate, else at 48 kHz.
+///
+/// Memory is taken for samples that were decoded, never because a file asks for it.
 ///
 /// # Errors
-/// A file that is something else, is damaged, ends too early, or is longer than `max_seconds`.
-pub fn decode(file: &[u8], max_seconds: u32) -> Result<Decoded, AudioError> {
-    let decode = || match kind::kind(file) {
-        Kind::Wav(file) => within(wav::decode(file)?, max_seconds),
-        Kind::Flac(file) => packets::flac(file, max_seconds),
-        Kind::Mp3(file) => packets::mp3(file, max_seconds),
-        Kind::Ogg(file) => packets::ogg(file, max_seconds),
-        Kind::Opus(file) => ogg_opus::decode(file, max_seconds),
+/// A file that is something else, is damaged, ends too early, or goes beyond the limits; `Abandoned`
+/// where the caller is gone; `OutOfMemory`.
+pub fn decode(
+    file: &[u8],
+    limits: Limits,
+    caller: Caller,
+    store: &mut dyn Store,
+) -> Result<Form, AudioError> {
+    let sink = Sink::new(store, limits, caller, file.len());
+
+    match kind::kind(file) {
+        Kind::Wav(file) => protected("WAV", || wav::decode(file, sink)),
+        Kind::Flac(file) => protected("FLAC", || packets::flac(file, sink)),
+        Kind::Mp3(file) => protected("MP3", || packets::mp3(file, sink)),
+        Kind::Ogg(file) => protected("Ogg", || packets::ogg(file, sink)),
+        Kind::Opus(file) => protected("Opus", || ogg_opus::decode(file, sink)),
         Kind::Other(name) => Err(AudioError::OtherFormat(name)),
         Kind::Unknown => Err(AudioError::UnknownFormat { bytes: file.len() }),
-    };
+    }
+}
 
-    // The decoders are others' work, and what they read may be made to trip them.
+/// As [`decode`], for files that must be WAV.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_wav(
+    file: &[u8],
+    limits: Limits,
+    caller: Caller,
+    store: &mut dyn Store,
+) -> Result<Form, AudioError> {
+    wav::decode(file, Sink::new(store, limits, caller, file.len()))
+}
+
+/// The decoders are others' work. A file that makes one panic is a damaged file.
+fn protected<T>(
+    format: &'static str,
+    decode: impl FnOnce() -> Result<T, AudioError>,
+) -> Result<T, AudioError> {
     guarded(decode).unwrap_or_else(|what| {
         Err(AudioError::Damaged {
-            format: "audio",
-            what,
+            format,
+            what: format!("{PANICKED}{what})"),
         })
     })
 }
+
+/// How the error of a decoder that panicked begins: the fuzz targets look for it.
+pub const PANICKED: &str = "its decoder cannot make sense of it (";
 
 fn cut_short(format: &'static str, how: String) -> AudioError {
     AudioError::CutShort { format, how }
 }
 
-fn within(decoded: Decoded, max_seconds: u32) -> Result<Decoded, AudioError> {
-    let frames = decoded.samples.len() as u64 / u64::from(decoded.channels);
-
-    if frames > u64::from(max_seconds) * u64::from(decoded.sample_rate) {
-        return Err(AudioError::LongerThan {
-            seconds: max_seconds,
-        });
-    }
-    Ok(decoded)
-}
-
+#[cfg(test)]
+mod hostile_tests;
 #[cfg(test)]
 mod tests;

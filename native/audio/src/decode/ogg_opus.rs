@@ -2,16 +2,16 @@
 
 use opus_pure::{Error, MAX_PACKET_SAMPLES, OggOpusReader, OggPacket, Trim};
 
-use super::sink::Sink;
-use super::{Decoded, ogg_pages};
+use super::ogg_pages;
 use crate::error::AudioError;
 use crate::opus::RATES;
+use crate::sink::{Form, Sink};
 
 const FORMAT: &str = "Opus";
 
 /// Mono or stereo Opus, at the rate that it was made from where that is one of Opus' own.
-pub fn decode(file: &[u8], max_seconds: u32) -> Result<Decoded, AudioError> {
-    ogg_pages::check(file, FORMAT)?;
+pub fn decode(file: &[u8], mut sink: Sink) -> Result<Form, AudioError> {
+    let file = ogg_pages::check(file, FORMAT)?;
     let mut reader = OggOpusReader::new(file).map_err(|error| damaged(error, 0.0))?;
     let head = reader.head();
 
@@ -29,7 +29,10 @@ pub fn decode(file: &[u8], max_seconds: u32) -> Result<Decoded, AudioError> {
         .map_err(|error| damaged(error, 0.0))?;
     let mut trim = Trim::new(head, rate as i32, channels).map_err(|error| damaged(error, 0.0))?;
 
-    let mut sink = Sink::new(rate, channels as u16, max_seconds);
+    let form = Form::new(rate, channels).ok_or(AudioError::NoSamples)?;
+    if !sink.takes(form) {
+        return Err(AudioError::NoSamples);
+    }
     let mut packet = OggPacket::default();
     let mut block = vec![0.0; MAX_PACKET_SAMPLES * channels];
 

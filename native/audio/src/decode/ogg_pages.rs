@@ -7,17 +7,20 @@ use super::cut_short;
 use crate::error::AudioError;
 
 const HEADER: usize = 27;
+const CONTINUED: u8 = 1;
 const FIRST: u8 = 2;
 const LAST: u8 = 4;
 
-/// Checks that a file is one stream, whole from its first page to its last.
-pub fn check(file: &[u8], format: &'static str) -> Result<(), AudioError> {
+/// Checks that a file is one stream, whole from its first page to its last, and returns that stream: what
+/// comes behind it would be searched for pages that nobody checked.
+pub fn check<'a>(file: &'a [u8], format: &'static str) -> Result<&'a [u8], AudioError> {
     let damaged = |page: u32, what: &str| AudioError::Damaged {
         format,
         what: format!("page {page}: {what}"),
     };
     let mut rest = file;
     let mut serial = None;
+    let mut unfinished = false;
 
     for number in 0.. {
         let cut = || cut_short(format, format!("it ends within page {number}"));
@@ -49,13 +52,51 @@ pub fn check(file: &[u8], format: &'static str) -> Result<(), AudioError> {
         if u32_at(head, 18) != number {
             return Err(damaged(number, "it is missing"));
         }
+        if (head[5] & CONTINUED != 0) != unfinished {
+            return Err(damaged(
+                number,
+                "it does not go on where the one before it ends",
+            ));
+        }
+        // A packet goes on behind a segment that is full.
+        unfinished = segments.last().map_or(unfinished, |length| *length == 255);
+
         if head[5] & LAST != 0 && !next.starts_with(b"OggS") {
-            return Ok(());
+            return Ok(&file[..file.len() - next.len()]);
         }
         rest = next;
     }
 
-    Ok(())
+    Ok(file)
+}
+
+/// The first packets of a file that [`check`] passed: at most so many.
+pub fn packets(file: &[u8], count: usize) -> Vec<Vec<u8>> {
+    let mut packets = Vec::new();
+    let mut packet = Vec::new();
+    let mut rest = file;
+
+    while let Some((head, body)) = rest.split_first_chunk::<HEADER>()
+        && let Some((segments, mut body)) = body.split_at_checked(head[26].into())
+    {
+        for &length in segments {
+            let Some((segment, behind)) = body.split_at_checked(length.into()) else {
+                return packets;
+            };
+            packet.extend_from_slice(segment);
+            body = behind;
+
+            // A packet ends with a segment that is not full.
+            if length < 255 {
+                packets.push(std::mem::take(&mut packet));
+                if packets.len() == count {
+                    return packets;
+                }
+            }
+        }
+        rest = body;
+    }
+    packets
 }
 
 fn u32_at(bytes: &[u8; HEADER], at: usize) -> u32 {
@@ -85,10 +126,21 @@ mod tests {
     #[test]
     fn whole_files_pass() {
         for name in ["speech.ogg", "speech.oga", "speech.opus", "stereo.opus"] {
-            assert_eq!(check(fixture(name), "Ogg"), Ok(()), "{name}");
+            assert_eq!(check(fixture(name), "Ogg"), Ok(fixture(name)), "{name}");
         }
-        let with_junk_behind = [fixture("speech.ogg"), b"TAG"].concat();
-        assert_eq!(check(&with_junk_behind, "Ogg"), Ok(()));
+        let with_junk_behind = [fixture("speech.ogg"), b"TAG OggS\0"].concat();
+        assert_eq!(check(&with_junk_behind, "Ogg"), Ok(fixture("speech.ogg")));
+    }
+
+    #[test]
+    fn packets_are_put_together() {
+        let packets = packets(fixture("speech.ogg"), 3);
+        let starts: Vec<_> = packets.iter().map(|packet| &packet[..7]).collect();
+        assert_eq!(starts, [b"\x01vorbis", b"\x03vorbis", b"\x05vorbis"]);
+        assert_eq!(packets[0].len(), 30);
+        // It goes over several segments.
+        assert!(packets[2].len() > 255);
+        assert_eq!(super::packets(b"OggS", 3), Vec::<Vec<u8>>::new());
     }
 
     #[test]

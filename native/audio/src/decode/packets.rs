@@ -10,38 +10,58 @@ use symphonia::core::io::{MediaSourceStream, ReadOnlySource};
 use symphonia::default::formats::{FlacReader, MpaReader, OggReader};
 use symphonia::default::get_codecs;
 
-use super::sink::Sink;
-use super::{Decoded, cut_short, ogg_pages};
+use super::{cut_short, ogg_pages, vorbis};
 use crate::error::AudioError;
+use crate::sink::{Form, Sink};
 
 /// FLAC. Its checksums are checked.
-pub fn flac(file: &[u8], max_seconds: u32) -> Result<Decoded, AudioError> {
+pub fn flac(file: &[u8], sink: Sink) -> Result<Form, AudioError> {
     const FORMAT: &str = "FLAC";
     let (head, frames) = flac_frames(file)?;
     let source = stream(head.as_slice().chain(frames));
     let reader = FlacReader::try_new(source, FormatOptions::default());
-    let mut run = Run::new(FORMAT, max_seconds);
+    let mut run = Run::new(FORMAT);
     run.frames_are_numbered = true;
-    run.decode(&mut reader.map_err(|error| unreadable(FORMAT, error))?)
+    run.decode(
+        &mut reader.map_err(|error| unreadable(FORMAT, error))?,
+        sink,
+    )
 }
 
 /// MP3, from its first frame on.
-pub fn mp3(file: &[u8], max_seconds: u32) -> Result<Decoded, AudioError> {
+pub fn mp3(file: &[u8], sink: Sink) -> Result<Form, AudioError> {
     const FORMAT: &str = "MP3";
     let reader = MpaReader::try_new(stream(file), FormatOptions::default());
-    let mut run = Run::new(FORMAT, max_seconds);
+    let mut run = Run::new(FORMAT);
     run.starts_in_the_middle = true;
     // Programs disagree on whether the frame that holds the count is counted.
     run.frames_of_doubt = 2 * 1152;
-    run.decode(&mut reader.map_err(|error| unreadable(FORMAT, error))?)
+    run.decode(
+        &mut reader.map_err(|error| unreadable(FORMAT, error))?,
+        sink,
+    )
 }
 
 /// Vorbis or FLAC in Ogg.
-pub fn ogg(file: &[u8], max_seconds: u32) -> Result<Decoded, AudioError> {
+pub fn ogg(file: &[u8], sink: Sink) -> Result<Form, AudioError> {
     const FORMAT: &str = "Ogg";
-    ogg_pages::check(file, FORMAT)?;
+    let file = ogg_pages::check(file, FORMAT)?;
+    let packets = ogg_pages::packets(file, 3);
+    if packets
+        .first()
+        .is_some_and(|first| first.starts_with(vorbis::MARKER))
+    {
+        // Symphonia makes tables as large as a setup asks for, and panics at some.
+        vorbis::check(&packets).map_err(|what| AudioError::Damaged {
+            format: FORMAT,
+            what: what.into(),
+        })?;
+    }
     let reader = OggReader::try_new(stream(file), FormatOptions::default());
-    Run::new(FORMAT, max_seconds).decode(&mut reader.map_err(|error| unreadable(FORMAT, error))?)
+    Run::new(FORMAT).decode(
+        &mut reader.map_err(|error| unreadable(FORMAT, error))?,
+        sink,
+    )
 }
 
 /// Nothing here seeks, and a source that can be sought in makes readers guess lengths.
@@ -96,7 +116,6 @@ fn unreadable(format: &'static str, error: Error) -> AudioError {
 /// One file on its way.
 struct Run {
     format: &'static str,
-    max_seconds: u32,
     /// The reader passes over what is damaged, and packets say where they belong.
     frames_are_numbered: bool,
     /// Frames of MP3 are made of what earlier ones left over: those at the beginning of a file that
@@ -107,17 +126,16 @@ struct Run {
 }
 
 impl Run {
-    fn new(format: &'static str, max_seconds: u32) -> Self {
+    fn new(format: &'static str) -> Self {
         Self {
             format,
-            max_seconds,
             frames_are_numbered: false,
             starts_in_the_middle: false,
             frames_of_doubt: 0,
         }
     }
 
-    fn decode(&self, reader: &mut dyn FormatReader) -> Result<Decoded, AudioError> {
+    fn decode(&self, reader: &mut dyn FormatReader, mut sink: Sink) -> Result<Form, AudioError> {
         let format = self.format;
         let track = reader.default_track(TrackType::Audio).cloned();
         let track = track.ok_or(AudioError::NoSamples)?;
@@ -125,76 +143,81 @@ impl Run {
             return Err(AudioError::NoSamples);
         };
         let promised = track.num_frames;
+        let channels = params
+            .channels
+            .as_ref()
+            .map_or(0, |channels| channels.count());
+        if let Some(form) = Form::new(params.sample_rate.unwrap_or(0), channels) {
+            sink.expect(form, promised.unwrap_or(0))?;
+        }
 
         let options = AudioDecoderOptions::default().verify(true);
         let mut decoder = get_codecs()
             .make_audio_decoder(params, &options)
             .map_err(|error| unreadable(format, error))?;
 
-        let mut sink: Option<Sink> = None;
         let mut block = Vec::new();
         let mut next_frame = 0;
 
         loop {
-            let seconds = sink.as_ref().map_or(0.0, Sink::seconds);
             let packet = match reader.next_packet() {
                 Ok(Some(packet)) if packet.track_id == track.id => packet,
                 Ok(Some(_)) => continue,
                 Ok(None) => break,
                 Err(Error::IoError(error)) if error.kind() == ErrorKind::UnexpectedEof => {
-                    return Err(self.cut_short(promised, sink.as_ref()));
+                    return Err(self.cut_short(promised, &sink));
                 }
-                Err(error) => return Err(self.damaged(seconds, &error.to_string())),
+                Err(error) => return Err(self.damaged(&sink, &error.to_string())),
             };
 
             if self.frames_are_numbered && packet.pts.get() as u64 != next_frame {
-                return Err(self.damaged(seconds, "a part is missing"));
+                return Err(self.damaged(&sink, "a part is missing"));
             }
             next_frame = next_frame.saturating_add(packet.dur.get());
 
             let decoded = match decoder.decode(&packet) {
                 Ok(decoded) => decoded,
-                Err(Error::DecodeError(_)) if self.starts_in_the_middle && sink.is_none() => {
+                Err(Error::DecodeError(_)) if self.starts_in_the_middle && sink.frames() == 0 => {
+                    sink.push(&[])?;
                     continue;
                 }
-                Err(error) => return Err(self.damaged(seconds, &error.to_string())),
+                Err(error) => return Err(self.damaged(&sink, &error.to_string())),
             };
 
-            let rate = decoded.spec().rate();
-            let channels = u16::try_from(decoded.spec().channels().count()).unwrap_or(0);
-            if rate == 0 || channels == 0 {
-                return Err(self.damaged(seconds, "it has no channels or no sample rate"));
+            let spec = decoded.spec();
+            let Some(form) = Form::new(spec.rate(), spec.channels().count()) else {
+                return Err(self.damaged(&sink, "it has no channels or no sample rate"));
+            };
+            if !sink.takes(form) {
+                return Err(self.damaged(&sink, "its sample rate or channels change"));
             }
             decoded.copy_to_vec_interleaved::<f32>(&mut block);
-
-            let sink = sink.get_or_insert_with(|| Sink::new(rate, channels, self.max_seconds));
-            if !sink.takes(rate, channels) {
-                return Err(self.damaged(seconds, "its sample rate or channels change"));
-            }
             sink.push(&block)?;
         }
 
-        let frames = sink.as_ref().map_or(0, Sink::frames);
-        if promised.is_some_and(|promised| frames + self.frames_of_doubt < promised) {
-            return Err(self.cut_short(promised, sink.as_ref()));
+        if promised.is_some_and(|promised| sink.frames() + self.frames_of_doubt < promised) {
+            return Err(self.cut_short(promised, &sink));
         }
         if decoder.finalize().verify_ok == Some(false) {
-            return Err(self.damaged(0.0, "its samples do not match its checksum"));
+            return Err(AudioError::Damaged {
+                format,
+                what: "its samples do not match its checksum".into(),
+            });
         }
-        sink.ok_or(AudioError::NoSamples)?.finish()
+        sink.finish()
     }
 
-    fn damaged(&self, seconds: f64, what: &str) -> AudioError {
+    fn damaged(&self, sink: &Sink, what: &str) -> AudioError {
         AudioError::Damaged {
             format: self.format,
-            what: format!("{what}, at {seconds:.2} s"),
+            what: format!("{what}, at {:.2} s", sink.seconds()),
         }
     }
 
-    fn cut_short(&self, promised: Option<u64>, sink: Option<&Sink>) -> AudioError {
-        let end = sink.map_or(0.0, Sink::seconds);
-        let how = match (promised, sink) {
-            (Some(frames), Some(sink)) => {
+    fn cut_short(&self, promised: Option<u64>, sink: &Sink) -> AudioError {
+        let end = sink.seconds();
+        let how = match promised {
+            Some(frames) if sink.frames() > 0 => {
                 let all = sink.seconds_of(frames);
                 format!("it should be {all:.2} s long and ends after {end:.2} s")
             }

@@ -1,5 +1,7 @@
-use super::*;
-use crate::testing::{Numbers, bytes, fixture, likeness};
+use crate::error::AudioError;
+use crate::limits::Caller;
+use crate::testing::{Decoded, Numbers, bytes, decode, fixture, likeness};
+use crate::wav;
 
 const FILES: [&str; 7] = [
     "speech.flac",
@@ -39,7 +41,14 @@ fn every_format_gives_the_same_speech() {
 #[test]
 fn flac_is_what_wav_is() {
     let flac = open("speech.flac");
-    let wav = wav::encode(&bytes(&flac.samples), 24_000, 1, wav::Format::S16).unwrap();
+    let wav = wav::encode(
+        &bytes(&flac.samples),
+        24_000,
+        1,
+        wav::Format::S16,
+        Caller::patient(),
+    )
+    .unwrap();
     assert_eq!(decode(&wav, 1), Ok(flac));
 }
 
@@ -64,7 +73,14 @@ fn a_limit_on_the_length() {
         assert!(decode(fixture(name), 1).is_ok(), "{name}");
     }
 
-    let second = wav::encode(&bytes(&[0.5; 2_400]), 1_200, 1, wav::Format::S16).unwrap();
+    let second = wav::encode(
+        &bytes(&[0.5; 2_400]),
+        1_200,
+        1,
+        wav::Format::S16,
+        Caller::patient(),
+    )
+    .unwrap();
     assert!(decode(&second, 2).is_ok());
     assert_eq!(
         decode(&second, 1),

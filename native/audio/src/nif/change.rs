@@ -3,7 +3,7 @@
 use chatterbex_nif::{NifError, try_binary};
 use rustler::{Binary, Env, NifUnitEnum};
 
-use super::{no_memory, sample_binary, work};
+use super::{long_work, no_memory, sample_binary, work};
 use crate::edges::Side;
 use crate::level::factor;
 use crate::samples::{floats, read};
@@ -32,7 +32,9 @@ fn resample<'a>(
     from: u32,
     to: u32,
 ) -> Result<Binary<'a>, NifError> {
-    let new = work(|| resample::resample(&read(&samples, channels)?, channels, from, to))?;
+    let new = long_work(env, |caller| {
+        resample::resample(&read(&samples, channels)?, channels, from, to, caller)
+    })?;
     sample_binary(env, &new)
 }
 
@@ -112,9 +114,9 @@ fn normalize<'a>(
     target: f64,
     ceiling: f64,
 ) -> Result<Binary<'a>, NifError> {
-    let level = work(|| {
+    let level = long_work(env, |caller| {
         let mut samples = read(&samples, channels)?;
-        loudness::normalize(&mut samples, channels, rate, target, ceiling)?;
+        loudness::normalize(&mut samples, channels, rate, target, ceiling, caller)?;
         Ok(samples)
     })?;
     sample_binary(env, &level)

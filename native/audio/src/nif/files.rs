@@ -1,11 +1,13 @@
 //! Files to samples and back.
 
-use chatterbex_nif::{NifError, try_binary};
+use chatterbex_nif::{GrowingBinary, NifError, try_binary};
 use rustler::{Atom, Binary, Env, Term};
 
-use super::{binary, no_memory, sample_binary, work};
-use crate::decode::Decoded;
+use super::{binary, long_work, no_memory, work};
+use crate::error::AudioError;
+use crate::limits::{Caller, Limits};
 use crate::samples::read;
+use crate::sink::{Form, Store};
 use crate::wav::Format;
 use crate::{decode, flac, opus, pcm, wav};
 
@@ -40,7 +42,9 @@ fn wav_encode<'a>(
         ));
     };
 
-    let file = work(|| wav::encode(&samples, sample_rate, channels, format))?;
+    let file = long_work(env, |caller| {
+        wav::encode(&samples, sample_rate, channels, format, caller)
+    })?;
     binary(env, &file)
 }
 
@@ -53,7 +57,9 @@ fn flac_encode<'a>(
     channels: u32,
     bits: u32,
 ) -> Result<Binary<'a>, NifError> {
-    let file = work(|| flac::encode(&samples, sample_rate, channels, bits))?;
+    let file = long_work(env, |caller| {
+        flac::encode(&samples, sample_rate, channels, bits, caller)
+    })?;
     binary(env, &file)
 }
 
@@ -66,21 +72,47 @@ fn opus_encode<'a>(
     channels: u32,
     bitrate: i32,
 ) -> Result<Binary<'a>, NifError> {
-    let file = work(|| opus::encode(&read(&samples, channels)?, sample_rate, channels, bitrate))?;
+    let file = long_work(env, |caller| {
+        let samples = read(&samples, channels)?;
+        opus::encode(&samples, sample_rate, channels, bitrate, caller)
+    })?;
     binary(env, &file)
 }
 
-/// `wav_decode(file) :: {:ok, %{samples: f32le, sample_rate: hz, channels: n}} | {:error, error}`
+/// `wav_decode(file, max_seconds, max_samples) ::
+/// {:ok, %{samples: f32le, sample_rate: hz, channels: n}} | {:error, error}`
 #[rustler::nif(schedule = "DirtyCpu")]
-fn wav_decode<'a>(env: Env<'a>, file: Binary<'a>) -> Result<Term<'a>, NifError> {
-    audio(env, work(|| wav::decode(&file))?)
+fn wav_decode<'a>(
+    env: Env<'a>,
+    file: Binary<'a>,
+    max_seconds: u32,
+    max_samples: u64,
+) -> Result<Term<'a>, NifError> {
+    let limits = Limits {
+        max_seconds,
+        max_samples,
+    };
+    audio(env, |caller, store| {
+        decode::decode_wav(&file, limits, caller, store)
+    })
 }
 
-/// `decode(file, max_seconds) :: {:ok, %{samples: f32le, sample_rate: hz, channels: n}} |
-/// {:error, error}`
+/// `decode(file, max_seconds, max_samples) ::
+/// {:ok, %{samples: f32le, sample_rate: hz, channels: n}} | {:error, error}`
 #[rustler::nif(schedule = "DirtyCpu")]
-fn decode<'a>(env: Env<'a>, file: Binary<'a>, max_seconds: u32) -> Result<Term<'a>, NifError> {
-    audio(env, work(|| decode::decode(&file, max_seconds))?)
+fn decode<'a>(
+    env: Env<'a>,
+    file: Binary<'a>,
+    max_seconds: u32,
+    max_samples: u64,
+) -> Result<Term<'a>, NifError> {
+    let limits = Limits {
+        max_seconds,
+        max_samples,
+    };
+    audio(env, |caller, store| {
+        decode::decode(&file, limits, caller, store)
+    })
 }
 
 /// `pcm16(samples) :: {:ok, s16le} | {:error, error}`
@@ -92,10 +124,25 @@ fn pcm16<'a>(env: Env<'a>, samples: Binary<'a>) -> Result<Binary<'a>, NifError> 
     Ok(out.release(env))
 }
 
-fn audio(env: Env, decoded: Decoded) -> Result<Term, NifError> {
-    let bytes = sample_binary(env, &decoded.samples)?;
-    let map = Term::map_new(env).map_put(samples(), bytes);
-    let map = map.and_then(|map| map.map_put(sample_rate(), decoded.sample_rate));
-    map.and_then(|map| map.map_put(channels(), decoded.channels))
+impl Store for GrowingBinary {
+    fn extend(&mut self, samples: &[f32]) -> Result<(), AudioError> {
+        if GrowingBinary::extend(self, samples) {
+            Ok(())
+        } else {
+            Err(AudioError::no_memory(samples.len()))
+        }
+    }
+}
+
+fn audio<'a>(
+    env: Env<'a>,
+    decode: impl FnOnce(Caller, &mut dyn Store) -> Result<Form, AudioError>,
+) -> Result<Term<'a>, NifError> {
+    let mut store = GrowingBinary::new().ok_or_else(|| no_memory(0))?;
+    let form = long_work(env, |caller| decode(caller, &mut store))?;
+
+    let map = Term::map_new(env).map_put(samples(), store.release(env));
+    let map = map.and_then(|map| map.map_put(sample_rate(), form.sample_rate));
+    map.and_then(|map| map.map_put(channels(), form.channels))
         .map_err(|_| NifError::new("generation_failed", "the VM refused to make a map"))
 }

@@ -3,15 +3,17 @@
 use chatterbex_nif::NifError;
 use rustler::{Binary, Env, NifUnitEnum};
 
-use super::{binary, work};
+use super::{binary, long_work, work};
 use crate::plot::{Kind, Size, View};
 use crate::samples::read;
 use crate::{loudness, plot};
 
 /// `loudness(samples, channels, rate) :: {:ok, lufs | nil} | {:error, error}`
 #[rustler::nif(schedule = "DirtyCpu")]
-fn loudness(samples: Binary, channels: u32, rate: u32) -> Result<Option<f64>, NifError> {
-    let measured = work(|| loudness::measure(&read(&samples, channels)?, channels, rate))?;
+fn loudness(env: Env, samples: Binary, channels: u32, rate: u32) -> Result<Option<f64>, NifError> {
+    let measured = long_work(env, |caller| {
+        loudness::measure(&read(&samples, channels)?, channels, rate, caller)
+    })?;
     Ok(measured.integrated)
 }
 

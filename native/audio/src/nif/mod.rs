@@ -4,11 +4,11 @@ mod change;
 mod files;
 mod measure;
 
-use chatterbex_nif::{NifError, nif_library, try_binary, try_copy};
+use chatterbex_nif::{NifError, caller_is_alive, guarded, nif_library, try_binary, try_copy};
 use rustler::{Binary, Env};
 
 use crate::error::AudioError;
-use crate::panics::guarded;
+use crate::limits::Caller;
 use crate::samples;
 
 nif_library!(c"Elixir.Chatterbex.Native.Audio");
@@ -16,6 +16,14 @@ nif_library!(c"Elixir.Chatterbex.Native.Audio");
 /// Does the work of a NIF.
 fn work<T>(work: impl FnOnce() -> Result<T, AudioError>) -> Result<T, NifError> {
     Ok(guarded(work).unwrap_or_else(|what| Err(AudioError::Failed(what)))?)
+}
+
+/// Does the work of a NIF that may take long: it is to be left when the calling process is gone.
+fn long_work<T>(
+    env: Env,
+    work_for: impl FnOnce(Caller) -> Result<T, AudioError>,
+) -> Result<T, NifError> {
+    work(|| work_for(Caller::new(&|| caller_is_alive(env))))
 }
 
 fn binary<'a>(env: Env<'a>, bytes: &[u8]) -> Result<Binary<'a>, NifError> {

@@ -4,8 +4,8 @@ Importing this package does not import PyTorch, so a machine without it can say 
 
 - ``prepare_environment``: variables that PyTorch reads as it is imported.
 - ``detect``, ``devices``: what there is. ``probe``: what works. ``choose``: what to use.
-- ``Placement``: moves all components of a model, or none.
-- ``Runtime``: the above for one model, with the retreat to the CPU when its device fails.
+- ``place``: moves the parts of a model there. ``Proof``: compares what it computes there with the CPU.
+- ``Runtime``: the above for one model, and back to the CPU when its device fails.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from chatterbex.device.attention import eager_attention
 from chatterbex.device.choice import Choice, choose, normalise
 from chatterbex.device.detection import Device, describe, detect, devices
 from chatterbex.device.environment import prepare_environment
-from chatterbex.device.failure import DeviceFailure, StrayTensorsError, classify
+from chatterbex.device.failure import DeviceFailure, StrayTensorsError, WrongResultsError, classify
 from chatterbex.device.machine import Machine, look
-from chatterbex.device.memory import empty_cache, free_memory, shortage, size_of
-from chatterbex.device.placement import Placement, PlacementReport, moving
+from chatterbex.device.memory import Needs, empty_cache, free_memory, size_of
+from chatterbex.device.placement import PlacementReport, moving, place
 from chatterbex.device.probing import Check, ProbeReport, probe
-from chatterbex.device.runtime import Runtime
+from chatterbex.device.proof import Proof, ProofReport, Reference, finite, require_finite, tolerance
+from chatterbex.device.runtime import Runtime, Subject
 from chatterbex.device.tensors import Stray, stray_tensors, tensors
 
 __all__ = [
@@ -28,12 +29,17 @@ __all__ = [
     "Device",
     "DeviceFailure",
     "Machine",
-    "Placement",
+    "Needs",
     "PlacementReport",
     "ProbeReport",
+    "Proof",
+    "ProofReport",
+    "Reference",
     "Runtime",
     "Stray",
     "StrayTensorsError",
+    "Subject",
+    "WrongResultsError",
     "choose",
     "classify",
     "describe",
@@ -41,14 +47,17 @@ __all__ = [
     "devices",
     "eager_attention",
     "empty_cache",
+    "finite",
     "free_memory",
     "look",
     "moving",
     "normalise",
+    "place",
     "prepare_environment",
     "probe",
-    "shortage",
+    "require_finite",
     "size_of",
     "stray_tensors",
     "tensors",
+    "tolerance",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from chatterbex.device.tensors import Stray
@@ -42,13 +42,28 @@ class StrayTensorsError(RuntimeError):
         self.strays = strays
 
 
+class WrongResultsError(RuntimeError):
+    """A device computed something else than the CPU does, or numbers that are not finite.
+
+    Attributes:
+        report: What was compared and how close it was, as `ProofReport.as_dict` gives it; None
+            where nothing was compared.
+    """
+
+    def __init__(self, message: str, report: dict[str, Any] | None = None) -> None:
+        """Says which component is wrong, and by how much."""
+        super().__init__(message)
+        self.report = report
+
+
 @dataclass(frozen=True)
 class DeviceFailure:
     """Why a device cannot go on.
 
     Attributes:
         kind: "out_of_memory", "unsupported" (an operator or a type), "placement" (tensors on two
-            devices) or "device" (anything else).
+            devices), "wrong_results" (they differ from the CPU's, or are not finite) or "device"
+            (anything else).
         message: The first line of what was said.
         exception: The exception's class.
         traceback: Its last 8,000 characters.
@@ -100,7 +115,7 @@ def summarise(error: BaseException) -> DeviceFailure:
 
 
 def _is_device(error: BaseException, kind: str) -> bool:
-    if isinstance(error, StrayTensorsError) or _is_out_of_memory(error):
+    if isinstance(error, (StrayTensorsError, WrongResultsError)) or _is_out_of_memory(error):
         return True
     text = str(error)
     if isinstance(error, TypeError):
@@ -114,6 +129,8 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _kind(error: BaseException, text: str) -> str:
+    if isinstance(error, WrongResultsError):
+        return "wrong_results"
     if _is_out_of_memory(error) or (isinstance(error, RuntimeError) and _MEMORY.search(text)):
         return "out_of_memory"
     if isinstance(error, (NotImplementedError, TypeError)):

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from chatterbex.device.tensors import tensors
 
 if TYPE_CHECKING:
     import torch
 
-HEADROOM: Final = 512 * 2**20
-"""Bytes that speaking needs above the weights: keys and values, and the vocoder's layers."""
+
+@dataclass(frozen=True)
+class Needs:
+    """What a model needs on a device.
+
+    Attributes:
+        weights: Bytes of its weights.
+        row: Bytes for each request that is spoken at a time: keys and values.
+        work: Bytes that one step of the vocoder and the flow needs.
+    """
+
+    weights: int
+    row: int
+    work: int
+
+    def fits(self, free: int, batch: int) -> int:
+        """Returns how many requests at a time fit into some bytes, at most `batch`; 0 for none."""
+        left = free - self.weights - self.work
+        if left < 0:
+            return 0
+        return min(batch, left // self.row) if self.row else batch
+
+    def shortage(self, device: str, free: int) -> str:
+        """Returns what is missing, in words."""
+        return (
+            f"{device} has {_gibibytes(free)} of memory left; the model takes {_gibibytes(self.weights)} "
+            f"and needs {_gibibytes(self.row + self.work)} to speak one request"
+        )
 
 
 def size_of(*components: Any) -> int:
@@ -32,7 +58,7 @@ def _storage(tensor: torch.Tensor) -> tuple[Any, int]:
     try:
         storage = tensor.untyped_storage()
         pointer, whole = storage.data_ptr(), storage.nbytes()
-    except (NotImplementedError, RuntimeError):  # packed for oneDNN, or a tensor of another class
+    except (NotImplementedError, RuntimeError):  # a tensor of another class
         return id(tensor), size
     return (str(tensor.device), pointer) if pointer else id(tensor), whole or size
 
@@ -48,31 +74,6 @@ def free_memory(device: str) -> int | None:
     if kind == "mps" and recommended is not None:
         return int(recommended()) - int(torch.mps.driver_allocated_memory())
     return None
-
-
-def shortage(components: Iterable[Any], device: str, headroom: int = HEADROOM) -> str | None:
-    """Tells why some components do not fit on a device.
-
-    A Mac that is pushed past its working set does not fail: it swaps, or the process is killed.
-
-    Args:
-        components: What is to be moved there.
-        device: Such as "mps" or "cuda:0".
-        headroom: Bytes that must be left for the work itself.
-
-    Returns:
-        What is missing, or None where it fits or the device does not tell.
-    """
-    free = free_memory(device)
-    if free is None:
-        return None
-    size = size_of(*components)
-    if size + headroom <= free:
-        return None
-    return (
-        f"{device} has {_gibibytes(free)} of memory left; the model takes {_gibibytes(size)} and "
-        f"needs {_gibibytes(headroom)} to work in"
-    )
 
 
 def empty_cache(device: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ class Check:
         message: What went wrong, else None.
         required: Whether the device is of no use without it.
         seconds: How long it took.
+        difference: The largest from the CPU; None where nothing could be compared.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Check:
     message: str | None = None
     required: bool = True
     seconds: float = 0.0
+    difference: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Returns it for people and programs to read, without its name."""
@@ -46,6 +49,7 @@ class Check:
             "message": self.message,
             "required": self.required,
             "seconds": self.seconds,
+            "difference": self.difference,
         }
 
 
@@ -121,14 +125,17 @@ def _try(name: str, step: Step, device: str, required: bool) -> Check:
     import torch
 
     began = time.perf_counter()
-    message = None
+    message = difference = None
     try:
         results = list(step(torch.device(device)))
         expected = list(step(torch.device("cpu")))
-        message = _difference(results, expected)
+        difference = _difference(results, expected)
+        if not difference <= _TOLERANCE:  # NaN is not within it either
+            message = f"differs from the CPU by {difference:.3g}"
     except Exception as error:  # whatever a device raises, it has failed the check
         message = _said(error)
-    return Check(name, message is None, message, required, time.perf_counter() - began)
+    finite = difference if difference is not None and math.isfinite(difference) else None
+    return Check(name, message is None, message, required, time.perf_counter() - began, finite)
 
 
 def _said(error: Exception) -> str:
@@ -136,15 +143,17 @@ def _said(error: Exception) -> str:
     return (text.splitlines()[0] if text else type(error).__name__)[:300]
 
 
-def _difference(results: list[Tensor], expected: list[Tensor]) -> str | None:
+def _difference(results: list[Tensor], expected: list[Tensor]) -> float:
+    worst = 0.0
     for result, right in zip(results, expected, strict=True):
         here = result.cpu()
         if here.shape != right.shape:
-            return f"gave the shape {tuple(here.shape)} instead of {tuple(right.shape)}"
-        worst = float((here - right).abs().max())
-        if not worst <= _TOLERANCE:  # NaN is not within it either
-            return f"differs from the CPU by {worst:.3g}"
-    return None
+            raise RuntimeError(f"gave the shape {tuple(here.shape)} instead of {tuple(right.shape)}")
+        found = float((here - right).abs().max())
+        worst = found if math.isnan(found) else max(worst, found)
+        if math.isnan(worst):
+            break
+    return worst
 
 
 def _noise(*shape: int) -> Tensor:

@@ -1,142 +1,206 @@
-"""One model's device: chosen, moved to, worked on, and left for the CPU when it fails."""
+"""One model's device: chosen, built for, proved, worked on, and left for the CPU when it fails."""
 
 from __future__ import annotations
 
+import abc
+import gc
 import logging
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from chatterbex.device.attention import eager_attention
 from chatterbex.device.choice import Choice, choose
-from chatterbex.device.failure import DeviceFailure, classify
-from chatterbex.device.memory import empty_cache, size_of
-from chatterbex.device.placement import Placement, PlacementReport
+from chatterbex.device.failure import DeviceFailure, classify, summarise
+from chatterbex.device.memory import Needs, empty_cache, free_memory, size_of
+from chatterbex.device.placement import place, timed
+from chatterbex.device.proof import Proof, ProofReport, Reference
 from chatterbex.device.tensors import device_of
-from chatterbex.errors import ChatterbexError
+from chatterbex.errors import ChatterbexError, ModelBrokenError
 from chatterbex.models.base import Notice
 
 if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
+L = TypeVar("L")
+P = TypeVar("P")
 _logger = logging.getLogger("chatterbex.device")
 
 
-class Runtime:
+class Subject(abc.ABC, Generic[L, P]):
+    """What a runtime asks of a model. L is what `load` gives, P is what speaks: the passes for one device."""
+
+    @abc.abstractmethod
+    def load(self) -> L:
+        """Loads the weights from their files, on the CPU, as they are stored."""
+
+    @abc.abstractmethod
+    def cpu(self, loaded: L) -> P:
+        """Builds the passes for the CPU. They may take what was loaded over."""
+
+    @abc.abstractmethod
+    def parts(self, loaded: L) -> MutableMapping[str, Any]:
+        """Returns the modules that a device needs, in the order in which they move."""
+
+    @abc.abstractmethod
+    def gpu(self, parts: Mapping[str, Any], batch: int, eager_attention: bool) -> P:
+        """Builds the passes for a GPU, for up to `batch` requests at a time, where the parts are."""
+
+    @abc.abstractmethod
+    def figures(self, way: P) -> Mapping[str, torch.Tensor]:
+        """Computes a little of everything, no component from the results of another one."""
+
+    @abc.abstractmethod
+    def tolerances(self) -> Mapping[str, float]:
+        """Returns how far each of the `figures` may be from the CPU's; see `device.proof`."""
+
+    @abc.abstractmethod
+    def warm_up(self, way: P) -> None:
+        """Speaks more than 11 seconds, so that what fails only then fails before the model is ready."""
+
+    @abc.abstractmethod
+    def needs(self, parts: Mapping[str, Any]) -> Needs:
+        """Returns how much memory it takes to speak on a device."""
+
+
+class Runtime(Generic[L, P]):
     """Where a model runs, and what happens when that fails.
 
-    A model loads its components on the CPU, hands them over, calls `start`, and does its steps
-    inside `run`. When its device fails, all components go to the CPU, the step is done again, and
-    the model stays there.
+    The device is chosen first. The model is loaded on the CPU, and passes are built for that device. On a
+    GPU they must compute what the CPU computes before the model is ready. When a device fails, its passes
+    and weights are dropped, the weights are loaded again, and the passes for the CPU are built. The model
+    then stays there.
 
     Attributes:
         requested: What was asked for.
         actual: Where it runs: "cpu", "mps", "cuda:0".
         reason: Why that is not what was asked for, else None.
         warning: What to know of the device, else None.
-        choice: How the device was chosen; None before `start`.
-        report: How the components got there; None where they did not move.
+        batch: How many requests may be spoken at a time.
+        limited: Why that is less than was asked for, else None.
+        proof: What was compared with the CPU; None where nothing was.
+        seconds: How long moving each part, "proof" and "warm-up" took.
     """
 
     def __init__(
         self,
-        components: MutableMapping[str, Any],
+        subject: Subject[L, P],
         *,
         requested: str = "auto",
         fallback: bool = True,
-        after: Sequence[Callable[[str], None]] = (),
-        exempt: Sequence[str] = (),
-        restore: Callable[[], Mapping[str, Any]] | None = None,
-        residents: Mapping[str, Any] | None = None,
+        batch: int = 1,
+        changed: Callable[[], None] = lambda: None,
         chooser: Callable[[str, bool], Choice] = choose,
     ) -> None:
-        """Takes a model's components, which are on the CPU.
+        """Prepares a runtime; `start` gets it going.
 
         Args:
-            components: See `Placement`; "t3", "s3gen", "conds.t3" and "conds.gen" move first, in
-                this order.
+            subject: The model.
             requested: "auto", "cpu", "mps", "cuda" or "cuda:N".
             fallback: Whether the CPU may stand in. If not, a failure is an error, and the model
                 stays where it is.
-            after: Called with the device whenever the components have moved.
-            exempt: Paths below which tensors may stay on the CPU.
-            restore: Loads the components anew where a device has lost them.
-            residents: Components that stay on the CPU, for `info`.
+            batch: How many requests should be spoken at a time.
+            changed: Called when `way` was replaced: drop what was made for the old one.
             chooser: How a device is chosen.
         """
         self.requested = requested
         self.fallback = fallback
+        self.actual = "cpu"
         self.reason: str | None = None
         self.warning: str | None = None
-        self.choice: Choice | None = None
-        self.report: PlacementReport | None = None
-        self._placement = Placement(components, after=after, exempt=exempt, restore=restore)
-        self._exempt = exempt
-        self._residents = dict(residents or {})
+        self.batch = batch
+        self.limited: str | None = None
+        self.proof: ProofReport | None = None
+        self.seconds: dict[str, float] = {}
+        self._subject = subject
+        self._wanted = batch
+        self._changed = changed
         self._chooser = chooser
+        self._eager = False
+        self._way: P | None = None
+        self._parts: MutableMapping[str, Any] = {}
         self._notices: list[Notice] = []
 
     # -- getting there --------------------------------------------------------------------------
 
-    def start(self, warm_up: Callable[[], Any] | None = None, *, headroom: int | None = None) -> None:
-        """Chooses a device and moves the components there.
+    def start(self, loaded: L) -> None:
+        """Chooses a device and builds the passes for it.
 
         Args:
-            warm_up: Speaks more than 11 seconds, so that what fails only then fails now. Called
-                on the device, not on the CPU.
-            headroom: Bytes that must be left on the device.
+            loaded: What the subject's `load` gave. The caller must not keep it.
 
         Raises:
             ChatterbexError: The device cannot be used and the CPU may not stand in
                 ("device_unavailable", "out_of_memory").
         """
         choice = self._chooser(self.requested, self.fallback)
-        self.choice, self.reason, self.warning = choice, choice.reason, choice.warning
+        self.reason, self.warning = choice.reason, choice.warning
         if choice.warning is not None:
             _logger.info("%s: %s", choice.actual, choice.warning)
         if choice.fell_back:
             self._fell_back(self.requested, str(choice.reason), None, "choosing", None)
         if choice.actual == "cpu":
+            self._use(self._subject.cpu(loaded))
             return
-        report = self._placement.place(choice.actual, warm_up=warm_up, headroom=headroom)
-        self.report = report
-        if report.ok:
+        self._eager = _eager(choice)
+        failure = self._settle(choice.actual, loaded)
+        if failure is None:
             return
-        kind = report.failure.kind if report.failure is not None else "out_of_memory"
+        reason, component, when, cause = failure
         if not self.fallback:
-            reason = "out_of_memory" if kind == "out_of_memory" else "device_unavailable"
-            raise self._refusal(reason, str(report.reason), report.failure, report.component)
-        when = "warm-up" if report.component == "warm-up" else "moving"
-        self._fell_back(choice.actual, str(report.reason), report.component, when, report.failure)
+            self._drop(choice.actual)
+            kind = cause.kind if cause is not None else "out_of_memory"
+            code = "out_of_memory" if kind == "out_of_memory" else "device_unavailable"
+            raise self._refusal(code, reason, cause, component)
+        del loaded
+        self._retreat(choice.actual)
+        self._fell_back(choice.actual, reason, component, when, cause)
+
+    def _settle(self, device: str, loaded: L) -> tuple[str, str | None, str, DeviceFailure | None] | None:
+        """Moves to a device and proves it. If that fails: why, in which component, when, and the failure."""
+        self._parts = self._subject.parts(loaded)
+        needs = self._subject.needs(self._parts)
+        free = free_memory(device)
+        batch = self._wanted if free is None else needs.fits(free, self._wanted)
+        if batch == 0:
+            return needs.shortage(device, free), "memory", "moving", None
+        with timed(self.seconds, "proof"):
+            figures = self._subject.figures(self._subject.gpu(self._parts, 1, self._eager))
+            limits = self._subject.tolerances()
+            proof = Proof.reference({name: Reference(one, limits[name]) for name, one in figures.items()})
+        report = place(self._parts, device)
+        self.seconds.update(report.seconds)
+        if not report.ok:
+            return str(report.reason), report.component, "moving", report.failure
+        step = "proof"
+        try:
+            way = self._subject.gpu(self._parts, batch, self._eager)
+            self.proof = proof.compare(self._subject.figures(way), device)
+            step = "warm-up"
+            with timed(self.seconds, step):
+                self._subject.warm_up(way)
+        except Exception as error:
+            failure = summarise(error)
+            return f"the {step} on {device} failed: {failure.message}", step, step, failure
+        self.actual, self.batch = device, batch
+        if batch < self._wanted:
+            self._limit(batch, f"more do not fit into {free / 2**30:.1f} GiB of memory")
+        self._use(way)
+        return None
 
     # -- being there ----------------------------------------------------------------------------
 
     @property
-    def actual(self) -> str:
-        """Returns where the components are."""
-        return self._placement.device
+    def way(self) -> P:
+        """Returns the passes that the model speaks with now."""
+        if self._way is None:
+            raise ModelBrokenError("engine_crashed", "the model is not loaded. Load it again.")
+        return self._way
 
     @property
-    def device(self) -> torch.device:
-        """Returns `actual` for PyTorch."""
-        import torch
-
-        return torch.device(self.actual)
-
-    @property
-    def components(self) -> MutableMapping[str, Any]:
-        """Returns the components as they are now."""
-        return self._placement.components
-
-    @property
-    def eager_attention(self) -> bool:
-        """Returns whether attention must be written out where the model runs."""
-        import torch
-
-        report = self.choice.report if self.choice is not None else None
-        if report is not None and report.device == self.actual:
-            return report.eager_attention
-        return eager_attention(self.actual, torch.__version__)
+    def ready(self) -> bool:
+        """Returns whether there are passes to speak with."""
+        return self._way is not None
 
     @property
     def pending(self) -> bool:
@@ -156,65 +220,121 @@ class Runtime:
         when: str = "generating",
         restart: Callable[[], Any] | None = None,
     ) -> T:
-        """Does a step; if the device fails at it, does it again on the CPU.
+        """Does a step. If the device fails, does it again: with fewer requests at a time, or on the CPU.
 
         Args:
             step: What to do. It must not keep what it had on the device when it is called again.
             component: Which component it is about.
             when: What the model was doing.
-            restart: Called between the two, on the CPU: begins the running requests anew.
+            restart: Called between the two: begins the running requests again.
 
         Raises:
             ChatterbexError: The device failed and the CPU may not stand in
                 ("device_unavailable", "out_of_memory"), or the model was lost.
-            Exception: What the step raised, if it was no failure of a device, or was one again.
+            Exception: What the step raised, if it was not the failure of a device.
         """
-        device = self.actual
-        try:
-            return step()
-        except Exception as error:
-            failure = classify(error, device)
-            if failure is None:
-                raise
-        reason = f"{when} on {device} failed"
-        reason += f" in {component}: " if component else ": "
-        reason += failure.message
-        if not self.fallback:
-            _quietly_empty(device)
-            raise self._refusal(failure.reason, reason, failure, component)
-        self._placement.retreat()
-        self.reason = reason
-        self._fell_back(device, reason, component, when, failure)
-        if restart is not None:
-            restart()
-        return step()
+        while True:
+            device = self.actual
+            try:
+                return step()
+            except Exception as error:
+                failure = classify(error, device)
+                if failure is None:
+                    raise
+            # Only here, where no exception is being handled any more, is the failed step's memory free.
+            reason = f"{when} on {device} failed"
+            reason += f" in {component}: " if component else ": "
+            reason += failure.message
+            if failure.kind == "out_of_memory" and self.batch > 1:
+                self._halve(device, reason)
+            elif not self.fallback:
+                _quietly_empty(device)
+                raise self._refusal(failure.reason, reason, failure, component)
+            else:
+                self._retreat(device)
+                self._fell_back(device, reason, component, when, failure)
+            if restart is not None:
+                restart()
 
     def after_request(self) -> None:
         """Is called at the end of each request: MPS keeps what it used until told otherwise."""
         if self.actual == "mps":
             _quietly_empty(self.actual)
 
+    def close(self) -> None:
+        """Lets go of everything."""
+        self._way = None
+        self._parts = {}
+
+    def _use(self, way: P) -> None:
+        self._way = way
+        self._changed()
+
+    def _halve(self, device: str, reason: str) -> None:
+        """Speaks fewer requests at a time, on the same device."""
+        self._way = None
+        self._changed()
+        gc.collect()
+        _quietly_empty(device)
+        self._limit(self.batch // 2, reason)
+        self._use(self._subject.gpu(self._parts, self.batch, self._eager))
+
+    def _limit(self, batch: int, reason: str) -> None:
+        self.batch = batch
+        self.limited = f"{batch} requests at a time instead of {self._wanted}: {reason}"
+        _logger.warning("%s", self.limited)
+
+    def _drop(self, device: str) -> None:
+        self._way = None
+        self._parts = {}
+        self._changed()
+        gc.collect()  # modules have cycles, and their memory is what the CPU now needs
+        _quietly_empty(device)
+
+    def _retreat(self, device: str) -> None:
+        """Loads the model again, for the CPU."""
+        import torch
+
+        self._drop(device)
+        self.actual, self.batch, self.limited = "cpu", self._wanted, None
+        try:
+            # A failing step may run in inference mode, and weights made in it are good for nothing else.
+            with torch.inference_mode(False), torch.no_grad():
+                way = self._subject.cpu(self._subject.load())
+        except Exception as error:
+            raise ModelBrokenError(
+                "device_unavailable",
+                f"the model was lost on {device}, and loading it again for the CPU failed: {error}. "
+                "Load it again.",
+                {"device": device, "exception": repr(error)},
+            ) from error
+        self._use(way)
+
     # -- telling --------------------------------------------------------------------------------
 
-    def info(self) -> dict[str, Any]:
+    def info(self, components: Mapping[str, Any]) -> dict[str, Any]:
         """Returns what `Model.info` says of devices.
 
+        Args:
+            components: Everything that holds tensors, by name.
+
         Returns:
-            "device" ({"requested", "actual", "reason", "warning"}), "components" (where each is),
-            "memory" (bytes of each) and "versions".
+            "device" ({"requested", "actual", "reason", "warning", "proof", "limited"}), "components"
+            (where each is), "memory" (bytes of each) and "versions".
         """
         import torch
 
-        parts = {**self.components, **self._residents}
         return {
             "device": {
                 "requested": self.requested,
                 "actual": self.actual,
                 "reason": self.reason,
                 "warning": self.warning,
+                "proof": self.proof.as_dict() if self.proof is not None and self.actual != "cpu" else None,
+                "limited": self.limited,
             },
-            "components": {name: device_of(one, name, self._exempt) for name, one in parts.items()},
-            "memory": {name: size_of(one) for name, one in parts.items()},
+            "components": {name: device_of(one) or "cpu" for name, one in components.items()},
+            "memory": {name: size_of(one) for name, one in components.items()},
             "versions": {"torch": torch.__version__},
         }
 
@@ -259,6 +379,15 @@ class Runtime:
             details["traceback"] = failure.traceback
         said = said.rstrip(".!")
         return ChatterbexError(reason, f"{said}. fallback: true would have gone on with the CPU", details)
+
+
+def _eager(choice: Choice) -> bool:
+    """Tells whether attention must be written out on the chosen device."""
+    import torch
+
+    if choice.report is not None:
+        return choice.report.eager_attention
+    return eager_attention(choice.actual, torch.__version__)
 
 
 def _quietly_empty(device: str) -> None:

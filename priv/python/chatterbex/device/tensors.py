@@ -103,28 +103,25 @@ def _join(path: str, key: Any) -> str:
     return f"{path}.{key}" if path else str(key)
 
 
-def stray_tensors(
-    components: Mapping[str, Any], device: str | torch.device, exempt: Sequence[str] = ()
-) -> list[Stray]:
+def stray_tensors(components: Mapping[str, Any], device: str | torch.device) -> list[Stray]:
     """Returns the tensors of some components that are not on a device.
 
     Args:
         components: Names to components.
         device: Where everything should be; "mps" is the same as "mps:0".
-        exempt: Paths below which tensors may be anywhere, such as "s3gen.tokenizer".
     """
     wanted = _place(device)
     return [
         Stray(path, str(tensor.device))
         for name, component in components.items()
         for path, tensor in tensors(component, name)
-        if _place(tensor.device) != wanted and not _below(path, exempt)
+        if _place(tensor.device) != wanted
     ]
 
 
-def device_of(component: Any, name: str, exempt: Sequence[str] = ()) -> str | None:
+def device_of(component: Any) -> str | None:
     """Returns the one device that a component is on, "mixed", or None where it has no tensor."""
-    found = {str(tensor.device) for path, tensor in tensors(component, name) if not _below(path, exempt)}
+    found = {str(tensor.device) for _, tensor in tensors(component)}
     return "mixed" if len(found) > 1 else next(iter(found), None)
 
 
@@ -133,7 +130,3 @@ def _place(device: str | torch.device) -> tuple[str, int]:
 
     device = torch.device(device)
     return device.type, device.index or 0
-
-
-def _below(path: str, exempt: Sequence[str]) -> bool:
-    return any(path == one or path.startswith(f"{one}.") for one in exempt)

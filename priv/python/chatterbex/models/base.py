@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Generator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -155,7 +156,7 @@ class Model(abc.ABC):
             "model", "sample_rate", "max_batch" and "load" ({phase: seconds}).
         """
 
-    def call(self, function: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    def call(self, function: str, arguments: Mapping[str, Any]) -> dict[str, Any] | Future[dict[str, Any]]:
         """Does something else that this model can do, such as making a voice.
 
         Args:
@@ -163,7 +164,8 @@ class Model(abc.ABC):
             arguments: What it needs.
 
         Returns:
-            The answer.
+            The answer, or a future of it where that takes longer than a few steps: the model goes on
+            stepping meanwhile. See `chatterbex.worker`.
 
         Raises:
             ChatterbexError: It went wrong; "not_supported" for an unknown function.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,9 @@ from chatterbex.errors import ChatterbexError
 from chatterbex.models import speech
 from chatterbex.models.base import Request
 from chatterbex.models.chatterbox import ChatterboxModel
-from chatterbex.models.speech import Speech
+from chatterbex.models.speech import Speech, Traits
 from chatterbex.s3gen.signal import resample
-from chatterbex.t3 import T3Config
-from chatterbex.voices import Audio
+from chatterbex.voices import Audio, Voice
 
 _LONGEST = 120.0  # seconds: the flow's memory grows with the square
 _SHORTEST = 0.1
@@ -31,33 +32,14 @@ class ConversionModel(ChatterboxModel):
     family = voices.ORIGINAL
     s3gen_file = "s3gen.safetensors"
     s3gen_strict = False
+    traits = Traits(speaks=False)
     generation_options = frozenset()
-
-    @classmethod
-    def has_t3(cls) -> bool:
-        """Whether the model speaks text: it does not."""
-        return False
 
     @classmethod
     def files(cls, folder: Path, extra: Mapping[str, Any]) -> tuple[str, ...]:
         """The files that must be there."""
         del folder, extra
         return checkpoint.REQUIRED_FILES["conversion"]
-
-    @classmethod
-    def t3_file(cls, folder: Path, extra: Mapping[str, Any]) -> str:
-        """There is none."""
-        raise NotImplementedError
-
-    @classmethod
-    def t3_config(cls, extra: Mapping[str, Any]) -> T3Config:
-        """There is none."""
-        raise NotImplementedError
-
-    @classmethod
-    def load_text(cls, folder: Path) -> Any:
-        """There is none."""
-        raise NotImplementedError
 
     def tokenize(self, text: str, options: Mapping[str, Any]) -> list[int]:
         """Not for text."""
@@ -79,25 +61,34 @@ class ConversionModel(ChatterboxModel):
                 {"seconds": heard.seconds, "most": _LONGEST},
             )
         audio, key = self._voice(options.get("voice"))
-        one = Speech(
-            request=request,
-            text=[],
-            seed=int(options["seed"]),
-            sampling=None,
-            guidance=None,
-            exaggeration=None,
-            most=0,
-            plan=speech.Plan.of(options),
-            voice=key,
-            audio=audio,
+        self._scheduler.add(
+            Speech(
+                request=request,
+                traits=self.traits,
+                text=[],
+                seed=int(options["seed"]),
+                sampling=None,
+                guidance=None,
+                exaggeration=None,
+                most=0,
+                plan=speech.Plan.of(options),
+                voice_key=key,
+                audio=audio,
+                source=heard,
+            )
         )
-        one.source = heard
-        self._speeches[request.id] = one
 
-    def _enter(self, one: Speech) -> None:
-        """Listens to the audio: its tokens are what T3's would be."""
-        super()._enter(one)
-        if one.stage == "speaking" and one.finish_reason is None:
-            at_16k = resample(one.source.samples, orig_sr=one.source.sample_rate, target_sr=16_000)
-            one.tokens = self._maker.tokens(at_16k)
-            one.finish_reason = "stop"
+    def _voice_of(self, one: Speech) -> Voice | None:
+        """The voice, once the recording that is to be said again was listened to as well."""
+        return super()._voice_of(one) if one.tokens else None
+
+    def _listen(self, one: Speech) -> Future[Voice]:
+        return self._worker.start((self.name, one.id), partial(self._hear, one))
+
+    def _hear(self, one: Speech) -> Voice:
+        """Listens to both recordings: the tokens of the one are what T3's would be."""
+        voice = super()._voice_of(one) or self._make(one)
+        at_16k = resample(one.source.samples, orig_sr=one.source.sample_rate, target_sr=16_000)
+        one.tokens = self._maker.tokens(at_16k)
+        one.finish_reason = "stop"
+        return voice

@@ -12,11 +12,21 @@ from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+from weakref import WeakSet
 
 import torch
 
 K = TypeVar("K")
 T = TypeVar("T")
+
+
+_pools: WeakSet[ThreadPoolExecutor] = WeakSet()
+
+
+def rest() -> None:
+    """Waits for what runs in any lane. What has not begun never will, and nothing can be started any more."""
+    for pool in list(_pools):
+        pool.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,7 @@ class Lanes(Generic[K, T]):
 
         if self._pool is None:
             self._pool = ThreadPoolExecutor(torch.get_num_threads(), thread_name_prefix="chatterbex-lane")
+            _pools.add(self._pool)
         self._running[self._pool.submit(attempt)] = key
 
     def finished(self, timeout: float) -> list[Done[K, T]]:

@@ -9,10 +9,11 @@ from typing import Any, Final
 from chatterbex import checkpoint, voices
 from chatterbex.errors import ChatterbexError
 from chatterbex.models.chatterbox import ChatterboxModel
+from chatterbex.models.speech import Traits
 from chatterbex.t3 import T3Config
 from chatterbex.text import MultilingualTokens, tidy
 
-_VERSIONS: Final = {"v2": T3Config.multilingual_v2, "v3": T3Config.multilingual_v3}
+_VERSIONS: Final = ("v2", "v3")
 _PACKS: Final = {"zh-cmn": "zh", "es-mx-latam": "es", "pt-br": "pt", "es-es": "es", "pt-pt": "pt", "hi": "hi"}
 
 
@@ -26,10 +27,12 @@ class MultilingualModel(ChatterboxModel):
 
     name = "multilingual"
     family = voices.ORIGINAL
+    t3_name = "t3_mtl23ls_v3.safetensors"
+    t3_config = T3Config.multilingual
     s3gen_file = "s3gen.pt"
     encoder_file = "ve.pt"
     # The last token comes with little attention to the text, and sounds as 40 ms of noise.
-    dropped = 1
+    traits = Traits(dropped=1)
     generation_options = frozenset(
         {"temperature", "repetition_penalty", "top_p", "min_p", "cfg_weight", "exaggeration"}
     )
@@ -42,12 +45,13 @@ class MultilingualModel(ChatterboxModel):
     @classmethod
     def files(cls, folder: Path, extra: Mapping[str, Any]) -> tuple[str, ...]:
         """The files that must be there; a language pack's T3 may have any name that begins with t3."""
-        wanted = checkpoint.REQUIRED_FILES[f"multilingual-{_version(extra)}"]
-        return tuple(cls.t3_file(folder, extra) if name.startswith("t3") else name for name in wanted)
+        return checkpoint.needed_files(f"multilingual-{_version(extra)}", cls.t3_file(folder, extra))
 
     @classmethod
     def t3_file(cls, folder: Path, extra: Mapping[str, Any]) -> str:
-        """The file of T3."""
+        """The file of T3, or the path of a fine-tune."""
+        if extra.get("t3"):
+            return extra["t3"]
         name = f"t3_mtl23ls_{_version(extra)}.safetensors"
         if _pack(extra) is None or (folder / name).exists():
             return name
@@ -57,13 +61,8 @@ class MultilingualModel(ChatterboxModel):
             found = []
         return found[0] if len(found) == 1 else name
 
-    @classmethod
-    def t3_config(cls, extra: Mapping[str, Any]) -> T3Config:
-        """The published sizes of T3."""
-        return _VERSIONS[_version(extra)]()
-
-    @classmethod
-    def load_text(cls, folder: Path) -> MultilingualTokens:
+    @staticmethod
+    def tokenizer(folder: Path) -> MultilingualTokens:
         """The tokenizer."""
         return MultilingualTokens(folder / "grapheme_mtl_merged_expanded_v1.json")
 

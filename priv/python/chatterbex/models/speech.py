@@ -1,23 +1,35 @@
-"""One request on its way through a Chatterbox model."""
+"""The life of one request in a Chatterbox model.
+
+It waits until its recordings were listened to, then speaks (tokens, one for each step) and is vocoded
+(samples, whole or in chunks). A request that runs away from its text or is silent speaks again with another
+seed. After a device failed it begins again with the same one, and what was given out stays given out.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import math
+import logging
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+
 from chatterbex.errors import ChatterbexError
+from chatterbex.models.base import Chunk, Request
+from chatterbex.models.options import within
+from chatterbex.s3gen import RATE, SILENCE, TOKEN, Decoding, S3GenPass
+from chatterbex.voices import Voice
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from chatterbex.models.base import Request
-    from chatterbex.s3gen import Decoding
     from chatterbex.t3 import Sampling
     from chatterbex.voices import Audio
+
+_QUIETEST = 1e-3  # peak of speech that is called silent: -60 dB
+
+_logger = logging.getLogger("chatterbex.models")
 
 
 @dataclass
@@ -47,9 +59,9 @@ class Plan:
         Raises:
             ChatterbexError: One of them is out of range ("invalid_option").
         """
-        size = _within(options, "chunk_tokens", 10, 1, 1000)
-        growth = _within(options, "chunk_growth", 2.0, 1.0, 10.0)
-        most = _within(options, "chunk_most", 250, 1, 1000)
+        size = within(options, "chunk_tokens", 10, 1, 1000)
+        growth = within(options, "chunk_growth", 2.0, 1.0, 10.0)
+        most = within(options, "chunk_most", 250, 1, 1000)
         return cls(int(size), growth, max(int(most), int(size)), int(size))
 
     def next(self, tokens: int, audio: float, work: float) -> None:
@@ -67,11 +79,34 @@ class Plan:
 
 @dataclass
 class Job:
-    """A chunk that is being vocoded."""
+    """A chunk that is being vocoded.
 
-    stages: Generator[None, None, np.ndarray]
-    tokens: int
+    Attributes:
+        decoding: what vocodes it.
+        tokens: all of the request's so far.
+        final: whether these are all.
+        stages: the work, where it is done for this chunk alone.
+    """
+
+    decoding: Decoding
+    tokens: list[int]
     final: bool
+    stages: Generator[None, None, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What differs between the models when they speak.
+
+    Attributes:
+        speaks: whether a text is spoken; otherwise a recording is converted.
+        silence: tokens of silence that are spoken after the text.
+        dropped: tokens at the end of a text that are not heard, for they are noise.
+    """
+
+    speaks: bool = True
+    silence: int = 0
+    dropped: int = 0
 
 
 @dataclass
@@ -82,15 +117,18 @@ class Speech:
         text: text tokens.
         most: tokens after which it is ended.
         bounded: whether these are as many as the text could take: more are no reading of it.
-        retries: how often it may begin anew with another seed, where it ran away or is silent.
+        retries: how often it may begin again with another seed, where it ran away or is silent.
         retried: how often it did.
-        voice: what the voice is kept by; None for the built-in one.
+        voice_key: what the voice is kept by; None for the built-in one.
         audio: what the voice is made from.
         source: what is to be converted.
-        stage: "waiting" for its voice, then "speaking".
+        stage: "waiting" to be admitted, "listening" to its recordings, "speaking", or "vocoding": no
+            token will come any more.
+        heard: the work of the stage "listening".
+        voice: who speaks, from "speaking" on.
         tokens: speech tokens so far.
         finish_reason: why there will be no more: "stop", "limit", "runaway" or "silent".
-        decoded: samples that were decoded since it began, or began anew.
+        decoded: samples that were decoded since it began, or began again.
         given: samples that were given out.
         working: seconds of vocoding since the last chunk.
         seconds: of each kind of work.
@@ -98,6 +136,7 @@ class Speech:
     """
 
     request: Request
+    traits: Traits
     text: list[int]
     seed: int
     sampling: Sampling | None
@@ -105,13 +144,15 @@ class Speech:
     exaggeration: float | None
     most: int
     plan: Plan
-    voice: str | None
+    voice_key: str | None
     audio: Audio | bytes | None
     source: Audio | None = None
     bounded: bool = False
     retries: int = 0
     retried: int = 0
-    stage: Literal["waiting", "speaking"] = "waiting"
+    stage: Literal["waiting", "listening", "speaking", "vocoding"] = "waiting"
+    heard: Future[Any] | None = None
+    voice: Voice | None = None
     tokens: list[int] = field(default_factory=list)
     finish_reason: str | None = None
     decoding: Decoding | None = None
@@ -134,33 +175,129 @@ class Speech:
         """When it must have been vocoded: a listener's playback runs out, others wait since they began."""
         if self.first is None or not self.request.stream:
             return self.began
-        return self.began + self.first + self.given / 24_000
+        return self.began + self.first + self.given / RATE
 
     @property
     def draw_seed(self) -> int:
         """What is drawn from now: the request's seed, and after a retry one that is derived from it."""
         return derived(self.seed, self.retried) if self.retried else self.seed
 
-    def retry(self) -> bool:
-        """Begins anew with another seed, unless that was done often enough or samples were given out."""
-        if self.retried >= self.retries or self.given:
-            return False
-        self.retried += 1
-        self.restart()
-        return True
-
     def restart(self) -> None:
-        """Begins anew. What was given out stays given out."""
+        """Begins again. What was given out stays given out."""
         self.stage = "waiting"
-        self.tokens = []
-        self.finish_reason = None
-        self.decoding = self.job = None
+        if self.traits.speaks:  # what a recording says stays the same
+            self.tokens = []
+            self.finish_reason = None
+        self.decoding = self.job = self.heard = None
         self.decoded = 0
         self.plan.due = self.plan.size
 
-    def chunk_metadata(self, tokens: int) -> dict[str, Any]:
-        """What there is to say of a chunk."""
-        return {"chunk": self.chunks - 1, "tokens": tokens}
+    def spend(self, kind: str, seconds: float) -> None:
+        """Notes how long something took."""
+        self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
+
+    # -- tokens ----------------------------------------------------------------------------
+
+    def end(self, reason: str) -> None:
+        """Takes the end of the tokens: goes on to be vocoded, or begins again with another seed.
+
+        Args:
+            reason: "stop", "limit" or "runaway".
+
+        Raises:
+            ChatterbexError: There is nothing to be heard, however often it was tried.
+        """
+        if reason == "limit" and self.bounded:
+            reason = "runaway"
+        elif not self.tokens:
+            reason = "silent"
+        if reason in ("runaway", "silent") and self._again(reason):
+            return
+        self.finish_reason, self.stage = reason, "vocoding"
+        if not self.tokens:
+            raise ChatterbexError(
+                "generation_failed",
+                f"The model ended without a sound, {self.retried + 1} times. Try another seed, or a "
+                "longer text.",
+                {"finish_reason": reason, "tokens": 0, "retries": self.retried},
+            )
+        if reason == "limit":
+            _logger.warning(
+                "%d characters of text were cut short after %d speech tokens (%.0f s): use sentences",
+                len(self.request.text),
+                len(self.tokens),
+                len(self.tokens) / 25,
+            )
+
+    def _again(self, reason: str) -> bool:
+        """Begins again with another seed, unless that was done often enough or samples were given out."""
+        what = "silent" if reason == "silent" else "without an end"
+        length = len(self.request.text)
+        about = f"{length} characters of text came out {what} after {len(self.tokens)} tokens"
+        if self.retried >= self.retries or self.given:
+            _logger.warning("%s", about)
+            return False
+        self.retried += 1
+        _logger.warning("%s; spoken again with another seed, %d of %d", about, self.retried, self.retries)
+        self.restart()
+        return True
+
+    # -- samples ---------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether a chunk is being vocoded or can be."""
+        if self.job is not None or self.stage == "vocoding":
+            return True
+        if self.stage != "speaking" or not self.request.stream or len(self.tokens) < self.plan.due:
+            return False
+        return self.decoding is None or self.decoding.worth(len(self.tokens)) > 0
+
+    def prepare(self, way: S3GenPass, finish: Callable[[np.ndarray], np.ndarray]) -> bool:
+        """Begins to vocode a chunk, if none is being vocoded. Returns whether there is one.
+
+        Args:
+            way: through S3Gen.
+            finish: see `Decoding`.
+        """
+        if self.job is None and self.ready:
+            if self.decoding is None:
+                self.decoding = Decoding(way, self.voice.gen, self.draw_seed, finish=finish)
+            final = self.finish_reason is not None
+            tokens = self.tokens + [SILENCE] * (self.traits.silence if final else 0)
+            self.job = Job(self.decoding, tokens, final, self.decoding.stages(tokens, final))
+        return self.job is not None
+
+    def give(self, samples: np.ndarray) -> np.ndarray | None:
+        """Takes the samples of the job that is done.
+
+        Returns:
+            Those to be given out, perhaps none; or None where the request begins again with another seed.
+        """
+        job, self.job = self.job, None
+        if job.final and not self.given and self.traits.speaks and _silent(samples):
+            if self._again("silent"):
+                return None
+            self.finish_reason = "silent"
+        dropped = self.traits.dropped
+        if job.final and dropped and len(job.tokens) > dropped:
+            heard = (len(job.tokens) - dropped) * TOKEN
+            samples = samples[: max(0, heard - self.decoded)]
+        self.decoded += len(samples)
+        # What was given out before the device failed is not given out again.
+        fresh = max(0, self.decoded - self.given)
+        samples = samples[max(0, len(samples) - fresh) :] if fresh else samples[:0]
+        self.given += len(samples)
+        self.chunks += 1
+        self.plan.next(len(job.tokens), len(samples) / RATE, self.working)
+        self.working = 0.0
+        if self.first is None:
+            self.first = time.perf_counter() - self.began
+        return samples
+
+    def chunk(self, samples: np.ndarray, tokens: int) -> Chunk:
+        """A chunk that is not the last."""
+        return Chunk(self.id, samples, {"chunk": self.chunks - 1, "tokens": tokens})
 
     def metadata(self) -> dict[str, Any]:
         """What there is to say of the request when it is done."""
@@ -173,7 +310,7 @@ class Speech:
             "seed": self.seed,
             "text_tokens": len(self.text),
             "tokens": len(self.tokens),
-            "voice": self.voice or "built-in",
+            "voice": self.voice_key or "built-in",
         }
 
 
@@ -188,11 +325,5 @@ def digest(data: bytes) -> str:
     return hashlib.sha256(b"saved:" + data).hexdigest()
 
 
-def _within(options: Mapping[str, Any], name: str, default: float, least: float, most: float) -> float:
-    value = options.get(name)
-    if value is None:
-        return default
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not least <= value <= most:
-        raise ChatterbexError("invalid_option", f"{name} must be from {least:g} to {most:g}, not {value!r}")
-    return value
+def _silent(samples: np.ndarray) -> bool:
+    return float(np.max(np.abs(samples), initial=0.0)) < _QUIETEST

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from chatterbex import checkpoint, voices
+from chatterbex import voices
 from chatterbex.models.chatterbox import ChatterboxModel
+from chatterbex.models.speech import Traits
 from chatterbex.t3 import T3Config
 from chatterbex.text import TurboTokens, tidy
 
@@ -17,33 +17,13 @@ class TurboModel(ChatterboxModel):
 
     name = "turbo"
     family = voices.TURBO
+    t3_name = "t3_turbo_v1.safetensors"
+    t3_config = T3Config.turbo
+    tokenizer = TurboTokens
     s3gen_file = "s3gen_meanflow.safetensors"
     meanflow = True
-    silence = 3
-    generation_options = frozenset({"temperature", "repetition_penalty", "top_p", "top_k"})
-
-    @classmethod
-    def files(cls, folder: Path, extra: Mapping[str, Any]) -> tuple[str, ...]:
-        """The files that must be there."""
-        del folder, extra
-        return checkpoint.REQUIRED_FILES[cls.name]
-
-    @classmethod
-    def t3_file(cls, folder: Path, extra: Mapping[str, Any]) -> str:
-        """The file of T3."""
-        del folder, extra
-        return f"t3_{cls.name}_v1.safetensors"
-
-    @classmethod
-    def t3_config(cls, extra: Mapping[str, Any]) -> T3Config:
-        """The published sizes of T3."""
-        del extra
-        return T3Config.turbo()
-
-    @classmethod
-    def load_text(cls, folder: Path) -> TurboTokens:
-        """The tokenizer."""
-        return TurboTokens(folder)
+    traits = Traits(silence=3)
+    generation_options = frozenset({"temperature", "repetition_penalty", "top_p", "top_k", "norm_loudness"})
 
     def tokenize(self, text: str, options: Mapping[str, Any]) -> list[int]:
         """Text to text tokens."""
@@ -55,9 +35,5 @@ class NanoModel(TurboModel):
     """Chatterbox Nano: the same with a smaller T3."""
 
     name = "nano"
-
-    @classmethod
-    def t3_config(cls, extra: Mapping[str, Any]) -> T3Config:
-        """The published sizes of T3."""
-        del extra
-        return T3Config.nano()
+    t3_name = "t3_nano_v1.safetensors"
+    t3_config = T3Config.nano

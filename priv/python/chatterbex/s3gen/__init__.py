@@ -2,19 +2,23 @@
 
     s3gen, analysis = load(path, meanflow=True)
     reference = analysis.reference(samples_24k)
-    decoding = Decoding(s3gen, reference, seed=7)
+    decoding = Decoding(CpuPass(s3gen), reference, seed=7)
     samples = decoding.decode(tokens, final=True)
 
-- ``S3Gen``: the flow and the vocoder; the part that moves to a device.
+- ``S3Gen``: the weights of the flow and the vocoder; the part that moves to a device.
+- ``CpuPass``, ``GpuPass``: the way through them on a kind of device.
 - ``Analysis``: reference audio to a ``Reference``; stays on the CPU, for it runs once a voice.
 - ``Decoding``: one request's way from tokens to samples, whole or in chunks.
 """
 
 from __future__ import annotations
 
-from chatterbex.s3gen.decoding import Decoding
+from chatterbex.s3gen.cpu import CpuPass
+from chatterbex.s3gen.decoding import Decoding, together
+from chatterbex.s3gen.gpu import GpuPass
 from chatterbex.s3gen.loading import load
 from chatterbex.s3gen.network import CODES, FRAME, RATE, SILENCE, TOKEN, S3Gen
+from chatterbex.s3gen.passes import MelTask, S3GenPass
 from chatterbex.s3gen.reference import Analysis, Reference
 
 __all__ = [
@@ -24,8 +28,13 @@ __all__ = [
     "SILENCE",
     "TOKEN",
     "Analysis",
+    "CpuPass",
     "Decoding",
+    "GpuPass",
+    "MelTask",
     "Reference",
     "S3Gen",
+    "S3GenPass",
     "load",
+    "together",
 ]

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chatterbex.s3gen.network import CODES, FRAME, S3Gen
+from chatterbex.s3gen.network import CODES, FRAME
 from chatterbex.s3gen.noise import Noise
+from chatterbex.s3gen.passes import MelTask, S3GenPass
 from chatterbex.s3gen.reference import Reference
 
 LEFT = 16
@@ -34,7 +35,7 @@ class Decoding:
 
     def __init__(
         self,
-        s3gen: S3Gen,
+        s3gen: S3GenPass,
         reference: Reference,
         seed: int,
         *,
@@ -45,8 +46,8 @@ class Decoding:
         """Begins with nothing.
 
         Args:
-            s3gen: the networks.
-            reference: the voice, on the networks' device.
+            s3gen: the way through the networks.
+            reference: the voice.
             seed: of the noise.
             steps: of the flow; None for the usual number.
             finish: what is done to samples before they are given out, with those around them:
@@ -55,7 +56,7 @@ class Decoding:
         """
         self.frames = 0
         self._s3gen = s3gen
-        self._reference = reference
+        self._reference = reference.to(s3gen.device)
         self._noise = Noise(seed)
         self._steps = steps
         self._finish = finish
@@ -92,23 +93,18 @@ class Decoding:
 
         A piece must be over before anything else is asked of this object.
         """
+        [samples] = yield from together([(self, tokens, final)])
+        if isinstance(samples, Exception):
+            raise samples
+        return samples
+
+    def _task(self, tokens: Sequence[int], final: bool) -> MelTask | None:
+        """What the flow has to do; None where nothing is to be heard yet."""
         heard = [token for token in tokens if 0 <= token < CODES]
         if not heard or not (final or self.worth(len(heard))):
-            return np.zeros(0, np.float32)
-        s3gen = self._s3gen
-        with torch.inference_mode():
-            numbers = torch.tensor([heard], device=s3gen.device)
-            flow = s3gen.mel_stages(numbers, self._reference, self._noise, final=final, steps=self._steps)
-        while True:
-            try:
-                with torch.inference_mode():
-                    next(flow)
-            except StopIteration as stop:
-                mel = stop.value
-                break
-            yield
-        with torch.inference_mode():
-            return self._vocode(mel, final)
+            return None
+        numbers = torch.tensor([heard], device=self._s3gen.device)
+        return MelTask(numbers, self._reference, self._noise, final)
 
     def _vocode(self, mel: Tensor, final: bool) -> np.ndarray:
         """Samples from all mel frames so far, of which those already spoken are left as they were."""
@@ -122,7 +118,7 @@ class Decoding:
             source = torch.cat([self._source, source], dim=2)
         wave = s3gen.wave(window, source)
         if begin == 0:
-            fade = s3gen.trim_fade[: wave.shape[0]]
+            fade = s3gen.network.trim_fade[: wave.shape[0]]
             wave[: fade.shape[0]] *= fade
         out = wave.float().cpu().numpy()
         if self._finish is not None:
@@ -147,3 +143,44 @@ class Decoding:
         out = out.copy()
         out[:length] = self._held[:length] * (1 - rise) + out[:length] * rise
         return out
+
+
+def together(
+    parts: Sequence[tuple[Decoding, Sequence[int], bool]],
+) -> Generator[None, None, list[np.ndarray | Exception]]:
+    """`Decoding.stages` of several requests, whose flow is computed together.
+
+    Args:
+        parts: of one pass: a decoding, all of its tokens so far, and whether these are all.
+
+    Returns:
+        The samples of each, or what its vocoding raised.
+    """
+    out: list[np.ndarray | Exception] = [np.zeros(0, np.float32)] * len(parts)
+    with torch.inference_mode():
+        tasks = {
+            number: decoding._task(tokens, final) for number, (decoding, tokens, final) in enumerate(parts)
+        }
+    tasks = {number: task for number, task in tasks.items() if task is not None}
+    if not tasks:
+        return out
+    first = parts[0][0]
+    flow = first._s3gen.mel_stages(list(tasks.values()), steps=first._steps)
+    while True:
+        try:
+            with torch.inference_mode():
+                next(flow)
+        except StopIteration as stop:
+            mels = stop.value
+            break
+        yield
+    for number, mel in zip(tasks, mels, strict=True):
+        decoding, _, final = parts[number]
+        try:
+            with torch.inference_mode():
+                out[number] = decoding._vocode(mel, final)
+        except Exception as error:
+            out[number] = error
+        if number != list(tasks)[-1]:
+            yield
+    return out

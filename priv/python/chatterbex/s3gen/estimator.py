@@ -31,10 +31,7 @@ class Estimator:
     """Upstream's `ConditionalDecoder`, prepared for the CPU."""
 
     def __init__(self, published: Any) -> None:
-        """Prepares upstream's network: on the CPU, causal, and without a change of rate.
-
-        Its layers keep their weights, but in another order in memory.
-        """
+        """Packs the weights of upstream's network, which must be on the CPU and causal."""
         self._down = [_Stage(*stage) for stage in published.down_blocks]
         self._middle = [_Stage(*stage) for stage in published.mid_blocks]
         self._up = [_Stage(*stage) for stage in published.up_blocks]
@@ -111,7 +108,6 @@ class _CausalConvolution:
     def __init__(self, published: nn.Conv1d) -> None:
         self._bias = published.bias
         self._taps = published.weight.detach().permute(2, 1, 0).contiguous()  # (taps, C, C')
-        published.weight = nn.Parameter(self._taps.permute(2, 1, 0), requires_grad=False)  # there is one copy
 
     def __call__(self, x: Tensor) -> Tensor:
         *earlier, last = self._taps
@@ -155,7 +151,6 @@ class _Linear:
         self._weight = published.weight.detach().t().contiguous()  # (K, N)
         self._bias = published.bias
         self.outputs = published.out_features
-        published.weight = nn.Parameter(self._weight.t(), requires_grad=False)  # there is one copy
 
     def __call__(self, x: Tensor) -> Tensor:
         """(M, K) to (M, N)."""

@@ -2,21 +2,29 @@
 
 Example:
     t3 = T3.from_state_dict(T3Config.nano(), state)
-    session = T3Session(t3, max_batch=8)
+    session = T3Session(t3.front, CpuPass(t3, rows=8), max_batch=8)
     session.admit(T3Request("a", text_tokens, conditionals, seed=7))
     while session.busy:
         for event in session.step():
             ...
+
+A request's way: `session.py` (the loop) asks `conditioning.py` for embeddings and a pass (`cpu.py`,
+`gpu.py`) for logits, and draws with the native library (`native.py`).
 """
 
+from .backbone import Body
 from .conditionals import T3Conditionals
-from .config import Alignment, Rope, Sampling, T3Config
+from .config import Rope, Sampling, T3Config
+from .cpu import CpuPass
+from .gpu import GpuPass
 from .model import T3
-from .session import T3Request, T3Session, TokenEvent
+from .session import T3Request, T3Session, TokenEvent, rows_of_request
 
 __all__ = [
     "T3",
-    "Alignment",
+    "Body",
+    "CpuPass",
+    "GpuPass",
     "Rope",
     "Sampling",
     "T3Conditionals",
@@ -24,4 +32,5 @@ __all__ = [
     "T3Request",
     "T3Session",
     "TokenEvent",
+    "rows_of_request",
 ]

@@ -17,8 +17,7 @@ from ..errors import ChatterbexError
 class T3Conditionals:
     """A voice, as T3 sees it.
 
-    All tensors lie on one device, the one that the T3 is on: a session never moves them, so
-    that a voice left behind is an error and not a slow copy in every request.
+    All tensors lie on the CPU: only the embeddings made from them go to a device.
 
     Attributes:
         speaker_emb: (1, 256) float: who speaks.
@@ -70,19 +69,13 @@ class T3Conditionals:
         }
         return {name: value for name, value in pairs.items() if value is not None}
 
-    def to(self, device: torch.device | str) -> T3Conditionals:
-        """The same voice on another device."""
-        return replace(self, **{name: value.to(device) for name, value in self.tensors.items()})
-
     def with_emotion(self, exaggeration: float) -> T3Conditionals:
         """The same voice, spoken with another exaggeration.
 
         Args:
             exaggeration: 0 is flat, 0.5 neutral, above 1 unstable.
         """
-        # full_like would take its type from the embedding of a half-precision model
-        value = torch.full((1, 1, 1), float(exaggeration), dtype=torch.float32)
-        return replace(self, emotion_adv=value.to(self.speaker_emb.device))
+        return replace(self, emotion_adv=torch.full((1, 1, 1), float(exaggeration)))
 
     def fingerprint(self, emotion: bool = True) -> str:
         """A digest that is the same for the same voice.
@@ -94,7 +87,7 @@ class T3Conditionals:
         for name, value in self.tensors.items():
             if name == "emotion_adv" and not emotion:
                 continue
-            flat = value.detach().cpu().reshape(-1)
+            flat = value.detach().reshape(-1)
             digest.update(f"{name}:{flat.dtype}:{tuple(value.shape)}:".encode())
             digest.update(flat.contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()

@@ -6,10 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from ..errors import ChatterbexError
+
 Backbone = Literal["llama", "gpt2"]
 
 # Every T3 that was published has heads of this size, so a checkpoint's tensors tell its heads.
 HEAD_DIM = 64
+
+# How the names of their layers' tensors begin, and which models have them.
+_LAYERS: dict[Backbone, str] = {"llama": "tfmr.layers.", "gpt2": "tfmr.h."}
+_MODELS: dict[Backbone, str] = {"llama": "english or multilingual", "gpt2": "turbo or nano"}
 
 # Text and speech tokens may not take more positions than this, whatever a checkpoint could hold.
 _ROPE_POSITIONS = 8192
@@ -24,22 +30,6 @@ class Rope:
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
     original_positions: int = 8192
-
-
-@dataclass(frozen=True)
-class Alignment:
-    """How the attention of a few heads is read to see where in the text the speech is.
-
-    Attributes:
-        heads: (layer, head) pairs whose attention over the text is averaged.
-        hold_stop: keep the model from stopping while it is not yet near the end of the text.
-        tokens_per_text_token: speech tokens per text token that are believed whatever the
-            heads say; a runaway is only called beyond them.
-    """
-
-    heads: tuple[tuple[int, int], ...] = ((12, 15), (13, 11), (9, 2))
-    hold_stop: bool = False
-    tokens_per_text_token: float = 2.0
 
 
 @dataclass(frozen=True)
@@ -92,7 +82,6 @@ class T3Config:
         norm_eps: epsilon of the norms.
         sampling: defaults of a request.
         cfg_weight: default weight of classifier-free guidance; 0 where the model has none.
-        alignment: how runaways are seen in the attention, or None.
     """
 
     backbone: Backbone
@@ -120,7 +109,6 @@ class T3Config:
     norm_eps: float = 1e-5
     sampling: Sampling = field(default_factory=Sampling)
     cfg_weight: float = 0.0
-    alignment: Alignment | None = None
 
     @property
     def head_dim(self) -> int:
@@ -162,19 +150,12 @@ class T3Config:
             speech_starts=2,
             sampling=Sampling(min_p=0.05),
             cfg_weight=0.5,
-            alignment=Alignment(),
         )
 
     @classmethod
-    def multilingual_v2(cls) -> T3Config:
-        """The second multilingual checkpoint, whose attention is also watched for early stops."""
-        alignment = Alignment(hold_stop=True, tokens_per_text_token=0.0)
-        return replace(cls.english(), text_vocab=2454, alignment=alignment)
-
-    @classmethod
-    def multilingual_v3(cls) -> T3Config:
-        """The third multilingual checkpoint and the language packs."""
-        return replace(cls.english(), text_vocab=2454, alignment=None)
+    def multilingual(cls) -> T3Config:
+        """Both multilingual checkpoints, v2 and v3, and the language packs."""
+        return replace(cls.english(), text_vocab=2454)
 
     @classmethod
     def turbo(cls) -> T3Config:
@@ -205,13 +186,26 @@ class T3Config:
     def fitted_to(self, state: Mapping[str, Any]) -> T3Config:
         """This configuration with the sizes that a checkpoint's tensors have.
 
-        For checkpoints smaller than the published ones. What cannot be read off the tensors
-        stays, and what does not fit is left for loading to report.
+        For fine-tunes with more text tokens, and for checkpoints smaller than the published ones.
+        What cannot be read off the tensors stays, and what does not fit is left for loading to
+        report.
 
         Args:
             state: names to tensors, as `T3.from_state_dict` takes.
+
+        Raises:
+            ChatterbexError: It is a checkpoint of a T3 with the other backbone
+                ("model_load_failed").
         """
-        stem = "tfmr.layers." if self.backbone == "llama" else "tfmr.h."
+        other: Backbone = "gpt2" if self.backbone == "llama" else "llama"
+        if any(name.startswith(_LAYERS[other]) for name in state):
+            raise ChatterbexError(
+                "model_load_failed",
+                f"It holds the T3 of {_MODELS[other]}, and this model needs one of {_MODELS[self.backbone]}. "
+                "Load it as the model that it was made from.",
+                {"backbone": other, "wanted": self.backbone},
+            )
+        stem = _LAYERS[self.backbone]
         layers = {name.split(".")[2] for name in state if name.startswith(stem)}
         first = f"{stem}0.mlp.{'gate_proj' if self.backbone == 'llama' else 'c_fc'}.weight"
         if not layers or first not in state or "text_emb.weight" not in state:
@@ -232,9 +226,4 @@ class T3Config:
         queries = state.get("cond_enc.perceiver.pre_attention_query")
         if self.perceiver_queries and queries is not None:
             changes["perceiver_queries"] = queries.shape[1]
-        if self.alignment is not None:
-            deepest = max(layer for layer, _ in self.alignment.heads)
-            widest = max(head for _, head in self.alignment.heads)
-            if deepest >= changes["layers"] or widest >= changes["heads"]:
-                changes["alignment"] = None
         return replace(self, **changes)

@@ -1,53 +1,35 @@
 """Speaking with a T3: requests join and leave between steps.
 
-A step does at most one piece of reading-in (the voice and the text of the oldest request that
-waits for it) and one token for every request that is speaking. So a step's length is bounded, a
-cancelled request is gone with the next step, and nobody waits for a stranger's paragraph.
+A step reads at most one piece of a voice or text (of the oldest request that waits for it) and draws one
+token for every request that is speaking. So a step's length is bounded, a cancelled request is gone with
+the next step, and nobody waits for someone else's paragraph.
 
-**The tokens of a request depend on nobody else.** On CPU in float32 they are the same to the bit
-alone and in any company: reading-in is done for one request at a time in pieces of fixed size, a
-voice is read in by itself (and kept for the next request), every request draws with its own
-generator, and the matrices are multiplied by a kernel, and attention is computed in a way, in which
-rows do not affect each other. These last are tried out; where a machine's BLAS does not give it, each
-request is computed by itself, which is slower in a batch and equally right.
+**The tokens of a request depend on nobody else.** A pass computes each row in an order of its own,
+whoever is beside it; a voice is read by itself and kept for the next request; every request draws with
+its own random numbers.
 """
 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import ChatterbexError
-from ..threads import torch_threads
-from . import shared_attention
-from .attention import (
-    BatchedDecodeAttention,
-    DecodeAttention,
-    PrefillAttention,
-    Row,
-    Watch,
-)
-from .backbone import Attention
-from .cache import KeyValueCache, PrefixCache
 from .conditionals import T3Conditionals
+from .conditioning import Front
 from .config import Sampling, T3Config
-from .model import T3
-from .runaway import AlignmentMonitor, Repetition
-from .sampling import Sampler
-from .shared_attention import SharedAttention
-
-# Positions that are read in at a time: enough to keep the matrix units busy, few enough that the
-# others' next tokens are not long in coming.
-_PIECE = 64
+from .native import Sampler
+from .passes import PIECE, Pass, Prefix
+from .runaway import Repetition
 
 # Keys and values of voices that are kept: 3 voices of turbo, 9 of nano, 30 of english.
 _VOICES = 256 * 1024 * 1024
-
-_HELD = -(2.0**15)  # the logit of a stop that must not be; finite, so that the penalty can scale it
 
 
 @dataclass(frozen=True)
@@ -57,7 +39,7 @@ class T3Request:
     Attributes:
         id: anything hashable that the events will carry.
         text_tokens: text token ids, with the model's start and stop ids where it has any.
-        conditionals: the voice, on the model's device.
+        conditionals: the voice.
         seed: what makes the speech repeatable.
         sampling: how tokens are drawn; None for the model's defaults.
         cfg_weight: guidance, 0 or more; None for the model's default. 0 needs half the work.
@@ -96,24 +78,20 @@ class TokenEvent:
 
 @dataclass
 class _Live:
-    """A request that has a place in the cache."""
+    """A request that was admitted and is not done."""
 
     request: T3Request
     text: list[int]
     guidance: float
     limit: int
+    positions: int  # of the whole sequence, at most
     sampler: Sampler
-    rows: list[Row]
     repetition: Repetition | None
-    monitor: AlignmentMonitor | None
-    read: int = 0  # positions that are in the cache
-    prefix: int = 0  # how many of them are the voice's, once that is known
-    unread: Tensor | None = None  # (1 or 2, T, dim) embeddings of the part that is being read in
-    fed: int | None = None  # the token to feed next; None while reading in
-
-    @property
-    def indices(self) -> list[int]:
-        return [row.index for row in self.rows]
+    slots: list[Any] = field(default_factory=list)
+    unread: Tensor | None = None  # (1 or 2, T, dim) embeddings of the voice or the text that is being read
+    read: int = 0  # positions of `unread` that were read
+    in_text: bool = False  # whether `unread` is the text
+    fed: int | None = None  # the token to feed next; None while reading
 
 
 @dataclass
@@ -127,104 +105,56 @@ class Stats:
     voices_kept: int = 0
 
 
-@dataclass
-class _Order:
-    """Live requests in the order in which they came."""
-
-    live: dict[object, _Live] = field(default_factory=dict)
-
-    @property
-    def reading(self) -> _Live | None:
-        return next((one for one in self.live.values() if one.fed is None), None)
-
-    @property
-    def speaking(self) -> list[_Live]:
-        return [one for one in self.live.values() if one.fed is not None]
-
-
 class T3Session:
     """A running batch on one T3.
 
-    It belongs to the device that the model is on when the session is made; after moving the model,
-    make a new one.
+    It belongs to a pass, and so to a device. After a change of device, make a new one.
 
     Attributes:
         max_batch: most requests at once.
-        together: whether the rows of different requests are multiplied together.
         stats: figures for telemetry.
     """
 
-    def __init__(
-        self,
-        t3: T3,
-        max_batch: int = 8,
-        *,
-        eager_attention: bool = False,
-        kernel: str | None = None,
-        together: bool | None = None,
-        batched_attention: bool | None = None,
-        voice_cache: int = _VOICES,
-    ) -> None:
+    def __init__(self, front: Front, way: Pass, max_batch: int = 8, *, voice_cache: int = _VOICES) -> None:
         """Makes a session with nothing in it.
 
         Args:
-            t3: the model, on its device.
-            max_batch: most requests at once; a further `admit` is refused.
-            eager_attention: write attention out, where the fused one is not to be trusted.
-            kernel: how big products are computed, a name of `linear.KERNELS`; None for the best.
-            together: None: find out on CPU in float32, yes elsewhere.
-            batched_attention: one padded attention for all rows, whose last bits may depend on who they
-                are; None: no on CPU, yes elsewhere.
+            front: makes the embeddings of voices and texts.
+            way: the pass that computes for it.
+            max_batch: most requests at once; a further `admit` is refused. It is lowered to what the pass
+                has rows for.
             voice_cache: bytes of keys and values kept of voices that were spoken.
         """
-        self._t3 = t3
-        self._device = t3.device
-        self.max_batch = max_batch
+        self._front = front
+        self._config = front.config
+        self._pass = way
+        self.max_batch = min(max_batch, way.rows // rows_of_request(front.config))
         self.stats = Stats()
-        t3.prepare(kernel)
-        config = t3.config
-        on_cpu = self._device.type == "cpu"
-        most = max_batch * (2 if config.guided else 1)
-        if together is None:
-            together = not on_cpu or t3.dtype != torch.float32 or t3.rows_are_exact(most)
-        self.together = together
-        self._most = most
-        self._eager = eager_attention
-        self._batched = batched_attention if batched_attention is not None else not on_cpu
-        self._shared = (
-            not (self._batched or eager_attention)
-            and on_cpu
-            and t3.dtype == torch.float32
-            and shared_attention.is_exact(config.heads, config.head_dim, 0)
-        )
-        self._rowwise = on_cpu
-        self._cache = KeyValueCache(config.layers, config.heads, config.head_dim, self._device, t3.dtype)
         self._voices = PrefixCache(voice_cache)
-        self._order = _Order()
+        self._live: dict[object, _Live] = {}
 
     # -- requests --------------------------------------------------------------------------
 
     @property
     def busy(self) -> bool:
         """Whether a step has anything to do."""
-        return bool(self._order.live)
+        return bool(self._live)
 
     @property
     def live(self) -> list[object]:
         """Ids of the requests that are in, in the order in which they came."""
-        return list(self._order.live)
+        return list(self._live)
 
     @property
     def full(self) -> bool:
         """Whether a further request would be refused."""
-        return len(self._order.live) >= self.max_batch
+        return len(self._live) >= self.max_batch
 
     @property
     def nbytes(self) -> int:
         """Bytes of keys and values: of running requests and of voices."""
-        return self._cache.nbytes + self._voices.nbytes
+        return self._pass.nbytes + self._voices.nbytes
 
-    @torch.inference_mode()
     def admit(self, request: T3Request) -> None:
         """Takes a request in; it speaks from the next steps on.
 
@@ -232,203 +162,141 @@ class T3Session:
             ChatterbexError: `overloaded` if `max_batch` are in; `invalid_text`,
                 `invalid_option` or `not_supported` if it cannot be spoken.
         """
-        if request.id in self._order.live:
+        if request.id in self._live:
             raise _refused("invalid_option", f"A request with id {request.id!r} is running.")
         if self.full:
             raise _refused(
                 "overloaded",
                 f"All {self.max_batch} places of the batch are taken. Try again when one is free.",
             )
-        config = self._t3.config
+        config = self._config
         text = _text_ids(request.text_tokens, config)
         sampling = _checked_sampling(request.sampling or config.sampling, config)
         guidance = _checked_guidance(request.cfg_weight, config)
-        self._t3.check_voice(request.conditionals)
-        voice = self._voice_length(request.conditionals)
+        self._front.check(request.conditionals)
+        voice = self._front.voice_length(request.conditionals)
         limit = self._limit(request, voice, len(text))
-        length = voice + len(text) + config.speech_starts + limit
-        if self._shared:
-            length = shared_attention.room(length)
-        indices = self._cache.acquire(2 if guidance else 1, length)
 
-        watch = monitor = None
-        if request.detect_runaway and config.alignment is not None:
-            watch = Watch(config.alignment.heads, range(voice, voice + len(text)))
-            monitor = AlignmentMonitor(config.alignment, len(text))
-        self._order.live[request.id] = _Live(
+        self._live[request.id] = _Live(
             request=request,
             text=text,
             guidance=guidance,
             limit=limit,
-            sampler=Sampler(config, sampling, request.seed, limit),
-            rows=[Row(index, 0, None if number else watch) for number, index in enumerate(indices)],
+            positions=voice + len(text) + config.speech_starts + limit,
+            sampler=Sampler(config, sampling, request.seed % 2**64),
             repetition=Repetition() if request.detect_runaway else None,
-            monitor=monitor,
         )
         self.stats.requests += 1
 
     def cancel(self, request_id: object) -> None:
         """Forgets a request at once; nothing more is heard of it. Unknown ids are ignored."""
-        live = self._order.live.pop(request_id, None)
+        live = self._live.pop(request_id, None)
         if live is not None:
-            self._cache.release(live.indices)
+            self._close(live)
 
     def drawn(self, request_id: object) -> list[int]:
         """All ids that a running request has drawn, those that cannot be heard included."""
-        return list(self._order.live[request_id].sampler.drawn)
+        return list(self._live[request_id].sampler.drawn)
 
     def clear(self) -> None:
-        """Forgets all requests and voices and gives their memory back."""
-        self._order.live.clear()
-        self._cache.clear()
+        """Forgets all requests and voices."""
+        for id in self.live:
+            self.cancel(id)
         self._voices.clear()
 
     # -- steps -----------------------------------------------------------------------------
 
     @torch.inference_mode()
     def step(self, threads: int | None = None) -> list[TokenEvent]:
-        """One piece of reading-in, and one token for each that speaks.
+        """Reads one piece, and draws one token for each request that speaks.
 
         A request whose numbers turn out not to be finite ends with "failed"; the others go on.
 
         Args:
-            threads: how many of torch's threads are enough for those that speak. It is more where
-                fewer would change the tokens, and for reading-in, where they mostly would.
+            threads: how many threads the CPU may use for this step; None for the usual number. They do
+                not change the tokens.
 
         Returns:
-            At most one event per request; none for one that is still being read in.
+            At most one event per request; none for one that is still being read.
 
         Raises:
             Exception: whatever the device raises. The session is then to be thrown away.
         """
         self.stats.steps += 1
-        speaking = self._order.speaking
+        self._pass.use(threads)
+        speaking = [live for live in self._live.values() if live.fed is not None]
         events: list[TokenEvent] = []
-        reading = self._order.reading
+        reading = next((live for live in self._live.values() if live.fed is None), None)
         if reading is not None:
             logits = self._read(reading)
             if logits is not None:
                 events.append(self._draw(reading, logits))
-        groups = [speaking] if self.together else [[live] for live in speaking]
-        with torch_threads(self._threads(threads)):
-            for group in groups:
-                if group:
-                    events += self._speak(group)
+        if speaking:
+            events += self._speak(speaking)
         for event in events:
-            if event.finish_reason == "failed":
-                self._cache.wipe(self._order.live[event.id].indices)
             if event.finish_reason is not None:
                 self.cancel(event.id)
         return events
 
-    def _threads(self, wanted: int | None) -> int:
-        usual = torch.get_num_threads()
-        if wanted is None or wanted == usual or not self._t3.is_exact_with(wanted, self._most):
-            return usual
-        return wanted
-
     def _read(self, live: _Live) -> Tensor | None:
-        """Reads in one piece; (rows, V) logits on the CPU when all is read."""
+        """Reads one piece; (rows, V) logits when all is read."""
         if live.unread is None:
-            if live.read == 0:
-                self._begin(live)
-            if live.read:  # the voice is in
-                live.unread = self._t3.text_embeddings(live.text, live.guidance > 0)
-        voice = live.read < live.prefix
-        count, total, dim = live.unread.shape
-        start = live.read if voice else live.read - live.prefix
-        piece = live.unread[:, start : start + _PIECE]
-        length = piece.shape[1]
-        attention = PrefillAttention(self._cache, live.indices[:count], live.read, length, self._eager)
-        attention.watch = None if voice else live.rows[0].watch
-        positions = torch.arange(live.read, live.read + length, device=self._device).repeat(count)
-        hidden = self._t3.hidden(piece.reshape(-1, dim), positions, attention)
-        live.read += length
-        if start + length < total:
+            self._begin(live)
+        piece = live.unread[:, live.read : live.read + PIECE]
+        live.read += piece.shape[1]
+        last = live.read == live.unread.shape[1]
+        logits = self._pass.read(live.slots, piece, want=last and live.in_text)
+        if not last:
             return None
-        live.unread = None
-        if voice:
-            self._keep(live)
-            return None
-        last = hidden.unflatten(0, (count, length))[:, -1]
-        for row in live.rows:
-            row.position = live.read
-        return self._t3.logits(last).float().cpu()
+        live.unread, live.read = None, 0
+        if live.in_text:
+            return logits
+        [slot] = live.slots
+        prefix = self._pass.prefix(slot)
+        self._close(live)
+        self._voices.put(self._voice_key(live), prefix)
+        self._begin_text(live, prefix)
+        return None
 
     def _begin(self, live: _Live) -> None:
-        """Finds the voice among those that were spoken, or starts to read it in."""
-        key = self._voice_key(live)
-        kept = self._voices.get(key)
+        """Finds the voice among those that were spoken, or starts to read it."""
+        kept = self._voices.get(self._voice_key(live))
         if kept is not None:
-            for index in live.indices:
-                self._cache.copy_in(index, kept)
-            live.prefix = live.read = kept.shape[3]
-            self._share(live, kept)
             self.stats.voices_kept += 1
+            self._begin_text(live, kept)
             return
-        live.unread = self._t3.voice_embeddings(live.request.conditionals)[None]
-        live.prefix = live.unread.shape[1]
+        live.unread = self._front.voice(live.request.conditionals)[None]
+        live.slots = [self._pass.open(live.unread.shape[1])]
         self.stats.voices_read += 1
 
-    def _keep(self, live: _Live) -> None:
-        """Keeps the voice that was just read in, for this request's other row and for others."""
-        prefix = self._cache.copy_out(live.indices[0], live.prefix)
-        for index in live.indices[1:]:
-            self._cache.copy_in(index, prefix)
-        self._voices.put(self._voice_key(live), prefix)
-        self._share(live, prefix)
+    def _begin_text(self, live: _Live, voice: Any) -> None:
+        live.in_text = True
+        live.unread = self._front.text(live.text, live.guidance > 0)
+        live.slots = [self._pass.open(live.positions, voice) for _ in range(live.unread.shape[0])]
 
-    def _share(self, live: _Live, voice: Tensor) -> None:
-        """Lets a voice's keys and values be read once for all rows that have it, if that is worth it."""
-        config, length = self._t3.config, voice.shape[3]
-        if not (self._shared and shared_attention.is_long(length)):
-            return
-        if shared_attention.is_exact(config.heads, config.head_dim, length):
-            for row in live.rows:
-                row.voice = voice
+    def _close(self, live: _Live) -> None:
+        for slot in live.slots:
+            self._pass.close(slot)
+        live.slots = []
 
-    def _speak(self, group: list[_Live]) -> list[TokenEvent]:
+    def _speak(self, group: Sequence[_Live]) -> list[TokenEvent]:
         """Feeds each request's last token and draws its next."""
-        group = sorted(group, key=lambda live: live.indices)  # rows side by side are read in one call
-        rows = [row for live in group for row in live.rows]
-        fed = [live.fed for live in group for _ in live.rows]
-        steps = [len(live.sampler.drawn) for live in group for _ in live.rows]
-        numbers = torch.tensor([fed, steps, [row.position for row in rows]]).to(self._device)
-        x = self._t3.speech_embeddings(numbers[0], numbers[1])  # (M, dim)
-        hidden = self._t3.hidden(x, numbers[2], self._attention(rows), self._rowwise)
-        logits = self._t3.logits(hidden).float().cpu()  # (M, V)
-
+        slots = [slot for live in group for slot in live.slots]
+        tokens = [live.fed for live in group for _ in live.slots]
+        steps = [len(live.sampler.drawn) for live in group for _ in live.slots]
+        logits = self._pass.step(slots, tokens, steps)  # (M, V)
         events, first = [], 0
         for live in group:
-            for row in live.rows:
-                row.position += 1
-            events.append(self._draw(live, logits[first : first + len(live.rows)]))
-            first += len(live.rows)
+            events.append(self._draw(live, logits[first : first + len(live.slots)]))
+            first += len(live.slots)
         return events
-
-    def _attention(self, rows: list[Row]) -> Attention:
-        if self._shared:
-            return SharedAttention(self._cache, rows)
-        if self._batched and len(rows) > 1:
-            return BatchedDecodeAttention(self._cache, rows, self._eager)
-        return DecodeAttention(self._cache, rows, self._eager)
 
     def _draw(self, live: _Live, logits: Tensor) -> TokenEvent:
         """Draws one token from a request's (1 or 2, V) logits."""
-        config, request = self._t3.config, live.request
+        config, request = self._config, live.request
         scores = logits[:1]
         if live.guidance:
             scores = scores + live.guidance * (scores - logits[1:])
-        if live.monitor is not None:
-            watch = live.rows[0].watch
-            seen = watch.take() if watch is not None else None
-            if seen is not None:
-                verdict = live.monitor.see(seen.float())
-                if verdict.runaway:
-                    return TokenEvent(request.id, None, "runaway")
-                if verdict.hold_stop:
-                    scores = scores.clone()
-                    scores[:, config.stop_speech] = _HELD
         try:
             token = live.sampler.draw(scores)
         except (FloatingPointError, RuntimeError) as error:
@@ -447,17 +315,10 @@ class T3Session:
     # -- sizes -----------------------------------------------------------------------------
 
     def _voice_key(self, live: _Live) -> str:
-        return live.request.conditionals.fingerprint(emotion=self._t3.config.emotion)
-
-    def _voice_length(self, voice: T3Conditionals) -> int:
-        config = self._t3.config
-        length = 2 if config.emotion else 1
-        if voice.cond_prompt_speech_tokens is not None:
-            length += config.perceiver_queries or voice.cond_prompt_speech_tokens.numel()
-        return length
+        return live.request.conditionals.fingerprint(emotion=self._config.emotion)
 
     def _limit(self, request: T3Request, voice: int, text: int) -> int:
-        config = self._t3.config
+        config = self._config
         if request.max_tokens < 1:
             raise _refused("invalid_option", "max_tokens must be at least 1.")
         room = config.positions - voice - text - config.speech_starts
@@ -468,6 +329,48 @@ class T3Session:
                 f"{max(0, text + room - 1)}. Cut it into sentences.",
             )
         return min(request.max_tokens, config.max_speech_tokens, room)
+
+
+class PrefixCache:
+    """Keys and values of voices, the least recently used dropped first."""
+
+    def __init__(self, limit: int) -> None:
+        """Keeps at most `limit` bytes."""
+        self._limit = limit
+        self._entries: OrderedDict[str, Prefix] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return sum(entry.nbytes for entry in self._entries.values())
+
+    def get(self, key: str) -> Prefix | None:
+        """The entry, which counts as used now, or None."""
+        entry = self._entries.get(key)
+        if entry is not None:
+            self._entries.move_to_end(key)
+        return entry
+
+    def put(self, key: str, entry: Prefix) -> None:
+        """Keeps an entry, unless it alone is over the limit."""
+        if entry.nbytes > self._limit:
+            return
+        self._entries[key] = entry
+        self._entries.move_to_end(key)
+        while self.nbytes > self._limit:
+            self._entries.popitem(last=False)
+
+    def clear(self) -> None:
+        """Drops everything."""
+        self._entries.clear()
+
+
+def rows_of_request(config: T3Config) -> int:
+    """How many sequences a request takes at most: guidance compares two."""
+    return 2 if config.guided else 1
 
 
 def _text_ids(tokens: Sequence[int] | Tensor, config: T3Config) -> list[int]:

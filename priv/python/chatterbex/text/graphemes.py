@@ -23,6 +23,7 @@ class EnglishTokens:
             ChatterbexError: It is damaged, or no tokenizer of these models ("model_load_failed").
         """
         self._tokenizer, self._start, self._stop = _read(path)
+        self.size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
 
     def ids(self, text: str) -> list[int]:
         """The ids of some text."""
@@ -43,6 +44,7 @@ class MultilingualTokens:
             ChatterbexError: It is damaged, or no tokenizer of these models ("model_load_failed").
         """
         self._tokenizer, self._start, self._stop = _read(path)
+        self.size: int = self._tokenizer.get_vocab_size(with_added_tokens=True)
         self._folder = path.parent
 
     def ids(self, text: str, language: str) -> list[int]:

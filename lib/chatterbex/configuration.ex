@@ -1,0 +1,67 @@
+defmodule Chatterbex.Configuration do
+  @moduledoc false
+  # What stands under `config :chatterbex`, and the library's own version.
+  #
+  # `eval` in a release loads no application: the configuration is read, and the version known, only once it is loaded.
+
+  alias Chatterbex.{Error, Options}
+  alias Chatterbex.Options.Schema
+
+  # Beside the options of a server.
+  @others [:env, :models]
+
+  @doc """
+  The value of a key, or `default`.
+  """
+  @spec get(atom, term) :: term
+  def get(name, default \\ nil) do
+    load()
+    Application.get_env(:chatterbex, name, default)
+  end
+
+  @doc """
+  The variables that Python is given, as configured.
+  """
+  @spec environment() :: %{String.t() => String.t()}
+  def environment,
+    do: for({name, value} <- get(:env, %{}), into: %{}, do: {to_string(name), to_string(value)})
+
+  @doc """
+  The options that every server has; an error where a key is none of this library's.
+  """
+  @spec server_options() :: {:ok, keyword} | {:error, Error.t()}
+  def server_options do
+    load()
+    # OTP keeps its own keys there, too.
+    configured = :chatterbex |> Application.get_all_env() |> Keyword.delete(:included_applications)
+    names = Keyword.keys(Schema.fetch(:server)) -- [:name]
+
+    case Enum.find(Keyword.keys(configured), &(&1 not in (names ++ @others))) do
+      nil -> {:ok, Keyword.take(configured, names)}
+      unknown -> {:error, unknown(unknown, Enum.sort(names ++ @others))}
+    end
+  end
+
+  defp unknown(name, names) do
+    Error.new(
+      :invalid_option,
+      "config :chatterbex has an unknown key #{inspect(name)}.#{Options.did_you_mean(name, names)} " <>
+        "The keys are #{Enum.map_join(names, ", ", &inspect/1)}.",
+      %{option: name, options: names}
+    )
+  end
+
+  @doc """
+  The version of this library.
+  """
+  @spec version() :: String.t()
+  def version do
+    load()
+    :chatterbex |> Application.spec(:vsn) |> to_string()
+  end
+
+  defp load do
+    with nil <- Application.spec(:chatterbex, :vsn), do: Application.load(:chatterbex)
+    :ok
+  end
+end

@@ -1,0 +1,110 @@
+defmodule Chatterbex.Files.Replacement do
+  @moduledoc false
+  # A file that appears whole or not at all: it is written beside its place, and moved there when it is done.
+  #
+  # The file that was there before hands on its mode. Where a symbolic link was, the link stays, and what it points to is
+  # replaced.
+
+  import Bitwise
+
+  # As the kernel does, links of links are followed so far.
+  @most_links 40
+
+  @enforce_keys [:path, :part, :file]
+  defstruct @enforce_keys
+
+  @typedoc "`path` is the place, `part` where it is written, `file` is open for writing."
+  @type t :: %__MODULE__{path: Path.t(), part: Path.t(), file: :file.fd()}
+
+  @doc """
+  A name that no other has made, in whatever container: for what is made with it, existing must be an error.
+  """
+  @spec unique(String.t()) :: String.t()
+  def unique(prefix), do: "#{prefix}.#{8 |> :crypto.strong_rand_bytes() |> Base.encode16(case: :lower)}"
+
+  @doc """
+  Opens the file that is to replace `path`.
+  """
+  @spec open(Path.t()) :: {:ok, t} | {:error, File.posix()}
+  def open(path) do
+    with {:ok, path} <- follow(path, @most_links),
+         part = unique(path) <> ".part",
+         {:ok, file} <- :file.open(part, [:raw, :binary, :write, :exclusive]) do
+      replacement = %__MODULE__{path: path, part: part, file: file}
+
+      case keep_mode(path, part) do
+        :ok ->
+          {:ok, replacement}
+
+        {:error, posix} ->
+          abort(replacement)
+          {:error, posix}
+      end
+    end
+  end
+
+  defp follow(_path, 0), do: {:error, :eloop}
+
+  # The kernel makes sense of `..` in what a link says: it is left as it is.
+  defp follow(path, links) do
+    case File.read_link(path) do
+      {:ok, to} ->
+        to = if Path.type(to) == :absolute, do: to, else: Path.join(Path.dirname(path), to)
+        follow(to, links - 1)
+
+      {:error, _no_link} ->
+        {:ok, path}
+    end
+  end
+
+  # Before there is anything in it that others may not read. Some file systems know no modes.
+  defp keep_mode(path, part) do
+    with {:ok, %{mode: mode}} <- File.stat(path),
+         {:error, posix} when posix not in [:eperm, :enotsup] <- File.chmod(part, mode &&& 0o7777) do
+      {:error, posix}
+    else
+      _kept_or_new -> :ok
+    end
+  end
+
+  @doc """
+  Puts the file in its place. Where that fails, nothing of it is left.
+  """
+  @spec commit(t) :: :ok | {:error, File.posix()}
+  def commit(%__MODULE__{} = replacement) do
+    with :ok <- :file.close(replacement.file), :ok <- File.rename(replacement.part, replacement.path) do
+      :ok
+    else
+      {:error, posix} ->
+        abort(replacement)
+        {:error, posix}
+    end
+  end
+
+  @doc """
+  Removes what was written. What is in its place already stays.
+  """
+  @spec abort(t) :: :ok
+  def abort(%__MODULE__{} = replacement) do
+    _closed_or_was = :file.close(replacement.file)
+    _removed_or_moved = File.rm(replacement.part)
+    :ok
+  end
+
+  @doc """
+  Replaces a file by one with this content. With `sync: true` it is on the disk before it is in its place.
+  """
+  @spec write(Path.t(), iodata, keyword) :: :ok | {:error, File.posix()}
+  def write(path, content, options \\ []) do
+    with {:ok, replacement} <- open(path) do
+      with :ok <- :file.write(replacement.file, content),
+           :ok <- if(options[:sync], do: :file.sync(replacement.file), else: :ok) do
+        commit(replacement)
+      else
+        {:error, posix} ->
+          abort(replacement)
+          {:error, posix}
+      end
+    end
+  end
+end

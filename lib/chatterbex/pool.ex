@@ -1,0 +1,175 @@
+defmodule Chatterbex.Pool do
+  @moduledoc """
+  Several servers behind one name, on one machine or several.
+
+      children = [
+        {Chatterbex.Pool, name: MyApp.Speech, size: 2, model: :turbo, devices: [{:cuda, 0}, {:cuda, 1}]}
+      ]
+
+      {:ok, audio} = Chatterbex.generate("Hello, world!", server: MyApp.Speech)
+
+  A pool starts `size` servers, each with its model in a process of its own (`isolation: :peer`). Callers use the pool's
+  name as they would a server's. Pools of the same name on connected nodes share their servers: a pool of `size: 0` has
+  none of its own, and uses those of the others.
+
+  ## Where a request goes
+
+  To the server that is expected to finish it first, by the characters that wait there and by how fast it has been. Of
+  servers that are about as fast, one on the same node is taken, and one that has the voice before one that has to make
+  it.
+
+  A server whose queue is full passes the request on; only when all are full is it refused with `:overloaded`. A request
+  whose server or node dies goes to another one. Pieces of a text that are done stay done. A stream that was heard ends
+  with `:engine_crashed`, or goes on with `resume: true`.
+
+  Nodes whose version of this library speaks another protocol are left out, and the log says so once.
+
+  The [guide to clusters](clusters.md) shows whole set-ups.
+  """
+
+  use Supervisor
+
+  alias Chatterbex.{Client, Configuration, Error, Options}
+  alias Chatterbex.Pool.Router
+
+  @scope __MODULE__
+
+  @doc """
+  A child specification for a supervisor.
+
+  ## Examples
+
+      iex> Chatterbex.Pool.child_spec(name: MyApp.Speech).id
+      MyApp.Speech
+  """
+  @spec child_spec(keyword) :: Supervisor.child_spec()
+  def child_spec(options) do
+    %{
+      id: Keyword.get(options, :name, __MODULE__),
+      start: {__MODULE__, :start_link, [options]},
+      type: :supervisor,
+      shutdown: :infinity
+    }
+  end
+
+  @doc """
+  Starts a pool, whose servers load their models in the background.
+
+  ## Options
+
+  `:name` must be given. Those of a server (`Chatterbex.Options`) are for each server of the pool, with
+  `isolation: :peer` by default, and besides there are
+
+  #{Options.Schema.docs(:pool, [:size, :devices])}
+
+  ## Examples
+
+      {:ok, pool} = Chatterbex.Pool.start_link(name: MyApp.Speech, size: 2)
+
+      iex> {:error, error} = Chatterbex.Pool.start_link(size: 2)
+      iex> error.message
+      "a pool needs a name, as in {Chatterbex.Pool, name: MyApp.Speech, size: 2}"
+  """
+  @spec start_link(keyword) :: Supervisor.on_start() | {:error, Error.t()}
+  def start_link(options) do
+    with {:ok, configured} <- Configuration.server_options(),
+         given = if(Keyword.keyword?(options), do: Keyword.merge(configured, options), else: options),
+         {:ok, valid} <- Options.validate(:pool, given),
+         :ok <- named(valid),
+         {:ok, _model} <- Chatterbex.Model.fetch(valid.model) do
+      server = options |> Keyword.drop([:name, :size, :devices]) |> Keyword.put(:isolation, valid.isolation)
+      Supervisor.start_link(__MODULE__, {valid, server})
+    end
+  end
+
+  defp named(%{name: nil}) do
+    {:error,
+     Error.new(:invalid_option, "a pool needs a name, as in {Chatterbex.Pool, name: MyApp.Speech, size: 2}")}
+  end
+
+  defp named(_options), do: :ok
+
+  @impl true
+  def init({options, server}) do
+    members =
+      for number <- numbers(options.size) do
+        device = if options.devices, do: Enum.at(options.devices, rem(number - 1, length(options.devices)))
+        server = if device, do: Keyword.put(server, :device, device), else: server
+        start = {__MODULE__, :start_member, [options.name, number, server]}
+        %{id: number, start: start, shutdown: 5_000}
+      end
+
+    router = %{id: Router, start: {Router, :start_link, [options.name]}}
+
+    Supervisor.init([router | members],
+      strategy: :one_for_one,
+      max_restarts: 10 + 3 * options.size,
+      max_seconds: 30
+    )
+  end
+
+  defp numbers(0), do: []
+  defp numbers(size), do: 1..size
+
+  @doc false
+  @spec start_member(GenServer.name(), pos_integer, keyword) :: GenServer.on_start() | {:error, Error.t()}
+  def start_member(name, number, options) do
+    named = if is_atom(name), do: [name: :"#{name}.#{number}"], else: []
+
+    with {:ok, member} <- Chatterbex.start_link(named ++ options) do
+      :ok = GenServer.call(name, {:join, member})
+      {:ok, member}
+    end
+  end
+
+  @doc """
+  Takes the servers of this node out of the pool, and waits until what they have is done.
+
+  New requests go to other nodes from then on, or are refused with `:not_running` where there is none. It is for
+  deploys: call it before the node stops. At most `timeout` milliseconds are waited.
+
+  ## Examples
+
+      :ok = Chatterbex.Pool.drain(MyApp.Speech, 30_000)
+
+      iex> {:error, error} = Chatterbex.Pool.drain(MyApp.NoSuchPool, 1_000)
+      iex> error.reason
+      :not_running
+  """
+  @spec drain(Chatterbex.server(), timeout) :: :ok | {:error, Error.t()}
+  def drain(pool, timeout \\ 60_000) do
+    deadline = if timeout == :infinity, do: :infinity, else: System.monotonic_time(:millisecond) + timeout
+
+    with {:ok, members} <- Client.request(pool, :drain, 60_000), do: drained(pool, members, deadline)
+  end
+
+  defp drained(pool, members, deadline) do
+    open = for member <- members, {:ok, %{queue: %{open: open}}} <- [Client.info(member)], open > 0, do: open
+
+    cond do
+      open == [] ->
+        :ok
+
+      deadline != :infinity and System.monotonic_time(:millisecond) >= deadline ->
+        {:error,
+         Error.new(
+           :timeout,
+           "#{inspect(pool)} is not drained: #{Enum.sum(open)} requests are still open. Give it more time.",
+           %{open: Enum.sum(open)}
+         )}
+
+      true ->
+        Process.sleep(20)
+        drained(pool, members, deadline)
+    end
+  end
+
+  # The process group of a pool's servers, on all nodes that speak the same protocol.
+  @doc false
+  @spec group(GenServer.name()) :: term
+  def group(name), do: {:members, name, Client.protocol()}
+
+  @doc false
+  @spec scope() :: atom
+  def scope, do: @scope
+end

@@ -1,0 +1,396 @@
+defmodule Chatterbex.Pool.Router do
+  @moduledoc false
+  # The process that has a pool's name. To callers it is a server; to servers it is a caller.
+  #
+  # It keeps what it has to say again of each request: the pieces that are not done. Audio passes through it as it is.
+
+  use GenServer
+
+  require Logger
+
+  alias Chatterbex.{Client, Error, Pool}
+  alias Chatterbex.Pool.Choice
+
+  # Milliseconds between two looks at who is there, and how long a request without a server waits for one.
+  @tick 100
+  @patience 10_000
+
+  # Errors of a server, not of the request: another server may do better.
+  @elsewhere ~w(overloaded cancelled not_running noconnection not_set_up native_not_loaded model_files_missing
+                model_load_failed device_unavailable)a
+
+  @spec start_link(GenServer.name()) :: GenServer.on_start()
+  def start_link(name), do: GenServer.start_link(__MODULE__, name, name: name)
+
+  @impl true
+  def init(name) do
+    :ok = :pg.join(Pool.scope(), routers(name), self())
+    Process.send_after(self(), :tick, @tick)
+
+    state = %{
+      name: name,
+      draining: false,
+      requests: %{},
+      # The request of each monitor: of its caller, and of its server.
+      monitors: %{},
+      choice: %Choice{},
+      told: %{},
+      strangers: []
+    }
+
+    {:ok, state}
+  end
+
+  defp routers(name), do: {:routers, name, Client.protocol()}
+
+  defp members(state), do: :pg.get_members(Pool.scope(), Pool.group(state.name))
+
+  @impl true
+  def handle_call({:join, member}, _from, state) do
+    unless state.draining, do: :pg.join(Pool.scope(), Pool.group(state.name), member)
+    {:reply, :ok, state}
+  end
+
+  def handle_call(:drain, _from, state) do
+    members = :pg.get_local_members(Pool.scope(), Pool.group(state.name))
+    for member <- members, do: :pg.leave(Pool.scope(), Pool.group(state.name), member)
+    {:reply, {:ok, members}, %{state | draining: true}}
+  end
+
+  # Asking servers takes time, and one of them may die: in a process of its own, which asks the next one then.
+  def handle_call(question, from, state) do
+    %{name: name} = state
+    members = sorted(members(state))
+    patient_until = if state.draining, do: now(), else: now() + @patience
+    asking = spawn(fn -> answer(question, from, name, members, patient_until) end)
+    spawn(fn -> end_with_caller(asking, from) end)
+    {:noreply, state}
+  end
+
+  # To the servers it is this process that asks.
+  defp end_with_caller(asking, {caller, _tag}) do
+    calling = Process.monitor(caller)
+    monitor = Process.monitor(asking)
+
+    receive do
+      {:DOWN, ^calling, :process, _caller, _reason} -> Process.exit(asking, :kill)
+      {:DOWN, ^monitor, :process, _asking, _reason} -> :ok
+    end
+  end
+
+  # Those of this node first.
+  defp sorted(members), do: Enum.sort_by(members, &(node(&1) != node()))
+
+  defp answer(:info, from, name, members, _patient_until) do
+    infos = for member <- members, {:ok, info} <- [Client.info(member)], do: info
+    GenServer.reply(from, if(infos == [], do: {:error, empty(name)}, else: {:ok, summary(name, infos)}))
+  end
+
+  # The first that is ready is enough; a pool on another node may be yet to come.
+  defp answer(:await_ready, from, name, [], patient_until) do
+    Process.sleep(@tick)
+    answer(:await_ready, from, name, :pg.get_members(Pool.scope(), Pool.group(name)), patient_until)
+  end
+
+  defp answer(:await_ready, from, _name, members, _patient_until) do
+    answer =
+      members
+      |> Task.async_stream(&Client.await_ready(&1, :infinity),
+        ordered: false,
+        timeout: :infinity,
+        max_concurrency: length(members)
+      )
+      |> Enum.reduce_while(nil, fn
+        {:ok, :ok}, _last -> {:halt, :ok}
+        {:ok, error}, _last -> {:cont, error}
+      end)
+
+    GenServer.reply(from, answer)
+  end
+
+  # All may have died this moment, and be back in the next.
+  defp answer(question, from, name, [], patient_until) do
+    if now() < patient_until do
+      Process.sleep(@tick)
+      members = :pg.get_members(Pool.scope(), Pool.group(name))
+      answer(question, from, name, sorted(members), patient_until)
+    else
+      GenServer.reply(from, {:error, empty(name)})
+    end
+  end
+
+  defp answer(question, from, name, members, _patient_until) do
+    answer =
+      Enum.reduce_while(members, {:error, empty(name)}, fn member, _last ->
+        case Client.request(member, question, :infinity) do
+          {:error, %Error{reason: reason} = error} when reason in [:engine_crashed | @elsewhere] ->
+            {:cont, {:error, error}}
+
+          answer ->
+            {:halt, answer}
+        end
+      end)
+
+    GenServer.reply(from, answer)
+  end
+
+  defp summary(name, infos) do
+    queue = infos |> Enum.map(& &1.queue) |> Enum.reduce(&Map.merge(&1, &2, fn _key, a, b -> a + b end))
+    best = Enum.find(infos, hd(infos), &(&1.status == :ready))
+    Map.merge(best, %{server: name, queue: queue, members: infos})
+  end
+
+  defp empty(name) do
+    Error.new(
+      :not_running,
+      "the pool #{inspect(name)} has no server at present: none was started, none is connected, or it is being drained",
+      %{server: name}
+    )
+  end
+
+  @impl true
+  def handle_cast({:open, caller, ref, settings, pieces}, state) do
+    monitor = Process.monitor(caller)
+
+    request = %{
+      ref: ref,
+      caller: monitor,
+      settings: settings,
+      pieces: Map.new(pieces, &{&1.number, &1}),
+      opened_at: now(),
+      member: nil,
+      monitor: nil,
+      tried: [],
+      error: nil,
+      heard: false
+    }
+
+    {:noreply, place(%{state | monitors: Map.put(state.monitors, monitor, ref)}, request)}
+  end
+
+  def handle_cast({:more, ref, pieces}, state) do
+    case state.requests do
+      %{^ref => request} ->
+        request = %{request | pieces: Map.merge(request.pieces, Map.new(pieces, &{&1.number, &1}))}
+
+        if request.member do
+          Client.more(request.member, request.monitor, pieces)
+          {:noreply, state |> put(request) |> given(request, pieces)}
+        else
+          {:noreply, put(state, request)}
+        end
+
+      _closed ->
+        {:noreply, state}
+    end
+  end
+
+  def handle_cast({:release, ref}, state), do: {:noreply, close(state, ref)}
+
+  @impl true
+  def handle_info(:tick, state) do
+    Process.send_after(self(), :tick, @tick)
+    members = members(state)
+    routers = :pg.get_members(Pool.scope(), routers(state.name)) -- [self()]
+
+    state =
+      %{state | choice: Choice.keep(state.choice, members, routers)}
+      |> tell_others(routers)
+      |> meet_strangers()
+
+    parked = for {_ref, %{member: nil} = request} <- state.requests, do: request
+    {:noreply, Enum.reduce(parked, state, &place(&2, &1))}
+  end
+
+  def handle_info({:waiting, router, given}, state),
+    do: {:noreply, %{state | choice: Choice.elsewhere(state.choice, router, given)}}
+
+  def handle_info({:DOWN, monitor, :process, _pid, reason}, state) do
+    case state.monitors do
+      %{^monitor => ref} ->
+        request = state.requests[ref]
+
+        if request.caller == monitor,
+          do: {:noreply, close(state, ref)},
+          else: {:noreply, leave(state, request, Client.ended(state.name, reason))}
+
+      _closed ->
+        {:noreply, state}
+    end
+  end
+
+  def handle_info({monitor, message}, state) when is_reference(monitor) do
+    with %{^monitor => ref} <- state.monitors, %{^ref => request} <- state.requests do
+      {:noreply, said(message, request, state)}
+    else
+      _closed -> {:noreply, state}
+    end
+  end
+
+  def handle_info(_other, state), do: {:noreply, state}
+
+  defp said({:chunk, number, audio} = message, request, state) do
+    tell(request, message)
+    skip = &Map.update(&1, :skip, byte_size(audio.samples), fn had -> had + byte_size(audio.samples) end)
+    put(state, %{request | heard: true, pieces: Map.update!(request.pieces, number, skip)})
+  end
+
+  defp said({:done, number, _audio} = message, request, state) do
+    tell(request, message)
+    {piece, pieces} = Map.pop!(request.pieces, number)
+    choice = Choice.spoken(state.choice, request.member, characters([piece]), now())
+    put(%{state | choice: choice}, %{request | pieces: pieces})
+  end
+
+  defp said({:error, error}, request, state), do: leave(state, request, error)
+
+  ## Placing requests
+
+  # With a server that was not tried yet; without any, it is tried again until its patience ends.
+  defp place(state, request) do
+    pieces = pieces(request)
+    candidates = members(state) -- request.tried
+
+    case Choice.best(state.choice, candidates, characters(pieces), voice(request)) do
+      nil -> park(state, request)
+      member -> give(state, request, member, pieces)
+    end
+  end
+
+  defp give(state, request, member, pieces) do
+    with {:ok, settings} <- settings(request),
+         {:ok, monitor} <- Client.open(member, settings, pieces) do
+      request = %{request | member: member, monitor: monitor}
+      state = %{state | monitors: Map.put(state.monitors, monitor, request.ref)}
+      state |> put(request) |> given(request, pieces)
+    else
+      {:error, %Error{reason: :timeout} = error} -> refuse(state, request, error)
+      {:error, error} -> place(state, %{request | tried: [member | request.tried], error: error})
+    end
+  end
+
+  # Time that was spent with another server counts.
+  defp settings(%{settings: %{timeout: :infinity} = settings}), do: {:ok, settings}
+
+  defp settings(%{settings: settings, opened_at: opened_at}) do
+    case settings.timeout - (now() - opened_at) do
+      left when left > 0 ->
+        {:ok, %{settings | timeout: left}}
+
+      _none ->
+        {:error, Error.new(:timeout, "no audio within #{settings.timeout} ms. Raise :timeout.")}
+    end
+  end
+
+  defp park(state, request) do
+    full? = match?(%Error{reason: :overloaded}, request.error)
+
+    cond do
+      full? and members(state) != [] -> refuse(state, request, full(state))
+      now() - request.opened_at > @patience -> refuse(state, request, request.error || empty(state.name))
+      state.draining and members(state) == [] -> refuse(state, request, request.error || empty(state.name))
+      true -> put(state, %{request | tried: []})
+    end
+  end
+
+  defp full(state) do
+    Error.new(
+      :overloaded,
+      "all #{length(members(state))} servers of the pool #{inspect(state.name)} are full. Try again later, raise " <>
+        ":max_queue, or add servers."
+    )
+  end
+
+  # Its server is dead, or refuses it.
+  defp leave(state, request, error) do
+    state = let_go(state, request)
+    request = %{request | member: nil, monitor: nil, tried: [request.member | request.tried], error: error}
+
+    if movable?(request, error), do: place(state, request), else: refuse(state, request, error)
+  end
+
+  # A text that kills its process would kill the next one, too.
+  defp movable?(%{heard: true, settings: settings}, _error) when not is_map_key(settings, :resume), do: false
+  defp movable?(%{heard: true, settings: %{resume: false}}, _error), do: false
+
+  defp movable?(_request, %Error{reason: :engine_crashed, details: details}),
+    do: not is_map_key(details, :deaths)
+
+  defp movable?(_request, %Error{reason: reason}), do: reason in @elsewhere
+
+  defp refuse(state, request, error) do
+    tell(request, {:error, error})
+    state |> put(request) |> close(request.ref)
+  end
+
+  defp close(state, ref) do
+    case Map.pop(state.requests, ref) do
+      {nil, _requests} ->
+        state
+
+      {request, requests} ->
+        Process.demonitor(request.caller, [:flush])
+        state = let_go(state, request)
+        %{state | requests: requests, monitors: Map.delete(state.monitors, request.caller)}
+    end
+  end
+
+  defp let_go(state, %{member: nil}), do: state
+
+  defp let_go(state, request) do
+    Client.release(request.member, request.monitor)
+    choice = Choice.taken_back(state.choice, request.member, characters(pieces(request)))
+    %{state | choice: choice, monitors: Map.delete(state.monitors, request.monitor)}
+  end
+
+  defp given(state, request, pieces) do
+    choice = Choice.given(state.choice, request.member, characters(pieces), voice(request), now())
+    %{state | choice: choice}
+  end
+
+  defp put(state, request), do: %{state | requests: Map.put(state.requests, request.ref, request)}
+
+  defp pieces(request), do: request.pieces |> Enum.sort() |> Enum.map(&elem(&1, 1))
+
+  # A recording that is converted has no characters: it counts by its samples, as speech of the usual pace.
+  defp characters(pieces), do: pieces |> Enum.map(&characters_of/1) |> Enum.sum()
+
+  defp characters_of(%{text: ""}), do: 500
+  defp characters_of(%{text: text}), do: byte_size(text)
+
+  defp voice(%{settings: %{options: %{"voice" => voice}}}), do: :erlang.phash2(voice)
+  defp voice(_request), do: nil
+
+  defp tell(request, message), do: send(request.ref, {request.ref, message})
+
+  defp now, do: System.monotonic_time(:millisecond)
+
+  ## Other nodes
+
+  defp tell_others(state, routers) do
+    waiting = Choice.waiting(state.choice)
+    if waiting != state.told, do: for(router <- routers, do: send(router, {:waiting, self(), waiting}))
+    %{state | told: waiting}
+  end
+
+  defp meet_strangers(state) do
+    %{name: name} = state
+    mine = Client.protocol()
+
+    strangers =
+      for {:members, ^name, protocol} <- :pg.which_groups(Pool.scope()),
+          protocol != mine,
+          member <- :pg.get_members(Pool.scope(), {:members, name, protocol}),
+          uniq: true,
+          do: node(member)
+
+    for stranger <- strangers -- state.strangers do
+      Logger.warning(
+        "chatterbex: the pool #{inspect(name)} does not use the servers of #{stranger}: its version of the library " <>
+          "speaks another protocol than this one (#{mine})"
+      )
+    end
+
+    %{state | strangers: strangers}
+  end
+end

@@ -1,0 +1,178 @@
+defmodule Chatterbex.Setup.Nvidia do
+  @moduledoc false
+  # NVIDIA's driver and cards, and which of the locked builds of PyTorch they can run.
+  #
+  # A build for CUDA 12 or 13 runs on every driver from the first one of that CUDA version on. It has code for cards from
+  # a certain compute capability on: newer PyTorch releases leave out old cards.
+
+  alias Chatterbex.Setup.Command
+
+  defstruct file: nil, driver: nil, cards: []
+
+  @typedoc """
+  `file` is the file that shows that there is a driver. `driver` is its version, `nil` if it cannot be read. `cards` are
+  the names and compute capabilities of the GPUs, empty if `nvidia-smi` does not tell.
+  """
+  @type t :: %__MODULE__{
+          file: Path.t(),
+          driver: [non_neg_integer] | nil,
+          cards: [{String.t(), [non_neg_integer]}]
+        }
+
+  @typedoc "A build of PyTorch: its CUDA version, the oldest driver, and the lowest compute capability."
+  @type build :: %{
+          name: :locked | :cuda12,
+          cuda: pos_integer,
+          driver: [pos_integer],
+          capability: [non_neg_integer],
+          architectures: [String.t()]
+        }
+
+  @version_file "/proc/driver/nvidia/version"
+
+  # WSL 2 has the second one only.
+  @files [@version_file, "/usr/lib/wsl/lib/libcuda.so.1"]
+  @smi ["/usr/bin/nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi"]
+
+  # The best first. They must agree with priv/python/locks/torch.txt and torch-cuda12.txt.
+  @builds [
+    %{
+      name: :locked,
+      cuda: 13,
+      driver: [580],
+      capability: [7, 5],
+      architectures: ["x86_64", "aarch64"]
+    },
+    %{name: :cuda12, cuda: 12, driver: [525], capability: [7, 0], architectures: ["x86_64"]}
+  ]
+
+  @doc """
+  Where NVIDIA's driver shows itself.
+  """
+  @spec files() :: [Path.t()]
+  def files, do: @files
+
+  @doc """
+  What this machine has; `nil` without a driver.
+  """
+  @spec this() :: t | nil
+  def this do
+    case Enum.find(@files, &File.exists?/1) do
+      nil -> nil
+      file -> look(file, @version_file, Enum.find(@smi, &File.exists?/1))
+    end
+  end
+
+  @doc """
+  What the driver's version file and the program `nvidia-smi` say. Each may be missing.
+  """
+  @spec look(Path.t(), Path.t(), Path.t() | nil) :: t
+  def look(file, version_file, smi) do
+    cards = if smi, do: ask(smi), else: []
+
+    # All cards have one driver.
+    driver =
+      case cards do
+        [{_name, _capability, driver} | _others] -> driver
+        [] -> loaded(version_file)
+      end
+
+    %__MODULE__{
+      file: file,
+      driver: driver,
+      cards: for({name, capability, _driver} <- cards, do: {name, capability})
+    }
+  end
+
+  defp ask(smi) do
+    arguments = ["--query-gpu=driver_version,compute_cap,name", "--format=csv,noheader"]
+
+    case Command.run(smi, arguments, timeout: 15_000, stderr: :discard) do
+      {:ok, output} -> output |> String.split("\n", trim: true) |> Enum.flat_map(&card/1)
+      {:error, _no_answer} -> []
+    end
+  end
+
+  defp card(line) do
+    with [driver, capability, name] <- line |> String.split(",", parts: 3) |> Enum.map(&String.trim/1),
+         driver when driver != nil <- version(driver),
+         capability when capability != nil <- version(capability) do
+      [{name, capability, driver}]
+    else
+      _other -> []
+    end
+  end
+
+  # NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build
+  defp loaded(path) do
+    with {:ok, text} <- File.read(path),
+         [_all, version] <- Regex.run(~r/^NVRM version:.*?\s(\d+(?:\.\d+)+)\s/m, text) do
+      version(version)
+    else
+      _unreadable -> nil
+    end
+  end
+
+  defp version(text) do
+    if text =~ ~r/\A\d+(\.\d+)+\z/,
+      do: text |> String.split(".") |> Enum.map(&String.to_integer/1)
+  end
+
+  @doc """
+  The best locked build for a driver and its cards, and why it is that one; or why there is none.
+
+  `architecture` is the machine's, such as `"x86_64"`. What is not known is taken to fit: trying PyTorch afterwards shows
+  whether it does.
+  """
+  @spec build(t, String.t()) :: {:ok, build, String.t()} | {:error, String.t()}
+  def build(%__MODULE__{} = nvidia, architecture) do
+    [newest | _older] = builds = Enum.filter(@builds, &(architecture in &1.architectures))
+
+    case Enum.find(builds, &(obstacle(nvidia, &1) == nil)) do
+      nil -> {:error, refusal(nvidia, builds)}
+      ^newest -> {:ok, newest, found(nvidia)}
+      older -> {:ok, older, obstacle(nvidia, newest)}
+    end
+  end
+
+  defp obstacle(%{driver: driver} = nvidia, build) do
+    cond do
+      driver != nil and driver < build.driver ->
+        "#{driver(driver)} is too old for CUDA #{build.cuda}, which needs #{dotted(build.driver)} or newer"
+
+      nvidia.cards != [] and best(nvidia.cards) < build.capability ->
+        "#{cards(nvidia)} is too old for PyTorch with CUDA #{build.cuda}, which needs compute capability " <>
+          "#{dotted(build.capability)} or newer"
+
+      true ->
+        nil
+    end
+  end
+
+  # A newer driver helps where only the driver is too old; nothing helps an old card.
+  defp refusal(nvidia, builds) do
+    driver = %{nvidia | cards: []}
+    oldest = List.last(builds)
+    newest = hd(builds)
+
+    if obstacle(driver, oldest),
+      do: obstacle(driver, oldest) <> ". Install driver #{dotted(newest.driver)} or newer",
+      else: obstacle(nvidia, oldest)
+  end
+
+  defp found(%{driver: nil, cards: []}), do: "NVIDIA's driver is there, and does not tell its version"
+  defp found(%{driver: driver, cards: []}), do: driver(driver)
+  defp found(%{driver: driver} = nvidia), do: "#{driver(driver)}, #{cards(nvidia)}"
+
+  defp driver(version), do: "NVIDIA driver #{dotted(version)}"
+
+  defp cards(nvidia) do
+    {name, capability} = Enum.max_by(nvidia.cards, &elem(&1, 1))
+    "#{name} (compute capability #{dotted(capability)})"
+  end
+
+  defp best(cards), do: cards |> Enum.map(&elem(&1, 1)) |> Enum.max()
+
+  # One number stands for all releases that begin with it.
+  defp dotted(version), do: Enum.join(version, ".")
+end

@@ -1,0 +1,140 @@
+defmodule Chatterbex.Speech.TextSource do
+  @moduledoc false
+  # The text of a stream, pulled one fragment at a time in a process of its own, so that a source that pauses keeps no
+  # audio waiting.
+  #
+  # The taker asks the puller with `ask/1`, and gets one of these messages, `ref` being the struct's:
+  #
+  #   * `{ref, {:fragment, fragment}}`
+  #   * `{ref, :done}`
+  #   * `{ref, {:failed, kind, reason, stacktrace}}`
+  #   * `{:DOWN, ref, :process, _, reason}` if something ended the puller
+  #
+  # The puller may be blocked in the source's code. The guard, which never is, has it close the source when the taker
+  # ends or asks for it, and kills it where that takes too long.
+
+  @enforce_keys [:guard, :ref, :puller]
+  defstruct @enforce_keys ++ [asked: false]
+
+  @type t :: %__MODULE__{guard: pid, puller: pid, ref: reference, asked: boolean}
+
+  # Milliseconds that a source has to come back and close. While it is being pulled its taker does not wait that long.
+  @grace 5_000
+  @patience 100
+
+  @doc """
+  Starts to watch over a source; nothing is pulled before `ask/1`.
+  """
+  @spec start(Enumerable.t()) :: t
+  def start(enumerable) do
+    taker = self()
+    callers = [taker | Process.get(:"$callers", [])]
+
+    puller =
+      spawn(fn ->
+        Process.put(:"$callers", callers)
+        monitor = Process.monitor(taker)
+
+        receive do
+          {:begin, ref} -> idle(suspended(enumerable), ref, monitor)
+          {:DOWN, ^monitor, :process, _taker, _reason} -> :ok
+        end
+      end)
+
+    ref = :erlang.monitor(:process, puller, alias: :explicit_unalias)
+    send(puller, {:begin, ref})
+    %__MODULE__{guard: spawn(fn -> guard(taker, puller) end), puller: puller, ref: ref}
+  end
+
+  @doc """
+  Asks for one more fragment.
+  """
+  @spec ask(t) :: t
+  def ask(%__MODULE__{asked: false} = source) do
+    send(source.puller, {source.ref, :more})
+    %{source | asked: true}
+  end
+
+  @doc """
+  Has the source closed. None of its messages is left or still to come.
+
+  A source that is not being pulled is closed when this returns, if it closes within 5 seconds. One that is being pulled
+  is closed as soon as it comes back; where that takes longer than 5 seconds, its process is killed.
+  """
+  @spec close(t) :: :ok
+  def close(%__MODULE__{ref: ref} = source) do
+    send(source.guard, :close)
+
+    receive do
+      {:DOWN, ^ref, :process, _puller, _reason} -> :ok
+    after
+      if(source.asked, do: @patience, else: @grace) -> :ok
+    end
+
+    :erlang.unalias(ref)
+    Process.demonitor(ref, [:flush])
+    flush(ref)
+  end
+
+  defp flush(ref) do
+    receive do
+      {^ref, _message} -> flush(ref)
+    after
+      0 -> :ok
+    end
+  end
+
+  # An Enumerable as a function that gives one element at a time.
+  defp suspended(enumerable),
+    do: &Enumerable.reduce(enumerable, &1, fn element, _last -> {:suspend, element} end)
+
+  defp idle(source, ref, monitor) do
+    receive do
+      {^ref, :more} -> pull(source, ref, monitor)
+      :close -> source.({:halt, nil})
+      {:DOWN, ^monitor, :process, _taker, _reason} -> source.({:halt, nil})
+    end
+  end
+
+  defp pull(source, ref, monitor) do
+    case next(source) do
+      {:fragment, fragment, source} ->
+        send(ref, {ref, {:fragment, fragment}})
+        idle(source, ref, monitor)
+
+      last ->
+        send(ref, {ref, last})
+    end
+  end
+
+  defp next(source) do
+    case source.({:cont, nil}) do
+      {:suspended, fragment, source} -> {:fragment, fragment, source}
+      {_done_or_halted, _last} -> :done
+    end
+  catch
+    # It has closed what it had open.
+    kind, reason -> {:failed, kind, reason, __STACKTRACE__}
+  end
+
+  defp guard(taker, puller) do
+    taking = Process.monitor(taker)
+    pulling = Process.monitor(puller)
+
+    receive do
+      :close -> close_or_kill(puller, pulling)
+      {:DOWN, ^taking, :process, _taker, _reason} -> close_or_kill(puller, pulling)
+      {:DOWN, ^pulling, :process, _puller, _reason} -> :ok
+    end
+  end
+
+  defp close_or_kill(puller, pulling) do
+    send(puller, :close)
+
+    receive do
+      {:DOWN, ^pulling, :process, _puller, _reason} -> :ok
+    after
+      @grace -> Process.exit(puller, :kill)
+    end
+  end
+end

@@ -1,0 +1,151 @@
+//! Starting and stopping the engine, and where it stands.
+//!
+//! The model thread is made once and lives as long as the VM: PyTorch, ONNX Runtime and Python
+//! itself remember the thread they were started on. `stop` takes the engine and its models away
+//! and leaves the thread waiting for the next `start`.
+
+use std::sync::{Mutex, OnceLock};
+use std::time::Duration;
+
+use crossbeam_channel::{Sender, bounded, unbounded};
+use rustler::{LocalPid, Term};
+
+use crate::error::BridgeError;
+use crate::halt;
+use crate::kept::Kept;
+use crate::settings::Settings;
+use crate::state::{Command, Control, Phase, SHARED, deadline, lock};
+use crate::thread;
+
+struct Thread {
+    controls: Sender<Control>,
+    cancels: Sender<i64>,
+}
+
+static THREAD: OnceLock<Thread> = OnceLock::new();
+/// The configuration of this run; locked while a run is begun or ended.
+static CURRENT: Mutex<Option<Kept>> = Mutex::new(None);
+
+/// Starts the engine, or waits for it where it starts already. See `Chatterbex.Native.start/2`.
+///
+/// # Errors
+/// Whatever keeps Python or the engine from starting; `Timeout`, after which it goes on starting;
+/// `OtherConfiguration` where it runs with another one.
+pub fn start(config: Term, log: LocalPid) -> Result<(), BridgeError> {
+    let settings = Settings::read(config)?;
+    let timeout = settings.timeout;
+    let deadline = deadline(timeout);
+    let late = |what| BridgeError::Timeout {
+        what,
+        milliseconds: timeout.as_millis() as u64,
+    };
+
+    // A run that ends may take its time over its last step. Not under the lock, which `stop` needs.
+    let phase = SHARED.wait(deadline, |phase| *phase != Phase::Stopping);
+    phase.ok_or_else(|| late("stopping the engine"))?;
+
+    let mut current = lock(&CURRENT);
+    let thread = model_thread()?;
+
+    match SHARED.phase() {
+        Phase::Stopping => return Err(BridgeError::NotRunning("stopping")),
+        Phase::Running | Phase::Starting => {
+            if !current.as_ref().is_some_and(|kept| kept.equals(config)) {
+                return Err(BridgeError::OtherConfiguration);
+            }
+            SHARED.log_to(log);
+        }
+        Phase::Halted => return Err(BridgeError::NotRunning("halted")),
+        _ => {
+            SHARED.log_to(log);
+            *current = Some(Kept::new(config));
+            SHARED.set(Phase::Starting);
+
+            let (sender, commands) = bounded(settings.queue);
+            let control = Control::Start {
+                settings,
+                config: Kept::new(config),
+                commands,
+                sender,
+            };
+            if thread.controls.send(control).is_err() {
+                return Err(BridgeError::Thread("it is gone".into()));
+            }
+        }
+    }
+
+    drop(current);
+    let phase = SHARED.wait(deadline, |phase| *phase != Phase::Starting);
+    match phase.ok_or_else(|| late("starting the engine"))? {
+        Phase::Running => Ok(()),
+        Phase::Crashed(error) => Err(error),
+        other => Err(BridgeError::NotRunning(other.name())),
+    }
+}
+
+fn model_thread() -> Result<&'static Thread, BridgeError> {
+    if let Some(thread) = THREAD.get() {
+        return Ok(thread);
+    }
+
+    let (controls, control_inbox) = unbounded();
+    let (cancels, cancel_inbox) = unbounded();
+    let id = thread::spawn(&SHARED, control_inbox, cancel_inbox)
+        .map_err(|error| BridgeError::Thread(error.to_string()))?;
+    halt::prepare(controls.clone(), id);
+
+    // Only one caller gets here at a time: CURRENT is locked.
+    Ok(THREAD.get_or_init(|| Thread { controls, cancels }))
+}
+
+/// Hands a command over without waiting.
+///
+/// # Errors
+/// See [`Shared::submit`](crate::state::Shared::submit).
+pub fn submit(command: Command) -> Result<(), BridgeError> {
+    SHARED.submit(command)
+}
+
+/// Cancels a request between two steps. Never refused; an id that is not live is no error.
+pub fn cancel(id: i64) {
+    // Without an engine there is nothing to cancel, and nobody to take it from the channel.
+    if let (Some(thread), Some(_)) = (THREAD.get(), SHARED.waiting()) {
+        let _ = thread.cancels.send(id);
+    }
+}
+
+/// Phase, commands that wait, and live requests.
+pub fn status() -> (&'static str, usize, usize) {
+    let queued = SHARED.waiting().unwrap_or(0);
+    (SHARED.phase().name(), queued, SHARED.live())
+}
+
+/// Stops the engine between two steps: every request that waits or runs gets a final `failed`.
+///
+/// # Errors
+/// `Timeout` where a step takes longer; the engine stops when the step ends.
+pub fn stop(timeout: Duration) -> Result<(), BridgeError> {
+    let Some(thread) = THREAD.get() else {
+        return Ok(());
+    };
+    // What a step loads may not have been seen yet, and the VM may be about to end.
+    halt::arm();
+
+    {
+        let _current = lock(&CURRENT);
+        if matches!(SHARED.phase(), Phase::Starting | Phase::Running) {
+            SHARED.set(Phase::Stopping);
+            SHARED.close_gate();
+            let _ = thread.controls.send(Control::Stop);
+        }
+    }
+
+    let deadline = deadline(timeout);
+    match SHARED.wait(deadline, |phase| *phase != Phase::Stopping) {
+        Some(_) => Ok(()),
+        None => Err(BridgeError::Timeout {
+            what: "the step that the engine is in",
+            milliseconds: timeout.as_millis() as u64,
+        }),
+    }
+}

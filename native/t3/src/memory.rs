@@ -1,0 +1,179 @@
+//! Zeroed memory for numbers, aligned to cache lines, in huge pages where there are any.
+
+use std::ptr::NonNull;
+
+use crate::error::{Error, Result};
+
+/// Memory from this size on asks for huge pages: fewer of the processor's page entries are needed to stream it.
+#[cfg(all(target_os = "linux", not(miri)))]
+const HUGE: usize = 2 << 20;
+const ALIGNMENT: usize = 64;
+
+/// A piece of zeroed memory. Pages that are never written take no room.
+#[derive(Debug)]
+pub struct Memory {
+    start: NonNull<u8>,
+    bytes: usize,
+    #[cfg(all(target_os = "linux", not(miri)))]
+    mapped: (NonNull<u8>, usize),
+}
+
+// SAFETY: it owns its memory, as a Vec does.
+unsafe impl Send for Memory {}
+// SAFETY: shared references give out only pointers; who follows them answers for it.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Memory for `count` numbers of type `T`.
+    pub fn of<T: Copy>(count: usize) -> Result<Self> {
+        match count.checked_mul(size_of::<T>()) {
+            Some(bytes) if bytes <= isize::MAX as usize / 2 => Self::zeroed(bytes.max(1)),
+            _ => Err(Error::memory(usize::MAX)),
+        }
+    }
+
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn zeroed(bytes: usize) -> Result<Self> {
+        let huge = bytes >= HUGE;
+        let whole = if huge { bytes + HUGE } else { bytes };
+        // SAFETY: a new anonymous mapping touches nothing that exists.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                whole,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            )
+        };
+        let base = match NonNull::new(base.cast::<u8>()) {
+            Some(base) if base.as_ptr().cast() != libc::MAP_FAILED => base,
+            _ => return Err(Error::memory(bytes)),
+        };
+        let skip = if huge {
+            base.as_ptr().align_offset(HUGE)
+        } else {
+            0
+        };
+        // SAFETY: `skip` is less than HUGE, and the mapping is that much longer.
+        let start = unsafe { base.add(skip) };
+        if huge {
+            // SAFETY: the range lies within the mapping. It is advice: whether it is followed does not matter.
+            unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
+        }
+        Ok(Self {
+            start,
+            bytes,
+            mapped: (base, whole),
+        })
+    }
+
+    #[cfg(not(all(target_os = "linux", not(miri))))]
+    fn zeroed(bytes: usize) -> Result<Self> {
+        let layout = Self::layout(bytes)?;
+        // SAFETY: the layout is not empty.
+        let start = unsafe { std::alloc::alloc_zeroed(layout) };
+        match NonNull::new(start) {
+            Some(start) => Ok(Self { start, bytes }),
+            None => Err(Error::memory(bytes)),
+        }
+    }
+
+    #[cfg(not(all(target_os = "linux", not(miri))))]
+    fn layout(bytes: usize) -> Result<std::alloc::Layout> {
+        std::alloc::Layout::from_size_align(bytes, ALIGNMENT).map_err(|_| Error::memory(bytes))
+    }
+
+    /// Its size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Its start, aligned to 64 bytes.
+    pub fn start<T: Copy>(&self) -> *mut T {
+        const { assert!(align_of::<T>() <= ALIGNMENT) };
+        self.start.as_ptr().cast()
+    }
+}
+
+impl Drop for Memory {
+    #[cfg(all(target_os = "linux", not(miri)))]
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours, and nobody has a reference into it any more.
+        unsafe { libc::munmap(self.mapped.0.as_ptr().cast(), self.mapped.1) };
+    }
+
+    #[cfg(not(all(target_os = "linux", not(miri))))]
+    fn drop(&mut self) {
+        if let Ok(layout) = Self::layout(self.bytes) {
+            // SAFETY: allocated with this layout.
+            unsafe { std::alloc::dealloc(self.start.as_ptr(), layout) };
+        }
+    }
+}
+
+/// Memory that grows to what it is asked for and keeps its size; its contents are not kept.
+#[derive(Debug, Default)]
+pub struct Scratch(Option<Memory>);
+
+impl Scratch {
+    /// Room for `count` float32 numbers, of whatever values.
+    pub fn room(&mut self, count: usize) -> Result<*mut f32> {
+        match &self.0 {
+            Some(memory) if memory.bytes() / size_of::<f32>() >= count => Ok(memory.start()),
+            _ => {
+                self.0 = None;
+                Ok(self.0.insert(Memory::of::<f32>(count)?).start())
+            }
+        }
+    }
+
+    /// Its size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, Memory::bytes)
+    }
+}
+
+/// A pointer that pieces of work on several threads write through, each to places of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Shared<T>(pub *mut T);
+
+impl<T> Shared<T> {
+    /// The pointer.
+    #[inline(always)]
+    pub fn get(&self) -> *mut T {
+        self.0
+    }
+}
+
+// SAFETY: a pointer is a number; who follows it answers for it.
+unsafe impl<T> Send for Shared<T> {}
+// SAFETY: as above.
+unsafe impl<T> Sync for Shared<T> {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_zeroed_and_aligned() {
+        for count in [1, 100, 3 << 20] {
+            let memory = Memory::of::<f32>(count).unwrap();
+            let start = memory.start::<f32>();
+            assert_eq!(start as usize % 64, 0);
+            // SAFETY: within the memory.
+            unsafe {
+                assert_eq!(*start, 0.0);
+                assert_eq!(*start.add(count - 1), 0.0);
+                *start.add(count - 1) = 1.0;
+            }
+        }
+    }
+
+    #[test]
+    fn too_much_is_an_error() {
+        assert!(Memory::of::<f32>(usize::MAX).is_err());
+        assert!(Memory::of::<f32>(usize::MAX / 16).is_err());
+    }
+}

@@ -1,0 +1,258 @@
+"""Proving a device before it speaks: its results against the CPU's, component by component.
+
+    proof = Proof.reference({"t3.logits": Reference(logits, tolerance(gain=40))})
+    report = proof.compare({"t3.logits": logits_of_the_device}, "mps")
+
+**What is compared.** The largest difference between two values, relative to the root mean square of
+the reference. A device whose kernels are wrong is off by about 1; rounding is far below that.
+
+**How tolerances are derived.** Float32 rounds each operation by at most `FLOAT32`, and a computation
+multiplies that by its *gain*, which grows with the length of its sums, its depth and its conditioning.
+The gain of a computation is measured, not guessed: do it once in float32 and once in float64 from the
+same weights, and `gain` tells by how much they differ. That is a property of the computation. What
+may differ from one device to the next is the order of the sums and the last bits of `exp` and `sin`,
+and for those a tolerance has a `MARGIN`: two float32 results differ by the errors of both (2), sums
+in the least favourable order have several times the error of sums in blocks (4), and the device's
+own functions round less well than the CPU's (2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from chatterbex.device.failure import WrongResultsError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    Values = np.ndarray | torch.Tensor
+
+FLOAT32: Final = 2.0**-24
+"""The unit roundoff of float32: the most that rounding changes a number, relative to it."""
+TENSOR_FLOAT32: Final = 2.0**-11
+"""That of TF32, in which CUDA may multiply float32 matrices."""
+BFLOAT16: Final = 2.0**-8
+"""That of bfloat16."""
+MARGIN: Final = 16
+"""How many times its own error a computation may be off on another device: see above."""
+
+
+def gain(single: Values, double: Values) -> float:
+    """Returns by how much a computation multiplies the rounding of float32.
+
+    Args:
+        single: Its result in float32.
+        double: Its result in float64, from the same inputs.
+    """
+    exact = _array(double)
+    return _difference(_array(single), exact) / _scale(exact) / FLOAT32
+
+
+def tolerance(gain: float, unit: float = FLOAT32) -> float:
+    """Returns the largest difference that rounding explains, relative to the reference.
+
+    Args:
+        gain: The computation's, as `gain` measures it.
+        unit: The unit roundoff of the arithmetic, one of the constants above.
+    """
+    return MARGIN * gain * unit
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a component gives on the CPU.
+
+    Attributes:
+        values: An array or tensor of real numbers, of any shape, on any device.
+        tolerance: The largest difference that is accepted, relative to the root mean square of
+            `values`: see `tolerance`. 0 asks for equal values, as for tokens.
+    """
+
+    values: Values
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How close a device came in one component.
+
+    Attributes:
+        component: Such as "t3.logits".
+        difference: The largest, relative to the root mean square of the reference; None where
+            there is none, because a value is not finite or the shape is another.
+        tolerance: The largest that is accepted.
+        finite: Whether all values of the device were.
+        message: What is wrong, or None.
+    """
+
+    component: str
+    difference: float | None
+    tolerance: float
+    finite: bool
+    message: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Returns whether the device may be used."""
+        return self.message is None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns it for people and programs to read, without its name."""
+        return {
+            "passed": self.passed,
+            "difference": self.difference,
+            "tolerance": self.tolerance,
+            "finite": self.finite,
+            "message": self.message,
+        }
+
+
+@dataclass(frozen=True)
+class ProofReport:
+    """What was compared on a device, and how close it was.
+
+    Attributes:
+        device: Such as "mps" or "cuda:0".
+        comparisons: In the order of the references.
+    """
+
+    device: str
+    comparisons: tuple[Comparison, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Returns whether every component passed."""
+        return all(one.passed for one in self.comparisons)
+
+    @property
+    def reason(self) -> str | None:
+        """Returns what is wrong, component by component, or None."""
+        wrong = [f"{one.component} {one.message}" for one in self.comparisons if not one.passed]
+        return f"{self.device} computes wrong results: {'; '.join(wrong)}" if wrong else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns it for people and programs to read: strings, numbers, booleans and None."""
+        return {
+            "device": self.device,
+            "passed": self.passed,
+            "components": {one.component: one.as_dict() for one in self.comparisons},
+        }
+
+
+class Proof:
+    """What the CPU has computed, to be compared with what devices compute."""
+
+    def __init__(self, references: Mapping[str, tuple[np.ndarray, float]]) -> None:
+        self._references = dict(references)
+
+    @classmethod
+    def reference(cls, references: Mapping[str, Reference]) -> Proof:
+        """Keeps the CPU's results; they are copied.
+
+        Args:
+            references: By component.
+
+        Raises:
+            ValueError: A reference is empty or not finite, which no device is to blame for.
+        """
+        kept = {}
+        for component, reference in references.items():
+            values = _array(reference.values)
+            if values.size == 0 or not _finite(values):
+                raise ValueError(f"the reference for {component} must be some finite numbers")
+            kept[component] = values, reference.tolerance
+        return cls(kept)
+
+    def compare(self, results: Mapping[str, Values], device: str) -> ProofReport:
+        """Compares a device's results with the CPU's.
+
+        Args:
+            results: What the device computed, for each component that has a reference.
+            device: Such as "mps" or "cuda:0".
+
+        Returns:
+            The report, in which every component passed.
+
+        Raises:
+            WrongResultsError: A result is wrong or not finite; it has the report.
+            ValueError: The components are not those of the references.
+        """
+        if results.keys() != self._references.keys():
+            raise ValueError(f"there are references for {sorted(self._references)}, not {sorted(results)}")
+        report = ProofReport(device, tuple(self._comparisons(results)))
+        if report.reason is not None:
+            raise WrongResultsError(report.reason, report.as_dict())
+        return report
+
+    def _comparisons(self, results: Mapping[str, Values]) -> Iterator[Comparison]:
+        for component, (expected, most) in self._references.items():
+            yield _compare(component, _array(results[component]), expected, most)
+
+
+def finite(samples: Values) -> bool:
+    """Returns whether all numbers are finite: neither NaN nor infinite."""
+    return _finite(_array(samples))
+
+
+def require_finite(component: str, samples: Values, device: str) -> None:
+    """Checks what a device computed while speaking.
+
+    Args:
+        component: What computed it, such as "s3gen".
+        samples: What it computed.
+        device: Such as "mps" or "cuda:0".
+
+    Raises:
+        WrongResultsError: A number is NaN or infinite.
+    """
+    values = _array(samples)
+    if not _finite(values):
+        message = f"{device} computes wrong results: {component} {_not_finite(values)}"
+        raise WrongResultsError(message)
+
+
+def _compare(component: str, result: np.ndarray, expected: np.ndarray, most: float) -> Comparison:
+    finite = _finite(result)
+    if result.shape != expected.shape:
+        message = f"has the shape {result.shape} instead of {expected.shape}"
+        return Comparison(component, None, most, finite, message)
+    if not finite:
+        return Comparison(component, None, most, False, _not_finite(result))
+    difference = _difference(result, expected) / _scale(expected)
+    message = None
+    if difference > most:
+        message = f"differs from the CPU by {difference:.2g} (rounding explains {most:.2g})"
+    return Comparison(component, difference, most, True, message)
+
+
+def _array(values: Values) -> np.ndarray:
+    import numpy as np
+
+    if hasattr(values, "detach"):
+        # On the CPU first: MPS has no float64.
+        values = values.detach().cpu().double().numpy()
+    return np.array(values, dtype=np.float64)
+
+
+def _finite(values: np.ndarray) -> bool:
+    import numpy as np
+
+    return bool(np.isfinite(values).all())
+
+
+def _not_finite(values: np.ndarray) -> str:
+    import numpy as np
+
+    return f"has {int((~np.isfinite(values)).sum())} of {values.size} numbers that are not finite"
+
+
+def _difference(result: np.ndarray, expected: np.ndarray) -> float:
+    return float(abs(result - expected).max())
+
+
+def _scale(values: np.ndarray) -> float:
+    # Of nothing but zeros any difference is a large one.
+    return float((values**2).mean() ** 0.5) or 1.0

@@ -1,0 +1,144 @@
+"""A Chatterbox model's files to what the model is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from chatterbex import checkpoint, pages, s3gen, voices
+from chatterbex.errors import ChatterbexError
+from chatterbex.models.options import whole
+from chatterbex.models.passes import PRECISIONS, Weights
+from chatterbex.t3 import T3
+from chatterbex.voices import Voice
+
+MAX_BATCH = 8
+
+
+@dataclass
+class Options:
+    """What a model is loaded with."""
+
+    folder: Path
+    device: str = "auto"
+    fallback: bool = True
+    max_batch: int = MAX_BATCH
+    voices: int = 32
+    threads: int = 1
+    precision: str = "float32"
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: str, options: Mapping[str, Any]) -> Options:
+        """Checks the options of a load; see `ChatterboxModel.load`.
+
+        Raises:
+            ChatterbexError: The folder is missing, or an option is wrong.
+        """
+        folder = options.get("checkpoint")
+        if not isinstance(folder, str) or not folder:
+            raise ChatterbexError(
+                "model_files_missing",
+                f"The files of the model {model} are not on this machine. Fetch them with "
+                f"`mix chatterbex.models download {model}`, or give their folder as `checkpoint:`.",
+                {"model": model},
+            )
+        threads = options.get("threads")
+        if isinstance(threads, int) and not isinstance(threads, bool) and threads >= 1:
+            torch.set_num_threads(threads)
+        precision = options.get("precision") or "float32"
+        if precision not in PRECISIONS:
+            raise ChatterbexError(
+                "invalid_option", f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}"
+            )
+        known = ("checkpoint", "device", "fallback", "threads", "max_batch", "max_voices", "precision")
+        return cls(
+            folder=Path(folder),
+            device=options.get("device") or "auto",
+            fallback=options.get("fallback") is not False,
+            max_batch=whole(options, "max_batch", MAX_BATCH, 1, 1024),
+            voices=whole(options, "max_voices", 32, 1, 100_000),
+            threads=torch.get_num_threads(),
+            precision=precision,
+            extra={key: value for key, value in options.items() if key not in known},
+        )
+
+
+@dataclass
+class Residents:
+    """What stays on the CPU whatever device speaks.
+
+    Attributes:
+        analysis: speech tokenizer and speaker encoder.
+        encoder: the voice encoder, or None.
+        voice: the built-in one.
+        text: the tokenizer, or None.
+        front: T3's embeddings of voices and texts, or None.
+    """
+
+    analysis: s3gen.Analysis
+    encoder: Any | None
+    voice: Voice
+    text: Any | None
+    front: Any | None
+
+
+def load(
+    model: Any, folder: Path, extra: Mapping[str, Any]
+) -> Generator[str, None, tuple[Weights, Residents]]:
+    """Loads all files of a model, on the CPU, as they are stored.
+
+    Args:
+        model: the class of the model, which says what its files are called.
+        folder: where they are.
+        extra: what the model adds to the options of a load.
+
+    Yields:
+        "t3", "s3gen", "voices" and "text", as each begins.
+    """
+    t3 = None
+    if model.t3_name:
+        yield "t3"
+        t3 = _load_t3(model, folder, extra)
+    yield "s3gen"
+    network, analysis = _load_s3gen(model, folder, extra)
+    yield "voices"
+    encoder = voices.load_encoder(folder / model.encoder_file) if model.t3_name else None
+    voice = Voice.from_pickle(folder / "conds.pt", model.family)
+    if t3 is not None:
+        t3.front.check(voice.t3)
+    text = None
+    if model.t3_name:
+        yield "text"
+        text = model.tokenizer(folder)
+        checkpoint.check_tokenizer(text.size, t3.config.text_vocab, extra)
+    front = None if t3 is None else t3.front
+    for resident in (analysis, encoder):
+        if resident is not None:
+            pages.release(resident.parameters())
+    return Weights(network, t3), Residents(analysis, encoder, voice, text, front)
+
+
+def load_weights(model: Any, folder: Path, extra: Mapping[str, Any]) -> Weights:
+    """Loads only what a device has lost."""
+    network, _ = _load_s3gen(model, folder, extra)
+    return Weights(network, _load_t3(model, folder, extra) if model.t3_name else None)
+
+
+def _load_s3gen(model: Any, folder: Path, extra: Mapping[str, Any]) -> tuple[s3gen.S3Gen, s3gen.Analysis]:
+    path, strict = folder / model.s3gen_file, model.strict(extra)
+    return s3gen.load(path, meanflow=model.meanflow, strict=strict)
+
+
+def _load_t3(model: Any, folder: Path, extra: Mapping[str, Any]) -> T3:
+    path = folder / model.t3_file(folder, extra)
+    state = checkpoint.read_safetensors(path)
+    try:
+        return T3.from_state_dict(model.t3_config().fitted_to(state), state)
+    except ChatterbexError as error:
+        details = {**error.details, "file": path.name, "path": str(path)}
+        raise ChatterbexError(error.reason, f"{path}: {error.message}", details) from error

@@ -1,0 +1,387 @@
+"""What a Chatterbox model does next.
+
+A step of the model is one step of T3, or one stage of vocoding, in turns where both have something to do.
+On a CPU with several threads it is several of these side by side (ADR 10). Recordings are listened to
+beside all of it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from chatterbex.device import Runtime, WrongResultsError, classify, require_finite
+from chatterbex.errors import ModelBrokenError
+from chatterbex.models.base import Chunk, Failure, Notice
+from chatterbex.models.lanes import Lanes
+from chatterbex.models.passes import Passes, Weights
+from chatterbex.models.speech import Job, Speech
+from chatterbex.s3gen import together
+from chatterbex.t3 import T3Request, T3Session, TokenEvent
+from chatterbex.voices import Voice
+from chatterbex.worker import MOMENT, wait_a_moment
+
+T = TypeVar("T")
+
+# Tokens that are vocoded together: as many as the longest request has, for which there is memory.
+_TOGETHER = 1000
+
+Outcomes = list[Chunk | Failure | Notice]
+
+
+class _Group:
+    """Chunks of some requests whose flow is computed together."""
+
+    def __init__(self, members: list[tuple[Speech, Job]]) -> None:
+        self.members = members
+        self._stages = together([(job.decoding, job.tokens, job.final) for _, job in members])
+
+    def advance(self) -> list[np.ndarray | Exception] | None:
+        """Goes on: the samples of each, if they are done."""
+        if len(self.members) == 1:
+            samples = advanced(self.members[0][1].stages)
+            return None if samples is None else [samples]
+        return advanced(self._stages)
+
+
+class Scheduler:
+    """The running batch of one model, and the order in which its requests are worked on."""
+
+    def __init__(
+        self,
+        runtime: Runtime[Weights, Passes],
+        *,
+        front: Any | None,
+        voice_of: Callable[[Speech], Voice | None],
+        listen: Callable[[Speech], Future[Voice]],
+        finish: Callable[[np.ndarray], np.ndarray],
+        metadata: Callable[[Speech], dict[str, Any]],
+    ) -> None:
+        """Begins with no request.
+
+        Args:
+            runtime: where the model is.
+            front: T3's embeddings of voices and texts, or None for a model that does not speak text.
+            voice_of: gives the voice of a request, or None where it must be listened to first.
+            listen: does that, beside the step loop.
+            finish: what is done to samples before they are given out.
+            metadata: what there is to say of a request that is done.
+        """
+        self._runtime = runtime
+        self._front = front
+        self._voice_of = voice_of
+        self._listen = listen
+        self._finish = finish
+        self._metadata = metadata
+        self._speeches: dict[int, Speech] = {}
+        self._session: T3Session | None = None
+        self._group: _Group | None = None
+        self._vocoded_last = False
+        self._lanes: Lanes[tuple[Speech, Job], np.ndarray | None] = Lanes()
+
+    # -- requests --------------------------------------------------------------------------
+
+    @property
+    def count(self) -> int:
+        """How many requests are in."""
+        return len(self._speeches)
+
+    @property
+    def cache_bytes(self) -> int:
+        """Bytes of T3's keys and values."""
+        return 0 if self._session is None else self._session.nbytes
+
+    def add(self, one: Speech) -> None:
+        """Takes a request in."""
+        self._speeches[one.id] = one
+
+    def cancel(self, request_id: int) -> None:
+        """Forgets a request."""
+        if self._speeches.pop(request_id, None) is not None and self._session is not None:
+            self._session.cancel(request_id)
+
+    def renew(self) -> None:
+        """Makes what belongs to the runtime's passes again, after they were replaced or dropped."""
+        self._session = self._group = None
+        if self._front is not None and self._runtime.ready:
+            self._session = T3Session(self._front, self._runtime.way.t3, self._runtime.batch)
+
+    def close(self) -> None:
+        """Lets go of everything."""
+        self._speeches.clear()
+        self._session = None
+        self._lanes.close()
+
+    # -- steps -----------------------------------------------------------------------------
+
+    def step(self) -> Outcomes:
+        """Does what is most urgent."""
+        outcomes: Outcomes = []
+        waiting = next((one for one in self._speeches.values() if self._can_begin(one)), None)
+        vocoding = self._to_vocode()
+        others = self._others_speak(vocoding)
+        count = self._count(vocoding, others)
+        if waiting is not None:
+            outcomes += self._begin(waiting)
+        elif self._lanes.running or count > 1:
+            outcomes += self._work_together(vocoding, others, count)
+        elif vocoding and not (self._speaking and self._vocoded_last):
+            self._vocoded_last = True
+            outcomes += self._vocode(vocoding)
+        elif self._speaking:
+            self._vocoded_last = False
+            outcomes += self._speak()
+        elif self._speeches:
+            wait_a_moment([one.heard for one in self._speeches.values() if one.heard is not None])
+        return outcomes
+
+    @property
+    def _speaking(self) -> bool:
+        return self._session is not None and self._session.busy
+
+    def _can_begin(self, one: Speech) -> bool:
+        if one.stage == "listening" and not one.heard.done():
+            return False
+        return one.stage in ("waiting", "listening") and not (
+            self._session is not None and self._session.full
+        )
+
+    def _begin(self, one: Speech) -> Outcomes:
+        """Lets a request speak, or has its recordings listened to."""
+        try:
+            self._runtime.run(partial(self._enter, one), component="t3", restart=self._restart)
+        except ModelBrokenError:
+            raise
+        except Exception as error:
+            return [self._failed(one, error)]
+        return []
+
+    def _enter(self, one: Speech) -> None:
+        if one.stage not in ("waiting", "listening"):
+            return
+        one.began = one.began or time.perf_counter()
+        heard, one.heard = one.heard, None
+        one.voice = heard.result() if heard is not None else one.voice or self._voice_of(one)
+        if one.voice is None:
+            one.heard = self._listen(one)
+            one.stage = "listening"
+            return
+        if self._session is None:
+            one.stage = "vocoding"
+            return
+        conditionals = one.voice.t3
+        if one.exaggeration is not None:
+            conditionals = conditionals.with_emotion(one.exaggeration)
+        self._session.admit(
+            T3Request(
+                one.id,
+                one.text,
+                conditionals,
+                seed=one.draw_seed,
+                sampling=one.sampling,
+                cfg_weight=one.guidance,
+                max_tokens=one.most,
+            )
+        )
+        one.stage = "speaking"
+
+    # -- T3 --------------------------------------------------------------------------------
+
+    def _speak(self, threads: int | None = None) -> Outcomes:
+        """One step of T3 for all that speak; `threads` as in `T3Session.step`."""
+        began = time.perf_counter()
+        try:
+            step = partial(self._session_step, threads)
+            events = self._runtime.run(step, component="t3", restart=self._restart)
+        except ModelBrokenError:
+            raise
+        except Exception as error:
+            # Nobody knows whose fault it was, and the session is not to be used again.
+            failures: Outcomes = [self._failed(one, error) for one in self._in_session()]
+            self.renew()
+            return failures
+        spent = time.perf_counter() - began
+        outcomes: Outcomes = []
+        for event in events:
+            one = self._speeches.get(event.id)
+            if one is None:
+                continue
+            one.spend("t3", spent / len(events))
+            try:
+                self._take(one, event)
+            except Exception as error:
+                outcomes.append(self._failed(one, error))
+        return outcomes
+
+    def _session_step(self, threads: int | None) -> list[TokenEvent]:
+        events = self._session.step(threads)
+        device = self._runtime.actual
+        if device != "cpu" and any(event.error is not None for event in events):
+            raise WrongResultsError(
+                f"{device} computes wrong results: t3.logits has numbers that are not finite"
+            )
+        return events
+
+    @staticmethod
+    def _take(one: Speech, event: TokenEvent) -> None:
+        if event.error is not None:
+            raise event.error
+        if event.token is not None:
+            one.tokens.append(event.token)
+        if event.finish_reason is not None:
+            one.end(event.finish_reason)
+
+    def _in_session(self) -> list[Speech]:
+        if self._session is None:
+            return []
+        return [self._speeches[id] for id in self._session.live if id in self._speeches]
+
+    # -- S3Gen -----------------------------------------------------------------------------
+
+    def _to_vocode(self) -> list[Speech]:
+        """Those that have something to vocode, the most urgent one first."""
+        running = [job for _, job in self._lanes.running]
+        ready = [one for one in self._speeches.values() if one.job not in running and one.ready]
+        return sorted(ready, key=lambda one: one.urgency)
+
+    def _vocode(self, ready: list[Speech]) -> Outcomes:
+        """One stage of vocoding the most urgent request; on a GPU with others that are about as long."""
+        group: list[tuple[Speech, Job]] = []
+
+        def stage() -> list[np.ndarray | Exception] | None:
+            if self._group is None:
+                self._group = self._gathered(ready)
+            group[:] = self._group.members
+            results = self._group.advance()
+            if results is not None:
+                self._group = None
+                self._check(results)
+            return results
+
+        began = time.perf_counter()
+        try:
+            results = self._runtime.run(stage, component="s3gen", restart=self._restart)
+        except ModelBrokenError:
+            raise
+        except Exception as error:
+            self._group = None
+            return [self._failed(one, error) for one, job in group if self._works_on(one, job)]
+        spent = (time.perf_counter() - began) / max(1, len(group))
+        outcomes: Outcomes = []
+        for number, (one, job) in enumerate(group):
+            if self._works_on(one, job):
+                outcomes += self._vocoded(one, None if results is None else results[number], spent)
+        return outcomes
+
+    def _gathered(self, ready: list[Speech]) -> _Group:
+        """Those that are vocoded together. Who began again has to speak first."""
+        way = self._runtime.way.s3gen
+        members: list[tuple[Speech, Job]] = []
+        for one in ready:
+            if not one.prepare(way, self._finish):
+                continue
+            longest = max(len(one.job.tokens), *(len(job.tokens) for _, job in members), 0)
+            total = longest * (len(members) + 1)
+            if members and (total > _TOGETHER or longest > 2 * len(one.job.tokens)):
+                continue
+            members.append((one, one.job))
+            if self._runtime.actual == "cpu" or len(members) == self._runtime.batch:
+                break
+        return _Group(members)
+
+    def _check(self, results: list[np.ndarray | Exception]) -> None:
+        """Raises what is the failure of a device and not of one request."""
+        device = self._runtime.actual
+        for result in results:
+            if isinstance(result, Exception):
+                if classify(result, device) is not None:
+                    raise result
+            elif device != "cpu":
+                require_finite("s3gen", result, device)
+
+    def _works_on(self, one: Speech, job: Job) -> bool:
+        """Whether a request is still about a chunk: it was not cancelled, and did not begin again."""
+        return self._speeches.get(one.id) is one and one.job is job
+
+    def _vocoded(self, one: Speech, samples: np.ndarray | Exception | None, spent: float) -> Outcomes:
+        one.spend("s3gen", spent)
+        one.working += spent
+        if samples is None:
+            return []
+        if isinstance(samples, Exception):
+            return [self._failed(one, samples)]
+        tokens, final = len(one.job.tokens), one.job.final
+        samples = one.give(samples)
+        if samples is None:
+            return []
+        if not final:
+            return [one.chunk(samples, tokens)] if len(samples) else []
+        del self._speeches[one.id]
+        self._runtime.after_request()
+        return [Chunk(one.id, samples, self._metadata(one), last=True)]
+
+    # -- side by side ----------------------------------------------------------------------
+
+    def _count(self, vocoding: list[Speech], others: list[Speech]) -> int:
+        """How much is done side by side: vocoding, and T3 where it has others to speak for.
+
+        Whoever is alone is done sooner one thing after the other.
+        """
+        if self._runtime.actual != "cpu":
+            return 1
+        return self._lanes.count(len(self._lanes.running) + len(vocoding) + bool(others))
+
+    def _others_speak(self, vocoding: list[Speech]) -> list[Speech]:
+        """Those that speak and have nothing to vocode yet."""
+        vocoded = {one.id for one in [*vocoding, *(one for one, _ in self._lanes.running)]}
+        return [one for one in self._in_session() if one.id not in vocoded]
+
+    def _work_together(self, vocoding: list[Speech], others: list[Speech], count: int) -> Outcomes:
+        """One step of T3 while requests are vocoded; what is done by then. `count` as `_count` says."""
+        outcomes: Outcomes = []
+        threads = max(1, torch.get_num_threads() // max(1, count))
+        # A step of T3 takes about as long for one as for many. So only for a stream, whose listener waits, it
+        # has a lane of its own. For others it goes on beside, and more come to speak together.
+        listened = any(one.request.stream for one in others)
+        room = count - len(self._lanes.running) - listened
+        for one in vocoding[: max(0, room)]:
+            try:
+                one.prepare(self._runtime.way.s3gen, self._finish)
+                self._lanes.start((one, one.job), partial(advanced, one.job.stages), threads)
+            except Exception as error:
+                outcomes.append(self._failed(one, error))
+        speaking = self._speaking
+        if speaking:
+            outcomes += self._speak(threads)
+        for done in self._lanes.finished(0.0 if speaking else MOMENT):
+            if self._works_on(*done.key):
+                outcomes += self._vocoded(done.key[0], done.result, done.seconds)
+        return outcomes
+
+    # -- ends ------------------------------------------------------------------------------
+
+    def _failed(self, one: Speech, error: Exception) -> Failure:
+        self.cancel(one.id)
+        self._runtime.after_request()
+        return Failure.of(one.id, error)
+
+    def _restart(self) -> None:
+        """Begins all running requests again, after the passes were replaced."""
+        self._group = None
+        for one in self._speeches.values():
+            one.restart()
+
+
+def advanced(stages: Generator[None, None, T]) -> T | None:
+    """Goes on with some work: what it returns, if it is done."""
+    try:
+        next(stages)
+    except StopIteration as stop:
+        return stop.value
+    return None

@@ -1,0 +1,43 @@
+"""S3Gen on the CPU: our own order of the same computations, over weights packed for it (ADR 10)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from chatterbex.s3gen import conformer
+from chatterbex.s3gen.estimator import Estimator
+from chatterbex.s3gen.network import S3Gen
+from chatterbex.s3gen.passes import S3GenPass
+from chatterbex.s3gen.vocoder import Vocoder
+
+
+class CpuPass(S3GenPass):
+    """The way through S3Gen on the CPU. Packing takes about half a second."""
+
+    def __init__(self, network: S3Gen) -> None:
+        """Packs the weights of a network that is on the CPU. The network's own stay as they are."""
+        super().__init__(network)
+        with torch.inference_mode():
+            self._estimator = Estimator(network.flow.decoder.estimator)
+            self._vocoder = Vocoder(network.mel2wav)
+
+    def padded(self, length: int) -> int:
+        """Nothing is padded."""
+        return length
+
+    def layers(self, layers: nn.ModuleList, x: Tensor, positions: Tensor, inside: Tensor | None) -> Tensor:
+        """See `S3GenPass.layers`."""
+        del inside
+        for layer in layers:
+            x = conformer.layer(layer, x, positions)
+        return x
+
+    def slope(self, x: Tensor, time: Tensor, inside: Tensor | None) -> Tensor:
+        """See `S3GenPass.slope`."""
+        del inside
+        return self._estimator(x, time)
+
+    def wave(self, mel: Tensor, source: Tensor) -> Tensor:
+        """See `S3GenPass.wave`."""
+        return self._vocoder.wave(mel, source)[0]

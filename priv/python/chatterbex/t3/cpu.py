@@ -1,0 +1,119 @@
+"""T3 on the CPU, by the Rust engine: the same bits on every processor, whatever the threads and the batch."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .model import T3
+from .native import Engine
+
+
+@dataclass(eq=False)
+class CpuSlot:
+    """One running sequence; see `passes.Pass`."""
+
+    number: int
+    length: int = 0
+
+
+class CpuPrefix:
+    """Keys and values of a voice, stored once for all who speak with it; see `passes.Prefix`."""
+
+    def __init__(self, engine: Engine, slot: CpuSlot) -> None:
+        """Keeps what a slot holds so far."""
+        self.length = slot.length
+        self._engine = engine
+        self.number = engine.prefix(slot.number, slot.length)
+        weakref.finalize(self, engine.close, self.number)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes."""
+        config = self._engine.config
+        return config.layers * 2 * config.dim * self.length * 4
+
+
+class CpuPass:
+    """Runs T3's layers on the CPU; see `passes.Pass`.
+
+    Attributes:
+        rows: how many sequences may be open at a time.
+        weight_bytes: of the packed weights.
+        precision: of the packed weights.
+    """
+
+    def __init__(
+        self, t3: T3, rows: int, *, threads: int, precision: str = "float32", instruction_set: str = ""
+    ) -> None:
+        """Packs the weights. The embedding tables stay where the checkpoint is mapped.
+
+        Args:
+            t3: the weights, which are not needed afterwards.
+            rows: how many sequences may be open at a time.
+            threads: that a step uses at most.
+            precision: "float32" or "int8".
+            instruction_set: see `Engine`.
+        """
+        self.rows = rows
+        self.precision = precision
+        self._engine = Engine(
+            t3.config, t3.weights, threads=threads, precision=precision, instruction_set=instruction_set
+        )
+        self._threads = threads
+        self._tokens = t3.weights["speech_emb.weight"]
+        self._steps = t3.weights.get("speech_pos_emb.emb.weight")
+        self._places = t3.weights.get("tfmr.wpe.weight")
+        self.weight_bytes = self._engine.nbytes[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of keys and values; those of kept voices are counted by whoever keeps them."""
+        return self._engine.nbytes[1]
+
+    def use(self, threads: int | None) -> None:
+        """See `passes.Pass.use`."""
+        self._engine.threads = threads or self._threads
+
+    def open(self, positions: int, prefix: CpuPrefix | None = None) -> CpuSlot:
+        """See `passes.Pass.open`."""
+        if prefix is None:
+            return CpuSlot(self._engine.open(positions))
+        return CpuSlot(self._engine.open(positions, prefix.number), prefix.length)
+
+    def close(self, slot: CpuSlot) -> None:
+        """See `passes.Pass.close`."""
+        self._engine.close(slot.number)
+
+    def prefix(self, slot: CpuSlot) -> CpuPrefix:
+        """See `passes.Pass.prefix`."""
+        return CpuPrefix(self._engine, slot)
+
+    def read(self, slots: Sequence[CpuSlot], x: Tensor, want: bool) -> Tensor | None:
+        """See `passes.Pass.read`."""
+        count, length, _ = x.shape
+        if self._places is not None:
+            x = x + self._places[slots[0].length : slots[0].length + length]
+        logits = self._forward(slots, x.flatten(0, 1), [length] * count, [want] * count)
+        return logits if want else None
+
+    def step(self, slots: Sequence[CpuSlot], tokens: Sequence[int], steps: Sequence[int]) -> Tensor:
+        """See `passes.Pass.step`."""
+        x = self._tokens[torch.tensor(tokens)]
+        if self._steps is not None:
+            x = x + self._steps[torch.tensor(steps)]
+        if self._places is not None:
+            x = x + self._places[torch.tensor([slot.length for slot in slots])]
+        return self._forward(slots, x, [1] * len(slots), [True] * len(slots))
+
+    def _forward(
+        self, slots: Sequence[CpuSlot], x: Tensor, counts: Sequence[int], want: Sequence[bool]
+    ) -> Tensor:
+        step = self._engine.forward([slot.number for slot in slots], x, counts, want)
+        for slot, count in zip(slots, counts, strict=True):
+            slot.length += count
+        return torch.from_numpy(step.logits)
