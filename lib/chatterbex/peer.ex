@@ -24,8 +24,8 @@ defmodule Chatterbex.Peer do
   @boot_timeout 60_000
   @last_words 1_000
 
-  # A guest is asked every so many milliseconds whether it is there. So many questions in a row without a word from it mean
-  # that it hangs. Questions are counted, not time: a machine that sleeps does not ask.
+  # How often a guest is asked whether it is there, in milliseconds, and after how many unanswered questions it counts as
+  # hung. Questions are counted, not time: a machine that sleeps does not ask.
   @heartbeat 5_000
   @unanswered 6
 

@@ -27,7 +27,7 @@ defmodule Chatterbex.Pool.Choice do
   @new %{characters: 0, speed: nil, since: 0, voices: []}
 
   @doc """
-  The best of `candidates` for so many characters in a voice (`nil` for the model's own).
+  The best of `candidates` for a text of `characters` in a voice (`nil` for the model's own).
   """
   @spec best(t, [pid], non_neg_integer, term) :: pid | nil
   def best(_choice, [], _characters, _voice), do: nil
@@ -37,7 +37,7 @@ defmodule Chatterbex.Pool.Choice do
     costs = for pid <- candidates, do: {cost(choice, pid, characters, voice, typical), pid}
     {least, _pid} = Enum.min(costs)
 
-    # Of those in reach, the near ones first, and of these one by chance, so that nodes that know as little agree on none.
+    # Among equals, local servers come first. The rest is chance, so that nodes do not all choose the same one.
     costs
     |> Enum.filter(fn {cost, _pid} -> cost <= least * @tie end)
     |> Enum.map(fn {_cost, pid} -> {node(pid) != node(), :rand.uniform(), pid} end)
@@ -60,7 +60,7 @@ defmodule Chatterbex.Pool.Choice do
   end
 
   @doc """
-  A server was given so many characters, at a time in milliseconds.
+  A server was given a text of `characters`, at the time `now` in milliseconds.
   """
   @spec given(t, pid, non_neg_integer, term, integer) :: t
   def given(choice, pid, characters, voice, now) do
@@ -77,7 +77,7 @@ defmodule Chatterbex.Pool.Choice do
   end
 
   @doc """
-  A server has spoken so many of its characters.
+  A server has spoken `characters` of what it was given.
   """
   @spec spoken(t, pid, non_neg_integer, integer) :: t
   def spoken(choice, pid, characters, now) do
@@ -92,7 +92,7 @@ defmodule Chatterbex.Pool.Choice do
   end
 
   @doc """
-  So many characters are not for this server any more.
+  A server does not have to speak `characters` of what it was given.
   """
   @spec taken_back(t, pid, non_neg_integer) :: t
   def taken_back(choice, pid, characters),

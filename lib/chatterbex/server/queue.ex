@@ -201,7 +201,7 @@ defmodule Chatterbex.Server.Queue do
   end
 
   @doc """
-  The model has made so many bytes more of a piece that is streamed. How many of them the caller has had already.
+  The model has made `bytes` more of a streamed piece. Returns how many of them the caller already has.
   """
   @spec made(t, pos_integer, non_neg_integer) :: {non_neg_integer, t}
   def made(%__MODULE__{} = queue, id, bytes) do
