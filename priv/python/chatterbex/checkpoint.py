@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from chatterbex import pages
 from chatterbex.errors import ChatterbexError
 
 
@@ -251,6 +252,7 @@ def normalised(weights: Mapping[str, torch.Tensor], path: Path) -> dict[str, tor
         raise _broken(path, f"holds weights of a type that is not supported: {_listed(odd)}")
     if bad:
         raise _broken(path, f"holds weights that are not finite numbers (NaN or infinity): {_listed(bad)}")
+    pages.release(out.values())  # all of it was read just now
     return out
 
 

@@ -27,6 +27,7 @@ def release(tensors: Iterable[torch.Tensor]) -> None:
     """
     if sys.platform != "linux":
         return
+    tensors = [tensor for tensor in tensors if tensor.device.type == "cpu"]
     mapped = list(_mappings())
     libc = ctypes.CDLL(None)
     for tensor in tensors:

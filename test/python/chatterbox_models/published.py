@@ -34,7 +34,7 @@ def s3gen(path: Path, *, meanflow: bool) -> Any:
 
     made = checkpoint.blank(lambda: module("models.s3gen").S3Gen(meanflow=meanflow))
     made.load_state_dict(_weights(path), strict=True, assign=True)
-    return made.requires_grad_(False).eval()
+    return made.eval()
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from chatterbex import checkpoint, pages, s3gen, voices
+from chatterbex import checkpoint, s3gen, voices
 from chatterbex.errors import ChatterbexError
 from chatterbex.models.options import whole
 from chatterbex.models.passes import PRECISIONS, Weights
@@ -117,9 +117,6 @@ def load(
         text = model.tokenizer(folder)
         checkpoint.check_tokenizer(text.size, t3.config.text_vocab, extra)
     front = None if t3 is None else t3.front
-    for resident in (analysis, encoder):
-        if resident is not None:
-            pages.release(resident.parameters())
     return Weights(network, t3), Residents(analysis, encoder, voice, text, front)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import pages
 from ..checkpoint import blank
 from ..errors import ChatterbexError
 from .backbone import Body
@@ -60,7 +61,9 @@ class T3:
             ChatterbexError: `model_load_failed`, naming what is missing, unknown, of the wrong
                 shape or type, or not finite.
         """
-        return cls(config, _checked(_shapes(config), unwrap(state), check_numbers))
+        weights = _checked(_shapes(config), unwrap(state), check_numbers)
+        pages.release(weights.values())  # all of them were read just now
+        return cls(config, weights)
 
 
 def _shapes(config: T3Config) -> dict[str, tuple[int, ...]]:
