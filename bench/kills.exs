@@ -1,5 +1,8 @@
 # Kills the process of an isolated server again and again while many callers use it, and counts what became of their
-# requests: mix run bench/kills.exs [KILLS] [CALLERS]
+# requests: mix run bench/kills.exs [KILLS] [CALLERS] [PAUSE]
+#
+# A kill comes at most PAUSE milliseconds after there is a process. Where that is less than the model needs to load, it never
+# speaks, and after 30 kills in a row its server gives up.
 Code.require_file("support.exs", __DIR__)
 
 defmodule Bench.Kills do
@@ -7,7 +10,7 @@ defmodule Bench.Kills do
 
   @texts for n <- 1..40, do: "Sentence number #{n} is spoken. And so is this one, which is number #{n * 7}."
 
-  def run(kills, callers) do
+  def run(kills, callers, pause) do
     Logger.configure(level: :none)
     here = Bench.start(:hibari)
 
@@ -27,7 +30,7 @@ defmodule Bench.Kills do
       end
 
     before = memory()
-    states = for n <- 1..kills, do: kill(server, n, kills, before, table)
+    states = for n <- 1..kills, do: kill(server, n, kills, before, table, pause)
     :atomics.put(stop, 1, 1)
     Task.await_many(tasks, 300_000)
     report(states, :ets.tab2list(table), before, server)
@@ -62,8 +65,8 @@ defmodule Bench.Kills do
     error in Chatterbex.Error -> {error.reason, error.message}
   end
 
-  defp kill(server, n, kills, before, table) do
-    Process.sleep(200 + :rand.uniform(2_800))
+  defp kill(server, n, kills, before, table, pause) do
+    Process.sleep(:rand.uniform(pause))
     status = kill(server)
 
     if rem(n, max(div(kills, 10), 1)) == 0 do
@@ -132,7 +135,8 @@ end
 
 Bench.title("An isolated server whose process is killed at random moments")
 
-[kills, callers] =
-  for {default, n} <- [{"200", 0}, {"50", 1}], do: System.argv() |> Enum.at(n, default) |> String.to_integer()
+[kills, callers, pause] =
+  for {default, n} <- [{"200", 0}, {"50", 1}, {"6000", 2}],
+      do: System.argv() |> Enum.at(n, default) |> String.to_integer()
 
-Bench.Kills.run(kills, callers)
+Bench.Kills.run(kills, callers, pause)
