@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from chatterbex.models.base import Chunk, Failure, Notice, Request
 
@@ -14,6 +16,17 @@ TEXT = "Hello world, this is a test."
 
 CLOSE = 1e-4
 """How far samples may be from those that another number of threads computes: full scale is 1."""
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Within it, what this thread does is done with `count` of torch's threads."""
+    usual = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(usual)
 
 
 def load(model: Any, folder: Path, **options: Any) -> Any:

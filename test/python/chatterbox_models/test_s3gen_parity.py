@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from running import drained
+from running import drained, torch_threads
 
 from chatterbex import s3gen
 from chatterbex.device.proof import MARGIN, gain
@@ -18,7 +18,6 @@ from chatterbex.s3gen import TOKEN, Decoding, GpuPass, MelTask, Reference, confo
 from chatterbex.s3gen.estimator import Estimator, mish_
 from chatterbex.s3gen.gpu import unet
 from chatterbex.s3gen.vocoder import Vocoder
-from chatterbex.threads import torch_threads
 
 SEED = 9
 
