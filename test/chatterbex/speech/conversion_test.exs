@@ -73,7 +73,8 @@ defmodule Chatterbex.Speech.ConversionTest do
       deadline: nil,
       priority: :normal,
       options: %{},
-      text: nil
+      text: nil,
+      resume: false
     }
 
     started = System.monotonic_time(:millisecond) - 1_001

@@ -99,6 +99,30 @@ pub fn packets(file: &[u8], count: usize) -> Vec<Vec<u8>> {
     packets
 }
 
+/// The first byte of every packet of a file that [`check`] passed, but for empty ones.
+pub fn first_bytes(file: &[u8]) -> Vec<u8> {
+    let mut found = Vec::new();
+    let mut begins = true;
+    let mut rest = file;
+
+    while let Some((head, body)) = rest.split_first_chunk::<HEADER>()
+        && let Some((segments, mut body)) = body.split_at_checked(head[26].into())
+    {
+        for &length in segments {
+            let Some((segment, behind)) = body.split_at_checked(length.into()) else {
+                return found;
+            };
+            if begins {
+                found.extend(segment.first());
+            }
+            begins = length < 255;
+            body = behind;
+        }
+        rest = body;
+    }
+    found
+}
+
 fn u32_at(bytes: &[u8; HEADER], at: usize) -> u32 {
     u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
 }
@@ -141,6 +165,17 @@ mod tests {
         // It goes over several segments.
         assert!(packets[2].len() > 255);
         assert_eq!(super::packets(b"OggS", 3), Vec::<Vec<u8>>::new());
+    }
+
+    #[test]
+    fn every_packet_begins_once() {
+        let file = fixture("speech.ogg");
+        let all = packets(file, usize::MAX);
+        let firsts: Vec<u8> = all.iter().map(|packet| packet[0]).collect();
+        assert_eq!(first_bytes(file), firsts);
+        assert_eq!(firsts[..3], [1, 3, 5]);
+        assert!(firsts.len() > 20);
+        assert!(firsts[3..].iter().all(|first| first & 1 == 0));
     }
 
     #[test]

@@ -51,11 +51,17 @@ pub fn ogg(file: &[u8], sink: Sink) -> Result<Form, AudioError> {
         .first()
         .is_some_and(|first| first.starts_with(vorbis::MARKER))
     {
-        // Symphonia makes tables as large as a setup asks for, and panics at some.
-        vorbis::check(&packets).map_err(|what| AudioError::Damaged {
+        let damaged = |what: &str| AudioError::Damaged {
             format: FORMAT,
             what: what.into(),
-        })?;
+        };
+        // Symphonia makes tables as large as a setup asks for, and panics at some.
+        vorbis::check(&packets).map_err(damaged)?;
+        // It would read another setup, which nobody checked.
+        let mut later = ogg_pages::first_bytes(file).into_iter().skip(packets.len());
+        if later.any(vorbis::is_header) {
+            return Err(damaged("it has a header in the middle of its sound"));
+        }
     }
     let reader = OggReader::try_new(stream(file), FormatOptions::default());
     Run::new(FORMAT).decode(

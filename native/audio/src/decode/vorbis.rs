@@ -15,6 +15,11 @@ type Check<T = ()> = Result<T, &'static str>;
 /// How a Vorbis stream begins.
 pub const MARKER: &[u8] = b"\x01vorbis";
 
+/// Whether a packet that begins with this byte is a header, and not sound.
+pub fn is_header(first: u8) -> bool {
+    first & 1 == 1
+}
+
 /// Checks the three packets that a stream begins with: identification, comment and setup.
 ///
 /// # Errors
