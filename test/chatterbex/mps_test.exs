@@ -20,7 +20,7 @@ defmodule Chatterbex.MpsTest do
     third: [
       fallback: true,
       # About half of the tokens of a request.
-      requests: [[], [], [[operator: "aten::linear", nth: 8, error: "command_buffer"]], []]
+      requests: [[], [], [[operator: "aten::linear", nth: 4, error: "command_buffer"]], []]
     ],
     half: [fallback: true, load: [[move: "s3gen", nth: 40, error: "placeholder"]], requests: [[]]],
     wrong: [
@@ -30,7 +30,7 @@ defmodule Chatterbex.MpsTest do
     ],
     crowded: [
       fallback: true,
-      requests: [[[operator: "aten::linear", nth: 8, error: "out_of_memory"]]]
+      requests: [[[operator: "aten::linear", nth: 4, error: "out_of_memory"]]]
     ],
     refused: [fallback: false, load: [@t3_stays], requests: [[@t3_stays]]],
     refused_later: [
