@@ -56,8 +56,42 @@ defmodule Chatterbex.DocsTest do
     end
   end
 
+  test "a server is an option of every function, and comes first for generate, stream and a pool's own only" do
+    first =
+      for module <- [Chatterbex, Chatterbex.Audio, Chatterbex.ModelFiles, Chatterbex.Pool, Chatterbex.Voice],
+          {:ok, specs} = Code.Typespec.fetch_specs(module),
+          {{name, arity}, clauses} <- specs,
+          spec <- clauses,
+          {:fun, _, [{:type, _, :product, arguments}, _result]} <- [unbounded(spec)],
+          argument <- arguments,
+          server?(argument),
+          uniq: true,
+          do: {module, name, arity}
+
+    assert Enum.sort(first) == [
+             {Chatterbex, :generate, 2},
+             {Chatterbex, :generate, 3},
+             {Chatterbex, :generate!, 2},
+             {Chatterbex, :generate!, 3},
+             {Chatterbex, :stream, 2},
+             {Chatterbex, :stream, 3},
+             {Chatterbex.Pool, :drain, 2}
+           ]
+  end
+
   defp function_is_callback?(module, name, arity) do
     behaviours = module.module_info(:attributes) |> Keyword.get_values(:behaviour) |> List.flatten()
     Enum.any?(behaviours, &({name, arity} in &1.behaviour_info(:callbacks)))
   end
+
+  # Erlang's form of `@spec f(t, ...) :: t`, without its `when`.
+  defp unbounded({:type, _, :bounded_fun, [{:type, _, :fun, fun}, _bounds]}), do: {:fun, [], fun}
+  defp unbounded({:type, _, :fun, fun}), do: {:fun, [], fun}
+
+  defp server?({:user_type, _, :server, []}), do: true
+
+  defp server?({:remote_type, _, [{:atom, _, module}, {:atom, _, :server}, []]}),
+    do: module in [Chatterbex, GenServer]
+
+  defp server?(_other), do: false
 end

@@ -148,10 +148,10 @@ defmodule Chatterbex.Bench do
     server = ok!(Chatterbex.start_link(options))
 
     try do
-      with {:error, error} <- Chatterbex.await_ready(server), do: raise(error)
-      before = ok!(Chatterbex.info(server))
+      with {:error, error} <- Chatterbex.await_ready(server: server), do: raise(error)
+      before = ok!(Chatterbex.info(server: server))
       measured = measure(server, Device.to_string(before.device.actual), speaking(bench, before.model))
-      after_all = ok!(Chatterbex.info(server))
+      after_all = ok!(Chatterbex.info(server: server))
 
       %{
         model: before.model,
@@ -163,7 +163,7 @@ defmodule Chatterbex.Bench do
           )
       }
     after
-      Chatterbex.stop(server)
+      Chatterbex.stop(server: server)
     end
   end
 

@@ -105,6 +105,12 @@ defmodule Chatterbex.Error do
     %__MODULE__{reason: reason, message: message, details: details}
   end
 
+  # What the functions with a bang return or raise.
+  @doc false
+  @spec unwrap!({:ok, value} | {:error, t}) :: value when value: term
+  def unwrap!({:ok, value}), do: value
+  def unwrap!({:error, error}), do: raise(error)
+
   # The two forms in which errors come up from below: a NIF's return value and an engine's event.
   @doc false
   @spec from_native({atom, String.t(), map} | map) :: t

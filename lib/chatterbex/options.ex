@@ -35,9 +35,29 @@ defmodule Chatterbex.Options do
 
   ## Options of a clone
 
-  Given to `Chatterbex.Voice.clone/3`.
+  Given to `Chatterbex.Voice.clone/2`.
 
   #{Chatterbex.Options.Schema.docs(:clone)}
+
+  ## Options of a list of voices
+
+  Given to `Chatterbex.Voice.list/1`.
+
+  #{Chatterbex.Options.Schema.docs(:voices)}
+
+  ## Options about a server
+
+  `Chatterbex.info/1` takes `:server`. `Chatterbex.await_ready/1` takes
+
+  #{Chatterbex.Options.Schema.docs(:await_ready)}
+
+  `Chatterbex.stop/1`
+
+  #{Chatterbex.Options.Schema.docs(:stop)}
+
+  and `Chatterbex.Pool.drain/2`
+
+  #{Chatterbex.Options.Schema.docs(:drain)}
 
   ## Options of a benchmark
 
@@ -114,6 +134,11 @@ defmodule Chatterbex.Options do
           | :stream_to
           | :convert
           | :clone
+          | :info
+          | :await_ready
+          | :stop
+          | :drain
+          | :voices
           | :sentences
           | :chunks
           | :chunk_stream
@@ -266,10 +291,13 @@ defmodule Chatterbex.Options do
     if Keyword.keyword?(options) do
       :ok
     else
+      example =
+        if Schema.cast(:server, options) == :error, do: "seed: 7", else: "server: #{Schema.show(options)}"
+
       {:error,
        Error.new(
          :invalid_option,
-         "options must be a keyword list, as in [seed: 7], got #{Schema.show(options)}",
+         "options must be a keyword list, as in [#{example}], got #{Schema.show(options)}",
          %{got: options}
        )}
     end

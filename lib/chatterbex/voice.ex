@@ -15,7 +15,7 @@ defmodule Chatterbex.Voice do
   A name is looked for among the model's own voices first, then in the folder; what has a `/` or an ending and is no name
   there is a path.
 
-      {:ok, voice} = Chatterbex.Voice.clone(MyApp.Speech, "ann.wav", name: "Ann", note: "agreed on 3 May")
+      {:ok, voice} = Chatterbex.Voice.clone("ann.wav", server: MyApp.Speech, name: "Ann", note: "agreed on 3 May")
       :ok = Chatterbex.Voice.save(voice, "priv/voices/ann.voice")
       {:ok, audio} = Chatterbex.generate(MyApp.Speech, "Hello!", voice: voice)
 
@@ -26,7 +26,7 @@ defmodule Chatterbex.Voice do
   Several channels are averaged.
 
   `:turbo` and `:nano` bring a recording to a loudness of -27 LUFS before they make a voice of it, so that a quiet recording and
-  a loud one give the same voice. With `norm_loudness: false`, of a request or of `clone/3`, they take it as loud as it is. The
+  a loud one give the same voice. With `norm_loudness: false`, of a request or of `clone/2`, they take it as loud as it is. The
   other models never change the loudness.
 
   ## A folder of voices
@@ -49,7 +49,7 @@ defmodule Chatterbex.Voice do
   watermark, which `Chatterbex.Audio.watermarked?/1` finds.
   """
 
-  alias Chatterbex.{Audio, Client, Configuration, Error, Files, Model, Options}
+  alias Chatterbex.{Audio, Client, DefaultServer, Error, Files, Model, Options}
   alias Chatterbex.Voice.{Folder, Recording, Saved, Source}
 
   @enforce_keys [:data, :family]
@@ -89,17 +89,18 @@ defmodule Chatterbex.Voice do
 
   ## Examples
 
-      {:ok, voice} = Chatterbex.Voice.clone(MyApp.Speech, "ann.wav", name: "Ann")
+      {:ok, voice} = Chatterbex.Voice.clone("ann.wav", server: MyApp.Speech, name: "Ann")
       voice.metadata.warnings
       ["it is 6.4 s long: with 10 to 15 s the voice is more like the speaker's"]
 
-      iex> {:error, error} = Chatterbex.Voice.clone(MyApp.Speech, "ann.wav", nmae: "Ann")
+      iex> {:error, error} = Chatterbex.Voice.clone("ann.wav", nmae: "Ann")
       iex> error.message
-      "unknown option :nmae. Did you mean :name? The options are :name, :note, :norm_loudness, :timeout."
+      "unknown option :nmae. Did you mean :name? The options are :server, :name, :note, :norm_loudness, :timeout."
   """
-  @spec clone(Chatterbex.server(), Path.t() | Audio.t(), keyword) :: {:ok, t} | {:error, Error.t()}
-  def clone(server, source, options \\ []) do
+  @spec clone(Path.t() | Audio.t(), keyword) :: {:ok, t} | {:error, Error.t()}
+  def clone(source, options \\ []) do
     with {:ok, options} <- Options.validate(:clone, options),
+         {:ok, server} <- DefaultServer.resolve(options.server),
          {:ok, about} <- Client.about(server, options.timeout),
          :ok <- clones(about.model),
          :ok <- Options.supported(options, about.model),
@@ -203,37 +204,43 @@ defmodule Chatterbex.Voice do
   def load(path), do: Source.saved(path)
 
   @doc """
-  The voices that can be asked for by name: those of a folder, or of a server.
+  The voices that can be asked for by name: those of a server, which are its model's and its folder's, or those of a
+  folder.
 
-  Without an argument it is the configured folder. A server's are those of its model and of its folder.
+  ## Options
 
-  A name that comes from outside, as from a web form, should be looked for here before it is given to `voice:`, which
-  takes paths too.
+  #{Chatterbex.Options.Schema.docs(:voices)}
 
   ## Examples
 
-      {:ok, voices} = Chatterbex.Voice.list(MyApp.Speech)
+      {:ok, voices} = Chatterbex.Voice.list(server: MyApp.Speech)
       Enum.map(voices, & &1.name)
       ["ann", "bob"]
 
-      iex> {:error, error} = Chatterbex.Voice.list("/no/such/folder")
+      iex> {:error, error} = Chatterbex.Voice.list(folder: "/no/such/folder")
       iex> error.reason
       :file_error
   """
-  @spec list(Path.t() | Chatterbex.server() | nil) :: {:ok, [entry]} | {:error, Error.t()}
-  def list(folder_or_server \\ nil)
-
-  def list(nil) do
-    case Configuration.get(:voices) do
-      nil -> {:error, Error.new(:invalid_option, "no folder of voices is configured: #{configure()}")}
-      folder -> with {:ok, %{voices: folder}} <- Options.validate(:server, voices: folder), do: list(folder)
+  @spec list(keyword) :: {:ok, [entry]} | {:error, Error.t()}
+  def list(options \\ []) do
+    case Options.validate(:voices, options) do
+      {:ok, %{folder: nil, server: server}} -> of_server(server)
+      {:ok, %{folder: folder, server: nil}} -> Source.entries(folder)
+      {:ok, options} -> {:error, server_and_folder(options)}
+      {:error, error} -> {:error, error}
     end
   end
 
-  def list(folder) when is_binary(folder), do: Source.entries(Path.expand(folder))
+  defp server_and_folder(options) do
+    Error.new(
+      :invalid_option,
+      "a server (#{inspect(options.server)}) and a folder (#{options.folder}) were given; give one"
+    )
+  end
 
-  def list(server) do
-    with {:ok, about} <- Client.about(server, 60_000),
+  defp of_server(server) do
+    with {:ok, server} <- DefaultServer.resolve(server),
+         {:ok, about} <- Client.about(server, 60_000),
          {:ok, entries} <- entries(about) do
       own = for name <- about.model.voices, do: %{name: name, kind: :model, path: nil, family: nil}
       {:ok, own ++ Enum.reject(entries, &(&1.name in about.model.voices))}
@@ -282,7 +289,7 @@ defmodule Chatterbex.Voice do
        :not_supported,
        "the voice#{voice.name && " " <> inspect(voice.name)} was made for the models of the family #{voice.family}, " <>
          "and #{inspect(model.name)} is of the family #{model.voice_family}. Make it again with this model: " <>
-         "Chatterbex.Voice.clone/3.",
+         "Chatterbex.Voice.clone/2.",
        %{family: voice.family, needed: model.voice_family}
      )}
   end

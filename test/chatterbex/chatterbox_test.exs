@@ -87,7 +87,7 @@ defmodule Chatterbex.ChatterboxTest do
     end
 
     test "tells where it runs and what it takes", %{server: server, folder: folder} do
-      assert {:ok, info} = Chatterbex.info(server)
+      assert {:ok, info} = Chatterbex.info(server: server)
 
       assert %{model: :nano, status: :ready, error: nil} = info
 
@@ -197,10 +197,10 @@ defmodule Chatterbex.ChatterboxTest do
           ] do
         options = [model: :nano, checkpoint: Path.join(dir, name), device: "cpu"]
         server = start_supervised!({Chatterbex, options}, id: name)
-        assert {:error, %Error{reason: ^reason, message: message}} = Chatterbex.await_ready(server)
+        assert {:error, %Error{reason: ^reason, message: message}} = Chatterbex.await_ready(server: server)
         assert message =~ said
         assert {:error, %Error{reason: ^reason}} = Chatterbex.generate(server, @text)
-        assert {:ok, %{status: :failed, error: %Error{reason: ^reason}}} = Chatterbex.info(server)
+        assert {:ok, %{status: :failed, error: %Error{reason: ^reason}}} = Chatterbex.info(server: server)
       end
 
       refute File.exists?(Path.join(dir, "ran"))
@@ -214,7 +214,10 @@ defmodule Chatterbex.ChatterboxTest do
       File.mkdir!(folder)
       File.chmod!(folder, 0)
       server = start_supervised!({Chatterbex, model: :nano, checkpoint: folder, device: "cpu"})
-      assert {:error, %Error{reason: :model_files_missing, message: message}} = Chatterbex.await_ready(server)
+
+      assert {:error, %Error{reason: :model_files_missing, message: message}} =
+               Chatterbex.await_ready(server: server)
+
       File.chmod!(folder, 0o755)
       assert message =~ folder
     end

@@ -125,7 +125,7 @@ defmodule Chatterbex.MpsTest do
     cpu = [model: :nano, checkpoint: TestHelp.checkpoint(:nano), device: "cpu"]
     {:ok, server} = Chatterbex.start_link(cpu)
     spoken = Chatterbex.generate(server, text, options)
-    :ok = Chatterbex.stop(server)
+    :ok = Chatterbex.stop(server: server)
     spoken
   end
 

@@ -62,7 +62,7 @@ defmodule Chatterbex.TelemetryTest do
     log =
       capture_log(fn ->
         start_supervised!({Chatterbex, name: name, model: :fake, model_options: %{"load" => "fail"}})
-        assert {:error, error} = Chatterbex.await_ready(name)
+        assert {:error, error} = Chatterbex.await_ready(server: name)
         assert {_measurements, %{reason: ^error, kind: :error}} = event([:model, :load, :exception], name)
       end)
 
@@ -76,6 +76,8 @@ defmodule Chatterbex.TelemetryTest do
     assert {_measurements, %{from: "mps", to: "cpu", reason: "told to"}} = event([:device, :fallback], name)
     refute_received {:event, [:chatterbex, :device, :fallback], _measurements, %{server: ^name}}
     assert length(Regex.scan(~r/#{inspect(name)} runs on the CPU instead of mps: told to/, log)) == 1
-    assert {:ok, %{device: %{requested: :mps, actual: :cpu, reason: "told to"}}} = Chatterbex.info(name)
+
+    assert {:ok, %{device: %{requested: :mps, actual: :cpu, reason: "told to"}}} =
+             Chatterbex.info(server: name)
   end
 end

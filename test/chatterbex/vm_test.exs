@@ -15,7 +15,7 @@ defmodule Chatterbex.VMTest do
   path = #{inspect(Path.expand("../python", __DIR__))}
   Application.put_env(:chatterbex, :models, fake: [python: "fake_model:FakeModel", path: path])
   {:ok, server} = Chatterbex.start_link(model: :fake)
-  :ok = Chatterbex.await_ready(server)
+  :ok = Chatterbex.await_ready(server: server)
   """
 
   defp evaluate(server, expression) do
@@ -54,7 +54,7 @@ defmodule Chatterbex.VMTest do
         for n <- 1..20, do: spawn(fn -> Chatterbex.generate(server, "sleep:50 steps:1000 \#{n}") end)
         {:ok, voice} = Chatterbex.start_link(model: :hibari)
         for n <- 1..20, do: spawn(fn -> Chatterbex.generate(voice, String.duplicate("Number \#{n}. ", 500)) end)
-        :ok = Chatterbex.await_ready(voice)
+        :ok = Chatterbex.await_ready(server: voice)
         IO.puts("stopping")
         System.stop(0)
         Process.sleep(:infinity)
@@ -70,7 +70,7 @@ defmodule Chatterbex.VMTest do
       @start <>
         """
         {:ok, voice} = Chatterbex.start_link(model: :hibari)
-        :ok = Chatterbex.await_ready(voice)
+        :ok = Chatterbex.await_ready(server: voice)
         for n <- 1..20, do: spawn(fn -> Chatterbex.generate(voice, String.duplicate("Number \#{n}. ", 500)) end)
         {:ok, _audio} = Chatterbex.generate(voice, "One.")
         System.halt(3)

@@ -353,10 +353,10 @@ defmodule Chatterbex.VoiceTest do
     end
 
     test "lists its voices", %{folder: folder} do
-      assert {:ok, [bob, ann]} = Voice.list(folder)
+      assert {:ok, [bob, ann]} = Voice.list(folder: folder)
       assert ann == %{name: "ann", kind: :saved, path: Path.join(folder, "ann.voice"), family: "turbo"}
       assert %{name: "Bob Bee", kind: :recording, family: nil} = bob
-      assert {:file_error, message} = refused(Voice.list(Path.join(folder, "none")))
+      assert {:file_error, message} = refused(Voice.list(folder: Path.join(folder, "none")))
       assert message =~ "voices/none cannot be read: no such file or directory"
     end
 
@@ -426,7 +426,7 @@ defmodule Chatterbex.VoiceTest do
 
     test "may be a server's", %{folder: folder} do
       server = Chatterbex.TestHelp.start_fake(voices: folder)
-      assert {:ok, []} = Voice.list(server)
+      assert {:ok, []} = Voice.list(server: server)
 
       assert {:error, %Error{message: message}} = Chatterbex.start_link(voices: 7)
       assert message =~ ~s(option :voices must be the path of a folder, or {:my_app, "priv/voices"})
@@ -461,17 +461,17 @@ defmodule Chatterbex.VoiceTest do
   describe "cloning" do
     test "is refused before a model sees anything" do
       server = Chatterbex.TestHelp.start_fake()
-      assert {:not_supported, message} = refused(Voice.clone(server, tone(6)))
+      assert {:not_supported, message} = refused(Voice.clone(tone(6), server: server))
       assert message =~ "the model :fake has voices of its own only"
-      assert {:invalid_option, _} = refused(Voice.clone(server, tone(6), name: 7))
+      assert {:invalid_option, _} = refused(Voice.clone(tone(6), server: server, name: 7))
 
       assert {:invalid_option, message} =
-               refused(Voice.clone(server, tone(6), name: String.duplicate("a", 201)))
+               refused(Voice.clone(tone(6), server: server, name: String.duplicate("a", 201)))
 
       assert message =~ "option :name must be a string of at most 200 characters"
-      assert {:invalid_option, message} = refused(Voice.clone(:nobody, tone(6), norm_loudness: 0))
+      assert {:invalid_option, message} = refused(Voice.clone(tone(6), server: :nobody, norm_loudness: 0))
       assert message == "option :norm_loudness must be true or false, got 0"
-      assert {:not_running, message} = refused(Voice.clone(:nobody, tone(6)))
+      assert {:not_running, message} = refused(Voice.clone(tone(6), server: :nobody))
       assert message =~ "no server runs as :nobody"
     end
   end

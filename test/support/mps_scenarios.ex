@@ -90,14 +90,14 @@ defmodule Chatterbex.MpsScenarios do
     fail(scenario[:load] || [], context)
     options = [model: :nano, device: "mps", checkpoint: context.checkpoint, fallback: scenario[:fallback]]
     {:ok, server} = Chatterbex.start_link(options)
-    ready = Chatterbex.await_ready(server)
+    ready = Chatterbex.await_ready(server: server)
 
     requests =
       for faults <- scenario[:requests] do
         fail(faults, context)
         spoken = Chatterbex.generate(server, @text, @request)
         walked = walk(server)
-        {:ok, info} = Chatterbex.info(server)
+        {:ok, info} = Chatterbex.info(server: server)
         # What Python logs comes by way of this process.
         :sys.get_state(Runtime)
 
@@ -111,7 +111,7 @@ defmodule Chatterbex.MpsScenarios do
         }
       end
 
-    :ok = Chatterbex.stop(server)
+    :ok = Chatterbex.stop(server: server)
     %{ready: ready, requests: requests}
   end
 

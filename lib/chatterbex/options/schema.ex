@@ -24,7 +24,7 @@ defmodule Chatterbex.Options.Schema do
         "how many requests may be open beyond the `:max_batch` that the model works on at a time; one more is refused " <>
           "with `:overloaded`. A request is open from its call to its last audio, whether it waits, is spoken piece by " <>
           "piece, or is a stream that is taken slowly; while the model loads, all of them wait. Calls of " <>
-          "`Chatterbex.Voice.clone/3` are counted apart, with the same limit"
+          "`Chatterbex.Voice.clone/2` are counted apart, with the same limit"
     ],
     max_batch: [
       type: {:integer, 1, 256},
@@ -342,16 +342,42 @@ defmodule Chatterbex.Options.Schema do
   @chunk_stream Keyword.update!(@chunks, :group, &Keyword.put(&1, :default, false))
 
   @convert @generate
-           |> Keyword.take([:server, :timeout, :seed, :deadline, :priority])
+           |> Keyword.take([:timeout, :seed, :deadline, :priority])
            |> Keyword.merge(
-             server: [type: :server, doc: "a server of the model `:conversion`; it must be given"],
+             server: [type: :server, doc: "the server to ask, which must run the model `:conversion`"],
              voice: [
                type: :voice,
                doc: "the voice to say it in, as for `Chatterbex.generate/2`; it must be given"
              ]
            )
 
+  @info [server: @request[:server]]
+
+  @await_ready [
+    server: @request[:server],
+    timeout: [type: :timeout, default: 600_000, doc: "the most milliseconds to wait"]
+  ]
+
+  @stop [
+    server: [type: :server, doc: "the server to stop; the default is the default server"],
+    timeout: [type: :timeout, default: 5_000, doc: "the most milliseconds to wait for its end"]
+  ]
+
+  @drain [
+    timeout: [type: :timeout, default: 60_000, doc: "the most milliseconds to wait for what is open"]
+  ]
+
+  @voices [
+    server: [
+      type: :server,
+      doc:
+        "the server whose voices are listed, those of its model and of its folder; the default is the default server"
+    ],
+    folder: [type: :folder, doc: "a folder whose voices are listed instead; no server is asked"]
+  ]
+
   @clone [
+    server: [type: :server, doc: "the server whose model makes the voice; the default is the default server"],
     name: [type: {:string, 200}, doc: "what the voice is called"],
     note: [
       type: {:string, 4000},
@@ -527,6 +553,11 @@ defmodule Chatterbex.Options.Schema do
     stream_to: @stream_to,
     convert: @convert,
     clone: @clone,
+    info: @info,
+    await_ready: @await_ready,
+    stop: @stop,
+    drain: @drain,
+    voices: @voices,
     sentences: @sentences,
     chunks: @chunks,
     chunk_stream: @chunk_stream,
@@ -612,7 +643,7 @@ defmodule Chatterbex.Options.Schema do
   def cast(:folder, value), do: with({:ok, path} <- cast(:string, value), do: {:ok, Path.expand(path)})
   def cast(:datetime, %DateTime{} = value), do: {:ok, value}
   def cast(:function, value) when is_function(value, 1), do: {:ok, value}
-  def cast(:name, value) when is_atom(value) and not is_boolean(value), do: {:ok, value}
+  def cast(:name, value) when is_atom(value) and not is_boolean(value) and value != nil, do: {:ok, value}
   def cast(:name, {:via, module, _name} = value) when is_atom(module), do: {:ok, value}
   def cast(:name, {:global, _name} = value), do: {:ok, value}
   def cast(:server, value) when is_pid(value), do: {:ok, value}

@@ -109,7 +109,7 @@ defmodule Mix.Tasks.Chatterbex.Say do
   defp speak(text, sink, options, show) do
     with {:ok, server} <- Chatterbex.start_link(Keyword.take(options, @server)),
          show.("loading the model ..."),
-         :ok <- Chatterbex.await_ready(server),
+         :ok <- Chatterbex.await_ready(server: server),
          show.("speaking ..."),
          started = System.monotonic_time(),
          {:ok, seconds} <- deliver(server, text, request(options, show), sink) do
