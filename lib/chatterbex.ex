@@ -348,9 +348,9 @@ defmodule Chatterbex do
 
   ## Examples
 
-      {:ok, audio} = Chatterbex.convert("me.wav", voice: "ann.wav", server: MyApp.Conversion)
+      {:ok, audio} = Chatterbex.convert("me.wav", voice: {:file, "ann.wav"}, server: MyApp.Conversion)
 
-      iex> {:error, error} = Chatterbex.convert("me.wav", voice: "ann.wav", server: MyApp.Conversion)
+      iex> {:error, error} = Chatterbex.convert("me.wav", voice: {:file, "ann.wav"}, server: MyApp.Conversion)
       iex> error.message
       "cannot read me.wav: no such file or directory (enoent)."
   """
@@ -375,7 +375,7 @@ defmodule Chatterbex do
     {:error,
      Error.new(
        :invalid_option,
-       ~s(a conversion needs a voice to say it in: give voice: "ann.wav", or another of Chatterbex.Voice)
+       ~s(a conversion needs a voice to say it in: give voice: "ann" or another one, see Chatterbex.Voice)
      )}
   end
 
@@ -386,10 +386,10 @@ defmodule Chatterbex do
 
   ## Examples
 
-      audio = Chatterbex.convert!("me.wav", voice: "ann.wav", server: MyApp.Conversion)
+      audio = Chatterbex.convert!("me.wav", voice: {:file, "ann.wav"}, server: MyApp.Conversion)
 
       iex> Chatterbex.convert!("me.wav", server: MyApp.Conversion)
-      ** (Chatterbex.Error) a conversion needs a voice to say it in: give voice: "ann.wav", or another of Chatterbex.Voice
+      ** (Chatterbex.Error) a conversion needs a voice to say it in: give voice: "ann" or another one, see Chatterbex.Voice
   """
   @spec convert!(Audio.t() | Path.t(), keyword) :: Audio.t()
   def convert!(source, options), do: Error.unwrap!(convert(source, options))

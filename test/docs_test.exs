@@ -33,12 +33,8 @@ defmodule Chatterbex.DocsTest do
   end
 
   test "every public function has a spec and an example" do
-    {:ok, modules} = :application.get_key(:chatterbex, :modules)
-
-    shipped =
-      Enum.filter(modules, &(&1.module_info(:compile)[:source] |> to_string() |> String.contains?("/lib/")))
-
-    for module <- shipped, {:docs_v1, _, _, _, %{"en" => _moduledoc}, _, docs} <- [Code.fetch_docs(module)] do
+    for module <- shipped(),
+        {:docs_v1, _, _, _, %{"en" => _moduledoc}, _, docs} <- [Code.fetch_docs(module)] do
       {:ok, specs} = Code.Typespec.fetch_specs(module)
       specified = for {name_arity, _spec} <- specs, do: name_arity
 
@@ -77,6 +73,31 @@ defmodule Chatterbex.DocsTest do
              {Chatterbex, :stream, 3},
              {Chatterbex.Pool, :drain, 2}
            ]
+  end
+
+  test "a function that ends in ? returns a boolean, and one that ends in ! no error" do
+    named = fn ending ->
+      for module <- shipped(),
+          {:docs_v1, _, _, _, %{"en" => _moduledoc}, _, docs} <- [Code.fetch_docs(module)],
+          {{:function, name, arity}, _, _, %{"en" => _doc}, _meta} <- docs,
+          String.ends_with?(Atom.to_string(name), ending),
+          {:ok, specs} = Code.Typespec.fetch_specs(module),
+          spec <- Map.fetch!(Map.new(specs), {name, arity}),
+          do: {{module, name}, elem(Code.Typespec.spec_to_quoted(name, spec), 2) |> List.last()}
+    end
+
+    assert [_ | _] = predicates = named.("?")
+
+    for {function, result} <- predicates,
+        do: assert(Macro.to_string(result) == "boolean()", inspect(function))
+
+    assert [_ | _] = bangs = named.("!")
+    for {function, result} <- bangs, do: refute(Macro.to_string(result) =~ "Error", inspect(function))
+  end
+
+  defp shipped do
+    {:ok, modules} = :application.get_key(:chatterbex, :modules)
+    Enum.filter(modules, &(&1.module_info(:compile)[:source] |> to_string() |> String.contains?("/lib/")))
   end
 
   defp function_is_callback?(module, name, arity) do

@@ -5,15 +5,15 @@ defmodule Chatterbex.Voice do
   The Chatterbox models speak in the voice of a recording. Where a voice is asked for, in `Chatterbex.generate/2` and
   everywhere else, `voice:` takes
 
-    * a path of a recording, as in `"voices/ann.wav"`: WAV, FLAC, MP3 or OGG. It is read once and kept while the file
-      stays as it is, and so is what the model makes of it (`:max_voices` of the server)
+    * a string, which is always a name, as in `"ann"`: one of the model's own voices, or else one of the folder of voices
+    * `{:file, path}`, as in `{:file, "voices/ann.wav"}`: a recording (WAV, FLAC, MP3 or OGG) or a saved voice
+      (`ann.voice`). It is read once and kept while the file stays as it is, and so is what the model makes of it
+      (`:max_voices` of the server)
     * a `Chatterbex.Audio` with the recording
-    * a `Chatterbex.Voice`, or the path of a saved one, as in `"ann.voice"`: what a model has made of a recording, which
-      then costs no more time and needs no recording any more
-    * a name, as in `"ann"`: one of the model's own voices, or one of the folder of voices
+    * a `Chatterbex.Voice`: what a model has made of a recording, which then costs no more time and needs no recording
+      any more
 
-  A name is looked for among the model's own voices first, then in the folder; what has a `/` or an ending and is no name
-  there is a path.
+  A name opens no file outside the folder of voices. You can pass on a name that somebody has typed into a form.
 
       {:ok, voice} = Chatterbex.Voice.clone("ann.wav", server: MyApp.Speech, name: "Ann", note: "agreed on 3 May")
       :ok = Chatterbex.Voice.save(voice, "priv/voices/ann.voice")
@@ -120,6 +120,19 @@ defmodule Chatterbex.Voice do
     end
   end
 
+  @doc """
+  The same as `clone/2`, but returns the voice or raises `Chatterbex.Error`.
+
+  ## Examples
+
+      "ann.wav" |> Chatterbex.Voice.clone!(server: MyApp.Speech) |> Chatterbex.Voice.save("priv/voices/ann.voice")
+
+      iex> Chatterbex.Voice.clone!("ann.wav", server: MyApp.NoSuchServer)
+      ** (Chatterbex.Error) no server runs as MyApp.NoSuchServer. Start it under your supervisor: children = [{Chatterbex, name: MyApp.NoSuchServer}]
+  """
+  @spec clone!(Path.t() | Audio.t(), keyword) :: t
+  def clone!(source, options \\ []), do: Error.unwrap!(clone(source, options))
+
   defp command(recording, %{norm_loudness: nil}), do: Recording.command(recording)
 
   defp command(recording, %{norm_loudness: norm_loudness}),
@@ -204,6 +217,19 @@ defmodule Chatterbex.Voice do
   def load(path), do: Source.saved(path)
 
   @doc """
+  The same as `load/1`, but returns the voice or raises `Chatterbex.Error`.
+
+  ## Examples
+
+      Chatterbex.generate("Hello!", voice: Chatterbex.Voice.load!("priv/voices/ann.voice"))
+
+      iex> Chatterbex.Voice.load!("/no/such/ann.voice")
+      ** (Chatterbex.Error) the voice /no/such/ann.voice cannot be read: no such file or directory (enoent)
+  """
+  @spec load!(Path.t()) :: t
+  def load!(path), do: Error.unwrap!(load(path))
+
+  @doc """
   The voices that can be asked for by name: those of a server, which are its model's and its folder's, or those of a
   folder.
 
@@ -266,6 +292,10 @@ defmodule Chatterbex.Voice do
 
   def resolve(voice, %{model: %Model{voice_family: nil} = model}), do: no_voice(voice, model)
 
+  def resolve({:file, path}, about) do
+    with {:ok, voice} <- Source.read(path), do: given(voice, about.model)
+  end
+
   def resolve(%Audio{} = audio, about) do
     with {:ok, recording} <- of_audio(audio) do
       Recording.warn(recording, "the audio given as a voice")
@@ -298,15 +328,7 @@ defmodule Chatterbex.Voice do
     with :ok <- Recording.check(recording, model), do: {:ok, Recording.command(recording)}
   end
 
-  # A name of the folder, or else a path.
-  defp find(name, about) do
-    case named(name, about) do
-      :unknown -> if(path?(name), do: Source.read(name), else: unknown(name, about))
-      found_or_error -> found_or_error
-    end
-  end
-
-  defp path?(name), do: String.contains?(name, "/") or Path.extname(name) != ""
+  defp find(name, about), do: with(:unknown <- named(name, about), do: unknown(name, about))
 
   defp named(_name, %{voices: nil}), do: :unknown
 
@@ -338,7 +360,7 @@ defmodule Chatterbex.Voice do
        Error.new(
          :invalid_option,
          "there is no voice #{Options.Schema.show(name)}.#{Options.did_you_mean(name, names)} #{known(names, about)} " <>
-           "A path has a / or an ending, as in \"./ann.wav\".",
+           "A string is a name; to use a file, give voice: {:file, \"ann.wav\"}.",
          %{voice: name, voices: names}
        )}
     end

@@ -34,15 +34,16 @@ defmodule Chatterbex.ChatterboxTest do
       assert %{model: :nano, seed: 7, tokens: tokens, watermarked: true, voice: "built-in"} = metadata
       assert tokens in 1..8
       assert samples(audio) == (tokens + @silence) * @token
-      assert Audio.watermarked?(audio) == {:ok, true}
-      assert Audio.watermarked?(%{audio | samples: noise(samples(audio))}) == {:ok, false}
+      assert Audio.detect_watermark(audio) == {:ok, true}
+      assert Audio.watermarked?(audio)
+      refute Audio.watermarked?(%{audio | samples: noise(samples(audio))})
       assert marked?(server, audio)
 
       path = Path.join(dir, "hello.wav")
       assert :ok = Audio.write(audio, path)
       assert {:ok, read} = Audio.read(path)
       assert Audio.duration(read) == Audio.duration(audio)
-      assert Audio.watermarked?(read) == {:ok, true}
+      assert Audio.watermarked?(read)
     end
 
     test "speaks the same for the same seed, and else for another", %{server: server} do

@@ -55,7 +55,12 @@ defmodule Chatterbex.VoiceModelsTest do
 
     first = speak.(voice)
 
-    for {same, what} <- [{saved, "path"}, {"saved", "name"}, {path, "recording"}, {recording, "audio"}] do
+    for {same, what} <- [
+          {{:file, saved}, "file"},
+          {"saved", "name"},
+          {{:file, path}, "recording"},
+          {recording, "audio"}
+        ] do
       assert speak.(same).samples == first.samples, what
     end
 

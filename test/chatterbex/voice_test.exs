@@ -157,11 +157,11 @@ defmodule Chatterbex.VoiceTest do
       {:ok, voice} = Voice.load(path)
       bytes = voice.data
 
-      for source <- [voice, path], model <- [:turbo, :nano] do
+      for source <- [voice, {:file, path}], model <- [:turbo, :nano] do
         assert Voice.resolve(source, about(model)) == {:ok, %{"saved" => {:bytes, bytes}}}
       end
 
-      for source <- [voice, path], model <- [:english, :multilingual, :conversion] do
+      for source <- [voice, {:file, path}], model <- [:english, :multilingual, :conversion] do
         assert {:not_supported, message} = refused(Voice.resolve(source, about(model)))
 
         assert message =~
@@ -186,7 +186,7 @@ defmodule Chatterbex.VoiceTest do
         channels: 2
       }
 
-      for source <- [stereo, recording!(dir, "stereo.wav", stereo)] do
+      for source <- [stereo, {:file, recording!(dir, "stereo.wav", stereo)}] do
         assert {:ok, %{"samples" => {:bytes, samples}, "sample_rate" => 8_000}} =
                  Voice.resolve(source, about(:nano))
 
@@ -223,7 +223,9 @@ defmodule Chatterbex.VoiceTest do
             {".", "it is no file but a directory"},
             {Path.basename(write!(dir, "text.wav", "no sound")), "text.wav cannot be read: "}
           ] do
-        assert {:voice_unreadable, message} = refused(Voice.resolve(Path.join(dir, file), about(:nano)))
+        assert {:voice_unreadable, message} =
+                 refused(Voice.resolve({:file, Path.join(dir, file)}, about(:nano)))
+
         assert message =~ said
       end
     end
@@ -240,7 +242,7 @@ defmodule Chatterbex.VoiceTest do
       {:ok, _} = :file.position(file, 65 * 1024 * 1024)
       :ok = :file.truncate(file)
       :ok = :file.close(file)
-      assert {:voice_unreadable, message} = refused(Voice.resolve(path, about(:nano)))
+      assert {:voice_unreadable, message} = refused(Voice.resolve({:file, path}, about(:nano)))
       assert message =~ "it has 65 MB; at most 64 MB are read"
     end
 
@@ -252,7 +254,7 @@ defmodule Chatterbex.VoiceTest do
 
       path = recording!(dir, "clipped.wav", clipped)
 
-      assert capture_log(fn -> assert {:ok, _} = Voice.resolve(path, about(:nano)) end) =~
+      assert capture_log(fn -> assert {:ok, _} = Voice.resolve({:file, path}, about(:nano)) end) =~
                "50.0 % of #{path} is clipped"
 
       refute capture_log(fn -> assert {:ok, _} = Voice.resolve(tone(6), about(:nano)) end) =~ "clipped"
@@ -260,9 +262,9 @@ defmodule Chatterbex.VoiceTest do
 
     test "is read again when its file has changed", %{tmp_dir: dir} do
       path = recording!(dir, "ann.wav", tone(6))
-      assert {:ok, %{"samples" => {:bytes, first}}} = Voice.resolve(path, about(:nano))
+      assert {:ok, %{"samples" => {:bytes, first}}} = Voice.resolve({:file, path}, about(:nano))
       recording!(dir, "ann.wav", tone(6, level: 0.25))
-      assert {:ok, %{"samples" => {:bytes, second}}} = Voice.resolve(path, about(:nano))
+      assert {:ok, %{"samples" => {:bytes, second}}} = Voice.resolve({:file, path}, about(:nano))
       assert first != second
       assert byte_size(first) == byte_size(second)
     end
@@ -391,7 +393,7 @@ defmodule Chatterbex.VoiceTest do
 
       assert message ==
                ~s(there is no voice "anne". Did you mean "ann"? There are "Bob Bee", "ann". ) <>
-                 ~s(A path has a / or an ending, as in "./ann.wav".)
+                 ~s(A string is a name; to use a file, give voice: {:file, "ann.wav"}.)
 
       assert {:invalid_option, message} = refused(Voice.resolve("anne", about(:nano)))
 
@@ -407,13 +409,18 @@ defmodule Chatterbex.VoiceTest do
     test "is not left by a name", %{folder: folder, tmp_dir: dir} do
       refute Chatterbex.Voice.Folder.name?("../outside")
 
-      for name <- ["../outside", "..\\outside", "../voices/ann", "./ann", "ann/../ann"] do
-        assert {reason, _message} = refused(Voice.resolve(name, about(:nano, folder)))
-        assert reason in [:invalid_option, :voice_unreadable]
+      outside = Path.join(dir, "outside.wav")
+
+      for name <- ["../outside", "..\\outside", "../voices/ann", "./ann", "ann/../ann", "ann.wav", outside] do
+        assert {:invalid_option, message} = refused(Voice.resolve(name, about(:nano, folder)))
+        assert message =~ "there is no voice"
+        assert message =~ ~s(A string is a name; to use a file, give voice: {:file, "ann.wav"}.)
+        assert {:invalid_option, _message} = refused(Voice.resolve(name, about(:nano)))
       end
 
-      # A path is one of the caller's own, and not of the folder.
-      assert {:ok, %{"samples" => _}} = Voice.resolve(Path.join(dir, "outside.wav"), about(:nano, folder))
+      # A file is the caller's own, and not of the folder.
+      assert {:ok, %{"samples" => _}} =
+               Voice.resolve({:file, Path.join(dir, "outside.wav")}, about(:nano, folder))
     end
 
     test "comes after the model's own voices", %{folder: folder} do

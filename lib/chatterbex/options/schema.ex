@@ -134,8 +134,8 @@ defmodule Chatterbex.Options.Schema do
     voice: [
       type: :voice,
       doc:
-        "the voice to speak in: a name, the path of a recording (`\"ann.wav\"`) or of a saved voice, a " <>
-          "`Chatterbex.Audio` or a `Chatterbex.Voice`; the default is the model's own"
+        "the voice to speak in: a name, a file as `{:file, \"ann.wav\"}`, a `Chatterbex.Audio` or a " <>
+          "`Chatterbex.Voice`; the default is the model's own"
     ],
     norm_loudness: [
       type: :boolean,
@@ -623,6 +623,7 @@ defmodule Chatterbex.Options.Schema do
   def cast(:voice, %{__struct__: struct} = value) when struct in [Chatterbex.Audio, Chatterbex.Voice],
     do: {:ok, value}
 
+  def cast(:voice, {:file, path}), do: with({:ok, path} <- cast(:string, path), do: {:ok, {:file, path}})
   def cast(:voice, value), do: cast(:string, value)
   def cast(:language, value) when is_binary(value), do: cast(:string, value)
   def cast(:language, value) when is_atom(value) and not is_boolean(value), do: {:ok, value}
@@ -675,7 +676,7 @@ defmodule Chatterbex.Options.Schema do
   def describe(:model), do: "the name of a model, an atom or a string"
 
   def describe(:voice),
-    do: "the name of a voice, the path of a recording, a Chatterbex.Audio or a Chatterbex.Voice"
+    do: ~s(the name of a voice, {:file, "ann.wav"}, a Chatterbex.Audio or a Chatterbex.Voice)
 
   def describe(:language), do: ~s(the code of a language, as in "en")
   def describe(:sounds), do: ~s(a list of names without brackets, as in ["laugh", "sigh"])
