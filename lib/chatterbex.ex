@@ -61,7 +61,7 @@ defmodule Chatterbex do
     Text.Check
   }
 
-  alias Chatterbex.Speech.{Conversion, Plan, Sender, Stream, Whole}
+  alias Chatterbex.Speech.{Conversion, Metadata, Plan, Sender, Stream, Whole}
 
   @typedoc "A running server, as `GenServer` knows it."
   @type server :: GenServer.server()
@@ -157,7 +157,7 @@ defmodule Chatterbex do
   def generate(server, text, options), do: speak({:first, server}, text, options)
 
   defp speak(first, text, options) do
-    Telemetry.span([:chatterbex, :generate], %{characters: characters(text)}, about(first, options), fn ->
+    Telemetry.span([:chatterbex, :generate], characters(text), about(first, options), fn ->
       with {:ok, options} <- Options.validate(:generate, options),
            {:ok, server} <- one_server(first, options),
            {:ok, text} <- Check.check(text),
@@ -165,7 +165,7 @@ defmodule Chatterbex do
            {:ok, plan} <- Plan.new(server, options),
            {:ok, audio} <- Whole.generate(plan, text, options.progress) do
         measurements = %{audio_seconds: Audio.duration(audio), samples: div(byte_size(audio.samples), 4)}
-        {:ok, audio, measurements, audio.metadata}
+        {:ok, audio, Map.merge(measurements, Metadata.speed(audio.metadata)), audio.metadata}
       end
     end)
   end
@@ -258,7 +258,7 @@ defmodule Chatterbex do
 
   defp lazily(first, text, options) do
     case stream_options(:stream, first, text, options) do
-      {:ok, server, options} -> Stream.new(fn -> plan(server, options) end, text, options)
+      {:ok, server, options} -> Stream.new(request(server, text, options))
       {:error, error} -> raise error
     end
   end
@@ -275,13 +275,13 @@ defmodule Chatterbex do
   unread, the stream waits for it.
 
   A listener that passes chunks on, to a browser for instance, reads its messages at once, however slowly they go on from
-  there. `:unheard` holds the stream back by what was really heard: see `heard/2`.
+  there. With `:max_unacked` the stream waits until chunks are acknowledged: see `ack/2`.
 
   ## Options
 
   Those of `stream/2`, and
 
-  #{Options.Schema.docs(:stream_to, [:unheard])}
+  #{Options.Schema.docs(:stream_to, [:max_unacked])}
 
   ## Examples
 
@@ -298,25 +298,26 @@ defmodule Chatterbex do
   @spec stream_to(String.t() | Enumerable.t(), pid, keyword) :: {:ok, reference} | {:error, Error.t()}
   def stream_to(text, listener, options \\ []) when is_pid(listener) do
     with {:ok, server, options} <- stream_options(:stream_to, nil, text, options) do
-      make = &Stream.new(fn -> plan(server, options) end, text, options, &1)
-      Sender.start(listener, options.unheard || :infinity, make)
+      make = &Stream.new(request(server, text, options), &1)
+      Sender.start(listener, options.max_unacked || :infinity, make)
     end
   end
 
   @doc """
-  Says that `chunks` more chunks of a stream of `stream_to/3` were heard, so that as many further ones are sent.
+  Acknowledges `chunks` more chunks of a stream of `stream_to/3`, as when a browser has played them: as many further ones
+  are sent.
 
-  It matters where the stream was begun with `:unheard`, and is called on the same node. Chunks that were never sent
+  It matters where the stream was begun with `:max_unacked`, and is called on the same node. Chunks that were never sent
   are not counted, and a stream that is done is left as it is.
 
   ## Examples
 
-      iex> Chatterbex.heard(make_ref())
+      iex> Chatterbex.ack(make_ref())
       :ok
   """
-  @spec heard(reference, pos_integer) :: :ok
-  def heard(ref, chunks \\ 1) when is_reference(ref) and is_integer(chunks) and chunks > 0,
-    do: Sender.heard(ref, chunks)
+  @spec ack(reference, pos_integer) :: :ok
+  def ack(ref, chunks \\ 1) when is_reference(ref) and is_integer(chunks) and chunks > 0,
+    do: Sender.ack(ref, chunks)
 
   @doc """
   Cancels a stream of `stream_to/3`: its listener's last message is `{:chatterbex, ref, {:error, error}}` with the reason
@@ -366,7 +367,7 @@ defmodule Chatterbex do
            {:ok, plan} <- Plan.new(server, options, :audio),
            {:ok, audio} <- Conversion.convert(plan, recording, started) do
         measurements = %{seconds: recording.seconds, audio_seconds: Audio.duration(audio)}
-        {:ok, audio, measurements, audio.metadata}
+        {:ok, audio, Map.merge(measurements, Metadata.speed(audio.metadata)), audio.metadata}
       end
     end)
   end
@@ -525,8 +526,8 @@ defmodule Chatterbex do
 
   defp arguments(text, options), do: {nil, text, options}
 
-  defp characters(text) when is_binary(text), do: String.length(text)
-  defp characters(_no_text), do: 0
+  defp characters(text) when is_binary(text), do: %{characters: String.length(text)}
+  defp characters(_no_string), do: %{}
 
   # What every event of a call tells, also where its options are wrong.
   defp about({:first, server}, _options), do: %{server: server}
@@ -548,8 +549,15 @@ defmodule Chatterbex do
      )}
   end
 
-  defp plan(server, options) do
-    with {:ok, server} <- DefaultServer.resolve(server), do: Plan.new(server, options)
+  # A stream before it is asked for its first chunk.
+  defp request(server, text, options) do
+    %{
+      text: text,
+      options: options,
+      server: DefaultServer.name(server),
+      measurements: characters(text),
+      plan: fn -> with {:ok, server} <- DefaultServer.resolve(server), do: Plan.new(server, options) end
+    }
   end
 
   # All that can be known before the stream is taken.

@@ -23,7 +23,7 @@ defmodule Chatterbex.Options do
 
   ## Options of a stream
 
-  Given to `Chatterbex.stream/2`, and to `Chatterbex.stream_to/3`, which has `:unheard` besides.
+  Given to `Chatterbex.stream/2`, and to `Chatterbex.stream_to/3`, which has `:max_unacked` besides.
 
   #{Chatterbex.Options.Schema.docs(:stream_to)}
 
@@ -58,6 +58,12 @@ defmodule Chatterbex.Options do
   and `Chatterbex.Pool.drain/2`
 
   #{Chatterbex.Options.Schema.docs(:drain)}
+
+  ## Options of the default logger
+
+  Given to `Chatterbex.Telemetry.attach_default_logger/1`.
+
+  #{Chatterbex.Options.Schema.docs(:logger)}
 
   ## Options of a benchmark
 
@@ -139,6 +145,7 @@ defmodule Chatterbex.Options do
           | :stop
           | :drain
           | :voices
+          | :logger
           | :sentences
           | :chunks
           | :chunk_stream

@@ -234,6 +234,7 @@ defmodule Chatterbex.Server do
   @impl true
   def terminate(_reason, state) do
     error = Error.new(:cancelled, "the server #{inspect(state.name)} was stopped before the request was done")
+    if state.status == :loading, do: Telemetry.stop(state.load.span, %{}, %{error: error})
     state |> fail_all(error) |> stop_preparing() |> stop_engine()
   end
 
@@ -244,9 +245,8 @@ defmodule Chatterbex.Server do
   defp begin_load(state) do
     %{options: options, model: model} = state
     metadata = %{server: state.name, model: model.name, device: options.device}
-    Telemetry.execute([:chatterbex, :model, :load, :start], %{system_time: System.system_time()}, metadata)
-
-    load = %{ref: make_ref(), started: System.monotonic_time(), metadata: metadata, timer: nil, task: nil}
+    span = Telemetry.start([:chatterbex, :model, :load], %{}, metadata)
+    load = %{ref: make_ref(), span: span, metadata: metadata, timer: nil, task: nil}
     put_load_timer(%{state | status: :loading, load: load}, options.load_timeout)
   end
 
@@ -278,7 +278,7 @@ defmodule Chatterbex.Server do
 
   defp load_failed(state, error) do
     Logger.error("chatterbex: #{inspect(state.name)} has no model: #{error.message}")
-    Telemetry.exception([:chatterbex, :model, :load], state.load.started, state.load.metadata, error)
+    Telemetry.stop(state.load.span, %{}, %{error: error})
     cancel_timer(state.load.timer)
     failed(state, error)
   end
@@ -685,7 +685,7 @@ defmodule Chatterbex.Server do
 
   defp event("loaded", id, info, %{model_id: id} = state) do
     cancel_timer(state.load.timer)
-    Telemetry.stop([:chatterbex, :model, :load], state.load.started, %{}, state.load.metadata)
+    Telemetry.stop(state.load.span, %{}, %{error: nil})
     Enum.each(state.ready_waiters, &GenServer.reply(&1, :ok))
     max_batch = state.options.max_batch || info["max_batch"] || 1
     start_timer({:idle, state.load.ref}, state.options.idle)

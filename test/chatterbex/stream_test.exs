@@ -484,7 +484,7 @@ defmodule Chatterbex.StreamTest do
       {source, await_pulled} = blocking_source()
 
       # It waits for audio, for text, and for chunks to be heard.
-      for {text, options} <- [{"Please hold.", []}, {source, []}, {"One. Two. Three.", [unheard: 1]}] do
+      for {text, options} <- [{"Please hold.", []}, {source, []}, {"One. Two. Three.", [max_unacked: 1]}] do
         {:ok, ref} = Chatterbex.stream_to(text, self(), [server: server] ++ options)
 
         cond do
@@ -562,7 +562,7 @@ defmodule Chatterbex.StreamTest do
     test "waits until its chunks were heard" do
       server = start_fake()
       counter = :counters.new(1, [])
-      options = [server: server, unheard: 3, sentence_pause: 0]
+      options = [server: server, max_unacked: 3, sentence_pause: 0]
       {:ok, ref} = Chatterbex.stream_to(endless(counter), self(), options)
 
       next = fn ->
@@ -576,23 +576,23 @@ defmodule Chatterbex.StreamTest do
       assert pulled < 10
       refute_received {:chatterbex, ^ref, _more}
 
-      assert :ok = Chatterbex.heard(ref)
+      assert :ok = Chatterbex.ack(ref)
       assert next.() == 3
       # More than was sent: not counted for what is still to come.
-      assert :ok = Chatterbex.heard(ref, 1_000)
+      assert :ok = Chatterbex.ack(ref, 1_000)
       assert for(_n <- 1..3, do: next.()) == [4, 5, 6]
       await_idle(server)
       refute_received {:chatterbex, ^ref, _more}
 
       assert Chatterbex.cancel(ref) == :ok
       assert_receive {:chatterbex, ^ref, {:error, %Error{reason: :cancelled}}}
-      assert Chatterbex.heard(ref) == :ok
+      assert Chatterbex.ack(ref) == :ok
     end
 
     test "that nobody hears ends with its listener" do
       server = start_fake()
       test = self()
-      options = [server: server, unheard: 1]
+      options = [server: server, max_unacked: 1]
 
       listener =
         spawn(fn ->
@@ -609,9 +609,9 @@ defmodule Chatterbex.StreamTest do
       await_idle(server)
     end
 
-    test "takes no number of unheard chunks that makes no sense, and a stream takes none" do
-      assert {:error, %Error{reason: :invalid_option}} = Chatterbex.stream_to("One.", self(), unheard: 0)
-      assert_raise Error, ~r/unknown option :unheard/, fn -> Chatterbex.stream("One.", unheard: 3) end
+    test "takes no number of unacknowledged chunks that makes no sense, and a stream takes none" do
+      assert {:error, %Error{reason: :invalid_option}} = Chatterbex.stream_to("One.", self(), max_unacked: 0)
+      assert_raise Error, ~r/unknown option :max_unacked/, fn -> Chatterbex.stream("One.", max_unacked: 3) end
     end
 
     test "ends when the server does" do

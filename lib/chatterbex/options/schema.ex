@@ -288,11 +288,11 @@ defmodule Chatterbex.Options.Schema do
             @request
           )
 
-  @stream_to Keyword.put(@stream, :unheard,
+  @stream_to Keyword.put(@stream, :max_unacked,
                type: {:integer, 1, 100_000},
                doc:
-                 "how many chunks may be on their way to who hears them; further ones are held back until " <>
-                   "`Chatterbex.heard/2` says that some were heard. By default all are sent as soon as they are made."
+                 "how many chunks may be on their way without being acknowledged; further ones are held back until " <>
+                   "`Chatterbex.ack/2` acknowledges some. By default all are sent as soon as they are made"
              )
 
   @sentences [
@@ -365,6 +365,14 @@ defmodule Chatterbex.Options.Schema do
 
   @drain [
     timeout: [type: :timeout, default: 60_000, doc: "the most milliseconds to wait for what is open"]
+  ]
+
+  @logger [
+    level: [
+      type: {:in, [:debug, :info, :notice, :warning, :error]},
+      default: :info,
+      doc: "the level of the lines; those of what failed are warnings at least"
+    ]
   ]
 
   @voices [
@@ -558,6 +566,7 @@ defmodule Chatterbex.Options.Schema do
     stop: @stop,
     drain: @drain,
     voices: @voices,
+    logger: @logger,
     sentences: @sentences,
     chunks: @chunks,
     chunk_stream: @chunk_stream,
