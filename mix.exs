@@ -78,7 +78,8 @@ defmodule Chatterbex.MixProject do
           Chatterbex.Bench,
           Chatterbex.Prove,
           Chatterbex.Python,
-          Chatterbex.Telemetry
+          Chatterbex.Telemetry,
+          Chatterbex.Test
         ]
       ]
     ]

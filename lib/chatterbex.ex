@@ -162,7 +162,7 @@ defmodule Chatterbex do
            {:ok, server} <- one_server(first, options),
            {:ok, text} <- Check.check(text),
            {:ok, server} <- DefaultServer.resolve(server),
-           {:ok, plan} <- Plan.new(server, options),
+           {:ok, plan} <- Plan.new(server, Map.put(options, :text, text)),
            {:ok, audio} <- Whole.generate(plan, text, options.progress) do
         measurements = %{audio_seconds: Audio.duration(audio), samples: div(byte_size(audio.samples), 4)}
         {:ok, audio, Map.merge(measurements, Metadata.speed(audio.metadata)), audio.metadata}
@@ -444,6 +444,7 @@ defmodule Chatterbex do
     * `:precision` - `%{"requested" => string, "t3" => string}`, what T3 computes in; `nil` for a model without T3
     * `:checkpoint` - the folder with the model's files, or `nil`
     * `:isolation` - `:none` or `:peer`
+    * `:testing` - whether there is no model: see `Chatterbex.Test`
     * `:process` - `%{os_pid: string | nil, died: n}`: the operating system process of an isolated model, and how often it
       had to be replaced
 
@@ -556,7 +557,10 @@ defmodule Chatterbex do
       options: options,
       server: DefaultServer.name(server),
       measurements: characters(text),
-      plan: fn -> with {:ok, server} <- DefaultServer.resolve(server), do: Plan.new(server, options) end
+      plan: fn ->
+        with {:ok, server} <- DefaultServer.resolve(server),
+             do: Plan.new(server, Map.put(options, :text, text))
+      end
     }
   end
 

@@ -146,6 +146,7 @@ defmodule Chatterbex.Options do
           | :drain
           | :voices
           | :logger
+          | :test
           | :sentences
           | :chunks
           | :chunk_stream

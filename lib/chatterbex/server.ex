@@ -38,7 +38,7 @@ defmodule Chatterbex.Server do
          {:ok, options} <- Options.validate(:server, merge(configured, given)),
          {:ok, model} <- Model.fetch(options.model),
          {:ok, options} <- Options.of_model(options, given, model),
-         :ok <- Peer.available(options),
+         :ok <- if(options.testing, do: :ok, else: Peer.available(options)),
          do: start(options, model)
   end
 
@@ -113,6 +113,7 @@ defmodule Chatterbex.Server do
       voices: state.options.voices,
       node: node(),
       protocol: Client.protocol(),
+      testing: state.options.testing,
       max_characters: state.options.max_characters,
       timeout: state.options.timeout
     }
@@ -839,6 +840,7 @@ defmodule Chatterbex.Server do
       precision: Map.get(state.loaded, "precision"),
       checkpoint: state.loaded["checkpoint"],
       isolation: state.options.isolation,
+      testing: state.options.testing,
       process: %{os_pid: state.os_pid, died: state.died}
     }
   end

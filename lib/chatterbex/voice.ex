@@ -49,7 +49,7 @@ defmodule Chatterbex.Voice do
   watermark, which `Chatterbex.Audio.watermarked?/1` finds.
   """
 
-  alias Chatterbex.{Audio, Client, DefaultServer, Error, Files, Model, Options}
+  alias Chatterbex.{Audio, Client, DefaultServer, Error, Files, Model, Options, Test}
   alias Chatterbex.Voice.{Folder, Recording, Saved, Source}
 
   @enforce_keys [:data, :family]
@@ -107,7 +107,7 @@ defmodule Chatterbex.Voice do
          {:ok, recording} <- recording(source),
          :ok <- Recording.check(recording, about.model),
          {:ok, answer} <-
-           Client.call_model(server, "clone", command(recording, options), options.timeout) do
+           Client.call_model(server, "clone", command(recording, options, about), options.timeout) do
       marks =
         Map.merge(answer["quality"], %{
           "name" => options.name,
@@ -133,10 +133,11 @@ defmodule Chatterbex.Voice do
   @spec clone!(Path.t() | Audio.t(), keyword) :: t
   def clone!(source, options \\ []), do: Error.unwrap!(clone(source, options))
 
-  defp command(recording, %{norm_loudness: nil}), do: Recording.command(recording)
-
-  defp command(recording, %{norm_loudness: norm_loudness}),
-    do: Map.put(Recording.command(recording), "norm_loudness", norm_loudness)
+  defp command(recording, %{norm_loudness: norm_loudness} = options, about) do
+    command = Recording.command(recording)
+    command = if is_nil(norm_loudness), do: command, else: Map.put(command, "norm_loudness", norm_loudness)
+    if about[:testing], do: Map.put(command, "test", Test.Engine.asked(options)), else: command
+  end
 
   defp clones(%Model{voice_family: nil, name: name}) do
     {:error,

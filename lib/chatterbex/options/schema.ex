@@ -111,6 +111,11 @@ defmodule Chatterbex.Options.Schema do
           "with `:out_of_memory`, or ends the process. Memory of a GPU and files that are only read are not counted"
     ],
     home: [type: :string, doc: "the folder that `mix chatterbex.setup --path` was given"],
+    testing: [
+      type: :boolean,
+      default: false,
+      doc: "`true` runs no model: tones are spoken, for the tests of an application, see `Chatterbex.Test`"
+    ],
     model_options: [type: :map, default: %{}, doc: "options for the `load` of a model of your own"]
   ]
 
@@ -375,6 +380,15 @@ defmodule Chatterbex.Options.Schema do
     ]
   ]
 
+  @test [
+    from: [
+      type: :asker,
+      doc:
+        "the process that asked, or that those who asked have among their `$callers`; `:anyone` is all of them. The default " <>
+          "is the calling process"
+    ]
+  ]
+
   @voices [
     server: [
       type: :server,
@@ -567,6 +581,7 @@ defmodule Chatterbex.Options.Schema do
     drain: @drain,
     voices: @voices,
     logger: @logger,
+    test: @test,
     sentences: @sentences,
     chunks: @chunks,
     chunk_stream: @chunk_stream,
@@ -656,6 +671,7 @@ defmodule Chatterbex.Options.Schema do
   def cast(:name, value) when is_atom(value) and not is_boolean(value) and value != nil, do: {:ok, value}
   def cast(:name, {:via, module, _name} = value) when is_atom(module), do: {:ok, value}
   def cast(:name, {:global, _name} = value), do: {:ok, value}
+  def cast(:asker, value) when is_pid(value) or value == :anyone, do: {:ok, value}
   def cast(:server, value) when is_pid(value), do: {:ok, value}
   def cast(:server, {name, node} = value) when is_atom(name) and is_atom(node), do: {:ok, value}
   def cast(:server, value), do: cast(:name, value)
@@ -693,6 +709,7 @@ defmodule Chatterbex.Options.Schema do
   def describe(:datetime), do: "a DateTime"
   def describe(:function), do: "a function of one argument"
   def describe(:name), do: "an atom, {:via, module, name} or {:global, name}"
+  def describe(:asker), do: "a pid or :anyone"
   def describe(:server), do: "a server: a name, a pid, {name, node}, {:via, module, name} or {:global, name}"
 
   @doc """
