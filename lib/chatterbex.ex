@@ -431,17 +431,17 @@ defmodule Chatterbex do
     * `:device` - `%{requested: device, actual: device | nil, reason: string | nil, warning: string | nil, proof: map | nil,
       limited: string | nil}`; `reason` says why the actual device is not the requested one, `warning` what to know of a
       device that works, and `limited` why it speaks fewer requests at a time than you asked for. `proof` is how close the
-      device came to the CPU before the model was ready, by component: `%{"passed" => boolean, "components" =>
-      %{"t3.logits" => %{"difference" => float, "tolerance" => float, ...}}}`; it is `nil` on the CPU
+      device came to the CPU before the model was ready, by component: `%{passed: boolean, components:
+      %{"t3.logits": %{difference: float, tolerance: float, ...}}}`; it is `nil` on the CPU
     * `:queue` - `%{open: n, waiting: n, running: n, max_queue: n, max_batch: n}`: open requests, those of them that the
       model has had nothing of yet, pieces that the model works on, and the two limits (see `:max_queue` in
       `Chatterbex.Options`)
     * `:load` - seconds by phase of loading
     * `:memory` - bytes by part of the model, as of when it was loaded; an empty map while it is idle
-    * `:components` - the device of each part of the model, as `%{"t3" => "mps:0"}`; all parts that speak are on one.
-      `"analysis"` and `"ve"`, which make voices, stay on the CPU
-    * `:versions` - of the Python packages that the model runs on
-    * `:precision` - `%{"requested" => string, "t3" => string}`, what T3 computes in; `nil` for a model without T3
+    * `:components` - the device of each part of the model, as `%{t3: "mps:0"}`; all parts that speak are on one.
+      `:analysis` and `:ve`, which make voices, stay on the CPU
+    * `:versions` - of the Python packages that the model runs on, by their names, as `%{"torch" => "2.15.0"}`
+    * `:precision` - `%{requested: string, t3: string}`, what T3 computes in; `nil` for a model without T3
     * `:checkpoint` - the folder with the model's files, or `nil`
     * `:isolation` - `:none` or `:peer`
     * `:testing` - whether there is no model: see `Chatterbex.Test`

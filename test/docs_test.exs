@@ -95,6 +95,23 @@ defmodule Chatterbex.DocsTest do
     for {function, result} <- bangs, do: refute(Macro.to_string(result) =~ "Error", inspect(function))
   end
 
+  test "what is the library's own is not in the documentation" do
+    own = [
+      {Chatterbex.Options, :validate},
+      {Chatterbex.Options, :supported},
+      {Chatterbex.Error, :new},
+      {Chatterbex.Python, :find},
+      {Chatterbex.Audio.Writer, :__struct__}
+    ]
+
+    for {module, name} <- own, {:docs_v1, _, _, _, _, _, docs} <- [Code.fetch_docs(module)] do
+      for {{_kind, ^name, _arity}, _, _, doc, _meta} <- docs,
+          do: assert(doc in [:hidden, :none], "#{inspect(module)}.#{name}")
+    end
+
+    assert inspect(Chatterbex.Audio.Writer.new("a.wav")) == ~s(#Chatterbex.Audio.Writer<"a.wav">)
+  end
+
   defp shipped do
     {:ok, modules} = :application.get_key(:chatterbex, :modules)
     Enum.filter(modules, &(&1.module_info(:compile)[:source] |> to_string() |> String.contains?("/lib/")))

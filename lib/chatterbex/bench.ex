@@ -168,7 +168,7 @@ defmodule Chatterbex.Bench do
   end
 
   # Importing happens once in a VM, for the model that is loaded first.
-  defp loading(phases), do: phases |> Map.drop(["packages", "import"]) |> Map.values() |> Enum.sum()
+  defp loading(phases), do: phases |> Map.drop([:packages, :import]) |> Map.values() |> Enum.sum()
 
   defp speaking(bench, name) do
     {:ok, model} = Model.fetch(name)
@@ -218,7 +218,7 @@ defmodule Chatterbex.Bench do
 
   # Chatterbox models tell the seconds of each kind of work.
   defp tokens_per_second(audios) do
-    told = for %{metadata: %{tokens: tokens, seconds: %{"t3" => seconds}}} <- audios, do: {tokens, seconds}
+    told = for %{metadata: %{tokens: tokens, seconds: %{t3: seconds}}} <- audios, do: {tokens, seconds}
 
     case told |> Enum.map(&elem(&1, 1)) |> Enum.sum() do
       seconds when seconds > 0 -> (told |> Enum.map(&elem(&1, 0)) |> Enum.sum()) / seconds

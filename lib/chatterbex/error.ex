@@ -92,14 +92,7 @@ defmodule Chatterbex.Error do
   @spec reasons() :: [reason]
   def reasons, do: @reasons
 
-  @doc """
-  Makes an error.
-
-  ## Examples
-
-      iex> Chatterbex.Error.new(:timeout, "no audio within 5 s")
-      %Chatterbex.Error{reason: :timeout, message: "no audio within 5 s", details: %{}}
-  """
+  @doc false
   @spec new(reason, String.t(), map) :: t
   def new(reason, message, details \\ %{}) when reason in @reasons and is_binary(message) do
     %__MODULE__{reason: reason, message: message, details: details}
@@ -117,6 +110,7 @@ defmodule Chatterbex.Error do
   def from_native({reason, message, details}) when reason in @reasons, do: new(reason, message, details)
 
   def from_native(%{"reason" => reason, "message" => message} = payload) do
-    new(Map.get(@by_name, reason, :generation_failed), message, Map.get(payload, "details") || %{})
+    details = Map.get(payload, "details") || %{}
+    new(Map.get(@by_name, reason, :generation_failed), message, Chatterbex.Names.atoms(details))
   end
 end

@@ -130,6 +130,7 @@ defmodule Chatterbex.Options do
   alias Chatterbex.{Error, Model}
   alias Chatterbex.Options.Schema
 
+  @typedoc false
   @type group ::
           :bench
           | :prove
@@ -160,23 +161,8 @@ defmodule Chatterbex.Options do
           | :trim
           | :normalize
 
-  @doc """
-  Checks options against the schema of `group` and fills in the defaults.
-
-  ## Examples
-
-      iex> {:ok, options} = Chatterbex.Options.validate(:wav, [])
-      iex> options.encoding
-      :s16
-
-      iex> {:error, error} = Chatterbex.Options.validate(:wav, encodign: :s24)
-      iex> error.message
-      "unknown option :encodign. Did you mean :encoding? The options are :encoding."
-
-      iex> {:error, error} = Chatterbex.Options.validate(:generate, speed: 9)
-      iex> error.message
-      "option :speed must be a number from 0.5 to 2.0, got 9"
-  """
+  # Checks options against the schema of `group` and fills in the defaults.
+  @doc false
   @spec validate(group, keyword) :: {:ok, map} | {:error, Error.t()}
   def validate(group, options) do
     schema = Schema.fetch(group)
@@ -203,15 +189,8 @@ defmodule Chatterbex.Options do
     end
   end
 
-  @doc """
-  Checks that `model` takes all generation options that were given.
-
-  ## Examples
-
-      iex> {:ok, model} = Chatterbex.Model.fetch(:hibari)
-      iex> Chatterbex.Options.supported(%{speed: 1.2, seed: 7}, model)
-      :ok
-  """
+  # Checks that `model` takes all generation options that were given.
+  @doc false
   @spec supported(map, Model.t()) :: :ok | {:error, Error.t()}
   def supported(options, %Model{} = model) do
     specific = for {name, spec} <- Schema.fetch(:stream), spec[:specific], do: name

@@ -15,7 +15,20 @@ defmodule Chatterbex.Server do
 
   require Logger
 
-  alias Chatterbex.{Audio, Client, Configuration, Device, Error, Model, Options, Peer, Runtime, Telemetry}
+  alias Chatterbex.{
+    Audio,
+    Client,
+    Configuration,
+    Device,
+    Error,
+    Model,
+    Names,
+    Options,
+    Peer,
+    Runtime,
+    Telemetry
+  }
+
   alias Chatterbex.Server.{Crashes, Engine, Loading, Queue, Request}
 
   # A model that failed to load is tried again by the next request, but not by every one of a flood.
@@ -24,13 +37,6 @@ defmodule Chatterbex.Server do
   # How many texts that killed a process are remembered, and for how many milliseconds.
   @most_guilty 100
   @guilty_for 600_000
-
-  # The metadata that models report; under other names it keeps its string keys.
-  @metadata Map.new(
-              ~w(model voice seed speed sentence sentences tokens text_tokens chunk chunks generation_ms rtf
-                 finish_reason language seconds retries watermarked)a,
-              &{Atom.to_string(&1), &1}
-            )
 
   @spec start_link(keyword) :: GenServer.on_start() | {:error, Error.t()}
   def start_link(given) do
@@ -807,8 +813,7 @@ defmodule Chatterbex.Server do
   defp finish_piece(state, request, _number, %Error{} = error), do: fail(state, request, error)
 
   defp audio(%{"samples" => samples} = payload, state) do
-    metadata =
-      for {key, value} <- payload["metadata"] || %{}, into: %{}, do: {Map.get(@metadata, key, key), value}
+    metadata = Names.atoms(payload["metadata"] || %{})
 
     %Audio{
       samples: samples,
@@ -833,11 +838,11 @@ defmodule Chatterbex.Server do
         max_queue: state.queue.max_queue,
         max_batch: state.queue.max_batch
       },
-      load: Map.get(state.loaded, "load", %{}),
-      memory: Map.get(state.loaded, "memory", %{}),
-      components: Map.get(state.loaded, "components", %{}),
-      versions: Map.get(state.loaded, "versions", %{}),
-      precision: Map.get(state.loaded, "precision"),
+      load: Names.atoms(state.loaded["load"] || %{}),
+      memory: Names.atoms(state.loaded["memory"] || %{}),
+      components: Names.atoms(state.loaded["components"] || %{}),
+      versions: state.loaded["versions"] || %{},
+      precision: Names.atoms(state.loaded["precision"]),
       checkpoint: state.loaded["checkpoint"],
       isolation: state.options.isolation,
       testing: state.options.testing,
@@ -859,7 +864,7 @@ defmodule Chatterbex.Server do
       actual: actual,
       reason: device["reason"],
       warning: device["warning"],
-      proof: device["proof"],
+      proof: Names.atoms(device["proof"]),
       limited: device["limited"]
     }
   end

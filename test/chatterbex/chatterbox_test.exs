@@ -79,7 +79,7 @@ defmodule Chatterbex.ChatterboxTest do
       assert length(chunks) > 1
       assert chunks |> Enum.map(&samples/1) |> Enum.sum() == samples(whole)
       assert marked?(server, %{whole | samples: Enum.map_join(chunks, & &1.samples)})
-      assert %{tokens: 16, seconds: %{"first" => first, "total" => total}} = List.last(chunks).metadata
+      assert %{tokens: 16, seconds: %{first: first, total: total}} = List.last(chunks).metadata
       assert first < total
     end
 
@@ -95,17 +95,17 @@ defmodule Chatterbex.ChatterboxTest do
       assert %{requested: :cpu, actual: :cpu, reason: nil, warning: nil, proof: nil, limited: nil} =
                info.device
 
-      assert info.precision == %{"requested" => "float32", "t3" => "float32"}
+      assert info.precision == %{requested: "float32", t3: "float32"}
       assert info.checkpoint == folder
 
-      parts = ~w(t3 s3gen ve analysis)
+      parts = ~w(t3 s3gen ve analysis)a
       assert for(part <- parts, do: info.components[part]) == List.duplicate("cpu", 4)
       assert Enum.all?(parts, &(info.memory[&1] > 0))
       # S3Gen has one size only: 583 MB of weights, and what the CPU's pass has packed of them.
-      assert_in_delta info.memory["s3gen"], 1_048_000_000, 20_000_000
+      assert_in_delta info.memory.s3gen, 1_048_000_000, 20_000_000
       assert info.versions["torch"] =~ ~r/^\d+\.\d+/
 
-      assert Enum.all?(~w(packages files t3 s3gen voices text watermark device), &is_float(info.load[&1]))
+      assert Enum.all?(~w(packages files t3 s3gen voices text watermark device)a, &is_float(info.load[&1]))
     end
 
     test "speaks for several callers side by side as for each alone", %{folder: folder} do

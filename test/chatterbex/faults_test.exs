@@ -102,7 +102,7 @@ defmodule Chatterbex.FaultsTest do
       test "in loading: #{how}", %{server: server} do
         fault(server, :kind, fn ->
           {:ok, other} =
-            Chatterbex.start_link(model: :fake, isolation: :peer, model_options: %{"load" => unquote(how)})
+            Chatterbex.start_link(model: :fake, isolation: :peer, model_options: %{load: unquote(how)})
 
           assert {:error, %Error{reason: reason}} = Chatterbex.generate(other, "Hello")
           assert reason in [:model_load_failed, :out_of_memory, :engine_crashed, :not_set_up]

@@ -74,7 +74,7 @@ defmodule Chatterbex.IdleTest do
       assert loaded?(model_id)
       # What a model takes that reports it.
       :sys.replace_state(server, &put_in(&1.loaded["memory"], %{"t3" => 1}))
-      assert info(server).memory == %{"t3" => 1}
+      assert info(server).memory == %{t3: 1}
       assert %{"released" => 1} = call_model(server, "release")
       assert {:ok, %Audio{}} = Task.await(held)
 
@@ -264,7 +264,7 @@ defmodule Chatterbex.IdleTest do
     test "a load that fails is an error to all who wait, and the next request tries again" do
       server = start_fake(idle: @hour)
       unload(server)
-      :sys.replace_state(server, &put_in(&1.options.model_options, %{"load" => "fail"}))
+      :sys.replace_state(server, &put_in(&1.options.model_options, %{load: "fail"}))
       suspend_loading()
       waiting = Task.async(fn -> Chatterbex.await_ready(server: server, timeout: 30_000) end)
       speaking = Task.async(fn -> Chatterbex.generate(server, "never") end)

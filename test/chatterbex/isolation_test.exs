@@ -400,8 +400,7 @@ defmodule Chatterbex.IsolationTest do
     end
 
     test "a model that cannot be loaded without a crash is given up" do
-      {:ok, server} =
-        Chatterbex.start_link(model: :fake, isolation: :peer, model_options: %{"load" => "abort"})
+      {:ok, server} = Chatterbex.start_link(model: :fake, isolation: :peer, model_options: %{load: "abort"})
 
       assert {:error, %Error{reason: :engine_crashed, message: message}} =
                Chatterbex.generate(server, "Hello")

@@ -211,7 +211,7 @@ defmodule Chatterbex.ServerTest do
             {"oom", :out_of_memory},
             {"none", :model_load_failed}
           ] do
-        server = start_supervised!({Chatterbex, model: :fake, model_options: %{"load" => how}}, id: how)
+        server = start_supervised!({Chatterbex, model: :fake, model_options: %{load: how}}, id: how)
         assert {:error, %Error{reason: ^reason}} = Chatterbex.generate(server, "Hello")
         assert {:error, %Error{reason: ^reason}} = Chatterbex.await_ready(server: server)
         assert {:ok, %{status: :failed, error: %Error{reason: ^reason}}} = Chatterbex.info(server: server)

@@ -186,7 +186,7 @@ defmodule Chatterbex.TelemetryTest do
   test "a model that cannot be loaded", %{name: name} do
     log =
       capture_log(fn ->
-        start_supervised!({Chatterbex, name: name, model: :fake, model_options: %{"load" => "fail"}})
+        start_supervised!({Chatterbex, name: name, model: :fake, model_options: %{load: "fail"}})
         assert {:error, error} = Chatterbex.await_ready(server: name)
         assert {_measurements, %{error: ^error}} = event([:model, :load, :stop], name)
       end)

@@ -12,7 +12,7 @@ defmodule Chatterbex.ValuesTest do
 
   test "an error that comes up from below keeps its reason, or becomes a failed generation" do
     payload = %{"reason" => "out_of_memory", "message" => "no room", "details" => %{"bytes" => 7}}
-    assert %{reason: :out_of_memory, details: %{"bytes" => 7}} = Chatterbex.Error.from_native(payload)
+    assert %{reason: :out_of_memory, details: %{bytes: 7}} = Chatterbex.Error.from_native(payload)
 
     assert %{reason: :generation_failed} =
              Chatterbex.Error.from_native(%{payload | "reason" => "no such reason"})

@@ -19,7 +19,7 @@ defmodule Chatterbex.VMTest do
   """
 
   defp evaluate(server, expression) do
-    with {:ok, audio} <- Chatterbex.generate(server, "eval: #{expression}"), do: audio.metadata["value"]
+    with {:ok, audio} <- Chatterbex.generate(server, "eval: #{expression}"), do: audio.metadata.value
   end
 
   test "an exception that escapes the engine fails what was live, and the next server works", %{tmp_dir: dir} do
@@ -179,7 +179,7 @@ defmodule Chatterbex.VMTest do
     threads =
       for server <- servers, n <- 1..5 do
         {:ok, audio} = Chatterbex.generate(server, "thread #{n}")
-        audio.metadata["thread"]
+        audio.metadata.thread
       end
 
     assert [_one] = Enum.uniq(threads)

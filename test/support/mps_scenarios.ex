@@ -119,7 +119,7 @@ defmodule Chatterbex.MpsScenarios do
   defp walk(server) do
     with model_id when model_id != nil <- :sys.get_state(server).model_id do
       {:ok, info} = Runtime.ask(%{"op" => "info", "model_id" => model_id}, 60_000)
-      info["components"]
+      Chatterbex.Names.atoms(info["components"])
     end
   end
 

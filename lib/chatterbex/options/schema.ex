@@ -116,7 +116,11 @@ defmodule Chatterbex.Options.Schema do
       default: false,
       doc: "`true` runs no model: tones are spoken, for the tests of an application, see `Chatterbex.Test`"
     ],
-    model_options: [type: :map, default: %{}, doc: "options for the `load` of a model of your own"]
+    model_options: [
+      type: :map,
+      default: %{},
+      doc: "options for the `load` of a model of your own, as in `%{size: \"small\"}`"
+    ]
   ]
 
   @pool Keyword.merge(
@@ -622,7 +626,8 @@ defmodule Chatterbex.Options.Schema do
   def cast({:string, most}, value) when is_binary(value),
     do: if(String.valid?(value) and String.length(value) <= most, do: {:ok, value}, else: :error)
 
-  def cast(:map, value) when is_map(value) and not is_struct(value), do: {:ok, value}
+  def cast(:map, value) when is_map(value) and not is_struct(value),
+    do: if(Enum.all?(Map.keys(value), &is_atom/1), do: {:ok, value}, else: :error)
 
   def cast({:integer, min, max}, value) when is_integer(value) and value >= min and value <= max,
     do: {:ok, value}
@@ -687,7 +692,7 @@ defmodule Chatterbex.Options.Schema do
   def describe(:boolean), do: "true or false"
   def describe(:string), do: "a string"
   def describe({:string, most}), do: "a string of at most #{most} characters"
-  def describe(:map), do: "a map"
+  def describe(:map), do: "a map whose keys are atoms"
   def describe({:integer, min, max}), do: "a whole number from #{min} to #{max}"
   def describe({:number, min, max}), do: "a number from #{min} to #{max}"
   def describe({:in, values}), do: "one of " <> Enum.map_join(values, ", ", &inspect/1)

@@ -77,7 +77,7 @@ defmodule Chatterbex.Prove.Run do
   end
 
   # Importing happens once in a VM, for the model that is loaded first.
-  defp loading(phases), do: phases |> Map.drop(["packages", "import"]) |> Map.values() |> Enum.sum()
+  defp loading(phases), do: phases |> Map.drop([:packages, :import]) |> Map.values() |> Enum.sum()
 
   defp all(server, sentences, request, tell) do
     sentences

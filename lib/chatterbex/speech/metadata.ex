@@ -45,7 +45,7 @@ defmodule Chatterbex.Speech.Metadata do
   defp work([%{seconds: %{} = first} | rest]) do
     seconds =
       for %{seconds: seconds} <- rest, reduce: first do
-        sum -> Map.merge(sum, Map.delete(seconds, "first"), fn _kind, a, b -> a + b end)
+        sum -> Map.merge(sum, Map.delete(seconds, :first), fn _kind, a, b -> a + b end)
       end
 
     %{seconds: seconds}
@@ -60,7 +60,7 @@ defmodule Chatterbex.Speech.Metadata do
   def speed(metadata) do
     tokens =
       case metadata do
-        %{tokens: tokens, seconds: %{"t3" => seconds}} when seconds > 0 ->
+        %{tokens: tokens, seconds: %{t3: seconds}} when seconds > 0 ->
           %{tokens_per_second: tokens / seconds}
 
         _unknown ->
@@ -72,7 +72,7 @@ defmodule Chatterbex.Speech.Metadata do
 
   # Chatterbox models tell the seconds of each kind of work.
   defp milliseconds(%{generation_ms: ms}), do: ms
-  defp milliseconds(%{seconds: %{"total" => seconds}}), do: seconds * 1000
+  defp milliseconds(%{seconds: %{total: seconds}}), do: seconds * 1000
   defp milliseconds(_metadata), do: nil
 
   defp rtf(_ms, 0, _rate), do: nil
