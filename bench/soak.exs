@@ -95,7 +95,7 @@ defmodule Bench.Soak do
 
   # The built-in voice has neither, and must say so.
   defp ask(:clone, context) do
-    audio = Chatterbex.Audio.silence(1_000)
+    {:ok, audio} = Chatterbex.Audio.silence(1_000)
     refused(Chatterbex.Voice.clone(audio, server: context.pool), :not_supported)
   end
 

@@ -44,6 +44,12 @@ defmodule Chatterbex do
   With `isolation: :peer` a server's model is in an operating system process of its own, so that a crash there ends that
   process and not your VM. `Chatterbex.Pool` puts several such servers, of one node or several, behind one name.
 
+  ## In the tests of your application
+
+  `config :chatterbex, testing: true` lets all servers answer with tones, without Python: see `Chatterbex.Test`.
+
+  ## Reference
+
   All options are listed in `Chatterbex.Options`, all failures in `Chatterbex.Error`, all events in
   `Chatterbex.Telemetry`.
   """

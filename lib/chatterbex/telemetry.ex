@@ -56,7 +56,8 @@ defmodule Chatterbex.Telemetry do
   `waiting` and `running` count requests that wait and pieces that the model works on. `number` counts chunks from 0,
   and `since_start` is the time since the stream was first asked for one.
 
-  `generate`, `stream`, `convert` and `download` events are sent in the calling process, all others in the server's.
+  `generate`, `convert` and `download` events are sent in the calling process, `stream` events in the process that takes the
+  chunks (one of the library's own for `Chatterbex.stream_to/3`), all others in the server's.
 
       :telemetry.attach("speech", [:chatterbex, :generate, :stop], &MyApp.Speech.handle/4, nil)
 

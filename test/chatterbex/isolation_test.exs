@@ -48,7 +48,7 @@ defmodule Chatterbex.IsolationTest do
         answers =
           for server <- [isolated, here] do
             case Chatterbex.generate(server, text, seed: 3) do
-              {:ok, audio} -> {audio.samples, Map.drop(audio.metadata, ["thread", :generation_ms, :rtf])}
+              {:ok, audio} -> {audio.samples, Map.drop(audio.metadata, [:thread, :generation_ms, :rtf])}
               {:error, error} -> {error.reason, error.message, Map.delete(error.details, :traceback)}
             end
           end
