@@ -36,6 +36,7 @@ defmodule Chatterbex.MixProject do
     if Code.ensure_loaded?(Hex) do
       [
         {:telemetry, "~> 1.0", optional: true},
+        {:telemetry_metrics, "~> 1.0 or ~> 0.6", optional: true},
         {:ex_doc, "~> 0.31", only: :dev, runtime: false}
       ]
     else
@@ -77,7 +78,8 @@ defmodule Chatterbex.MixProject do
           Chatterbex.Bench,
           Chatterbex.Prove,
           Chatterbex.Python,
-          Chatterbex.Telemetry
+          Chatterbex.Telemetry,
+          Chatterbex.Test
         ]
       ]
     ]

@@ -17,9 +17,9 @@ defmodule Bench.Kills do
     expected =
       for text <- @texts, kind <- [:generate, :stream], into: %{}, do: {{kind, text}, speak(kind, here, text)}
 
-    :ok = Chatterbex.stop(here)
+    :ok = Chatterbex.stop(server: here)
     {:ok, server} = Chatterbex.start_link(model: :hibari, isolation: :peer)
-    :ok = Chatterbex.await_ready(server)
+    :ok = Chatterbex.await_ready(server: server)
     table = :ets.new(:answers, [:public, :bag, write_concurrency: true])
     stop = :atomics.new(1, [])
 
@@ -80,7 +80,7 @@ defmodule Bench.Kills do
   end
 
   defp kill(server) do
-    case Chatterbex.info(server) do
+    case Chatterbex.info(server: server) do
       {:ok, %{process: %{os_pid: nil}}} ->
         Process.sleep(10)
         kill(server)
@@ -92,7 +92,7 @@ defmodule Bench.Kills do
   end
 
   defp report(states, answers, before, server) do
-    {:ok, info} = Chatterbex.info(server)
+    {:ok, info} = Chatterbex.info(server: server)
     Bench.row("kills, by what the server was doing", inspect(Enum.frequencies(states)))
     Bench.row("processes that died", info.process.died)
 

@@ -17,7 +17,7 @@ defmodule Bench.Soak do
     Logger.configure(level: :none)
     pool = Bench.Soak.Pool
     {:ok, _pool} = Chatterbex.Pool.start_link(name: pool, size: options[:size], model: :hibari, threads: 1)
-    :ok = Chatterbex.await_ready(pool, 120_000)
+    :ok = Chatterbex.await_ready(server: pool, timeout: 120_000)
 
     expected =
       Map.new([@long | @texts], fn text -> {text, audio(Chatterbex.generate(pool, text, seed: 1))} end)
@@ -80,7 +80,7 @@ defmodule Bench.Soak do
   end
 
   defp ask(:cancel, context) do
-    {:ok, ref} = Chatterbex.stream_to(self(), @long, server: context.pool, resume: true)
+    {:ok, ref} = Chatterbex.stream_to(@long, self(), server: context.pool, resume: true)
     Process.sleep(:rand.uniform(50))
     :ok = Chatterbex.cancel(ref)
     last(ref)
@@ -95,8 +95,8 @@ defmodule Bench.Soak do
 
   # The built-in voice has neither, and must say so.
   defp ask(:clone, context) do
-    audio = Chatterbex.Audio.silence(1_000)
-    refused(Chatterbex.Voice.clone(context.pool, audio), :not_supported)
+    {:ok, audio} = Chatterbex.Audio.silence(1_000)
+    refused(Chatterbex.Voice.clone(audio, server: context.pool), :not_supported)
   end
 
   defp ask(:convert, context) do
@@ -142,7 +142,7 @@ defmodule Bench.Soak do
   defp kill(pool, every) do
     Process.sleep(every)
 
-    with {:ok, %{members: members}} <- Chatterbex.info(pool),
+    with {:ok, %{members: members}} <- Chatterbex.info(server: pool),
          [_ | _] = pids <- for(%{process: %{os_pid: pid}} when pid != nil <- members, do: pid),
          do: System.cmd("kill", ["-KILL", Enum.random(pids)], stderr_to_stdout: true)
 
@@ -158,7 +158,7 @@ defmodule Bench.Soak do
   end
 
   defp report(answers, seen, pool) do
-    {:ok, info} = Chatterbex.info(pool)
+    {:ok, info} = Chatterbex.info(server: pool)
     Bench.row("requests", length(answers))
     Bench.row("mixed up", Enum.count(answers, &(elem(&1, 1) == :wrong)))
     lost = for {kind, {:lost, reason}, _ms, _ref} <- answers, do: {kind, reason}

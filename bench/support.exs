@@ -20,7 +20,7 @@ defmodule Bench do
 
   def start(model, options \\ []) do
     {:ok, server} = Chatterbex.start_link([model: model] ++ options)
-    :ok = Chatterbex.await_ready(server)
+    :ok = Chatterbex.await_ready(server: server)
     server
   end
 end

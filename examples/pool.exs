@@ -3,7 +3,7 @@
 #     mix run examples/pool.exs
 
 {:ok, server} = Chatterbex.start_link(max_queue: 20)
-:ok = Chatterbex.await_ready(server)
+:ok = Chatterbex.await_ready(server: server)
 
 # Refused requests are tried again after those that were not have been answered.
 speak = fn speak, number ->

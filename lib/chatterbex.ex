@@ -10,13 +10,17 @@ defmodule Chatterbex do
 
   ## Under your own supervisor
 
-  A server runs one model. Name it, and hand its name to every call:
+  A server runs one model. Give it a name, and name it in your calls:
 
       children = [
         {Chatterbex, name: MyApp.Speech, model: :hibari, max_queue: 50}
       ]
 
       {:ok, audio} = Chatterbex.generate("Hello, world!", server: MyApp.Speech)
+
+  Every function takes its input first and its options last. The server is the option `:server`; without it, the
+  default server is asked. `generate/3` and `stream/3` also take the server first, as the functions of `GenServer` do:
+
       {:ok, audio} = Chatterbex.generate(MyApp.Speech, "Hello, world!", seed: 7)
 
   A server is a name, a pid, `{name, node}`, `{:via, module, name}` or `{:global, name}`, as for any `GenServer`:
@@ -40,14 +44,30 @@ defmodule Chatterbex do
   With `isolation: :peer` a server's model is in an operating system process of its own, so that a crash there ends that
   process and not your VM. `Chatterbex.Pool` puts several such servers, of one node or several, behind one name.
 
+  ## In the tests of your application
+
+  `config :chatterbex, testing: true` lets all servers answer with tones, without Python: see `Chatterbex.Test`.
+
+  ## Reference
+
   All options are listed in `Chatterbex.Options`, all failures in `Chatterbex.Error`, all events in
   `Chatterbex.Telemetry`.
   """
 
-  alias Chatterbex.{Audio, Client, Device, Error, Model, Options, Server, Telemetry, Text.Check}
-  alias Chatterbex.Speech.{Conversion, Plan, Sender, Stream, Whole}
+  alias Chatterbex.{
+    Audio,
+    Client,
+    DefaultServer,
+    Device,
+    Error,
+    Model,
+    Options,
+    Server,
+    Telemetry,
+    Text.Check
+  }
 
-  @default_server Chatterbex.DefaultServer
+  alias Chatterbex.Speech.{Conversion, Metadata, Plan, Sender, Stream, Whole}
 
   @typedoc "A running server, as `GenServer` knows it."
   @type server :: GenServer.server()
@@ -75,7 +95,7 @@ defmodule Chatterbex do
   Starts a server, which loads its model in the background.
 
   It starts even where the model cannot be loaded: every request is then answered with the error, and a later
-  one tries to load again. `await_ready/2` waits for the model.
+  one tries to load again. `await_ready/1` waits for the model.
 
   ## Options
 
@@ -93,32 +113,11 @@ defmodule Chatterbex do
   defdelegate start_link(options), to: Server
 
   @doc """
-  Speaks a text: `generate(text)`, `generate(text, options)` or `generate(server, text)`.
+  Speaks a text, and returns all of its audio: `generate(text)`, `generate(text, options)` or `generate(server, text)`.
 
-  See `generate/3`.
-
-  ## Examples
-
-      {:ok, audio} = Chatterbex.generate("Hello!", seed: 7)
-      {:ok, audio} = Chatterbex.generate(MyApp.Speech, "Hello!")
-
-      iex> {:error, error} = Chatterbex.generate("   ")
-      iex> error.message
-      "the text is blank; give at least one word to speak"
-  """
-  @spec generate(String.t(), keyword) :: {:ok, Audio.t()} | {:error, Error.t()}
-  @spec generate(server, String.t()) :: {:ok, Audio.t()} | {:error, Error.t()}
-  def generate(text_or_server, options_or_text \\ []) do
-    {server, text, options} = arguments(text_or_server, options_or_text)
-    generate(server, text, options)
-  end
-
-  @doc """
-  Speaks a text with a server, and returns all of its audio.
-
-  `server` may be `nil` for the default one. The text is a string with at least one letter or digit, at most the
-  server's `:max_characters` long. A long text is cut into pieces (`Chatterbex.Text.chunks/2`), which are spoken one
-  after another, or several at once where the model gains from it, and joined with pauses.
+  The text is a string with at least one letter or digit, at most the server's `:max_characters` long. A long text is cut
+  into pieces (`Chatterbex.Text.chunks/2`). They are spoken one after another, or several at once where the model
+  gains from it, and joined with pauses.
 
   `audio.metadata` tells `:model`, `:voice`, `:seed`, `:pieces`, `:generation_ms` (milliseconds of work), `:rtf` (seconds of
   work per second of audio), and more by model; `:warnings` where a piece did not come to its end by itself.
@@ -129,23 +128,50 @@ defmodule Chatterbex do
 
   ## Examples
 
-      {:ok, audio} = Chatterbex.generate(MyApp.Speech, "Hello!", speed: 1.2)
+      {:ok, audio} = Chatterbex.generate("Hello!", server: MyApp.Speech, speed: 1.2)
       audio.metadata.seed
 
-      iex> {:error, error} = Chatterbex.generate(MyApp.Speech, "Hello!", sead: 7)
+      {:ok, audio} = Chatterbex.generate(MyApp.Speech, "Hello!")
+
+      iex> {:error, error} = Chatterbex.generate("   ")
+      iex> error.message
+      "the text is blank; give at least one word to speak"
+
+      iex> {:error, error} = Chatterbex.generate("Hello!", sead: 7)
       iex> error.message =~ "unknown option :sead. Did you mean :seed? The options are "
       true
   """
-  @spec generate(server | nil, String.t(), keyword) :: {:ok, Audio.t()} | {:error, Error.t()}
-  def generate(server, text, options) do
-    Telemetry.span([:chatterbex, :generate], %{characters: characters(text)}, %{server: server}, fn ->
+  @spec generate(String.t(), keyword) :: {:ok, Audio.t()} | {:error, Error.t()}
+  @spec generate(server, String.t()) :: {:ok, Audio.t()} | {:error, Error.t()}
+  def generate(text_or_server, options_or_text \\ []) do
+    {server, text, options} = arguments(text_or_server, options_or_text)
+    speak(server, text, options)
+  end
+
+  @doc """
+  The same as `generate/2`, with the server first.
+
+  ## Examples
+
+      {:ok, audio} = Chatterbex.generate(MyApp.Speech, "Hello!", seed: 7)
+
+      iex> {:error, error} = Chatterbex.generate(MyApp.Speech, "Hello!", server: MyApp.Other)
+      iex> error.message
+      "two servers were given, MyApp.Speech and server: MyApp.Other; give one"
+  """
+  @spec generate(server, String.t(), keyword) :: {:ok, Audio.t()} | {:error, Error.t()}
+  def generate(server, text, options), do: speak({:first, server}, text, options)
+
+  defp speak(first, text, options) do
+    Telemetry.span([:chatterbex, :generate], characters(text), about(first, options), fn ->
       with {:ok, options} <- Options.validate(:generate, options),
+           {:ok, server} <- one_server(first, options),
            {:ok, text} <- Check.check(text),
-           {:ok, server} <- server(server, options.server),
-           {:ok, plan} <- Plan.new(server, options),
+           {:ok, server} <- DefaultServer.resolve(server),
+           {:ok, plan} <- Plan.new(server, Map.put(options, :text, text)),
            {:ok, audio} <- Whole.generate(plan, text, options.progress) do
         measurements = %{audio_seconds: Audio.duration(audio), samples: div(byte_size(audio.samples), 4)}
-        {:ok, audio, measurements, audio.metadata}
+        {:ok, audio, Map.merge(measurements, Metadata.speed(audio.metadata)), audio.metadata}
       end
     end)
   end
@@ -162,10 +188,8 @@ defmodule Chatterbex do
   """
   @spec generate!(String.t(), keyword) :: Audio.t()
   @spec generate!(server, String.t()) :: Audio.t()
-  def generate!(text_or_server, options_or_text \\ []) do
-    {server, text, options} = arguments(text_or_server, options_or_text)
-    generate!(server, text, options)
-  end
+  def generate!(text_or_server, options_or_text \\ []),
+    do: Error.unwrap!(generate(text_or_server, options_or_text))
 
   @doc """
   The same as `generate/3`, but returns the audio or raises `Chatterbex.Error`.
@@ -177,38 +201,12 @@ defmodule Chatterbex do
       iex> Chatterbex.generate!(MyApp.Speech, "Hello!", seed: -1)
       ** (Chatterbex.Error) option :seed must be a whole number from 0 to 4294967295, got -1
   """
-  @spec generate!(server | nil, String.t(), keyword) :: Audio.t()
-  def generate!(server, text, options) do
-    case generate(server, text, options) do
-      {:ok, audio} -> audio
-      {:error, error} -> raise error
-    end
-  end
+  @spec generate!(server, String.t(), keyword) :: Audio.t()
+  def generate!(server, text, options), do: Error.unwrap!(generate(server, text, options))
 
   @doc """
-  Speaks a text chunk by chunk: `stream(text)`, `stream(text, options)` or `stream(server, text)`.
-
-  See `stream/3`.
-
-  ## Examples
-
-      "A long text. It goes on." |> Chatterbex.stream() |> Enum.each(&play/1)
-
-      iex> Chatterbex.stream("Hello!", sead: 7)
-      ** (Chatterbex.Error) unknown option :sead. Did you mean :seed? #{Chatterbex.Options.names(:stream)}
-  """
-  @spec stream(String.t() | Enumerable.t(), keyword) :: Enumerable.t()
-  @spec stream(server, String.t() | Enumerable.t()) :: Enumerable.t()
-  def stream(text_or_server, options_or_text \\ [])
-
-  def stream(server, text) when is_pid(server) or is_tuple(server) or (is_atom(server) and server != nil),
-    do: stream(server, text, [])
-
-  def stream(text, options), do: stream(nil, text, options)
-
-  @doc """
-  Speaks a text with a server, as a lazy Enumerable of `Chatterbex.Audio`: the first sound comes as soon as there is
-  any.
+  Speaks a text as a lazy Enumerable of `Chatterbex.Audio`, so that you hear the first sound while the rest is being made:
+  `stream(text)`, `stream(text, options)` or `stream(server, text)`.
 
   The text is a string of any length, or an Enumerable of strings, such as the tokens of a language model: a sentence
   is spoken as soon as it is complete. Nothing is asked of the source or of the model before it is needed, and never
@@ -235,17 +233,38 @@ defmodule Chatterbex do
 
   ## Examples
 
-      MyApp.Speech
-      |> Chatterbex.stream(["Hel", "lo. How ", "are you?"])
+      "A long text. It goes on." |> Chatterbex.stream() |> Enum.each(&play/1)
+
+      ["Hel", "lo. How ", "are you?"]
+      |> Chatterbex.stream(server: MyApp.Speech)
       |> Enum.map(&Chatterbex.Audio.duration/1)
+
+      iex> Chatterbex.stream("Hello!", sead: 7)
+      ** (Chatterbex.Error) unknown option :sead. Did you mean :seed? #{Chatterbex.Options.names(:stream)}
+  """
+  @spec stream(String.t() | Enumerable.t(), keyword) :: Enumerable.t()
+  @spec stream(server, String.t() | Enumerable.t()) :: Enumerable.t()
+  def stream(text_or_server, options_or_text \\ []) do
+    {server, text, options} = arguments(text_or_server, options_or_text)
+    lazily(server, text, options)
+  end
+
+  @doc """
+  The same as `stream/2`, with the server first.
+
+  ## Examples
+
+      MyApp.Speech |> Chatterbex.stream(MyApp.LLM.tokens(prompt), seed: 7) |> Enum.each(&play/1)
 
       iex> Chatterbex.stream(MyApp.NoSuchServer, "Hello!", []) |> Enum.to_list()
       ** (Chatterbex.Error) no server runs as MyApp.NoSuchServer. Start it under your supervisor: children = [{Chatterbex, name: MyApp.NoSuchServer}]
   """
-  @spec stream(server | nil, String.t() | Enumerable.t(), keyword) :: Enumerable.t()
-  def stream(server, text, options) do
-    case stream_options(:stream, server, text, options) do
-      {:ok, options} -> Stream.new(fn -> plan(server, options) end, text, options)
+  @spec stream(server, String.t() | Enumerable.t(), keyword) :: Enumerable.t()
+  def stream(server, text, options), do: lazily({:first, server}, text, options)
+
+  defp lazily(first, text, options) do
+    case stream_options(:stream, first, text, options) do
+      {:ok, server, options} -> Stream.new(request(server, text, options))
       {:error, error} -> raise error
     end
   end
@@ -258,52 +277,53 @@ defmodule Chatterbex do
     * `{:chatterbex, ref, {:chunk, audio}}`, as many as there are
     * `{:chatterbex, ref, :done}`, or `{:chatterbex, ref, {:error, error}}`, as the last message
 
-  The text is that of `stream/3`. When the listening process ends, the work is cancelled. While it has many messages
+  The text is that of `stream/2`. When the listening process ends, the work is cancelled. While it has many messages
   unread, the stream waits for it.
 
   A listener that passes chunks on, to a browser for instance, reads its messages at once, however slowly they go on from
-  there. `:unheard` holds the stream back by what was really heard: see `heard/2`.
+  there. With `:max_unacked` the stream waits until chunks are acknowledged: see `ack/2`.
 
   ## Options
 
-  Those of `stream/3`, and
+  Those of `stream/2`, and
 
-  #{Options.Schema.docs(:stream_to, [:unheard])}
+  #{Options.Schema.docs(:stream_to, [:max_unacked])}
 
   ## Examples
 
-      {:ok, ref} = Chatterbex.stream_to(self(), "Hello, world!", server: MyApp.Speech)
+      {:ok, ref} = Chatterbex.stream_to("Hello, world!", self(), server: MyApp.Speech)
 
-      iex> {:error, error} = Chatterbex.stream_to(self(), "Hello!", sead: 7)
+      iex> {:error, error} = Chatterbex.stream_to("Hello!", self(), sead: 7)
       iex> error.reason
       :invalid_option
 
-      iex> {:ok, ref} = Chatterbex.stream_to(self(), "Hello!", server: MyApp.NoSuchServer)
+      iex> {:ok, ref} = Chatterbex.stream_to("Hello!", self(), server: MyApp.NoSuchServer)
       iex> receive do {:chatterbex, ^ref, {:error, error}} -> error.reason end
       :not_running
   """
-  @spec stream_to(pid, String.t() | Enumerable.t(), keyword) :: {:ok, reference} | {:error, Error.t()}
-  def stream_to(listener, text, options \\ []) when is_pid(listener) do
-    with {:ok, options} <- stream_options(:stream_to, nil, text, options) do
-      make = &Stream.new(fn -> plan(nil, options) end, text, options, &1)
-      Sender.start(listener, options.unheard || :infinity, make)
+  @spec stream_to(String.t() | Enumerable.t(), pid, keyword) :: {:ok, reference} | {:error, Error.t()}
+  def stream_to(text, listener, options \\ []) when is_pid(listener) do
+    with {:ok, server, options} <- stream_options(:stream_to, nil, text, options) do
+      make = &Stream.new(request(server, text, options), &1)
+      Sender.start(listener, options.max_unacked || :infinity, make)
     end
   end
 
   @doc """
-  Says that `chunks` more chunks of a stream of `stream_to/3` were heard, so that as many further ones are sent.
+  Acknowledges `chunks` more chunks of a stream of `stream_to/3`, as when a browser has played them: as many further ones
+  are sent.
 
-  It matters where the stream was begun with `:unheard`, and is called on the same node. Chunks that were never sent
+  It matters where the stream was begun with `:max_unacked`, and is called on the same node. Chunks that were never sent
   are not counted, and a stream that is done is left as it is.
 
   ## Examples
 
-      iex> Chatterbex.heard(make_ref())
+      iex> Chatterbex.ack(make_ref())
       :ok
   """
-  @spec heard(reference, pos_integer) :: :ok
-  def heard(ref, chunks \\ 1) when is_reference(ref) and is_integer(chunks) and chunks > 0,
-    do: Sender.heard(ref, chunks)
+  @spec ack(reference, pos_integer) :: :ok
+  def ack(ref, chunks \\ 1) when is_reference(ref) and is_integer(chunks) and chunks > 0,
+    do: Sender.ack(ref, chunks)
 
   @doc """
   Cancels a stream of `stream_to/3`: its listener's last message is `{:chatterbex, ref, {:error, error}}` with the reason
@@ -335,81 +355,75 @@ defmodule Chatterbex do
 
   ## Examples
 
-      {:ok, audio} = Chatterbex.convert("me.wav", voice: "ann.wav", server: MyApp.Conversion)
+      {:ok, audio} = Chatterbex.convert("me.wav", voice: {:file, "ann.wav"}, server: MyApp.Conversion)
 
-      iex> {:error, error} = Chatterbex.convert("me.wav", voice: "ann.wav")
+      iex> {:error, error} = Chatterbex.convert("me.wav", voice: {:file, "ann.wav"}, server: MyApp.Conversion)
       iex> error.message
-      "a conversion needs a server of its model: start one, children = [{Chatterbex, name: MyApp.Conversion, model: :conversion}], and give server: MyApp.Conversion"
+      "cannot read me.wav: no such file or directory (enoent)."
   """
   @spec convert(Audio.t() | Path.t(), keyword) :: {:ok, Audio.t()} | {:error, Error.t()}
   def convert(source, options) do
     started = System.monotonic_time(:millisecond)
 
-    with {:ok, options} <- Options.validate(:convert, options),
-         :ok <- convertible(options),
-         {:ok, recording} <- Conversion.recording(source) do
-      Telemetry.span([:chatterbex, :convert], %{seconds: recording.seconds}, %{server: options.server}, fn ->
-        with {:ok, plan} <- Plan.new(options.server, options, :audio),
-             {:ok, audio} <- Conversion.convert(plan, recording, started),
-             do: {:ok, audio, %{audio_seconds: Audio.duration(audio)}, audio.metadata}
-      end)
-    end
+    Telemetry.span([:chatterbex, :convert], %{}, about(nil, options), fn ->
+      with {:ok, options} <- Options.validate(:convert, options),
+           :ok <- voiced(options),
+           {:ok, recording} <- Conversion.recording(source),
+           {:ok, server} <- DefaultServer.resolve(options.server),
+           {:ok, plan} <- Plan.new(server, options, :audio),
+           {:ok, audio} <- Conversion.convert(plan, recording, started) do
+        measurements = %{seconds: recording.seconds, audio_seconds: Audio.duration(audio)}
+        {:ok, audio, Map.merge(measurements, Metadata.speed(audio.metadata)), audio.metadata}
+      end
+    end)
   end
 
-  defp convertible(%{server: nil}) do
+  defp voiced(%{voice: nil}) do
     {:error,
      Error.new(
        :invalid_option,
-       "a conversion needs a server of its model: start one, children = " <>
-         "[{Chatterbex, name: MyApp.Conversion, model: :conversion}], and give server: MyApp.Conversion"
+       ~s(a conversion needs a voice to say it in: give voice: "ann" or another one, see Chatterbex.Voice)
      )}
   end
 
-  defp convertible(%{voice: nil}) do
-    {:error,
-     Error.new(
-       :invalid_option,
-       ~s(a conversion needs a voice to say it in: give voice: "ann.wav", or another of Chatterbex.Voice)
-     )}
-  end
-
-  defp convertible(_options), do: :ok
+  defp voiced(_options), do: :ok
 
   @doc """
   The same as `convert/2`, but returns the audio or raises `Chatterbex.Error`.
 
   ## Examples
 
-      audio = Chatterbex.convert!("me.wav", voice: "ann.wav", server: MyApp.Conversion)
+      audio = Chatterbex.convert!("me.wav", voice: {:file, "ann.wav"}, server: MyApp.Conversion)
 
       iex> Chatterbex.convert!("me.wav", server: MyApp.Conversion)
-      ** (Chatterbex.Error) a conversion needs a voice to say it in: give voice: "ann.wav", or another of Chatterbex.Voice
+      ** (Chatterbex.Error) a conversion needs a voice to say it in: give voice: "ann" or another one, see Chatterbex.Voice
   """
   @spec convert!(Audio.t() | Path.t(), keyword) :: Audio.t()
-  def convert!(source, options) do
-    case convert(source, options) do
-      {:ok, audio} -> audio
-      {:error, error} -> raise error
-    end
-  end
+  def convert!(source, options), do: Error.unwrap!(convert(source, options))
 
   @doc """
-  Waits until a server's model is loaded, at most `timeout` milliseconds. A model that is idle is loaded again.
+  Waits until a server's model is loaded. A model that is idle is loaded again.
 
-  Without a server it starts the default one, as the first `generate/2` would: an application that calls it at
-  its start has its first audio sooner.
+  The default server is started by this, as it is by `generate/2`: an application that calls it at its start has its first
+  audio sooner.
+
+  ## Options
+
+  #{Chatterbex.Options.Schema.docs(:await_ready)}
 
   ## Examples
 
-      :ok = Chatterbex.await_ready(MyApp.Speech, 60_000)
+      :ok = Chatterbex.await_ready(server: MyApp.Speech, timeout: 60_000)
 
-      iex> {:error, error} = Chatterbex.await_ready(MyApp.NoSuchServer)
+      iex> {:error, error} = Chatterbex.await_ready(server: MyApp.NoSuchServer)
       iex> error.message
       "no server runs as MyApp.NoSuchServer. Start it under your supervisor: children = [{Chatterbex, name: MyApp.NoSuchServer}]"
   """
-  @spec await_ready(server | nil, timeout) :: :ok | {:error, Error.t()}
-  def await_ready(server \\ nil, timeout \\ 600_000) do
-    with {:ok, server} <- server(server, nil), do: Client.await_ready(server, timeout)
+  @spec await_ready(keyword) :: :ok | {:error, Error.t()}
+  def await_ready(options \\ []) do
+    with {:ok, options} <- Options.validate(:await_ready, options),
+         {:ok, server} <- DefaultServer.resolve(options.server),
+         do: Client.await_ready(server, options.timeout)
   end
 
   @doc """
@@ -423,33 +437,40 @@ defmodule Chatterbex do
     * `:device` - `%{requested: device, actual: device | nil, reason: string | nil, warning: string | nil, proof: map | nil,
       limited: string | nil}`; `reason` says why the actual device is not the requested one, `warning` what to know of a
       device that works, and `limited` why it speaks fewer requests at a time than you asked for. `proof` is how close the
-      device came to the CPU before the model was ready, by component: `%{"passed" => boolean, "components" =>
-      %{"t3.logits" => %{"difference" => float, "tolerance" => float, ...}}}`; it is `nil` on the CPU
+      device came to the CPU before the model was ready, by component: `%{passed: boolean, components:
+      %{"t3.logits": %{difference: float, tolerance: float, ...}}}`; it is `nil` on the CPU
     * `:queue` - `%{open: n, waiting: n, running: n, max_queue: n, max_batch: n}`: open requests, those of them that the
       model has had nothing of yet, pieces that the model works on, and the two limits (see `:max_queue` in
       `Chatterbex.Options`)
     * `:load` - seconds by phase of loading
     * `:memory` - bytes by part of the model, as of when it was loaded; an empty map while it is idle
-    * `:components` - the device of each part of the model, as `%{"t3" => "mps:0"}`; all parts that speak are on one.
-      `"analysis"` and `"ve"`, which make voices, stay on the CPU
-    * `:versions` - of the Python packages that the model runs on
-    * `:precision` - `%{"requested" => string, "t3" => string}`, what T3 computes in; `nil` for a model without T3
+    * `:components` - the device of each part of the model, as `%{t3: "mps:0"}`; all parts that speak are on one.
+      `:analysis` and `:ve`, which make voices, stay on the CPU
+    * `:versions` - of the Python packages that the model runs on, by their names, as `%{"torch" => "2.15.0"}`
+    * `:precision` - `%{requested: string, t3: string}`, what T3 computes in; `nil` for a model without T3
     * `:checkpoint` - the folder with the model's files, or `nil`
     * `:isolation` - `:none` or `:peer`
+    * `:testing` - whether there is no model: see `Chatterbex.Test`
     * `:process` - `%{os_pid: string | nil, died: n}`: the operating system process of an isolated model, and how often it
       had to be replaced
 
+  ## Options
+
+  #{Chatterbex.Options.Schema.docs(:info)}
+
   ## Examples
 
-      {:ok, %{status: :ready, device: %{actual: :cpu}}} = Chatterbex.info(MyApp.Speech)
+      {:ok, %{status: :ready, device: %{actual: :cpu}}} = Chatterbex.info(server: MyApp.Speech)
 
-      iex> {:error, error} = Chatterbex.info(MyApp.NoSuchServer)
+      iex> {:error, error} = Chatterbex.info(server: MyApp.NoSuchServer)
       iex> error.reason
       :not_running
   """
-  @spec info(server | nil) :: {:ok, map} | {:error, Error.t()}
-  def info(server \\ nil) do
-    with {:ok, server} <- server(server, nil), do: Client.info(server)
+  @spec info(keyword) :: {:ok, map} | {:error, Error.t()}
+  def info(options \\ []) do
+    with {:ok, options} <- Options.validate(:info, options),
+         {:ok, server} <- DefaultServer.resolve(options.server),
+         do: Client.info(server)
   end
 
   @doc """
@@ -482,33 +503,52 @@ defmodule Chatterbex do
   Stops a server. Requests that wait or are being spoken are answered with a `:cancelled` error.
 
   A server under a supervisor is started again by it, if its child specification says so (the default does).
-  Without a server it stops the default one, which the next `generate/2` starts again.
+  The default server is started again by the next call that needs it.
+
+  ## Options
+
+  #{Chatterbex.Options.Schema.docs(:stop)}
 
   ## Examples
 
-      :ok = Chatterbex.stop(MyApp.Speech)
+      :ok = Chatterbex.stop(server: MyApp.Speech)
 
-      iex> {:error, error} = Chatterbex.stop(MyApp.NoSuchServer)
+      iex> {:error, error} = Chatterbex.stop(server: MyApp.NoSuchServer)
       iex> error.reason
       :not_running
   """
-  @spec stop(server | nil, timeout) :: :ok | {:error, Error.t()}
-  def stop(server \\ nil, timeout \\ 5_000), do: Client.stop(server || @default_server, timeout)
+  @spec stop(keyword) :: :ok | {:error, Error.t()}
+  def stop(options \\ []) do
+    with {:ok, options} <- Options.validate(:stop, options),
+         do: Client.stop(DefaultServer.name(options.server), options.timeout)
+  end
 
-  # A text is a string, so that what stands before a string is a server; and a list after a string is options.
-  defp arguments(text, options) when is_binary(text) and is_list(options), do: {nil, text, options}
-  defp arguments(text, []), do: {nil, text, []}
-  defp arguments(server, text) when is_binary(server), do: {nil, server, text}
-  defp arguments(server, text), do: {server, text, []}
+  # No server is a string, and no text is a name, a pid or a tuple. What stands before a string is meant as a server; a
+  # `nil` before options, as a text that is missing.
+  defp arguments(text, options) when is_binary(text), do: {nil, text, options}
 
-  defp characters(text) when is_binary(text), do: String.length(text)
-  defp characters(_no_text), do: 0
+  defp arguments(server, text)
+       when is_binary(text) or is_pid(server) or is_tuple(server) or (is_atom(server) and server != nil),
+       do: {{:first, server}, text, []}
 
-  defp server(nil, nil), do: start_default()
-  defp server(server, nil), do: {:ok, server}
-  defp server(nil, server), do: {:ok, server}
+  defp arguments(text, options), do: {nil, text, options}
 
-  defp server(server, other) do
+  defp characters(text) when is_binary(text), do: %{characters: String.length(text)}
+  defp characters(_no_string), do: %{}
+
+  # What every event of a call tells, also where its options are wrong.
+  defp about({:first, server}, _options), do: %{server: server}
+
+  defp about(nil, options),
+    do: %{server: DefaultServer.name(if(Keyword.keyword?(options), do: options[:server]))}
+
+  # The server that a call names; `nil` for the default one.
+  defp one_server(nil, options), do: {:ok, options.server}
+
+  defp one_server({:first, server}, %{server: nil}),
+    do: Options.value("a server that is given first", :server, server)
+
+  defp one_server({:first, server}, %{server: other}) do
     {:error,
      Error.new(
        :invalid_option,
@@ -516,17 +556,26 @@ defmodule Chatterbex do
      )}
   end
 
-  defp plan(server, options) do
-    with {:ok, server} <- server(server, options.server), do: Plan.new(server, options)
+  # A stream before it is asked for its first chunk.
+  defp request(server, text, options) do
+    %{
+      text: text,
+      options: options,
+      server: DefaultServer.name(server),
+      measurements: characters(text),
+      plan: fn ->
+        with {:ok, server} <- DefaultServer.resolve(server),
+             do: Plan.new(server, Map.put(options, :text, text))
+      end
+    }
   end
 
   # All that can be known before the stream is taken.
-  defp stream_options(group, server, text, options) do
+  defp stream_options(group, first, text, options) do
     with {:ok, options} <- Options.validate(group, options),
-         {:ok, _one_server} <-
-           if(server && options.server, do: server(server, options.server), else: {:ok, nil}),
+         {:ok, server} <- one_server(first, options),
          :ok <- enumerable(text),
-         do: {:ok, options}
+         do: {:ok, server, options}
   end
 
   defp enumerable(text) when is_binary(text), do: with({:ok, _text} <- Check.check(text), do: :ok)
@@ -540,26 +589,5 @@ defmodule Chatterbex do
            :invalid_text,
            "the text must be a string or an Enumerable of strings, got #{Options.Schema.show(text)}"
          )}
-  end
-
-  defp start_default do
-    case GenServer.whereis(@default_server) do
-      nil -> start_child()
-      _running -> {:ok, @default_server}
-    end
-  end
-
-  # Temporary: a default server that is stopped stays stopped until it is needed again.
-  defp start_child do
-    spec = %{child_spec(name: @default_server) | restart: :temporary}
-
-    case DynamicSupervisor.start_child(Chatterbex.DefaultServerSupervisor, spec) do
-      {:ok, _pid} -> {:ok, @default_server}
-      {:error, {:already_started, _pid}} -> {:ok, @default_server}
-      {:error, %Error{} = error} -> {:error, error}
-    end
-  catch
-    :exit, _not_running ->
-      {:error, Error.new(:not_running, "the application :chatterbex is not running or is stopping")}
   end
 end

@@ -33,12 +33,8 @@ defmodule Chatterbex.DocsTest do
   end
 
   test "every public function has a spec and an example" do
-    {:ok, modules} = :application.get_key(:chatterbex, :modules)
-
-    shipped =
-      Enum.filter(modules, &(&1.module_info(:compile)[:source] |> to_string() |> String.contains?("/lib/")))
-
-    for module <- shipped, {:docs_v1, _, _, _, %{"en" => _moduledoc}, _, docs} <- [Code.fetch_docs(module)] do
+    for module <- shipped(),
+        {:docs_v1, _, _, _, %{"en" => _moduledoc}, _, docs} <- [Code.fetch_docs(module)] do
       {:ok, specs} = Code.Typespec.fetch_specs(module)
       specified = for {name_arity, _spec} <- specs, do: name_arity
 
@@ -56,8 +52,84 @@ defmodule Chatterbex.DocsTest do
     end
   end
 
+  test "a server is an option of every function, and comes first for generate, stream and a pool's own only" do
+    first =
+      for module <- [Chatterbex, Chatterbex.Audio, Chatterbex.ModelFiles, Chatterbex.Pool, Chatterbex.Voice],
+          {:ok, specs} = Code.Typespec.fetch_specs(module),
+          {{name, arity}, clauses} <- specs,
+          spec <- clauses,
+          {:fun, _, [{:type, _, :product, arguments}, _result]} <- [unbounded(spec)],
+          argument <- arguments,
+          server?(argument),
+          uniq: true,
+          do: {module, name, arity}
+
+    assert Enum.sort(first) == [
+             {Chatterbex, :generate, 2},
+             {Chatterbex, :generate, 3},
+             {Chatterbex, :generate!, 2},
+             {Chatterbex, :generate!, 3},
+             {Chatterbex, :stream, 2},
+             {Chatterbex, :stream, 3},
+             {Chatterbex.Pool, :drain, 2}
+           ]
+  end
+
+  test "a function that ends in ? returns a boolean, and one that ends in ! no error" do
+    named = fn ending ->
+      for module <- shipped(),
+          {:docs_v1, _, _, _, %{"en" => _moduledoc}, _, docs} <- [Code.fetch_docs(module)],
+          {{:function, name, arity}, _, _, %{"en" => _doc}, _meta} <- docs,
+          String.ends_with?(Atom.to_string(name), ending),
+          {:ok, specs} = Code.Typespec.fetch_specs(module),
+          spec <- Map.fetch!(Map.new(specs), {name, arity}),
+          do: {{module, name}, elem(Code.Typespec.spec_to_quoted(name, spec), 2) |> List.last()}
+    end
+
+    assert [_ | _] = predicates = named.("?")
+
+    for {function, result} <- predicates,
+        do: assert(Macro.to_string(result) == "boolean()", inspect(function))
+
+    assert [_ | _] = bangs = named.("!")
+    for {function, result} <- bangs, do: refute(Macro.to_string(result) =~ "Error", inspect(function))
+  end
+
+  test "what is the library's own is not in the documentation" do
+    own = [
+      {Chatterbex.Options, :validate},
+      {Chatterbex.Options, :supported},
+      {Chatterbex.Error, :new},
+      {Chatterbex.Python, :find},
+      {Chatterbex.Audio.Writer, :__struct__}
+    ]
+
+    for {module, name} <- own, {:docs_v1, _, _, _, _, _, docs} <- [Code.fetch_docs(module)] do
+      for {{_kind, ^name, _arity}, _, _, doc, _meta} <- docs,
+          do: assert(doc in [:hidden, :none], "#{inspect(module)}.#{name}")
+    end
+
+    assert inspect(Chatterbex.Audio.Writer.new("a.wav")) == ~s(#Chatterbex.Audio.Writer<"a.wav">)
+  end
+
+  defp shipped do
+    {:ok, modules} = :application.get_key(:chatterbex, :modules)
+    Enum.filter(modules, &(&1.module_info(:compile)[:source] |> to_string() |> String.contains?("/lib/")))
+  end
+
   defp function_is_callback?(module, name, arity) do
     behaviours = module.module_info(:attributes) |> Keyword.get_values(:behaviour) |> List.flatten()
     Enum.any?(behaviours, &({name, arity} in &1.behaviour_info(:callbacks)))
   end
+
+  # Erlang's form of `@spec f(t, ...) :: t`, without its `when`.
+  defp unbounded({:type, _, :bounded_fun, [{:type, _, :fun, fun}, _bounds]}), do: {:fun, [], fun}
+  defp unbounded({:type, _, :fun, fun}), do: {:fun, [], fun}
+
+  defp server?({:user_type, _, :server, []}), do: true
+
+  defp server?({:remote_type, _, [{:atom, _, module}, {:atom, _, :server}, []]}),
+    do: module in [Chatterbex, GenServer]
+
+  defp server?(_other), do: false
 end

@@ -143,6 +143,18 @@ defmodule Chatterbex.Audio do
   def to_wav(%__MODULE__{} = audio, options \\ []), do: to_format(audio, :wav, options)
 
   @doc """
+  The same as `to_wav/2`, but returns the bytes or raises `Chatterbex.Error`.
+
+  ## Examples
+
+      iex> audio = %Chatterbex.Audio{samples: <<0.5::float-32-little>>, sample_rate: 24_000}
+      iex> audio |> Chatterbex.Audio.to_wav!(encoding: :s24) |> byte_size()
+      71
+  """
+  @spec to_wav!(t, keyword) :: binary
+  def to_wav!(audio, options \\ []), do: Error.unwrap!(to_wav(audio, options))
+
+  @doc """
   Reads the bytes of a WAV file: integers of 8, 16, 24 or 32 bits, or 32-bit floats.
 
   A file written into a pipe, for example by ffmpeg, does not say how long it is. It is read to its end.
@@ -184,6 +196,19 @@ defmodule Chatterbex.Audio do
   """
   @spec read(Path.t(), keyword) :: {:ok, t} | {:error, Error.t()}
   def read(path, options \\ []), do: Format.read(path, options)
+
+  @doc """
+  The same as `read/2`, but returns the audio or raises `Chatterbex.Error`.
+
+  ## Examples
+
+      "ann.mp3" |> Chatterbex.Audio.read!() |> Chatterbex.Audio.duration()
+
+      iex> Chatterbex.Audio.read!("/no/such/file.wav")
+      ** (Chatterbex.Error) cannot read /no/such/file.wav: no such file or directory (enoent).
+  """
+  @spec read!(Path.t(), keyword) :: t
+  def read!(path, options \\ []), do: Error.unwrap!(read(path, options))
 
   @doc """
   Reads the bytes of a WAV, FLAC, MP3, Ogg Vorbis or Ogg Opus file.
@@ -422,9 +447,20 @@ defmodule Chatterbex.Audio do
   end
 
   @doc """
-  Whether the audio has PerTh's watermark in it, which all speech of the Chatterbox models has.
+  The same as `to_pcm16/1`, but returns the binary or raises `Chatterbex.Error`.
 
-  Channels are averaged. A watermark is there where PerTh is more than half sure of it, and it is mostly either quite sure
+  ## Examples
+
+      iex> Chatterbex.Audio.to_pcm16!(%Chatterbex.Audio{samples: <<-1.0::float-32-little>>, sample_rate: 24_000})
+      <<-32_768::16-signed-little>>
+  """
+  @spec to_pcm16!(t) :: binary
+  def to_pcm16!(audio), do: Error.unwrap!(to_pcm16(audio))
+
+  @doc """
+  Looks for PerTh's watermark, which all speech of the Chatterbox models has: `true` where it is found.
+
+  Channels are averaged. The watermark is found where PerTh is more than half sure of it, and it is mostly either quite sure
   or not at all. It is made to outlast MP3, another sample rate and cuts; a second of audio or more is needed, and what is
   shorter, silent or mixed with louder sound may be missed. `false` is no proof that a person spoke.
 
@@ -433,22 +469,36 @@ defmodule Chatterbex.Audio do
 
   ## Examples
 
-      {:ok, audio} = Chatterbex.generate(MyApp.Speech, "Hello!")
-      {:ok, true} = Chatterbex.Audio.watermarked?(audio)
+      {:ok, audio} = Chatterbex.generate("Hello!", server: MyApp.Speech)
+      {:ok, true} = Chatterbex.Audio.detect_watermark(audio)
 
       iex> audio = %Chatterbex.Audio{samples: <<0>>, sample_rate: 24_000}
-      iex> {:error, error} = Chatterbex.Audio.watermarked?(audio)
+      iex> {:error, error} = Chatterbex.Audio.detect_watermark(audio)
       iex> error.reason
       :invalid_audio
   """
-  @spec watermarked?(t) :: {:ok, boolean} | {:error, Error.t()}
-  def watermarked?(%__MODULE__{} = audio) do
+  @spec detect_watermark(t) :: {:ok, boolean} | {:error, Error.t()}
+  def detect_watermark(%__MODULE__{} = audio) do
     with {:ok, recording} <- Recording.new(audio),
          {:ok, _python} <- Runtime.start_python(@python),
          command = Map.put(Recording.command(recording), "op", "watermarked"),
          {:ok, answer} <- Runtime.ask(command, @python.timeout),
          do: {:ok, answer["watermarked"]}
   end
+
+  @doc """
+  Whether the audio has PerTh's watermark in it: see `detect_watermark/1`. It raises `Chatterbex.Error` where that cannot be
+  told, as without PyTorch.
+
+  ## Examples
+
+      if Chatterbex.Audio.watermarked?(audio), do: "A Chatterbox model said this."
+
+      iex> Chatterbex.Audio.watermarked?(%Chatterbex.Audio{samples: <<0>>, sample_rate: 24_000})
+      ** (Chatterbex.Error) this is no audio: samples must be a binary of 32-bit floats in whole frames, sample_rate and channels whole numbers above 0, got %{channels: 1, metadata: %{}, sample_rate: 24000, samples: <<0>>}
+  """
+  @spec watermarked?(t) :: boolean
+  def watermarked?(audio), do: Error.unwrap!(detect_watermark(audio))
 
   defp frames(audio), do: div(byte_size(audio.samples), 4 * audio.channels)
 

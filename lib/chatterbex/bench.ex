@@ -148,10 +148,10 @@ defmodule Chatterbex.Bench do
     server = ok!(Chatterbex.start_link(options))
 
     try do
-      with {:error, error} <- Chatterbex.await_ready(server), do: raise(error)
-      before = ok!(Chatterbex.info(server))
+      with {:error, error} <- Chatterbex.await_ready(server: server), do: raise(error)
+      before = ok!(Chatterbex.info(server: server))
       measured = measure(server, Device.to_string(before.device.actual), speaking(bench, before.model))
-      after_all = ok!(Chatterbex.info(server))
+      after_all = ok!(Chatterbex.info(server: server))
 
       %{
         model: before.model,
@@ -163,12 +163,12 @@ defmodule Chatterbex.Bench do
           )
       }
     after
-      Chatterbex.stop(server)
+      Chatterbex.stop(server: server)
     end
   end
 
   # Importing happens once in a VM, for the model that is loaded first.
-  defp loading(phases), do: phases |> Map.drop(["packages", "import"]) |> Map.values() |> Enum.sum()
+  defp loading(phases), do: phases |> Map.drop([:packages, :import]) |> Map.values() |> Enum.sum()
 
   defp speaking(bench, name) do
     {:ok, model} = Model.fetch(name)
@@ -218,7 +218,7 @@ defmodule Chatterbex.Bench do
 
   # Chatterbox models tell the seconds of each kind of work.
   defp tokens_per_second(audios) do
-    told = for %{metadata: %{tokens: tokens, seconds: %{"t3" => seconds}}} <- audios, do: {tokens, seconds}
+    told = for %{metadata: %{tokens: tokens, seconds: %{t3: seconds}}} <- audios, do: {tokens, seconds}
 
     case told |> Enum.map(&elem(&1, 1)) |> Enum.sum() do
       seconds when seconds > 0 -> (told |> Enum.map(&elem(&1, 0)) |> Enum.sum()) / seconds

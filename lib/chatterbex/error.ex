@@ -92,18 +92,17 @@ defmodule Chatterbex.Error do
   @spec reasons() :: [reason]
   def reasons, do: @reasons
 
-  @doc """
-  Makes an error.
-
-  ## Examples
-
-      iex> Chatterbex.Error.new(:timeout, "no audio within 5 s")
-      %Chatterbex.Error{reason: :timeout, message: "no audio within 5 s", details: %{}}
-  """
+  @doc false
   @spec new(reason, String.t(), map) :: t
   def new(reason, message, details \\ %{}) when reason in @reasons and is_binary(message) do
     %__MODULE__{reason: reason, message: message, details: details}
   end
+
+  # What the functions with a bang return or raise.
+  @doc false
+  @spec unwrap!({:ok, value} | {:error, t}) :: value when value: term
+  def unwrap!({:ok, value}), do: value
+  def unwrap!({:error, error}), do: raise(error)
 
   # The two forms in which errors come up from below: a NIF's return value and an engine's event.
   @doc false
@@ -111,6 +110,7 @@ defmodule Chatterbex.Error do
   def from_native({reason, message, details}) when reason in @reasons, do: new(reason, message, details)
 
   def from_native(%{"reason" => reason, "message" => message} = payload) do
-    new(Map.get(@by_name, reason, :generation_failed), message, Map.get(payload, "details") || %{})
+    details = Map.get(payload, "details") || %{}
+    new(Map.get(@by_name, reason, :generation_failed), message, Chatterbex.Names.atoms(details))
   end
 end

@@ -10,7 +10,7 @@ defmodule Chatterbex.Model do
       config :chatterbex,
         models: [my_model: [python: "my_package.my_model:MyModel", path: "priv/python"]]
 
-      {Chatterbex, name: MyApp.Speech, model: :my_model, model_options: %{"size" => "small"}}
+      {Chatterbex, name: MyApp.Speech, model: :my_model, model_options: %{size: "small"}}
   """
 
   alias Chatterbex.{Configuration, Error}

@@ -23,7 +23,7 @@ defmodule Chatterbex.Options do
 
   ## Options of a stream
 
-  Given to `Chatterbex.stream/2`, and to `Chatterbex.stream_to/3`, which has `:unheard` besides.
+  Given to `Chatterbex.stream/2`, and to `Chatterbex.stream_to/3`, which has `:max_unacked` besides.
 
   #{Chatterbex.Options.Schema.docs(:stream_to)}
 
@@ -35,9 +35,35 @@ defmodule Chatterbex.Options do
 
   ## Options of a clone
 
-  Given to `Chatterbex.Voice.clone/3`.
+  Given to `Chatterbex.Voice.clone/2`.
 
   #{Chatterbex.Options.Schema.docs(:clone)}
+
+  ## Options of a list of voices
+
+  Given to `Chatterbex.Voice.list/1`.
+
+  #{Chatterbex.Options.Schema.docs(:voices)}
+
+  ## Options about a server
+
+  `Chatterbex.info/1` takes `:server`. `Chatterbex.await_ready/1` takes
+
+  #{Chatterbex.Options.Schema.docs(:await_ready)}
+
+  `Chatterbex.stop/1`
+
+  #{Chatterbex.Options.Schema.docs(:stop)}
+
+  and `Chatterbex.Pool.drain/2`
+
+  #{Chatterbex.Options.Schema.docs(:drain)}
+
+  ## Options of the default logger
+
+  Given to `Chatterbex.Telemetry.attach_default_logger/1`.
+
+  #{Chatterbex.Options.Schema.docs(:logger)}
 
   ## Options of a benchmark
 
@@ -104,6 +130,7 @@ defmodule Chatterbex.Options do
   alias Chatterbex.{Error, Model}
   alias Chatterbex.Options.Schema
 
+  @typedoc false
   @type group ::
           :bench
           | :prove
@@ -114,6 +141,13 @@ defmodule Chatterbex.Options do
           | :stream_to
           | :convert
           | :clone
+          | :info
+          | :await_ready
+          | :stop
+          | :drain
+          | :voices
+          | :logger
+          | :test
           | :sentences
           | :chunks
           | :chunk_stream
@@ -127,23 +161,8 @@ defmodule Chatterbex.Options do
           | :trim
           | :normalize
 
-  @doc """
-  Checks options against the schema of `group` and fills in the defaults.
-
-  ## Examples
-
-      iex> {:ok, options} = Chatterbex.Options.validate(:wav, [])
-      iex> options.encoding
-      :s16
-
-      iex> {:error, error} = Chatterbex.Options.validate(:wav, encodign: :s24)
-      iex> error.message
-      "unknown option :encodign. Did you mean :encoding? The options are :encoding."
-
-      iex> {:error, error} = Chatterbex.Options.validate(:generate, speed: 9)
-      iex> error.message
-      "option :speed must be a number from 0.5 to 2.0, got 9"
-  """
+  # Checks options against the schema of `group` and fills in the defaults.
+  @doc false
   @spec validate(group, keyword) :: {:ok, map} | {:error, Error.t()}
   def validate(group, options) do
     schema = Schema.fetch(group)
@@ -170,15 +189,8 @@ defmodule Chatterbex.Options do
     end
   end
 
-  @doc """
-  Checks that `model` takes all generation options that were given.
-
-  ## Examples
-
-      iex> {:ok, model} = Chatterbex.Model.fetch(:hibari)
-      iex> Chatterbex.Options.supported(%{speed: 1.2, seed: 7}, model)
-      :ok
-  """
+  # Checks that `model` takes all generation options that were given.
+  @doc false
   @spec supported(map, Model.t()) :: :ok | {:error, Error.t()}
   def supported(options, %Model{} = model) do
     specific = for {name, spec} <- Schema.fetch(:stream), spec[:specific], do: name
@@ -266,10 +278,13 @@ defmodule Chatterbex.Options do
     if Keyword.keyword?(options) do
       :ok
     else
+      example =
+        if Schema.cast(:server, options) == :error, do: "seed: 7", else: "server: #{Schema.show(options)}"
+
       {:error,
        Error.new(
          :invalid_option,
-         "options must be a keyword list, as in [seed: 7], got #{Schema.show(options)}",
+         "options must be a keyword list, as in [#{example}], got #{Schema.show(options)}",
          %{got: options}
        )}
     end

@@ -126,21 +126,27 @@ defmodule Chatterbex.Pool do
   Takes the servers of this node out of the pool, and waits until what they have is done.
 
   New requests go to other nodes from then on, or are refused with `:not_running` where there is none. It is for
-  deploys: call it before the node stops. At most `timeout` milliseconds are waited.
+  deploys: call it before the node stops.
+
+  ## Options
+
+  #{Options.Schema.docs(:drain)}
 
   ## Examples
 
-      :ok = Chatterbex.Pool.drain(MyApp.Speech, 30_000)
+      :ok = Chatterbex.Pool.drain(MyApp.Speech, timeout: 30_000)
 
-      iex> {:error, error} = Chatterbex.Pool.drain(MyApp.NoSuchPool, 1_000)
+      iex> {:error, error} = Chatterbex.Pool.drain(MyApp.NoSuchPool, timeout: 1_000)
       iex> error.reason
       :not_running
   """
-  @spec drain(Chatterbex.server(), timeout) :: :ok | {:error, Error.t()}
-  def drain(pool, timeout \\ 60_000) do
-    deadline = if timeout == :infinity, do: :infinity, else: System.monotonic_time(:millisecond) + timeout
-
-    with {:ok, members} <- Client.request(pool, :drain, 60_000), do: drained(pool, members, deadline)
+  @spec drain(Chatterbex.server(), keyword) :: :ok | {:error, Error.t()}
+  def drain(pool, options \\ []) do
+    with {:ok, %{timeout: timeout}} <- Options.validate(:drain, options),
+         deadline =
+           if(timeout == :infinity, do: :infinity, else: System.monotonic_time(:millisecond) + timeout),
+         {:ok, members} <- Client.request(pool, :drain, 60_000),
+         do: drained(pool, members, deadline)
   end
 
   defp drained(pool, members, deadline) do

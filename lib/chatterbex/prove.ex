@@ -216,8 +216,8 @@ defmodule Chatterbex.Prove do
     each_run(found, fn run ->
       run.spoken
       |> Enum.reduce_while({:ok, []}, fn spoken, {:ok, done} ->
-        case watermarked?(spoken) do
-          {:ok, watermarked?} -> {:cont, {:ok, [%{spoken | watermarked: watermarked?} | done]}}
+        case watermark(spoken) do
+          {:ok, found?} -> {:cont, {:ok, [%{spoken | watermarked: found?} | done]}}
           {:error, error} -> {:halt, {:error, error}}
         end
       end)
@@ -225,8 +225,8 @@ defmodule Chatterbex.Prove do
     end)
   end
 
-  defp watermarked?(%{problem: nil, audio: audio}), do: Audio.watermarked?(audio)
-  defp watermarked?(_no_sound), do: {:ok, false}
+  defp watermark(%{problem: nil, audio: audio}), do: Audio.detect_watermark(audio)
+  defp watermark(_no_sound), do: {:ok, false}
 
   defp listen(found, nil, _tell) do
     {:ok, %{found | unheard: "the recogniser is not installed: --install-recogniser installs it"}}

@@ -1,6 +1,6 @@
 defmodule Chatterbex.Python do
   @moduledoc """
-  Finds the Python environment that `mix chatterbex.setup` made.
+  Where the Python environment is that `mix chatterbex.setup` makes.
 
   It lives in one folder, the *home*, as `venv`. The home is, first that applies:
 
@@ -17,10 +17,9 @@ defmodule Chatterbex.Python do
   alias Chatterbex.{Configuration, Error}
   alias Chatterbex.Setup.{Machine, Manifest, Profile}
 
-  @typedoc """
-  An environment that is ready: the venv's interpreter, the shared library of its Python, that Python's
-  version, the home, and the manifest as it was written.
-  """
+  # An environment that is ready: the venv's interpreter, the shared library of its Python, that Python's version, the home,
+  # and the manifest as it was written.
+  @typedoc false
   @type t :: %{
           program: Path.t(),
           libpython: Path.t(),
@@ -47,23 +46,14 @@ defmodule Chatterbex.Python do
     |> Path.expand()
   end
 
-  @doc """
-  Finds the environment and checks that it is whole, without starting Python or any other program.
-
-  Options: `:home`, as for `home/1`; `:profiles`, the names of what must be installed: `"hibari"`, the
-  built-in voice, `"torch"`, what the Chatterbox models need (default `["hibari"]`).
-
-  The error has the reason `:not_set_up`, its message ends with the command to run, and its details hold
-  `:home` and `:command`.
-
-  ## Examples
-
-      iex> {:error, error} = Chatterbex.Python.find(home: "/nowhere")
-      iex> error.reason
-      :not_set_up
-      iex> error.message
-      "Chatterbex is not set up: there is no Python environment in /nowhere. Run: mix chatterbex.setup --path /nowhere"
-  """
+  # Finds the environment and checks that it is whole, without starting Python or any other program.
+  #
+  # Options: `:home`, as for `home/1`; `:profiles`, the names of what must be installed: `"hibari"`, the built-in voice,
+  # `"torch"`, what the Chatterbox models need (default `["hibari"]`).
+  #
+  # The error has the reason `:not_set_up`, its message ends with the command to run, and its details hold `:home` and
+  # `:command`.
+  @doc false
   @spec find(keyword) :: {:ok, t} | {:error, Error.t()}
   def find(options \\ []) do
     home = home(options)

@@ -15,7 +15,20 @@ defmodule Chatterbex.Server do
 
   require Logger
 
-  alias Chatterbex.{Audio, Client, Configuration, Device, Error, Model, Options, Peer, Runtime, Telemetry}
+  alias Chatterbex.{
+    Audio,
+    Client,
+    Configuration,
+    Device,
+    Error,
+    Model,
+    Names,
+    Options,
+    Peer,
+    Runtime,
+    Telemetry
+  }
+
   alias Chatterbex.Server.{Crashes, Engine, Loading, Queue, Request}
 
   # A model that failed to load is tried again by the next request, but not by every one of a flood.
@@ -25,20 +38,13 @@ defmodule Chatterbex.Server do
   @most_guilty 100
   @guilty_for 600_000
 
-  # The metadata that models report; under other names it keeps its string keys.
-  @metadata Map.new(
-              ~w(model voice seed speed sentence sentences tokens text_tokens chunk chunks generation_ms rtf
-                 finish_reason language seconds retries watermarked)a,
-              &{Atom.to_string(&1), &1}
-            )
-
   @spec start_link(keyword) :: GenServer.on_start() | {:error, Error.t()}
   def start_link(given) do
     with {:ok, configured} <- Configuration.server_options(),
          {:ok, options} <- Options.validate(:server, merge(configured, given)),
          {:ok, model} <- Model.fetch(options.model),
          {:ok, options} <- Options.of_model(options, given, model),
-         :ok <- Peer.available(options),
+         :ok <- if(options.testing, do: :ok, else: Peer.available(options)),
          do: start(options, model)
   end
 
@@ -113,6 +119,7 @@ defmodule Chatterbex.Server do
       voices: state.options.voices,
       node: node(),
       protocol: Client.protocol(),
+      testing: state.options.testing,
       max_characters: state.options.max_characters,
       timeout: state.options.timeout
     }
@@ -234,6 +241,7 @@ defmodule Chatterbex.Server do
   @impl true
   def terminate(_reason, state) do
     error = Error.new(:cancelled, "the server #{inspect(state.name)} was stopped before the request was done")
+    if state.status == :loading, do: Telemetry.stop(state.load.span, %{}, %{error: error})
     state |> fail_all(error) |> stop_preparing() |> stop_engine()
   end
 
@@ -244,9 +252,8 @@ defmodule Chatterbex.Server do
   defp begin_load(state) do
     %{options: options, model: model} = state
     metadata = %{server: state.name, model: model.name, device: options.device}
-    Telemetry.execute([:chatterbex, :model, :load, :start], %{system_time: System.system_time()}, metadata)
-
-    load = %{ref: make_ref(), started: System.monotonic_time(), metadata: metadata, timer: nil, task: nil}
+    span = Telemetry.start([:chatterbex, :model, :load], %{}, metadata)
+    load = %{ref: make_ref(), span: span, metadata: metadata, timer: nil, task: nil}
     put_load_timer(%{state | status: :loading, load: load}, options.load_timeout)
   end
 
@@ -278,7 +285,7 @@ defmodule Chatterbex.Server do
 
   defp load_failed(state, error) do
     Logger.error("chatterbex: #{inspect(state.name)} has no model: #{error.message}")
-    Telemetry.exception([:chatterbex, :model, :load], state.load.started, state.load.metadata, error)
+    Telemetry.stop(state.load.span, %{}, %{error: error})
     cancel_timer(state.load.timer)
     failed(state, error)
   end
@@ -685,7 +692,7 @@ defmodule Chatterbex.Server do
 
   defp event("loaded", id, info, %{model_id: id} = state) do
     cancel_timer(state.load.timer)
-    Telemetry.stop([:chatterbex, :model, :load], state.load.started, %{}, state.load.metadata)
+    Telemetry.stop(state.load.span, %{}, %{error: nil})
     Enum.each(state.ready_waiters, &GenServer.reply(&1, :ok))
     max_batch = state.options.max_batch || info["max_batch"] || 1
     start_timer({:idle, state.load.ref}, state.options.idle)
@@ -806,8 +813,7 @@ defmodule Chatterbex.Server do
   defp finish_piece(state, request, _number, %Error{} = error), do: fail(state, request, error)
 
   defp audio(%{"samples" => samples} = payload, state) do
-    metadata =
-      for {key, value} <- payload["metadata"] || %{}, into: %{}, do: {Map.get(@metadata, key, key), value}
+    metadata = Names.atoms(payload["metadata"] || %{})
 
     %Audio{
       samples: samples,
@@ -832,13 +838,14 @@ defmodule Chatterbex.Server do
         max_queue: state.queue.max_queue,
         max_batch: state.queue.max_batch
       },
-      load: Map.get(state.loaded, "load", %{}),
-      memory: Map.get(state.loaded, "memory", %{}),
-      components: Map.get(state.loaded, "components", %{}),
-      versions: Map.get(state.loaded, "versions", %{}),
-      precision: Map.get(state.loaded, "precision"),
+      load: Names.atoms(state.loaded["load"] || %{}),
+      memory: Names.atoms(state.loaded["memory"] || %{}),
+      components: Names.atoms(state.loaded["components"] || %{}),
+      versions: state.loaded["versions"] || %{},
+      precision: Names.atoms(state.loaded["precision"]),
       checkpoint: state.loaded["checkpoint"],
       isolation: state.options.isolation,
+      testing: state.options.testing,
       process: %{os_pid: state.os_pid, died: state.died}
     }
   end
@@ -857,7 +864,7 @@ defmodule Chatterbex.Server do
       actual: actual,
       reason: device["reason"],
       warning: device["warning"],
-      proof: device["proof"],
+      proof: Names.atoms(device["proof"]),
       limited: device["limited"]
     }
   end

@@ -18,7 +18,7 @@ defmodule Chatterbex.Setup do
     3. It installs what the lock files name, checksum by checksum.
     4. It checks that every file is there and that the modules load, and tries PyTorch where that is wanted:
        small pieces of the models' work on the device and on the CPU, which must agree.
-    5. It writes down what is there, for `Chatterbex.Python.find/1`.
+    5. It writes down what is there, for servers to find.
     6. It fetches the files of the models that are named.
 
   It is safe to run again: with nothing to do it ends at once without the network; stopped half-way, it goes

@@ -5,24 +5,39 @@ defmodule Chatterbex.Telemetry do
 
   All durations, `since_start` too, are in native time units (`System.convert_time_unit/3`).
 
+  ## Spans
+
+  What takes time has a span, as `:telemetry.span/3` makes them: `[..., :start]`, then `[..., :stop]`, or `[..., :exception]`
+  where something was raised. All three have `telemetry_span_context`, a reference that tells which belong together, and
+  `server`, the name or pid of the server that was asked.
+
+  | span | what it is | measurements of `:start` | of `:stop`, besides | metadata of `:stop`, besides |
+  |---|---|---|---|---|
+  | `[:chatterbex, :generate]` | `Chatterbex.generate/2` | `characters` | `audio_seconds`, `samples`, `rtf`, `tokens_per_second` | the audio's own `metadata` |
+  | `[:chatterbex, :stream]` | a stream, from the first chunk that is asked for to its end | `characters` | `chunks`, `audio_seconds`, `first_audio` | `model`, `halted` |
+  | `[:chatterbex, :convert]` | `Chatterbex.convert/2` | | `seconds`, `audio_seconds`, `rtf` | the audio's own `metadata` |
+  | `[:chatterbex, :model, :load]` | loading a model | | | `model`, `device` |
+  | `[:chatterbex, :model, :download]` | fetching a model's files; without `server` | | `fetched` (bytes that came), `total` | `model`, `version`, `language_pack`, `revision`, `folder` |
+
+  Every `:start` has the measurements `system_time` and `monotonic_time`. Every `:stop` and `:exception` has `duration` and
+  `monotonic_time`.
+
+  A result `{:error, error}` is a `:stop` too, with the `Chatterbex.Error` as `error` in its metadata; otherwise `error` is
+  `nil`. Of an error only `duration` is measured, and of a stream what came before it. An `:exception` has `kind`, `reason`
+  and `stacktrace`: a `:progress` function or the source of a text has raised.
+
+  `characters` is missing where the text is an Enumerable. `first_audio` is the time to the first chunk. `halted` tells of a
+  stream that its taker ended, or that was cancelled. `rtf` is seconds of work per second of audio, and `tokens_per_second`
+  how fast T3 was, where the model tells. A process that is killed ends no span.
+
+  ## Single events
+
   | event | measurements | metadata |
   |---|---|---|
-  | `[:chatterbex, :generate, :start]` | `system_time`, `characters` | `server` |
-  | `[:chatterbex, :generate, :stop]` | `duration`, `audio_seconds`, `samples` | `server`, and the audio's own `metadata` |
-  | `[:chatterbex, :generate, :exception]` | `duration` | `server`, `kind: :error`, `reason: %Chatterbex.Error{}`, `stacktrace: []` |
-  | `[:chatterbex, :convert, :start]` | `system_time`, `seconds` | `server` |
-  | `[:chatterbex, :convert, :stop]` | `duration`, `audio_seconds` | `server`, and the audio's own `metadata` |
-  | `[:chatterbex, :convert, :exception]` | `duration` | `server`, `kind: :error`, `reason: %Chatterbex.Error{}`, `stacktrace: []` |
-  | `[:chatterbex, :stream, :chunk]` | `number`, `audio_seconds`, `since_start` | `server`, `model` |
+  | `[:chatterbex, :stream, :chunk]` | `number`, `audio_seconds`, `since_start` | `server`, `model`, `telemetry_span_context` |
   | `[:chatterbex, :queue, :wait]` | `duration`, `waiting`, `running` | `server`, `model`, `priority` |
-  | `[:chatterbex, :model, :load, :start]` | `system_time` | `server`, `model`, `device` |
-  | `[:chatterbex, :model, :load, :stop]` | `duration` | `server`, `model`, `device` |
-  | `[:chatterbex, :model, :load, :exception]` | `duration` | `server`, `model`, `device`, `kind: :error`, `reason: %Chatterbex.Error{}`, `stacktrace: []` |
   | `[:chatterbex, :model, :unload]` | `system_time` | `server`, `model`, `device`, `reason: :idle` |
-  | `[:chatterbex, :model, :download, :start]` | `system_time` | `model`, `version`, `language_pack`, `revision` |
-  | `[:chatterbex, :model, :download, :progress]` | `bytes` of `total`, `file_bytes` of `file_total` | the same, `repository`, `file`, `status`, `message` |
-  | `[:chatterbex, :model, :download, :stop]` | `duration`, `fetched` (bytes that came), `total` | the same as at the start, `folder` |
-  | `[:chatterbex, :model, :download, :exception]` | `duration` | the same as at the start, `kind: :error`, `reason: %Chatterbex.Error{}`, `stacktrace: []` |
+  | `[:chatterbex, :model, :download, :progress]` | `bytes` of `total`, `file_bytes` of `file_total` | those of the span, `repository`, `file`, `status`, `message` |
   | `[:chatterbex, :peer, :down]` | `system_time`, `requests` (open ones that wait for the next process), `died` (how often) | `server`, `model`, `reason` |
   | `[:chatterbex, :device, :fallback]` | `system_time` | `server`, `model`, `from`, `to`, `reason` |
 
@@ -30,46 +45,52 @@ defmodule Chatterbex.Telemetry do
 
   - `[:chatterbex, :queue, :wait]` growing: one model cannot keep up. Raise `:max_batch` where the device
     gains from it, start a second server on another node, or lower `:max_queue` to refuse earlier.
-  - `[:chatterbex, :generate, :exception]` with `reason.reason == :overloaded`: the same, seen by callers.
+  - `[:chatterbex, :generate, :stop]` with `error.reason == :overloaded`: the same, seen by callers.
   - `[:chatterbex, :device, :fallback]`: the model works on the CPU from now on; `reason` says why, and
     `Chatterbex.info/1` keeps saying it.
-
   - `[:chatterbex, :model, :unload]`: the model had nothing to do for the server's `:idle` time. If loads follow soon and
     often, raise `:idle`: each of them makes a request wait.
-
   - `[:chatterbex, :stream, :chunk]` with `number: 0`: `since_start` is the time to the first audio. Where later chunks have
     a `since_start` above the `audio_seconds` before them, playback starves: use a faster device or a smaller model.
 
   `waiting` and `running` count requests that wait and pieces that the model works on. `number` counts chunks from 0,
   and `since_start` is the time since the stream was first asked for one.
 
-  `generate`, `stream` and `download` events are sent in the calling process, all others in the server's.
+  `generate`, `convert` and `download` events are sent in the calling process, `stream` events in the process that takes the
+  chunks (one of the library's own for `Chatterbex.stream_to/3`), all others in the server's.
 
-      :telemetry.attach("speech", [:chatterbex, :generate, :stop], fn _event, measurements, _meta, _config ->
-        IO.puts("spoke \#{measurements.audio_seconds} s")
-      end, nil)
+      :telemetry.attach("speech", [:chatterbex, :generate, :stop], &MyApp.Speech.handle/4, nil)
+
+      def handle(_event, measurements, %{error: nil}, _config), do: IO.puts("spoke \#{measurements.audio_seconds} s")
+      def handle(_event, _measurements, %{error: error}, _config), do: IO.puts(error.message)
+
+  `metrics/0` has metrics for reporters, and `attach_default_logger/1` writes lines to the log.
   """
 
-  @events [
-    [:chatterbex, :generate, :start],
-    [:chatterbex, :generate, :stop],
-    [:chatterbex, :generate, :exception],
-    [:chatterbex, :convert, :start],
-    [:chatterbex, :convert, :stop],
-    [:chatterbex, :convert, :exception],
+  alias Chatterbex.Error
+  alias Chatterbex.Telemetry.{Log, Metrics}
+
+  @spans [
+    [:chatterbex, :generate],
+    [:chatterbex, :stream],
+    [:chatterbex, :convert],
+    [:chatterbex, :model, :load],
+    [:chatterbex, :model, :download]
+  ]
+
+  @single [
     [:chatterbex, :stream, :chunk],
     [:chatterbex, :queue, :wait],
-    [:chatterbex, :model, :load, :start],
-    [:chatterbex, :model, :load, :stop],
-    [:chatterbex, :model, :load, :exception],
     [:chatterbex, :model, :unload],
-    [:chatterbex, :model, :download, :start],
     [:chatterbex, :model, :download, :progress],
-    [:chatterbex, :model, :download, :stop],
-    [:chatterbex, :model, :download, :exception],
     [:chatterbex, :peer, :down],
     [:chatterbex, :device, :fallback]
   ]
+
+  @events for(span <- @spans, part <- [:start, :stop, :exception], do: span ++ [part]) ++ @single
+
+  @typep event :: [atom, ...]
+  @typep span :: %{prefix: event, started: integer, metadata: map}
 
   @doc """
   All events' names, to attach to.
@@ -82,44 +103,134 @@ defmodule Chatterbex.Telemetry do
   @spec events() :: [[atom, ...], ...]
   def events, do: @events
 
+  @doc """
+  Metrics of all that is worth watching, for the reporters of `Telemetry.Metrics`: how long speech and its first sound
+  take, how fast the model is, the queue, errors by their reason, fallbacks and crashes.
+
+  They are tagged with `:server`, `:model` and, where a call may fail, `:result`: `:ok` or the error's reason.
+
+  It needs the package `:telemetry_metrics`, which Phoenix brings along, and raises `Chatterbex.Error` without it.
+
+  ## Examples
+
+      # In the Telemetry module of a Phoenix application:
+      def metrics, do: Chatterbex.Telemetry.metrics() ++ [summary("phoenix.endpoint.stop.duration", ...)]
+  """
+  @spec metrics() :: [struct]
+  def metrics, do: Metrics.all()
+
+  @doc """
+  Writes a line to the log for each text that was spoken, streamed or converted, and for each model that was loaded or
+  unloaded. The lines hold no text of yours.
+
+  Fallbacks, crashes and models that cannot be loaded are always logged; this needs no handler.
+
+  ## Options
+
+  #{Chatterbex.Options.Schema.docs(:logger)}
+
+  Attaching again changes the level. Errors: `:invalid_option`; `:not_supported` where the application lacks `:telemetry`.
+
+  ## Examples
+
+      # In your application's start/2:
+      :ok = Chatterbex.Telemetry.attach_default_logger(level: :debug)
+
+      iex> {:error, error} = Chatterbex.Telemetry.attach_default_logger(level: :loud)
+      iex> error.message
+      "option :level must be one of :debug, :info, :notice, :warning, :error, got :loud"
+  """
+  @spec attach_default_logger(keyword) :: :ok | {:error, Error.t()}
+  def attach_default_logger(options \\ []) do
+    with {:ok, %{level: level}} <- Chatterbex.Options.validate(:logger, options), :ok <- present() do
+      detach_default_logger()
+      :telemetry.attach_many(Log, Log.events(), &Log.handle/4, level)
+    end
+  end
+
+  @doc """
+  Takes away what `attach_default_logger/1` has attached. Where nothing is attached, nothing happens.
+
+  ## Examples
+
+      iex> Chatterbex.Telemetry.detach_default_logger()
+      :ok
+  """
+  @spec detach_default_logger() :: :ok
+  def detach_default_logger do
+    if available?(), do: :telemetry.detach(Log)
+    :ok
+  end
+
+  defp present do
+    if available?(),
+      do: :ok,
+      else:
+        {:error, Error.new(:not_supported, ~s(there are no events: add {:telemetry, "~> 1.0"} to your deps))}
+  end
+
   @doc false
-  @spec execute([atom, ...], map, map) :: :ok
+  @spec execute(event, map, map) :: :ok
   def execute(event, measurements, metadata) when event in @events do
     if available?(), do: :telemetry.execute(event, measurements, metadata), else: :ok
   end
 
-  # Runs `work`, which returns `{:ok, value, measurements, metadata}` or `{:error, error}`.
+  # Runs `work`, which returns `{:ok, value, measurements, metadata}` or `{:error, error}`, as a span.
   @doc false
-  @spec span([atom, ...], map, map, (() -> {:ok, term, map, map} | {:error, Chatterbex.Error.t()})) ::
-          {:ok, term} | {:error, Chatterbex.Error.t()}
+  @spec span(event, map, map, (() -> {:ok, term, map, map} | {:error, Error.t()})) ::
+          {:ok, term} | {:error, Error.t()}
   def span(prefix, measurements, metadata, work) do
-    started = System.monotonic_time()
-    execute(prefix ++ [:start], Map.put(measurements, :system_time, System.system_time()), metadata)
+    span = start(prefix, measurements, metadata)
 
-    case work.() do
+    case guard(span, work) do
       {:ok, value, measurements, more} ->
-        stop(prefix, started, measurements, Map.merge(more, metadata))
+        stop(span, measurements, Map.put(more, :error, nil))
         {:ok, value}
 
       {:error, error} ->
-        exception(prefix, started, metadata, error)
+        stop(span, %{}, %{error: error})
         {:error, error}
     end
   end
 
+  # A span that `stop/3` or `exception/5` ends, for work that is no single call.
   @doc false
-  @spec stop([atom, ...], integer, map, map) :: :ok
-  def stop(prefix, started, measurements, metadata) do
-    duration = System.monotonic_time() - started
-    execute(prefix ++ [:stop], Map.put(measurements, :duration, duration), metadata)
+  @spec start(event, map, map) :: span
+  def start(prefix, measurements, metadata) when prefix in @spans do
+    started = System.monotonic_time()
+    metadata = Map.put(metadata, :telemetry_span_context, make_ref())
+    times = %{system_time: System.system_time(), monotonic_time: started}
+    execute(prefix ++ [:start], Map.merge(measurements, times), metadata)
+    %{prefix: prefix, started: started, metadata: metadata}
   end
 
   @doc false
-  @spec exception([atom, ...], integer, map, Chatterbex.Error.t()) :: :ok
-  def exception(prefix, started, metadata, error) do
-    duration = System.monotonic_time() - started
-    metadata = Map.merge(metadata, %{kind: :error, reason: error, stacktrace: []})
-    execute(prefix ++ [:exception], %{duration: duration}, metadata)
+  @spec stop(span, map, map) :: :ok
+  def stop(span, measurements, metadata) do
+    execute(span.prefix ++ [:stop], Map.merge(measurements, ended(span)), Map.merge(metadata, span.metadata))
+  end
+
+  @doc false
+  @spec exception(span, map, atom, term, list) :: :ok
+  def exception(span, measurements, kind, reason, stacktrace) do
+    metadata = Map.merge(span.metadata, %{kind: kind, reason: reason, stacktrace: stacktrace})
+    execute(span.prefix ++ [:exception], Map.merge(measurements, ended(span)), metadata)
+  end
+
+  # Ends the span where `work` raises.
+  @doc false
+  @spec guard(span, (() -> result)) :: result when result: term
+  def guard(span, work) do
+    work.()
+  catch
+    kind, reason ->
+      exception(span, %{}, kind, reason, __STACKTRACE__)
+      :erlang.raise(kind, reason, __STACKTRACE__)
+  end
+
+  defp ended(span) do
+    now = System.monotonic_time()
+    %{duration: now - span.started, monotonic_time: now}
   end
 
   # Asked once: where the application lacks :telemetry, looking for it on every event would search the

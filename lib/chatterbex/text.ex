@@ -128,7 +128,7 @@ defmodule Chatterbex.Text do
       ["One.", "Two."]
   """
   @spec sentences!(String.t(), keyword) :: [String.t()]
-  def sentences!(text, options \\ []), do: bang(sentences(text, options))
+  def sentences!(text, options \\ []), do: Error.unwrap!(sentences(text, options))
 
   @doc """
   Cuts a text into chunks that are spoken in one go.
@@ -191,7 +191,7 @@ defmodule Chatterbex.Text do
       "One. Two."
   """
   @spec chunks!(String.t(), keyword) :: [Chunk.t()]
-  def chunks!(text, options \\ []), do: bang(chunks(text, options))
+  def chunks!(text, options \\ []), do: Error.unwrap!(chunks(text, options))
 
   @doc """
   The chunks of a text that is still being written, as a lazy Enumerable.
@@ -226,7 +226,7 @@ defmodule Chatterbex.Text do
   """
   @spec stream(Enumerable.t() | String.t(), keyword) :: Enumerable.t()
   def stream(source, options \\ []) do
-    Chatterbex.Text.Stream.new(source, bang(Options.validate(:chunk_stream, options)))
+    Chatterbex.Text.Stream.new(source, Error.unwrap!(Options.validate(:chunk_stream, options)))
   end
 
   @doc """
@@ -258,7 +258,4 @@ defmodule Chatterbex.Text do
 
   defp string(text),
     do: {:error, Error.new(:invalid_text, "the text must be a string, got #{Schema.show(text)}")}
-
-  defp bang({:ok, value}), do: value
-  defp bang({:error, error}), do: raise(error)
 end

@@ -5,17 +5,17 @@ defmodule Chatterbex.Voice do
   The Chatterbox models speak in the voice of a recording. Where a voice is asked for, in `Chatterbex.generate/2` and
   everywhere else, `voice:` takes
 
-    * a path of a recording, as in `"voices/ann.wav"`: WAV, FLAC, MP3 or OGG. It is read once and kept while the file
-      stays as it is, and so is what the model makes of it (`:max_voices` of the server)
+    * a string, which is always a name, as in `"ann"`: one of the model's own voices, or else one of the folder of voices
+    * `{:file, path}`, as in `{:file, "voices/ann.wav"}`: a recording (WAV, FLAC, MP3 or OGG) or a saved voice
+      (`ann.voice`). It is read once and kept while the file stays as it is, and so is what the model makes of it
+      (`:max_voices` of the server)
     * a `Chatterbex.Audio` with the recording
-    * a `Chatterbex.Voice`, or the path of a saved one, as in `"ann.voice"`: what a model has made of a recording, which
-      then costs no more time and needs no recording any more
-    * a name, as in `"ann"`: one of the model's own voices, or one of the folder of voices
+    * a `Chatterbex.Voice`: what a model has made of a recording, which then costs no more time and needs no recording
+      any more
 
-  A name is looked for among the model's own voices first, then in the folder; what has a `/` or an ending and is no name
-  there is a path.
+  A name opens no file outside the folder of voices. You can pass on a name that somebody has typed into a form.
 
-      {:ok, voice} = Chatterbex.Voice.clone(MyApp.Speech, "ann.wav", name: "Ann", note: "agreed on 3 May")
+      {:ok, voice} = Chatterbex.Voice.clone("ann.wav", server: MyApp.Speech, name: "Ann", note: "agreed on 3 May")
       :ok = Chatterbex.Voice.save(voice, "priv/voices/ann.voice")
       {:ok, audio} = Chatterbex.generate(MyApp.Speech, "Hello!", voice: voice)
 
@@ -26,7 +26,7 @@ defmodule Chatterbex.Voice do
   Several channels are averaged.
 
   `:turbo` and `:nano` bring a recording to a loudness of -27 LUFS before they make a voice of it, so that a quiet recording and
-  a loud one give the same voice. With `norm_loudness: false`, of a request or of `clone/3`, they take it as loud as it is. The
+  a loud one give the same voice. With `norm_loudness: false`, of a request or of `clone/2`, they take it as loud as it is. The
   other models never change the loudness.
 
   ## A folder of voices
@@ -49,7 +49,7 @@ defmodule Chatterbex.Voice do
   watermark, which `Chatterbex.Audio.watermarked?/1` finds.
   """
 
-  alias Chatterbex.{Audio, Client, Configuration, Error, Files, Model, Options}
+  alias Chatterbex.{Audio, Client, DefaultServer, Error, Files, Model, Options, Test}
   alias Chatterbex.Voice.{Folder, Recording, Saved, Source}
 
   @enforce_keys [:data, :family]
@@ -89,24 +89,25 @@ defmodule Chatterbex.Voice do
 
   ## Examples
 
-      {:ok, voice} = Chatterbex.Voice.clone(MyApp.Speech, "ann.wav", name: "Ann")
+      {:ok, voice} = Chatterbex.Voice.clone("ann.wav", server: MyApp.Speech, name: "Ann")
       voice.metadata.warnings
       ["it is 6.4 s long: with 10 to 15 s the voice is more like the speaker's"]
 
-      iex> {:error, error} = Chatterbex.Voice.clone(MyApp.Speech, "ann.wav", nmae: "Ann")
+      iex> {:error, error} = Chatterbex.Voice.clone("ann.wav", nmae: "Ann")
       iex> error.message
-      "unknown option :nmae. Did you mean :name? The options are :name, :note, :norm_loudness, :timeout."
+      "unknown option :nmae. Did you mean :name? The options are :server, :name, :note, :norm_loudness, :timeout."
   """
-  @spec clone(Chatterbex.server(), Path.t() | Audio.t(), keyword) :: {:ok, t} | {:error, Error.t()}
-  def clone(server, source, options \\ []) do
+  @spec clone(Path.t() | Audio.t(), keyword) :: {:ok, t} | {:error, Error.t()}
+  def clone(source, options \\ []) do
     with {:ok, options} <- Options.validate(:clone, options),
+         {:ok, server} <- DefaultServer.resolve(options.server),
          {:ok, about} <- Client.about(server, options.timeout),
          :ok <- clones(about.model),
          :ok <- Options.supported(options, about.model),
          {:ok, recording} <- recording(source),
          :ok <- Recording.check(recording, about.model),
          {:ok, answer} <-
-           Client.call_model(server, "clone", command(recording, options), options.timeout) do
+           Client.call_model(server, "clone", command(recording, options, about), options.timeout) do
       marks =
         Map.merge(answer["quality"], %{
           "name" => options.name,
@@ -119,10 +120,24 @@ defmodule Chatterbex.Voice do
     end
   end
 
-  defp command(recording, %{norm_loudness: nil}), do: Recording.command(recording)
+  @doc """
+  The same as `clone/2`, but returns the voice or raises `Chatterbex.Error`.
 
-  defp command(recording, %{norm_loudness: norm_loudness}),
-    do: Map.put(Recording.command(recording), "norm_loudness", norm_loudness)
+  ## Examples
+
+      "ann.wav" |> Chatterbex.Voice.clone!(server: MyApp.Speech) |> Chatterbex.Voice.save("priv/voices/ann.voice")
+
+      iex> Chatterbex.Voice.clone!("ann.wav", server: MyApp.NoSuchServer)
+      ** (Chatterbex.Error) no server runs as MyApp.NoSuchServer. Start it under your supervisor: children = [{Chatterbex, name: MyApp.NoSuchServer}]
+  """
+  @spec clone!(Path.t() | Audio.t(), keyword) :: t
+  def clone!(source, options \\ []), do: Error.unwrap!(clone(source, options))
+
+  defp command(recording, %{norm_loudness: norm_loudness} = options, about) do
+    command = Recording.command(recording)
+    command = if is_nil(norm_loudness), do: command, else: Map.put(command, "norm_loudness", norm_loudness)
+    if about[:testing], do: Map.put(command, "test", Test.Engine.asked(options)), else: command
+  end
 
   defp clones(%Model{voice_family: nil, name: name}) do
     {:error,
@@ -203,37 +218,56 @@ defmodule Chatterbex.Voice do
   def load(path), do: Source.saved(path)
 
   @doc """
-  The voices that can be asked for by name: those of a folder, or of a server.
-
-  Without an argument it is the configured folder. A server's are those of its model and of its folder.
-
-  A name that comes from outside, as from a web form, should be looked for here before it is given to `voice:`, which
-  takes paths too.
+  The same as `load/1`, but returns the voice or raises `Chatterbex.Error`.
 
   ## Examples
 
-      {:ok, voices} = Chatterbex.Voice.list(MyApp.Speech)
+      Chatterbex.generate("Hello!", voice: Chatterbex.Voice.load!("priv/voices/ann.voice"))
+
+      iex> Chatterbex.Voice.load!("/no/such/ann.voice")
+      ** (Chatterbex.Error) the voice /no/such/ann.voice cannot be read: no such file or directory (enoent)
+  """
+  @spec load!(Path.t()) :: t
+  def load!(path), do: Error.unwrap!(load(path))
+
+  @doc """
+  The voices that can be asked for by name: those of a server, which are its model's and its folder's, or those of a
+  folder.
+
+  ## Options
+
+  #{Chatterbex.Options.Schema.docs(:voices)}
+
+  ## Examples
+
+      {:ok, voices} = Chatterbex.Voice.list(server: MyApp.Speech)
       Enum.map(voices, & &1.name)
       ["ann", "bob"]
 
-      iex> {:error, error} = Chatterbex.Voice.list("/no/such/folder")
+      iex> {:error, error} = Chatterbex.Voice.list(folder: "/no/such/folder")
       iex> error.reason
       :file_error
   """
-  @spec list(Path.t() | Chatterbex.server() | nil) :: {:ok, [entry]} | {:error, Error.t()}
-  def list(folder_or_server \\ nil)
-
-  def list(nil) do
-    case Configuration.get(:voices) do
-      nil -> {:error, Error.new(:invalid_option, "no folder of voices is configured: #{configure()}")}
-      folder -> with {:ok, %{voices: folder}} <- Options.validate(:server, voices: folder), do: list(folder)
+  @spec list(keyword) :: {:ok, [entry]} | {:error, Error.t()}
+  def list(options \\ []) do
+    case Options.validate(:voices, options) do
+      {:ok, %{folder: nil, server: server}} -> of_server(server)
+      {:ok, %{folder: folder, server: nil}} -> Source.entries(folder)
+      {:ok, options} -> {:error, server_and_folder(options)}
+      {:error, error} -> {:error, error}
     end
   end
 
-  def list(folder) when is_binary(folder), do: Source.entries(Path.expand(folder))
+  defp server_and_folder(options) do
+    Error.new(
+      :invalid_option,
+      "a server (#{inspect(options.server)}) and a folder (#{options.folder}) were given; give one"
+    )
+  end
 
-  def list(server) do
-    with {:ok, about} <- Client.about(server, 60_000),
+  defp of_server(server) do
+    with {:ok, server} <- DefaultServer.resolve(server),
+         {:ok, about} <- Client.about(server, 60_000),
          {:ok, entries} <- entries(about) do
       own = for name <- about.model.voices, do: %{name: name, kind: :model, path: nil, family: nil}
       {:ok, own ++ Enum.reject(entries, &(&1.name in about.model.voices))}
@@ -259,6 +293,10 @@ defmodule Chatterbex.Voice do
 
   def resolve(voice, %{model: %Model{voice_family: nil} = model}), do: no_voice(voice, model)
 
+  def resolve({:file, path}, about) do
+    with {:ok, voice} <- Source.read(path), do: given(voice, about.model)
+  end
+
   def resolve(%Audio{} = audio, about) do
     with {:ok, recording} <- of_audio(audio) do
       Recording.warn(recording, "the audio given as a voice")
@@ -282,7 +320,7 @@ defmodule Chatterbex.Voice do
        :not_supported,
        "the voice#{voice.name && " " <> inspect(voice.name)} was made for the models of the family #{voice.family}, " <>
          "and #{inspect(model.name)} is of the family #{model.voice_family}. Make it again with this model: " <>
-         "Chatterbex.Voice.clone/3.",
+         "Chatterbex.Voice.clone/2.",
        %{family: voice.family, needed: model.voice_family}
      )}
   end
@@ -291,15 +329,7 @@ defmodule Chatterbex.Voice do
     with :ok <- Recording.check(recording, model), do: {:ok, Recording.command(recording)}
   end
 
-  # A name of the folder, or else a path.
-  defp find(name, about) do
-    case named(name, about) do
-      :unknown -> if(path?(name), do: Source.read(name), else: unknown(name, about))
-      found_or_error -> found_or_error
-    end
-  end
-
-  defp path?(name), do: String.contains?(name, "/") or Path.extname(name) != ""
+  defp find(name, about), do: with(:unknown <- named(name, about), do: unknown(name, about))
 
   defp named(_name, %{voices: nil}), do: :unknown
 
@@ -331,7 +361,7 @@ defmodule Chatterbex.Voice do
        Error.new(
          :invalid_option,
          "there is no voice #{Options.Schema.show(name)}.#{Options.did_you_mean(name, names)} #{known(names, about)} " <>
-           "A path has a / or an ending, as in \"./ann.wav\".",
+           "A string is a name; to use a file, give voice: {:file, \"ann.wav\"}.",
          %{voice: name, voices: names}
        )}
     end

@@ -30,7 +30,7 @@ defmodule Chatterbex.AbandonedTest do
   defp first_chunk(server) do
     before = reductions(server)
     [chunk] = server |> Chatterbex.stream("The first sound.", seed: 1) |> Enum.take(1)
-    {:ok, _info} = Chatterbex.info(server)
+    {:ok, _info} = Chatterbex.info(server: server)
     work = reductions(server) - before
     await_idle(server, 30_000)
     {chunk, work}
@@ -60,7 +60,7 @@ defmodule Chatterbex.AbandonedTest do
             receive(do: ({:DOWN, ^monitor, :process, _pid, _reason} -> :ok))
 
           3 ->
-            {:ok, ref} = Chatterbex.stream_to(self(), text, server: server)
+            {:ok, ref} = Chatterbex.stream_to(text, self(), server: server)
             if :rand.uniform(2) == 1, do: receive(do: ({:chatterbex, ^ref, _message} -> :ok))
             :ok = Chatterbex.cancel(ref)
         end

@@ -44,7 +44,7 @@ defmodule Chatterbex.ClusterTest do
     {:ok, _pool} =
       :peer.call(peer, DynamicSupervisor, :start_child, [Chatterbex.DefaultServerSupervisor, child], 30_000)
 
-    :ok = :peer.call(peer, Chatterbex, :await_ready, [pool, 60_000], 60_000)
+    :ok = :peer.call(peer, Chatterbex, :await_ready, [[server: pool, timeout: 60_000]], 60_000)
     await(fn -> Enum.any?(members(pool), &(node(&1) == node)) end)
     %{peer: peer, node: node, os_pid: :peer.call(peer, System, :pid, [])}
   end
@@ -66,13 +66,13 @@ defmodule Chatterbex.ClusterTest do
 
   test "a web node without Python of its own speaks with the servers of others" do
     pool = start_pool()
-    assert {:error, %Error{reason: :not_running}} = Chatterbex.info(pool)
-    waiting = Task.async(fn -> Chatterbex.await_ready(pool, 60_000) end)
+    assert {:error, %Error{reason: :not_running}} = Chatterbex.info(server: pool)
+    waiting = Task.async(fn -> Chatterbex.await_ready(server: pool, timeout: 60_000) end)
     start_node(pool, size: 2, isolation: :peer)
     assert :ok = Task.await(waiting, 60_000)
     assert {:ok, %Audio{samples: samples}} = Chatterbex.generate(pool, "over there")
     assert samples == echo("over there")
-    assert {:ok, %{members: [_, _], isolation: :peer}} = Chatterbex.info(pool)
+    assert {:ok, %{members: [_, _], isolation: :peer}} = Chatterbex.info(server: pool)
   end
 
   test "nodes under load, each killed in turn: every request is answered once, with its own audio" do
@@ -137,7 +137,7 @@ defmodule Chatterbex.ClusterTest do
   test "a node that is drained hands over to the others" do
     pool = start_pool()
     [one, other] = for _n <- 1..2, do: start_node(pool, size: 1)
-    assert :ok = Pool.drain({pool, one.node}, 10_000)
+    assert :ok = Pool.drain({pool, one.node}, timeout: 10_000)
     await(fn -> on(pool, one.node) == [] end)
     for n <- 1..5, do: assert({:ok, %Audio{}} = Chatterbex.generate(pool, "after #{n}"))
     [member] = on(pool, other.node)

@@ -55,14 +55,14 @@ defmodule Chatterbex.ConfigurationTest do
   test "is what a server has where nothing else is given" do
     configure(:max_queue, 5)
     server = start_fake()
-    assert {:ok, %{queue: %{max_queue: 5}}} = Chatterbex.info(server)
-    assert {:ok, %{queue: %{max_queue: 7}}} = Chatterbex.info(start_fake(max_queue: 7))
+    assert {:ok, %{queue: %{max_queue: 5}}} = Chatterbex.info(server: server)
+    assert {:ok, %{queue: %{max_queue: 7}}} = Chatterbex.info(server: start_fake(max_queue: 7))
   end
 
   test "what is configured for another model is no matter" do
     configure(:checkpoint, "/nowhere")
     configure(:language_pack, "hi")
     server = start_server()
-    assert {:ok, %{model: :hibari, checkpoint: nil}} = Chatterbex.info(server)
+    assert {:ok, %{model: :hibari, checkpoint: nil}} = Chatterbex.info(server: server)
   end
 end

@@ -25,13 +25,13 @@ defmodule Chatterbex.CudaTest do
   setup_all do
     {:ok, cpu} = Chatterbex.start_link(model: :nano, checkpoint: checkpoint(:nano), device: "cpu")
     {:ok, expected} = Chatterbex.generate(cpu, @text, @options)
-    :ok = Chatterbex.stop(cpu)
+    :ok = Chatterbex.stop(server: cpu)
     options = [model: :nano, checkpoint: checkpoint(:nano), device: "cuda", fallback: false]
     %{server: start_server(options), expected: expected}
   end
 
   test "all of it is there, and speaks as on the CPU, watermarked", %{server: server, expected: expected} do
-    assert {:ok, info} = Chatterbex.info(server)
+    assert {:ok, info} = Chatterbex.info(server: server)
     assert %{requested: :cuda, actual: {:cuda, 0}, reason: nil} = info.device
     assert for(part <- @speaking, do: info.components[part]) == List.duplicate("cuda:0", 2)
 
@@ -60,12 +60,15 @@ defmodule Chatterbex.CudaTest do
   test "a device that is not there is replaced by the CPU, or refused" do
     options = [model: :nano, checkpoint: checkpoint(:nano), device: "cuda:99"]
     server = start_server(options)
-    assert {:ok, %{device: %{requested: {:cuda, 99}, actual: :cpu, reason: reason}}} = Chatterbex.info(server)
+
+    assert {:ok, %{device: %{requested: {:cuda, 99}, actual: :cpu, reason: reason}}} =
+             Chatterbex.info(server: server)
+
     assert reason =~ "there is no cuda:99, only cuda:0"
 
     {:ok, refused} = Chatterbex.start_link([fallback: false] ++ options)
-    assert {:error, %Error{reason: :device_unavailable}} = Chatterbex.await_ready(refused)
-    :ok = Chatterbex.stop(refused)
+    assert {:error, %Error{reason: :device_unavailable}} = Chatterbex.await_ready(server: refused)
+    :ok = Chatterbex.stop(server: refused)
   end
 
   # How alike two sounds of one length are: 1 for the same, 0 for any two.

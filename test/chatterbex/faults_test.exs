@@ -15,7 +15,7 @@ defmodule Chatterbex.FaultsTest do
   setup_all do
     name = :"faults_#{System.unique_integer([:positive])}"
     start_supervised!({Chatterbex, name: name, model: :fake, isolation: :peer, max_queue: 100})
-    :ok = Chatterbex.await_ready(name, 60_000)
+    :ok = Chatterbex.await_ready(server: name, timeout: 60_000)
     %{server: name}
   end
 
@@ -48,10 +48,13 @@ defmodule Chatterbex.FaultsTest do
 
   defp signal(server, signal) do
     await(fn ->
-      match?({:ok, %{status: :ready, process: %{os_pid: pid}}} when pid != nil, Chatterbex.info(server))
+      match?(
+        {:ok, %{status: :ready, process: %{os_pid: pid}}} when pid != nil,
+        Chatterbex.info(server: server)
+      )
     end)
 
-    {:ok, %{process: %{os_pid: pid}}} = Chatterbex.info(server)
+    {:ok, %{process: %{os_pid: pid}}} = Chatterbex.info(server: server)
     {_output, 0} = System.cmd("kill", ["-#{signal}", pid])
     :ok
   end
@@ -99,11 +102,11 @@ defmodule Chatterbex.FaultsTest do
       test "in loading: #{how}", %{server: server} do
         fault(server, :kind, fn ->
           {:ok, other} =
-            Chatterbex.start_link(model: :fake, isolation: :peer, model_options: %{"load" => unquote(how)})
+            Chatterbex.start_link(model: :fake, isolation: :peer, model_options: %{load: unquote(how)})
 
           assert {:error, %Error{reason: reason}} = Chatterbex.generate(other, "Hello")
           assert reason in [:model_load_failed, :out_of_memory, :engine_crashed, :not_set_up]
-          :ok = Chatterbex.stop(other)
+          :ok = Chatterbex.stop(server: other)
         end)
       end
     end
@@ -236,7 +239,7 @@ defmodule Chatterbex.FaultsTest do
     test "listens no more", %{server: server} do
       fault(server, :kind, fn ->
         listener = spawn(fn -> receive(do: ({:chatterbex, _ref, _message} -> :ok)) end)
-        {:ok, _ref} = Chatterbex.stream_to(listener, "long steps:100 sleep:5. And on.", server: server)
+        {:ok, _ref} = Chatterbex.stream_to("long steps:100 sleep:5. And on.", listener, server: server)
       end)
     end
 
@@ -251,7 +254,7 @@ defmodule Chatterbex.FaultsTest do
     test "cancels a thousand times", %{server: server} do
       fault(server, :kind, fn ->
         for _n <- 1..10 do
-          for(_m <- 1..100, do: elem(Chatterbex.stream_to(self(), "hold", server: server), 1))
+          for(_m <- 1..100, do: elem(Chatterbex.stream_to("hold", self(), server: server), 1))
           |> Enum.each(fn ref ->
             Chatterbex.cancel(ref)
             assert_receive {:chatterbex, ^ref, {:error, %Error{}}}, 10_000
@@ -306,7 +309,8 @@ defmodule Chatterbex.FaultsTest do
         end)
 
         for other <- others, do: Process.exit(other, :kill)
-        await(fn -> match?({:ok, %{queue: %{open: open}}} when open <= 3, Chatterbex.info(server)) end)
+
+        await(fn -> match?({:ok, %{queue: %{open: open}}} when open <= 3, Chatterbex.info(server: server)) end)
       end)
     end
   end

@@ -41,7 +41,7 @@ defmodule Chatterbex.FineTuneTest do
   defp refused(options) do
     options = Keyword.merge([model: :nano, device: :cpu], options)
     server = start_supervised!({Chatterbex, options}, id: make_ref())
-    assert {:error, %Error{} = error} = Chatterbex.await_ready(server, 60_000)
+    assert {:error, %Error{} = error} = Chatterbex.await_ready(server: server, timeout: 60_000)
     error
   end
 
@@ -54,7 +54,7 @@ defmodule Chatterbex.FineTuneTest do
       for more <- [[], [t3: path]] do
         server = start_server([model: :nano, checkpoint: folder, device: :cpu] ++ more)
         samples = speak(server)
-        Chatterbex.stop(server)
+        Chatterbex.stop(server: server)
         samples
       end
 
@@ -71,7 +71,7 @@ defmodule Chatterbex.FineTuneTest do
 
     server = start_server([download: true] ++ options)
     assert speak(server) == tuned
-    assert {:ok, %{checkpoint: joined}} = Chatterbex.info(server)
+    assert {:ok, %{checkpoint: joined}} = Chatterbex.info(server: server)
     assert String.starts_with?(joined, Path.join(Chatterbex.Python.home(), "models/nano-someone--nano-"))
   end
 

@@ -40,7 +40,7 @@ defmodule Chatterbex.IdleTest do
   end
 
   defp info(server) do
-    assert {:ok, info} = Chatterbex.info(server)
+    assert {:ok, info} = Chatterbex.info(server: server)
     info
   end
 
@@ -74,7 +74,7 @@ defmodule Chatterbex.IdleTest do
       assert loaded?(model_id)
       # What a model takes that reports it.
       :sys.replace_state(server, &put_in(&1.loaded["memory"], %{"t3" => 1}))
-      assert info(server).memory == %{"t3" => 1}
+      assert info(server).memory == %{t3: 1}
       assert %{"released" => 1} = call_model(server, "release")
       assert {:ok, %Audio{}} = Task.await(held)
 
@@ -188,12 +188,12 @@ defmodule Chatterbex.IdleTest do
       assert server |> Chatterbex.stream("again") |> Enum.map_join(& &1.samples) == echo("again")
     end
 
-    test "a call of a function of the model, as Chatterbex.Voice.clone/3 makes one", %{server: server} do
+    test "a call of a function of the model, as Chatterbex.Voice.clone/2 makes one", %{server: server} do
       assert %{"arguments" => %{"n" => 1}} = call_model(server, "echo", %{"n" => 1})
     end
 
-    test "await_ready/2", %{server: server} do
-      assert :ok = Chatterbex.await_ready(server, 5_000)
+    test "await_ready/1", %{server: server} do
+      assert :ok = Chatterbex.await_ready(server: server, timeout: 5_000)
       assert info(server).status == :ready
     end
 
@@ -215,7 +215,7 @@ defmodule Chatterbex.IdleTest do
 
       texts = ["one", "two", "three"]
       tasks = for text <- texts, do: Task.async(fn -> Chatterbex.generate(server, text) end)
-      ready = Task.async(fn -> Chatterbex.await_ready(server, 30_000) end)
+      ready = Task.async(fn -> Chatterbex.await_ready(server: server, timeout: 30_000) end)
       call = Task.async(fn -> call_model(server, "echo") end)
       await(fn -> info(server).queue.open == 3 end)
       assert %{status: :loading, device: %{actual: :cpu}} = info(server)
@@ -264,9 +264,9 @@ defmodule Chatterbex.IdleTest do
     test "a load that fails is an error to all who wait, and the next request tries again" do
       server = start_fake(idle: @hour)
       unload(server)
-      :sys.replace_state(server, &put_in(&1.options.model_options, %{"load" => "fail"}))
+      :sys.replace_state(server, &put_in(&1.options.model_options, %{load: "fail"}))
       suspend_loading()
-      waiting = Task.async(fn -> Chatterbex.await_ready(server, 30_000) end)
+      waiting = Task.async(fn -> Chatterbex.await_ready(server: server, timeout: 30_000) end)
       speaking = Task.async(fn -> Chatterbex.generate(server, "never") end)
       await(fn -> match?(%{queue: %{open: 1}}, info(server)) end)
 
@@ -332,7 +332,7 @@ defmodule Chatterbex.IdleTest do
   describe "stopping a server" do
     test "whose model is idle" do
       server = start_idle()
-      assert :ok = Chatterbex.stop(server)
+      assert :ok = Chatterbex.stop(server: server)
       refute Process.alive?(server)
     end
 
@@ -343,13 +343,13 @@ defmodule Chatterbex.IdleTest do
       await(fn -> info(server).queue.open == 1 end)
       task = :sys.get_state(server).load.task
       monitor = Process.monitor(task)
-      assert :ok = Chatterbex.stop(server)
+      assert :ok = Chatterbex.stop(server: server)
       assert {:error, %Error{reason: :cancelled}} = Task.await(speaking)
       assert_receive {:DOWN, ^monitor, :process, ^task, :killed}, 5_000
     end
 
     test "that loaded its model again takes it out of memory, however it ends" do
-      for stop <- [&Chatterbex.stop/1, &Process.exit(&1, :kill)] do
+      for stop <- [&Chatterbex.stop(server: &1), &Process.exit(&1, :kill)] do
         server = start_idle()
         spoken(server, "again")
         model_id = model_id(server)
@@ -362,7 +362,7 @@ defmodule Chatterbex.IdleTest do
 
     defp start_idle do
       {:ok, server} = Chatterbex.start_link(model: :fake, idle: @hour, timeout: 10_000)
-      assert :ok = Chatterbex.await_ready(server, 60_000)
+      assert :ok = Chatterbex.await_ready(server: server, timeout: 60_000)
       unload(server)
       server
     end

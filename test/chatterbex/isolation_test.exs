@@ -15,8 +15,11 @@ defmodule Chatterbex.IsolationTest do
   defp start_isolated(options \\ []), do: start_fake([isolation: :peer] ++ options)
 
   defp os_pid(server) do
-    await(fn -> match?({:ok, %{process: %{os_pid: pid}}} when is_binary(pid), Chatterbex.info(server)) end)
-    {:ok, %{process: %{os_pid: pid}}} = Chatterbex.info(server)
+    await(fn ->
+      match?({:ok, %{process: %{os_pid: pid}}} when is_binary(pid), Chatterbex.info(server: server))
+    end)
+
+    {:ok, %{process: %{os_pid: pid}}} = Chatterbex.info(server: server)
     pid
   end
 
@@ -32,9 +35,12 @@ defmodule Chatterbex.IsolationTest do
     test "is in another process, and answers as one in this VM does" do
       isolated = start_isolated()
       here = start_fake()
-      assert {:ok, %{isolation: :peer, process: %{os_pid: pid, died: 0}} = info} = Chatterbex.info(isolated)
+
+      assert {:ok, %{isolation: :peer, process: %{os_pid: pid, died: 0}} = info} =
+               Chatterbex.info(server: isolated)
+
       assert pid != System.pid()
-      assert {:ok, %{isolation: :none, process: %{os_pid: nil}} = other} = Chatterbex.info(here)
+      assert {:ok, %{isolation: :none, process: %{os_pid: nil}} = other} = Chatterbex.info(server: here)
       assert Map.keys(info) == Map.keys(other)
       assert info.device == other.device
 
@@ -42,7 +48,7 @@ defmodule Chatterbex.IsolationTest do
         answers =
           for server <- [isolated, here] do
             case Chatterbex.generate(server, text, seed: 3) do
-              {:ok, audio} -> {audio.samples, Map.drop(audio.metadata, ["thread", :generation_ms, :rtf])}
+              {:ok, audio} -> {audio.samples, Map.drop(audio.metadata, [:thread, :generation_ms, :rtf])}
               {:error, error} -> {error.reason, error.message, Map.delete(error.details, :traceback)}
             end
           end
@@ -79,10 +85,10 @@ defmodule Chatterbex.IsolationTest do
     end
 
     test "ends with its server, however that ends" do
-      for stop <- [&Chatterbex.stop/1, &Process.exit(&1, :kill)] do
+      for stop <- [&Chatterbex.stop(server: &1), &Process.exit(&1, :kill)] do
         Process.flag(:trap_exit, true)
         {:ok, server} = Chatterbex.start_link(model: :fake, isolation: :peer)
-        :ok = Chatterbex.await_ready(server)
+        :ok = Chatterbex.await_ready(server: server)
         pid = os_pid(server)
         assert alive?(pid)
         stop.(server)
@@ -96,9 +102,9 @@ defmodule Chatterbex.IsolationTest do
         {:ok, _apps} = Application.ensure_all_started(:chatterbex)
         Logger.configure(level: :none)
         {:ok, server} = Chatterbex.start_link(model: :hibari, isolation: :peer)
-        :ok = Chatterbex.await_ready(server)
+        :ok = Chatterbex.await_ready(server: server)
         spawn(fn -> Chatterbex.generate(server, String.duplicate("Number one. ", 500)) end)
-        {:ok, %{process: %{os_pid: pid}}} = Chatterbex.info(server)
+        {:ok, %{process: %{os_pid: pid}}} = Chatterbex.info(server: server)
         IO.puts("guest " <> pid)
         #{if ending == "kill", do: ~s|System.cmd("kill", ["-KILL", System.pid()])|, else: ending}
         """
@@ -114,7 +120,7 @@ defmodule Chatterbex.IsolationTest do
       {:ok, _apps} = Application.ensure_all_started(:chatterbex)
       Logger.configure(level: :none)
       {:ok, server} = Chatterbex.start_link(model: :hibari, isolation: :peer)
-      :ok = Chatterbex.await_ready(server)
+      :ok = Chatterbex.await_ready(server: server)
       task = Task.async(fn -> Chatterbex.generate(server, String.duplicate("Number one. ", 100)) end)
 
       for module <- [Chatterbex.Server, Chatterbex.Server.Queue, Chatterbex.Server.Crashes, Chatterbex.Server.Engine,
@@ -127,7 +133,7 @@ defmodule Chatterbex.IsolationTest do
       Application.put_env(:chatterbex, :isolation, :nonsense)
       {:error, error} = Chatterbex.start_link(model: :hibari)
       IO.puts(error.message)
-      {:ok, %{process: %{os_pid: pid}}} = Chatterbex.info(server)
+      {:ok, %{process: %{os_pid: pid}}} = Chatterbex.info(server: server)
       {_output, 0} = System.cmd("kill", ["-KILL", pid])
       {:ok, _audio} = Chatterbex.generate(server, "And on.")
       IO.puts("it speaks")
@@ -201,7 +207,7 @@ defmodule Chatterbex.IsolationTest do
       server = start_isolated(memory_limit: 1_000_000_000)
       assert {:error, %Error{reason: :out_of_memory}} = Chatterbex.generate(server, "big:500000000")
       assert {:ok, %Audio{}} = Chatterbex.generate(server, "and on")
-      assert {:ok, %{process: %{died: 0}}} = Chatterbex.info(server)
+      assert {:ok, %{process: %{died: 0}}} = Chatterbex.info(server: server)
     end
 
     test "has no limit without isolation" do
@@ -228,7 +234,7 @@ defmodule Chatterbex.IsolationTest do
         assert samples == echo("after #{signal}")
       end
 
-      assert {:ok, %{process: %{died: 4}, status: :ready}} = Chatterbex.info(server)
+      assert {:ok, %{process: %{died: 4}, status: :ready}} = Chatterbex.info(server: server)
     end
 
     test "while loading: those who wait are answered" do
@@ -241,14 +247,14 @@ defmodule Chatterbex.IsolationTest do
             assert({:ok, %{samples: samples}} = Task.await(task, 30_000)) &&
               assert(samples == echo("early #{n}"))
 
-      :ok = Chatterbex.stop(server)
+      :ok = Chatterbex.stop(server: server)
     end
 
     test "while it speaks: all are answered with their own audio" do
       server = start_isolated()
       texts = for n <- 1..12, do: "number #{n} steps:10 sleep:20"
       tasks = for text <- texts, do: {text, Task.async(fn -> Chatterbex.generate(server, text) end)}
-      await(fn -> match?({:ok, %{queue: %{running: 4}}}, Chatterbex.info(server)) end)
+      await(fn -> match?({:ok, %{queue: %{running: 4}}}, Chatterbex.info(server: server)) end)
       kill(server)
 
       for {text, task} <- tasks do
@@ -292,7 +298,7 @@ defmodule Chatterbex.IsolationTest do
 
       assert_receive {:heard, _text}, 10_000
       unheard = Task.async(fn -> Enum.map(Chatterbex.stream(server, "unheard sleep:300"), & &1.samples) end)
-      await(fn -> match?({:ok, %{queue: %{running: 2}}}, Chatterbex.info(server)) end)
+      await(fn -> match?({:ok, %{queue: %{running: 2}}}, Chatterbex.info(server: server)) end)
       kill(server)
       assert %Error{reason: :engine_crashed, message: message} = Task.await(heard, 30_000)
       assert message =~ "died by SIGKILL while this stream was being spoken. Streams with resume: true go on."
@@ -319,20 +325,20 @@ defmodule Chatterbex.IsolationTest do
       for _chunk <- 1..5, do: assert_receive({:chunk, 1}, 10_000)
       kill(server)
       assert all.(Task.await(taker, 30_000)) == expected
-      assert {:ok, %{process: %{died: 1}}} = Chatterbex.info(server)
+      assert {:ok, %{process: %{died: 1}}} = Chatterbex.info(server: server)
     end
 
     test "a call of the model is made again" do
       server = start_isolated()
       # The call waits until this step ends, which it never does.
       speaking = Task.async(fn -> Chatterbex.generate(server, "sleep:1000") end)
-      await(fn -> match?({:ok, %{queue: %{running: 1}}}, Chatterbex.info(server)) end)
+      await(fn -> match?({:ok, %{queue: %{running: 1}}}, Chatterbex.info(server: server)) end)
       call = Task.async(fn -> Chatterbex.Client.call_model(server, "echo", %{"n" => 1}, 30_000) end)
       await(fn -> map_size(:sys.get_state(server).calls) == 1 end)
       kill(server)
       assert {:ok, %{"arguments" => %{"n" => 1}}} = Task.await(call, 30_000)
       assert {:ok, %Audio{}} = Task.await(speaking, 30_000)
-      assert {:ok, %{process: %{died: 1}}} = Chatterbex.info(server)
+      assert {:ok, %{process: %{died: 1}}} = Chatterbex.info(server: server)
     end
   end
 
@@ -353,7 +359,7 @@ defmodule Chatterbex.IsolationTest do
           for n <- 1..6,
               do: {"innocent #{n}", Task.async(fn -> Chatterbex.generate(server, "innocent #{n}") end)}
 
-        {:ok, %{process: %{died: before}}} = Chatterbex.info(server)
+        {:ok, %{process: %{died: before}}} = Chatterbex.info(server: server)
         assert {:error, %Error{reason: :engine_crashed} = error} = Chatterbex.generate(server, text)
         assert error.details == %{text: text, deaths: [how, how]}
         assert error.message =~ "is not spoken: it ended the model's process 2 times, the last time by #{how}"
@@ -363,14 +369,14 @@ defmodule Chatterbex.IsolationTest do
           assert samples == echo(innocent)
         end
 
-        assert {:ok, %{process: %{died: died}}} = Chatterbex.info(server)
+        assert {:ok, %{process: %{died: died}}} = Chatterbex.info(server: server)
         assert died == before + 2
 
         # It is known now.
         assert {:error, %Error{reason: :engine_crashed, details: %{text: ^text}}} =
                  Chatterbex.generate(server, text)
 
-        assert {:ok, %{process: %{died: ^died}}} = Chatterbex.info(server)
+        assert {:ok, %{process: %{died: ^died}}} = Chatterbex.info(server: server)
         assert {:ok, %Audio{}} = Chatterbex.generate(server, "and on")
       end
     end
@@ -379,7 +385,7 @@ defmodule Chatterbex.IsolationTest do
       server = start_isolated()
       innocent = for n <- 1..3, do: "innocent #{n} steps:20 sleep:50"
       tasks = for text <- innocent, do: Task.async(fn -> Chatterbex.generate(server, text) end)
-      await(fn -> match?({:ok, %{queue: %{running: 3}}}, Chatterbex.info(server)) end)
+      await(fn -> match?({:ok, %{queue: %{running: 3}}}, Chatterbex.info(server: server)) end)
       text = ~s|eval: __import__("os").abort()|
 
       assert {:error, %Error{reason: :engine_crashed, details: %{text: ^text}}} =
@@ -390,19 +396,18 @@ defmodule Chatterbex.IsolationTest do
         assert samples == echo(text)
       end
 
-      assert {:ok, %{process: %{died: 2}}} = Chatterbex.info(server)
+      assert {:ok, %{process: %{died: 2}}} = Chatterbex.info(server: server)
     end
 
     test "a model that cannot be loaded without a crash is given up" do
-      {:ok, server} =
-        Chatterbex.start_link(model: :fake, isolation: :peer, model_options: %{"load" => "abort"})
+      {:ok, server} = Chatterbex.start_link(model: :fake, isolation: :peer, model_options: %{load: "abort"})
 
       assert {:error, %Error{reason: :engine_crashed, message: message}} =
                Chatterbex.generate(server, "Hello")
 
       assert message =~ "keeps dying while it loads the model, the last time by SIGABRT"
-      assert {:ok, %{status: :failed, process: %{died: 3}}} = Chatterbex.info(server)
-      :ok = Chatterbex.stop(server)
+      assert {:ok, %{status: :failed, process: %{died: 3}}} = Chatterbex.info(server: server)
+      :ok = Chatterbex.stop(server: server)
     end
   end
 end

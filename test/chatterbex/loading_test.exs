@@ -17,16 +17,19 @@ defmodule Chatterbex.LoadingTest do
 
   test "stopping a server ends what prepares its model" do
     {server, task, monitor} = start_loading([])
-    assert :ok = Chatterbex.stop(server)
+    assert :ok = Chatterbex.stop(server: server)
     assert_receive {:DOWN, ^monitor, :process, ^task, :killed}, 5_000
   end
 
   test "the time to load counts from the beginning" do
     {server, task, monitor} = start_loading(load_timeout: 50)
-    assert {:error, %Error{reason: :timeout, message: message}} = Chatterbex.await_ready(server, 5_000)
+
+    assert {:error, %Error{reason: :timeout, message: message}} =
+             Chatterbex.await_ready(server: server, timeout: 5_000)
+
     assert message =~ "was not ready within 50 ms. Raise :load_timeout."
     assert_receive {:DOWN, ^monitor, :process, ^task, :killed}, 5_000
-    :ok = Chatterbex.stop(server)
+    :ok = Chatterbex.stop(server: server)
   end
 
   test "fetching files does not count, and loading after it does" do
@@ -34,10 +37,10 @@ defmodule Chatterbex.LoadingTest do
     send(server, {:fetching, task})
     assert %{load: %{timer: nil}} = :sys.get_state(server)
     :ok = :sys.resume(Chatterbex.Runtime)
-    assert :ok = Chatterbex.await_ready(server, 30_000)
+    assert :ok = Chatterbex.await_ready(server: server, timeout: 30_000)
     assert %{load: %{timer: timer}} = :sys.get_state(server)
     assert is_reference(timer)
-    :ok = Chatterbex.stop(server)
+    :ok = Chatterbex.stop(server: server)
   end
 
   test "calls that wait for the model are made in order, and no more wait than may" do
@@ -64,7 +67,7 @@ defmodule Chatterbex.LoadingTest do
       end
 
     assert answers == Enum.to_list(1..100)
-    :ok = Chatterbex.stop(server)
+    :ok = Chatterbex.stop(server: server)
   end
 
   test "requests that wait for the model are bounded, and spoken in order" do
@@ -73,13 +76,13 @@ defmodule Chatterbex.LoadingTest do
 
     ask = fn text -> Task.async(fn -> send(test, {text, Chatterbex.generate(server, text)}) end) end
     tasks = for text <- ["one", "two"], do: {text, ask.(text)}
-    await(fn -> match?({:ok, %{queue: %{open: 2, waiting: 2}}}, Chatterbex.info(server)) end)
+    await(fn -> match?({:ok, %{queue: %{open: 2, waiting: 2}}}, Chatterbex.info(server: server)) end)
     assert {:error, %Error{reason: :overloaded, details: details}} = Chatterbex.generate(server, "three")
     assert details == %{open: 2, limit: 2, max_queue: 2}
     :ok = :sys.resume(Chatterbex.Runtime)
     Task.await_many(Keyword.values(for {_text, task} <- tasks, do: {:task, task}))
     for text <- ["one", "two"], do: assert_received({^text, {:ok, %Audio{}}})
-    :ok = Chatterbex.stop(server)
+    :ok = Chatterbex.stop(server: server)
   end
 
   test "a call that nobody waits for any more leaves the queue" do
@@ -96,6 +99,6 @@ defmodule Chatterbex.LoadingTest do
     assert %{"arguments" => %{}} = call_model(server, "echo")
     assert %{monitors: monitors} = :sys.get_state(server)
     assert monitors == %{}
-    :ok = Chatterbex.stop(server)
+    :ok = Chatterbex.stop(server: server)
   end
 end

@@ -178,8 +178,7 @@ defmodule Chatterbex.ModelFilesTest do
       fail(hub, status: 401)
       error = refused(:conversion, :model_files_missing)
 
-      assert_received {:exception, %{duration: _duration},
-                       %{kind: :error, reason: ^error, model: :conversion}}
+      assert_received {:stop, %{duration: _duration}, %{error: ^error, model: :conversion}}
     end
 
     test "ends with its caller", %{hub: hub} do

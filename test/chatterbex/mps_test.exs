@@ -12,7 +12,7 @@ defmodule Chatterbex.MpsTest do
   @moduletag timeout: 600_000
 
   # What speaks. "analysis" and "ve" make voices, on the CPU.
-  @speaking ~w(t3 s3gen)
+  @speaking ~w(t3 s3gen)a
 
   @t3_stays [move: "t3", times: nil, error: "unsupported"]
 
@@ -56,8 +56,8 @@ defmodule Chatterbex.MpsTest do
       assert_same(request, context.expected)
       assert request.marked
       assert %{requested: :mps, actual: :mps, reason: nil, warning: nil, limited: nil} = request.info.device
-      assert %{"passed" => true, "components" => %{"t3.logits" => logits}} = request.info.device.proof
-      assert logits["difference"] <= logits["tolerance"]
+      assert %{passed: true, components: %{"t3.logits": logits}} = request.info.device.proof
+      assert logits.difference <= logits.tolerance
       assert places(request.info.components) == ["mps:0"]
       assert places(request.walked) == ["mps:0"]
       assert request.log == []
@@ -125,7 +125,7 @@ defmodule Chatterbex.MpsTest do
     cpu = [model: :nano, checkpoint: TestHelp.checkpoint(:nano), device: "cpu"]
     {:ok, server} = Chatterbex.start_link(cpu)
     spoken = Chatterbex.generate(server, text, options)
-    :ok = Chatterbex.stop(server)
+    :ok = Chatterbex.stop(server: server)
     spoken
   end
 

@@ -24,9 +24,9 @@ defmodule Chatterbex.NotSetUpTest do
   defp refused(home) do
     {:ok, server} = Chatterbex.start_link(home: home)
     assert {:error, %Error{} = error} = Chatterbex.generate(server, "Hello")
-    assert {:error, %Error{}} = Chatterbex.await_ready(server)
-    assert {:ok, %{status: :failed, error: %Error{}}} = Chatterbex.info(server)
-    :ok = Chatterbex.stop(server)
+    assert {:error, %Error{}} = Chatterbex.await_ready(server: server)
+    assert {:ok, %{status: :failed, error: %Error{}}} = Chatterbex.info(server: server)
+    :ok = Chatterbex.stop(server: server)
     error
   end
 

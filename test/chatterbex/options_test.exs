@@ -3,8 +3,6 @@ defmodule Chatterbex.OptionsTest do
 
   alias Chatterbex.{Options, Options.Schema}
 
-  doctest Chatterbex.Options
-
   defp message(group, options) do
     assert {:error, %Chatterbex.Error{reason: :invalid_option, message: message}} =
              Options.validate(group, options)
@@ -37,7 +35,8 @@ defmodule Chatterbex.OptionsTest do
       {:generate, :speed, "1", ~s(must be a number from 0.5 to 2.0, got "1")},
       {:generate, :timeout, 0, "must be a number of milliseconds from 1 to 4294967295, or :infinity, got 0"},
       {:generate, :timeout, :never, "or :infinity, got :never"},
-      {:generate, :voice, :heart, "must be the name of a voice, the path of a recording, a Chatterbex.Audio"},
+      {:generate, :voice, :heart,
+       ~s(must be the name of a voice, {:file, "ann.wav"}, a Chatterbex.Audio or a Chatterbex.Voice)},
       {:generate, :voice, <<255>>, "or a Chatterbex.Voice, got <<255>>"},
       {:generate, :server, "speech", "must be a server: a name, a pid,"},
       {:server, :device, "gpu",
@@ -49,7 +48,8 @@ defmodule Chatterbex.OptionsTest do
       {:server, :max_queue, -1, "must be a whole number from 0 to 1000000, got -1"},
       {:server, :max_batch, 257, "must be a whole number from 1 to 256, got 257"},
       {:server, :name, "speech", ~s(must be an atom, {:via, module, name} or {:global, name}, got "speech")},
-      {:server, :model_options, [a: 1], "must be a map, got [a: 1]"},
+      {:server, :model_options, [a: 1], "must be a map whose keys are atoms, got [a: 1]"},
+      {:server, :model_options, %{"a" => 1}, ~s(must be a map whose keys are atoms, got %{"a" => 1})},
       {:wav, :encoding, :mp3, "must be one of :s16, :s24, :f32, got :mp3"}
     ]
 

@@ -9,8 +9,8 @@ defmodule Chatterbex.PoolTest do
   defp start_pool(options) do
     name = :"pool_#{System.unique_integer([:positive])}"
     start_supervised!({Pool, [name: name, model: :fake, isolation: :none] ++ options}, id: name)
-    :ok = Chatterbex.await_ready(name, 60_000)
-    for member <- members(name), do: :ok = Chatterbex.await_ready(member, 60_000)
+    :ok = Chatterbex.await_ready(server: name, timeout: 60_000)
+    for member <- members(name), do: :ok = Chatterbex.await_ready(server: member, timeout: 60_000)
     name
   end
 
@@ -32,7 +32,7 @@ defmodule Chatterbex.PoolTest do
       assert chunks |> Enum.map(& &1.samples) |> length() > 3
       assert {:error, %Error{reason: :generation_failed}} = Chatterbex.generate(pool, "fail")
       assert call_model(pool, "echo", %{"n" => 1})["arguments"] == %{"n" => 1}
-      assert {:ok, info} = Chatterbex.info(pool)
+      assert {:ok, info} = Chatterbex.info(server: pool)
       assert %{server: ^pool, status: :ready, queue: %{open: 0, max_queue: 400}, members: [_, _]} = info
       assert Process.info(self(), [:message_queue_len, :monitors]) == [message_queue_len: 0, monitors: []]
     end
@@ -51,7 +51,7 @@ defmodule Chatterbex.PoolTest do
       pool = start_pool(size: 2, max_batch: 1, max_queue: 1)
       test = self()
       for n <- 1..4, do: spawn_link(fn -> send(test, {:answer, Chatterbex.generate(pool, "hold #{n}")}) end)
-      await(fn -> match?({:ok, %{queue: %{open: 4}}}, Chatterbex.info(pool)) end)
+      await(fn -> match?({:ok, %{queue: %{open: 4}}}, Chatterbex.info(server: pool)) end)
       assert {:error, %Error{reason: :overloaded, message: message}} = Chatterbex.generate(pool, "one more")
       assert message =~ "all 2 servers of the pool #{inspect(pool)} are full"
       for member <- members(pool), do: call_model(member, "release")
@@ -97,7 +97,7 @@ defmodule Chatterbex.PoolTest do
       task = Task.async(fn -> Chatterbex.generate(pool, "hold") end)
       await(fn -> length(holding(pool)) == 1 end)
       [first] = holding(pool)
-      spawn(fn -> Chatterbex.stop(first) end)
+      spawn(fn -> Chatterbex.stop(server: first) end)
       await(fn -> match?([other] when other != first, holding(pool)) end)
       for member <- members(pool), do: Client.call_model(member, "release", %{}, 5_000)
       assert {:ok, %Audio{}} = Task.await(task)
@@ -106,7 +106,7 @@ defmodule Chatterbex.PoolTest do
     test "one server alone: what was waiting is spoken when it is back" do
       pool = start_pool(size: 1)
       task = Task.async(fn -> Chatterbex.generate(pool, "sleep:300 steps:3") end)
-      await(fn -> match?({:ok, %{queue: %{running: 1}}}, Chatterbex.info(pool)) end)
+      await(fn -> match?({:ok, %{queue: %{running: 1}}}, Chatterbex.info(server: pool)) end)
       [only] = members(pool)
       Process.exit(only, :kill)
       assert {:ok, %Audio{samples: samples}} = Task.await(task, 30_000)
@@ -137,12 +137,14 @@ defmodule Chatterbex.PoolTest do
 
       for {options, answer} <- [{[resume: true], :whole}, {[], :error}] do
         await(fn -> length(members(pool)) == 2 end)
-        for member <- members(pool), do: :ok = Chatterbex.await_ready(member, 30_000)
+        for member <- members(pool), do: :ok = Chatterbex.await_ready(server: member, timeout: 30_000)
         task = take.(options)
         for _n <- 1..4, do: assert_receive({^options, 1}, 10_000)
 
         [busy] =
-          for member <- members(pool), {:ok, %{queue: %{open: 1}}} <- [Chatterbex.info(member)], do: member
+          for member <- members(pool),
+              {:ok, %{queue: %{open: 1}}} <- [Chatterbex.info(server: member)],
+              do: member
 
         Process.exit(busy, :kill)
 
@@ -158,8 +160,8 @@ defmodule Chatterbex.PoolTest do
       task = Task.async(fn -> Chatterbex.generate(pool, "hold") end)
       await(fn -> length(holding(pool)) == 1 end)
       [busy] = holding(pool)
-      assert {:error, %Error{reason: :timeout, details: %{open: 1}}} = Pool.drain(pool, 50)
-      drain = Task.async(fn -> Pool.drain(pool, 10_000) end)
+      assert {:error, %Error{reason: :timeout, details: %{open: 1}}} = Pool.drain(pool, timeout: 50)
+      drain = Task.async(fn -> Pool.drain(pool, timeout: 10_000) end)
       assert {:error, %Error{reason: :not_running, message: message}} = Chatterbex.generate(pool, "late")
       assert message =~ "has no server at present"
       call_model(busy, "release")
@@ -174,7 +176,7 @@ defmodule Chatterbex.PoolTest do
       for n <- 1..20,
           do: spawn_link(fn -> send(test, {n, Chatterbex.generate(pool, "number #{n} steps:5 sleep:10")}) end)
 
-      await(fn -> match?({:ok, %{queue: %{running: n}}} when n > 2, Chatterbex.info(pool)) end)
+      await(fn -> match?({:ok, %{queue: %{running: n}}} when n > 2, Chatterbex.info(server: pool)) end)
       pool |> members() |> hd() |> Process.exit(:kill)
 
       for n <- 1..20 do
@@ -235,7 +237,7 @@ defmodule Chatterbex.PoolTest do
 
     test "devices are given to servers in turn" do
       pool = start_pool(size: 3, model: :placed, devices: ["cpu", :mps])
-      {:ok, %{members: members}} = Chatterbex.info(pool)
+      {:ok, %{members: members}} = Chatterbex.info(server: pool)
       assert members |> Enum.map(& &1.device.requested) |> Enum.sort() == [:cpu, :cpu, :mps]
     end
   end

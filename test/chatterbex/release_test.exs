@@ -51,10 +51,10 @@ defmodule Chatterbex.ReleaseTest do
     {:ok, _apps} = Application.ensure_all_started(:consumer)
     {:ok, server} = Chatterbex.start_link(isolation: :peer)
     {:ok, _audio} = Chatterbex.generate(server, "In a process of its own.")
-    {:ok, %{process: %{os_pid: pid}}} = Chatterbex.info(server)
+    {:ok, %{process: %{os_pid: pid}}} = Chatterbex.info(server: server)
     {_output, 0} = System.cmd("kill", ["-KILL", pid])
     {:ok, _audio} = Chatterbex.generate(server, "And in the next.")
-    {:ok, %{process: %{died: died}}} = Chatterbex.info(server)
+    {:ok, %{process: %{died: died}}} = Chatterbex.info(server: server)
     IO.puts("died: #{died}")
     """
 

@@ -52,10 +52,10 @@ defmodule Chatterbex.ServerTest do
       for server <- [{:via, Registry, {NoSuchRegistry, :speech}}, {:via, NoSuchModule, :speech}] do
         assert {:error, %Error{reason: :not_running, message: message}} = Chatterbex.generate(server, "Hello")
         assert message =~ ~r/^the server .* cannot be looked up: .* Is its registry running\?$/s
-        assert {:error, %Error{reason: :not_running}} = Chatterbex.info(server)
-        assert {:error, %Error{reason: :not_running}} = Chatterbex.stop(server)
+        assert {:error, %Error{reason: :not_running}} = Chatterbex.info(server: server)
+        assert {:error, %Error{reason: :not_running}} = Chatterbex.stop(server: server)
         assert %Error{reason: :not_running} = catch_error(Enum.to_list(Chatterbex.stream(server, "Hello")))
-        assert {:error, %Error{reason: :not_running}} = Chatterbex.Voice.clone(server, "ann.wav")
+        assert {:error, %Error{reason: :not_running}} = Chatterbex.Voice.clone("ann.wav", server: server)
         settings = %{timeout: 1_000, deadline: nil, priority: :normal, options: %{}}
         assert {:error, %Error{reason: :not_running}} = Chatterbex.Client.open(server, settings, [])
         assert {:error, %Error{reason: :not_running, message: message}} = Chatterbex.start_link(name: server)
@@ -65,13 +65,13 @@ defmodule Chatterbex.ServerTest do
 
     test "to what is no server" do
       for server <- ["foo", 7, {:a, :b, :c}, %{}] do
-        assert {:error, %Error{reason: :invalid_option, message: message}} = Chatterbex.info(server)
+        assert {:error, %Error{reason: :invalid_option, message: message}} = Chatterbex.info(server: server)
 
         assert message ==
-                 "#{inspect(server)} cannot be asked: it must be #{Chatterbex.Options.Schema.describe(:server)}"
+                 "option :server must be #{Chatterbex.Options.Schema.describe(:server)}, got #{inspect(server)}"
 
-        assert {:error, %Error{reason: :invalid_option}} = Chatterbex.await_ready(server)
-        assert {:error, %Error{reason: :invalid_option}} = Chatterbex.stop(server)
+        assert {:error, %Error{reason: :invalid_option}} = Chatterbex.await_ready(server: server)
+        assert {:error, %Error{reason: :invalid_option}} = Chatterbex.stop(server: server)
       end
     end
 
@@ -104,7 +104,7 @@ defmodule Chatterbex.ServerTest do
                     kind, reason -> {kind, reason}
                   end)
 
-        assert {:ok, %{queue: %{open: 0}}} = Chatterbex.info(server)
+        assert {:ok, %{queue: %{open: 0}}} = Chatterbex.info(server: server)
         assert Process.info(self(), [:message_queue_len, :monitors]) == [message_queue_len: 0, monitors: []]
       end
 
@@ -141,7 +141,7 @@ defmodule Chatterbex.ServerTest do
         assert String.length(message) < 400
       end
 
-      assert {:ok, %{queue: %{waiting: 0, running: 0}}} = Chatterbex.info(server)
+      assert {:ok, %{queue: %{waiting: 0, running: 0}}} = Chatterbex.info(server: server)
       assert call_model(server, "held") == %{"held" => 0}
     end
 
@@ -200,9 +200,9 @@ defmodule Chatterbex.ServerTest do
 
       assert {:error, %Error{}} = Chatterbex.generate(server, "broken")
       assert {:error, %Error{}} = Task.await(waiting)
-      assert {:ok, %{status: :failed, error: %Error{}}} = Chatterbex.info(server)
+      assert {:ok, %{status: :failed, error: %Error{}}} = Chatterbex.info(server: server)
       await(fn -> match?({:ok, _audio}, Chatterbex.generate(server, "again")) end)
-      assert {:ok, %{status: :ready}} = Chatterbex.info(server)
+      assert {:ok, %{status: :ready}} = Chatterbex.info(server: server)
     end
 
     test "a model that cannot be loaded answers every request with the reason" do
@@ -211,10 +211,10 @@ defmodule Chatterbex.ServerTest do
             {"oom", :out_of_memory},
             {"none", :model_load_failed}
           ] do
-        server = start_supervised!({Chatterbex, model: :fake, model_options: %{"load" => how}}, id: how)
+        server = start_supervised!({Chatterbex, model: :fake, model_options: %{load: how}}, id: how)
         assert {:error, %Error{reason: ^reason}} = Chatterbex.generate(server, "Hello")
-        assert {:error, %Error{reason: ^reason}} = Chatterbex.await_ready(server)
-        assert {:ok, %{status: :failed, error: %Error{reason: ^reason}}} = Chatterbex.info(server)
+        assert {:error, %Error{reason: ^reason}} = Chatterbex.await_ready(server: server)
+        assert {:ok, %{status: :failed, error: %Error{reason: ^reason}}} = Chatterbex.info(server: server)
       end
     end
   end
@@ -236,9 +236,9 @@ defmodule Chatterbex.ServerTest do
       held = Task.async(fn -> Chatterbex.generate(server, "hold") end)
       await_held(server, 1)
       waiting = spawn(fn -> Chatterbex.generate(server, "waiting") end)
-      await(fn -> match?({:ok, %{queue: %{waiting: 1}}}, Chatterbex.info(server)) end)
+      await(fn -> match?({:ok, %{queue: %{waiting: 1}}}, Chatterbex.info(server: server)) end)
       Process.exit(waiting, :kill)
-      await(fn -> match?({:ok, %{queue: %{waiting: 0}}}, Chatterbex.info(server)) end)
+      await(fn -> match?({:ok, %{queue: %{waiting: 0}}}, Chatterbex.info(server: server)) end)
       call_model(server, "release")
       assert {:ok, _audio} = Task.await(held)
     end
@@ -274,16 +274,16 @@ defmodule Chatterbex.ServerTest do
     test "requests made while the model loads wait for it" do
       {:ok, server} = Chatterbex.start_link(model: :fake)
       assert {:ok, _audio} = Chatterbex.generate(server, "early")
-      :ok = Chatterbex.stop(server)
+      :ok = Chatterbex.stop(server: server)
     end
 
     test "stopping answers all that wait" do
       {:ok, server} = Chatterbex.start_link(model: :fake, max_batch: 2)
       tasks = for n <- 1..10, do: Task.async(fn -> Chatterbex.generate(server, "hold #{n}") end)
       await_held(server, 2)
-      await(fn -> match?({:ok, %{queue: %{waiting: 8}}}, Chatterbex.info(server)) end)
+      await(fn -> match?({:ok, %{queue: %{waiting: 8}}}, Chatterbex.info(server: server)) end)
       model_id = :sys.get_state(server).model_id
-      assert :ok = Chatterbex.stop(server)
+      assert :ok = Chatterbex.stop(server: server)
 
       for answer <- Task.await_many(tasks) do
         assert {:error, %Error{reason: :cancelled, message: message}} = answer
@@ -335,8 +335,8 @@ defmodule Chatterbex.ServerTest do
         if server == one, do: assert(audio.samples == echo(text)), else: assert(Audio.duration(audio) > 0.5)
       end
 
-      assert {:ok, %{queue: %{max_batch: 1}}} = Chatterbex.info(other)
-      assert {:ok, %{queue: %{max_batch: 4}}} = Chatterbex.info(one)
+      assert {:ok, %{queue: %{max_batch: 1}}} = Chatterbex.info(server: other)
+      assert {:ok, %{queue: %{max_batch: 4}}} = Chatterbex.info(server: one)
     end
 
     test "a model that takes too long to load" do
@@ -344,9 +344,9 @@ defmodule Chatterbex.ServerTest do
       busy = start_fake()
       Task.async(fn -> Chatterbex.generate(busy, "sleep:500") end)
       {:ok, server} = Chatterbex.start_link(model: :fake, load_timeout: 1)
-      assert {:error, %Error{reason: :timeout, message: message}} = Chatterbex.await_ready(server)
+      assert {:error, %Error{reason: :timeout, message: message}} = Chatterbex.await_ready(server: server)
       assert message =~ "was not ready within 1 ms. Raise :load_timeout."
-      :ok = Chatterbex.stop(server)
+      :ok = Chatterbex.stop(server: server)
     end
   end
 
@@ -367,11 +367,11 @@ defmodule Chatterbex.ServerTest do
       for device <- ["cpu", :mps, "cuda:1"] do
         server = start_server(device: device)
         assert {:ok, _audio} = Chatterbex.generate(server, "Hello.")
-        assert {:ok, %{device: %{actual: :cpu}}} = Chatterbex.info(server)
+        assert {:ok, %{device: %{actual: :cpu}}} = Chatterbex.info(server: server)
       end
 
       assert {:ok, %{device: %{requested: :mps, reason: reason}}} =
-               Chatterbex.info(start_server(device: "mps"))
+               Chatterbex.info(server: start_server(device: "mps"))
 
       assert reason =~ "CPU"
     end

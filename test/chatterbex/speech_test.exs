@@ -25,7 +25,7 @@ defmodule Chatterbex.SpeechTest do
 
   setup_all do
     server = start_supervised!({Chatterbex, model: :hibari})
-    :ok = Chatterbex.await_ready(server, 60_000)
+    :ok = Chatterbex.await_ready(server: server, timeout: 60_000)
     %{server: server}
   end
 

@@ -392,7 +392,7 @@ defmodule Chatterbex.StreamTest do
   describe "a stream to a process" do
     test "sends its chunks and says when it is done" do
       server = start_fake()
-      {:ok, ref} = Chatterbex.stream_to(self(), "One. Two.", server: server)
+      {:ok, ref} = Chatterbex.stream_to("One. Two.", self(), server: server)
       assert_receive {:chatterbex, ^ref, {:chunk, %Audio{metadata: %{text: "One."}}}}, 5_000
       assert_receive {:chatterbex, ^ref, {:chunk, %Audio{metadata: %{pause: 250}}}}, 5_000
       assert_receive {:chatterbex, ^ref, {:chunk, %Audio{metadata: %{text: "Two."}}}}, 5_000
@@ -403,12 +403,12 @@ defmodule Chatterbex.StreamTest do
 
     test "sends an error as its last message" do
       server = start_fake()
-      {:ok, ref} = Chatterbex.stream_to(self(), "One. Please fail. Three.", server: server)
+      {:ok, ref} = Chatterbex.stream_to("One. Please fail. Three.", self(), server: server)
       assert_receive {:chatterbex, ^ref, {:error, %Error{reason: :generation_failed}}}, 5_000
       refute_receive {:chatterbex, ^ref, :done}, 50
 
       source = Stream.map(1..3, fn _n -> raise "no text today" end)
-      {:ok, ref} = Chatterbex.stream_to(self(), source, server: server)
+      {:ok, ref} = Chatterbex.stream_to(source, self(), server: server)
       assert_receive {:chatterbex, ^ref, {:error, %Error{message: message}}}, 5_000
       assert message == "the source of the text or the function :progress failed: no text today"
     end
@@ -427,7 +427,7 @@ defmodule Chatterbex.StreamTest do
           {text, options} <- [{stop.(how), []}, {"One. Two.", [progress: fn _told -> how.() end]}],
           # A function that kills the sender itself is beyond help.
           not (said == "exit: killed" and is_binary(text)) do
-        {:ok, ref} = Chatterbex.stream_to(self(), text, [server: server] ++ options)
+        {:ok, ref} = Chatterbex.stream_to(text, self(), [server: server] ++ options)
         assert_receive {:chatterbex, ^ref, {:chunk, %Audio{metadata: %{text: "One."}}}}, 5_000
         assert_receive {:chatterbex, ^ref, {:error, %Error{reason: :generation_failed} = error}}, 5_000
         assert error.message =~ "the source of the text or the function :progress failed: #{said}"
@@ -438,7 +438,7 @@ defmodule Chatterbex.StreamTest do
 
     test "is cancelled by its reference" do
       server = start_fake()
-      {:ok, ref} = Chatterbex.stream_to(self(), "Please hold.", server: server)
+      {:ok, ref} = Chatterbex.stream_to("Please hold.", self(), server: server)
       await_held(server, 1)
       assert Chatterbex.cancel(ref) == :ok
       assert_receive {:chatterbex, ^ref, {:error, %Error{reason: :cancelled}}}
@@ -449,7 +449,7 @@ defmodule Chatterbex.StreamTest do
     test "closes its source when it is cancelled, and when its listener ends" do
       server = start_fake()
       {source, await_pulled} = blocking_source()
-      {:ok, ref} = Chatterbex.stream_to(self(), source, server: server)
+      {:ok, ref} = Chatterbex.stream_to(source, self(), server: server)
       puller = await_pulled.()
       assert :ok = Chatterbex.cancel(ref)
       send(puller, :go_on)
@@ -457,7 +457,7 @@ defmodule Chatterbex.StreamTest do
 
       listener =
         spawn(fn ->
-          {:ok, _ref} = Chatterbex.stream_to(self(), source, server: server)
+          {:ok, _ref} = Chatterbex.stream_to(source, self(), server: server)
           receive(do: (:never -> :ok))
         end)
 
@@ -472,7 +472,7 @@ defmodule Chatterbex.StreamTest do
     test "kills a source that is blocked for good" do
       server = start_fake()
       {source, await_pulled} = blocking_source()
-      {:ok, ref} = Chatterbex.stream_to(self(), source, server: server)
+      {:ok, ref} = Chatterbex.stream_to(source, self(), server: server)
       puller = await_pulled.()
       monitor = Process.monitor(puller)
       assert :ok = Chatterbex.cancel(ref)
@@ -484,8 +484,8 @@ defmodule Chatterbex.StreamTest do
       {source, await_pulled} = blocking_source()
 
       # It waits for audio, for text, and for chunks to be heard.
-      for {text, options} <- [{"Please hold.", []}, {source, []}, {"One. Two. Three.", [unheard: 1]}] do
-        {:ok, ref} = Chatterbex.stream_to(self(), text, [server: server] ++ options)
+      for {text, options} <- [{"Please hold.", []}, {source, []}, {"One. Two. Three.", [max_unacked: 1]}] do
+        {:ok, ref} = Chatterbex.stream_to(text, self(), [server: server] ++ options)
 
         cond do
           text == source -> await_pulled.()
@@ -513,7 +513,7 @@ defmodule Chatterbex.StreamTest do
         receive(do: ({:DOWN, ^monitor, :process, ^pid, :broken} -> send(test, :broken)))
       end
 
-      {:ok, ref} = Chatterbex.stream_to(self(), "One. Two.", server: server, progress: progress)
+      {:ok, ref} = Chatterbex.stream_to("One. Two.", self(), server: server, progress: progress)
       assert_receive {:chatterbex, ^ref, :done}, 5_000
       assert_received :broken
     end
@@ -524,7 +524,7 @@ defmodule Chatterbex.StreamTest do
 
       listener =
         spawn(fn ->
-          {:ok, _ref} = Chatterbex.stream_to(self(), "Please hold.", server: server)
+          {:ok, _ref} = Chatterbex.stream_to("Please hold.", self(), server: server)
           send(test, :begun)
           receive(do: (:never -> :ok))
         end)
@@ -543,7 +543,7 @@ defmodule Chatterbex.StreamTest do
 
       listener =
         spawn(fn ->
-          {:ok, ref} = Chatterbex.stream_to(self(), endless(counter), server: server)
+          {:ok, ref} = Chatterbex.stream_to(endless(counter), self(), server: server)
           send(test, {:ref, ref})
           receive(do: (:never -> :ok))
         end)
@@ -562,8 +562,8 @@ defmodule Chatterbex.StreamTest do
     test "waits until its chunks were heard" do
       server = start_fake()
       counter = :counters.new(1, [])
-      options = [server: server, unheard: 3, sentence_pause: 0]
-      {:ok, ref} = Chatterbex.stream_to(self(), endless(counter), options)
+      options = [server: server, max_unacked: 3, sentence_pause: 0]
+      {:ok, ref} = Chatterbex.stream_to(endless(counter), self(), options)
 
       next = fn ->
         assert_receive {:chatterbex, ^ref, {:chunk, audio}}, 5_000
@@ -576,27 +576,27 @@ defmodule Chatterbex.StreamTest do
       assert pulled < 10
       refute_received {:chatterbex, ^ref, _more}
 
-      assert :ok = Chatterbex.heard(ref)
+      assert :ok = Chatterbex.ack(ref)
       assert next.() == 3
       # More than was sent: not counted for what is still to come.
-      assert :ok = Chatterbex.heard(ref, 1_000)
+      assert :ok = Chatterbex.ack(ref, 1_000)
       assert for(_n <- 1..3, do: next.()) == [4, 5, 6]
       await_idle(server)
       refute_received {:chatterbex, ^ref, _more}
 
       assert Chatterbex.cancel(ref) == :ok
       assert_receive {:chatterbex, ^ref, {:error, %Error{reason: :cancelled}}}
-      assert Chatterbex.heard(ref) == :ok
+      assert Chatterbex.ack(ref) == :ok
     end
 
     test "that nobody hears ends with its listener" do
       server = start_fake()
       test = self()
-      options = [server: server, unheard: 1]
+      options = [server: server, max_unacked: 1]
 
       listener =
         spawn(fn ->
-          {:ok, ref} = Chatterbex.stream_to(self(), endless(:counters.new(1, [])), options)
+          {:ok, ref} = Chatterbex.stream_to(endless(:counters.new(1, [])), self(), options)
           receive(do: ({:chatterbex, ^ref, {:chunk, _audio}} -> send(test, {:heard_nothing, ref})))
           receive(do: (:never -> :ok))
         end)
@@ -609,16 +609,16 @@ defmodule Chatterbex.StreamTest do
       await_idle(server)
     end
 
-    test "takes no number of unheard chunks that makes no sense, and a stream takes none" do
-      assert {:error, %Error{reason: :invalid_option}} = Chatterbex.stream_to(self(), "One.", unheard: 0)
-      assert_raise Error, ~r/unknown option :unheard/, fn -> Chatterbex.stream("One.", unheard: 3) end
+    test "takes no number of unacknowledged chunks that makes no sense, and a stream takes none" do
+      assert {:error, %Error{reason: :invalid_option}} = Chatterbex.stream_to("One.", self(), max_unacked: 0)
+      assert_raise Error, ~r/unknown option :max_unacked/, fn -> Chatterbex.stream("One.", max_unacked: 3) end
     end
 
     test "ends when the server does" do
       {:ok, server} = Chatterbex.start_link(model: :fake)
-      {:ok, ref} = Chatterbex.stream_to(self(), "Please hold.", server: server)
+      {:ok, ref} = Chatterbex.stream_to("Please hold.", self(), server: server)
       await_held(server, 1)
-      :ok = Chatterbex.stop(server)
+      :ok = Chatterbex.stop(server: server)
       assert_receive {:chatterbex, ^ref, {:error, %Error{reason: :cancelled}}}, 5_000
     end
   end
@@ -632,7 +632,7 @@ defmodule Chatterbex.StreamTest do
       book = Task.async(fn -> Chatterbex.generate(server, text) end)
       await_held(server, 1)
       short = Task.async(fn -> Chatterbex.generate(server, "Short.") end)
-      await(fn -> match?({:ok, %{queue: %{waiting: 1}}}, Chatterbex.info(server)) end)
+      await(fn -> match?({:ok, %{queue: %{waiting: 1}}}, Chatterbex.info(server: server)) end)
       call_model(server, "release")
       assert {:ok, %Audio{samples: samples}} = Task.await(short)
       assert samples == echo("Short.")
@@ -661,7 +661,7 @@ defmodule Chatterbex.StreamTest do
       tasks =
         for {priority, n} <- Enum.with_index([:low, :normal, :high], 1) do
           task = Task.async(fn -> Chatterbex.generate(server, "A #{priority} one", priority: priority) end)
-          await(fn -> match?({:ok, %{queue: %{waiting: ^n}}}, Chatterbex.info(server)) end)
+          await(fn -> match?({:ok, %{queue: %{waiting: ^n}}}, Chatterbex.info(server: server)) end)
           task
         end
 
@@ -727,7 +727,7 @@ defmodule Chatterbex.StreamTest do
       # Neither waits and neither has the model: they are taken slowly.
       for taker <- takers, do: assert_receive({:begun, ^taker}, 5_000)
       await_idle(server)
-      assert {:ok, %{queue: %{open: 2, waiting: 0, running: 0}}} = Chatterbex.info(server)
+      assert {:ok, %{queue: %{open: 2, waiting: 0, running: 0}}} = Chatterbex.info(server: server)
 
       assert {:error, %Error{reason: :overloaded, message: message}} = Chatterbex.generate(server, "One more")
       assert message =~ "is full: 2 requests are open, and 2 may be (:max_queue is 1)."
@@ -745,7 +745,7 @@ defmodule Chatterbex.StreamTest do
       long =
         Task.async(fn -> Chatterbex.generate(server, Enum.map_join(1..20, "\n\n", &"Paragraph #{&1}.")) end)
 
-      await(fn -> match?({:ok, %{queue: %{waiting: 1}}}, Chatterbex.info(server)) end)
+      await(fn -> match?({:ok, %{queue: %{waiting: 1}}}, Chatterbex.info(server: server)) end)
       assert {:error, %Error{reason: :overloaded}} = Chatterbex.generate(server, "One more")
       call_model(server, "release")
       assert {:ok, _audio} = Task.await(held)

@@ -12,7 +12,7 @@ defmodule Chatterbex.ValuesTest do
 
   test "an error that comes up from below keeps its reason, or becomes a failed generation" do
     payload = %{"reason" => "out_of_memory", "message" => "no room", "details" => %{"bytes" => 7}}
-    assert %{reason: :out_of_memory, details: %{"bytes" => 7}} = Chatterbex.Error.from_native(payload)
+    assert %{reason: :out_of_memory, details: %{bytes: 7}} = Chatterbex.Error.from_native(payload)
 
     assert %{reason: :generation_failed} =
              Chatterbex.Error.from_native(%{payload | "reason" => "no such reason"})
@@ -25,7 +25,12 @@ defmodule Chatterbex.ValuesTest do
 
   test "the documentation of events lists every event" do
     {:docs_v1, _, _, _, %{"en" => doc}, _, _} = Code.fetch_docs(Chatterbex.Telemetry)
-    for event <- Chatterbex.Telemetry.events(), do: assert(doc =~ "| `#{inspect(event)}` |")
+
+    for event <- Chatterbex.Telemetry.events() do
+      # The three events of a span are one line.
+      named = if List.last(event) in [:start, :stop, :exception], do: Enum.drop(event, -1), else: event
+      assert doc =~ "| `#{inspect(named)}` |"
+    end
   end
 
   test "Elixir, Rust and Python know the same reasons" do

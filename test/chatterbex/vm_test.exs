@@ -15,11 +15,11 @@ defmodule Chatterbex.VMTest do
   path = #{inspect(Path.expand("../python", __DIR__))}
   Application.put_env(:chatterbex, :models, fake: [python: "fake_model:FakeModel", path: path])
   {:ok, server} = Chatterbex.start_link(model: :fake)
-  :ok = Chatterbex.await_ready(server)
+  :ok = Chatterbex.await_ready(server: server)
   """
 
   defp evaluate(server, expression) do
-    with {:ok, audio} <- Chatterbex.generate(server, "eval: #{expression}"), do: audio.metadata["value"]
+    with {:ok, audio} <- Chatterbex.generate(server, "eval: #{expression}"), do: audio.metadata.value
   end
 
   test "an exception that escapes the engine fails what was live, and the next server works", %{tmp_dir: dir} do
@@ -54,7 +54,7 @@ defmodule Chatterbex.VMTest do
         for n <- 1..20, do: spawn(fn -> Chatterbex.generate(server, "sleep:50 steps:1000 \#{n}") end)
         {:ok, voice} = Chatterbex.start_link(model: :hibari)
         for n <- 1..20, do: spawn(fn -> Chatterbex.generate(voice, String.duplicate("Number \#{n}. ", 500)) end)
-        :ok = Chatterbex.await_ready(voice)
+        :ok = Chatterbex.await_ready(server: voice)
         IO.puts("stopping")
         System.stop(0)
         Process.sleep(:infinity)
@@ -70,7 +70,7 @@ defmodule Chatterbex.VMTest do
       @start <>
         """
         {:ok, voice} = Chatterbex.start_link(model: :hibari)
-        :ok = Chatterbex.await_ready(voice)
+        :ok = Chatterbex.await_ready(server: voice)
         for n <- 1..20, do: spawn(fn -> Chatterbex.generate(voice, String.duplicate("Number \#{n}. ", 500)) end)
         {:ok, _audio} = Chatterbex.generate(voice, "One.")
         System.halt(3)
@@ -179,7 +179,7 @@ defmodule Chatterbex.VMTest do
     threads =
       for server <- servers, n <- 1..5 do
         {:ok, audio} = Chatterbex.generate(server, "thread #{n}")
-        audio.metadata["thread"]
+        audio.metadata.thread
       end
 
     assert [_one] = Enum.uniq(threads)

@@ -16,7 +16,7 @@ defmodule Chatterbex.VoiceModelsTest do
     {:ok, hibari} = Chatterbex.start_link(model: :hibari)
     text = "Pack my box with five dozen liquor jugs, and then go home before it rains again."
     {:ok, audio} = Chatterbex.generate(hibari, text, seed: 1)
-    Chatterbex.stop(hibari)
+    Chatterbex.stop(server: hibari)
     assert Audio.duration(audio) > 5.1
     %{audio | samples: binary_part(audio.samples, 0, round(5.1 * 24_000) * 4), metadata: %{}}
   end
@@ -36,7 +36,7 @@ defmodule Chatterbex.VoiceModelsTest do
     path = Path.join(dir, "ann.wav")
     :ok = Audio.write(recording, path, encoding: :f32)
 
-    assert {:ok, voice} = Voice.clone(server, path, name: "Ann", note: "agreed")
+    assert {:ok, voice} = Voice.clone(path, server: server, name: "Ann", note: "agreed")
     assert %{note: "agreed", model: "nano", clipped: 0.0, sample_rate: 24_000} = voice.metadata
     assert_in_delta voice.metadata.seconds, 5.1, 0.001
     assert voice.metadata.loudness < -10 and voice.metadata.loudness > -40
@@ -55,7 +55,12 @@ defmodule Chatterbex.VoiceModelsTest do
 
     first = speak.(voice)
 
-    for {same, what} <- [{saved, "path"}, {"saved", "name"}, {path, "recording"}, {recording, "audio"}] do
+    for {same, what} <- [
+          {{:file, saved}, "file"},
+          {"saved", "name"},
+          {{:file, path}, "recording"},
+          {recording, "audio"}
+        ] do
       assert speak.(same).samples == first.samples, what
     end
 
@@ -65,7 +70,7 @@ defmodule Chatterbex.VoiceModelsTest do
     options = [seed: 3, max_tokens: 5, norm_loudness: false]
     assert {:ok, as_loud} = Chatterbex.generate(server, "Hello there.", [voice: recording] ++ options)
     assert as_loud.samples != first.samples
-    assert {:ok, voice} = Voice.clone(server, recording, norm_loudness: false)
+    assert {:ok, voice} = Voice.clone(recording, server: server, norm_loudness: false)
     assert speak.(voice).samples == as_loud.samples
     assert speak.(recording).samples == first.samples
 

@@ -157,11 +157,11 @@ defmodule Chatterbex.VoiceTest do
       {:ok, voice} = Voice.load(path)
       bytes = voice.data
 
-      for source <- [voice, path], model <- [:turbo, :nano] do
+      for source <- [voice, {:file, path}], model <- [:turbo, :nano] do
         assert Voice.resolve(source, about(model)) == {:ok, %{"saved" => {:bytes, bytes}}}
       end
 
-      for source <- [voice, path], model <- [:english, :multilingual, :conversion] do
+      for source <- [voice, {:file, path}], model <- [:english, :multilingual, :conversion] do
         assert {:not_supported, message} = refused(Voice.resolve(source, about(model)))
 
         assert message =~
@@ -186,7 +186,7 @@ defmodule Chatterbex.VoiceTest do
         channels: 2
       }
 
-      for source <- [stereo, recording!(dir, "stereo.wav", stereo)] do
+      for source <- [stereo, {:file, recording!(dir, "stereo.wav", stereo)}] do
         assert {:ok, %{"samples" => {:bytes, samples}, "sample_rate" => 8_000}} =
                  Voice.resolve(source, about(:nano))
 
@@ -223,7 +223,9 @@ defmodule Chatterbex.VoiceTest do
             {".", "it is no file but a directory"},
             {Path.basename(write!(dir, "text.wav", "no sound")), "text.wav cannot be read: "}
           ] do
-        assert {:voice_unreadable, message} = refused(Voice.resolve(Path.join(dir, file), about(:nano)))
+        assert {:voice_unreadable, message} =
+                 refused(Voice.resolve({:file, Path.join(dir, file)}, about(:nano)))
+
         assert message =~ said
       end
     end
@@ -240,7 +242,7 @@ defmodule Chatterbex.VoiceTest do
       {:ok, _} = :file.position(file, 65 * 1024 * 1024)
       :ok = :file.truncate(file)
       :ok = :file.close(file)
-      assert {:voice_unreadable, message} = refused(Voice.resolve(path, about(:nano)))
+      assert {:voice_unreadable, message} = refused(Voice.resolve({:file, path}, about(:nano)))
       assert message =~ "it has 65 MB; at most 64 MB are read"
     end
 
@@ -252,7 +254,7 @@ defmodule Chatterbex.VoiceTest do
 
       path = recording!(dir, "clipped.wav", clipped)
 
-      assert capture_log(fn -> assert {:ok, _} = Voice.resolve(path, about(:nano)) end) =~
+      assert capture_log(fn -> assert {:ok, _} = Voice.resolve({:file, path}, about(:nano)) end) =~
                "50.0 % of #{path} is clipped"
 
       refute capture_log(fn -> assert {:ok, _} = Voice.resolve(tone(6), about(:nano)) end) =~ "clipped"
@@ -260,9 +262,9 @@ defmodule Chatterbex.VoiceTest do
 
     test "is read again when its file has changed", %{tmp_dir: dir} do
       path = recording!(dir, "ann.wav", tone(6))
-      assert {:ok, %{"samples" => {:bytes, first}}} = Voice.resolve(path, about(:nano))
+      assert {:ok, %{"samples" => {:bytes, first}}} = Voice.resolve({:file, path}, about(:nano))
       recording!(dir, "ann.wav", tone(6, level: 0.25))
-      assert {:ok, %{"samples" => {:bytes, second}}} = Voice.resolve(path, about(:nano))
+      assert {:ok, %{"samples" => {:bytes, second}}} = Voice.resolve({:file, path}, about(:nano))
       assert first != second
       assert byte_size(first) == byte_size(second)
     end
@@ -353,10 +355,10 @@ defmodule Chatterbex.VoiceTest do
     end
 
     test "lists its voices", %{folder: folder} do
-      assert {:ok, [bob, ann]} = Voice.list(folder)
+      assert {:ok, [bob, ann]} = Voice.list(folder: folder)
       assert ann == %{name: "ann", kind: :saved, path: Path.join(folder, "ann.voice"), family: "turbo"}
       assert %{name: "Bob Bee", kind: :recording, family: nil} = bob
-      assert {:file_error, message} = refused(Voice.list(Path.join(folder, "none")))
+      assert {:file_error, message} = refused(Voice.list(folder: Path.join(folder, "none")))
       assert message =~ "voices/none cannot be read: no such file or directory"
     end
 
@@ -391,7 +393,7 @@ defmodule Chatterbex.VoiceTest do
 
       assert message ==
                ~s(there is no voice "anne". Did you mean "ann"? There are "Bob Bee", "ann". ) <>
-                 ~s(A path has a / or an ending, as in "./ann.wav".)
+                 ~s(A string is a name; to use a file, give voice: {:file, "ann.wav"}.)
 
       assert {:invalid_option, message} = refused(Voice.resolve("anne", about(:nano)))
 
@@ -407,13 +409,18 @@ defmodule Chatterbex.VoiceTest do
     test "is not left by a name", %{folder: folder, tmp_dir: dir} do
       refute Chatterbex.Voice.Folder.name?("../outside")
 
-      for name <- ["../outside", "..\\outside", "../voices/ann", "./ann", "ann/../ann"] do
-        assert {reason, _message} = refused(Voice.resolve(name, about(:nano, folder)))
-        assert reason in [:invalid_option, :voice_unreadable]
+      outside = Path.join(dir, "outside.wav")
+
+      for name <- ["../outside", "..\\outside", "../voices/ann", "./ann", "ann/../ann", "ann.wav", outside] do
+        assert {:invalid_option, message} = refused(Voice.resolve(name, about(:nano, folder)))
+        assert message =~ "there is no voice"
+        assert message =~ ~s(A string is a name; to use a file, give voice: {:file, "ann.wav"}.)
+        assert {:invalid_option, _message} = refused(Voice.resolve(name, about(:nano)))
       end
 
-      # A path is one of the caller's own, and not of the folder.
-      assert {:ok, %{"samples" => _}} = Voice.resolve(Path.join(dir, "outside.wav"), about(:nano, folder))
+      # A file is the caller's own, and not of the folder.
+      assert {:ok, %{"samples" => _}} =
+               Voice.resolve({:file, Path.join(dir, "outside.wav")}, about(:nano, folder))
     end
 
     test "comes after the model's own voices", %{folder: folder} do
@@ -426,7 +433,7 @@ defmodule Chatterbex.VoiceTest do
 
     test "may be a server's", %{folder: folder} do
       server = Chatterbex.TestHelp.start_fake(voices: folder)
-      assert {:ok, []} = Voice.list(server)
+      assert {:ok, []} = Voice.list(server: server)
 
       assert {:error, %Error{message: message}} = Chatterbex.start_link(voices: 7)
       assert message =~ ~s(option :voices must be the path of a folder, or {:my_app, "priv/voices"})
@@ -461,17 +468,17 @@ defmodule Chatterbex.VoiceTest do
   describe "cloning" do
     test "is refused before a model sees anything" do
       server = Chatterbex.TestHelp.start_fake()
-      assert {:not_supported, message} = refused(Voice.clone(server, tone(6)))
+      assert {:not_supported, message} = refused(Voice.clone(tone(6), server: server))
       assert message =~ "the model :fake has voices of its own only"
-      assert {:invalid_option, _} = refused(Voice.clone(server, tone(6), name: 7))
+      assert {:invalid_option, _} = refused(Voice.clone(tone(6), server: server, name: 7))
 
       assert {:invalid_option, message} =
-               refused(Voice.clone(server, tone(6), name: String.duplicate("a", 201)))
+               refused(Voice.clone(tone(6), server: server, name: String.duplicate("a", 201)))
 
       assert message =~ "option :name must be a string of at most 200 characters"
-      assert {:invalid_option, message} = refused(Voice.clone(:nobody, tone(6), norm_loudness: 0))
+      assert {:invalid_option, message} = refused(Voice.clone(tone(6), server: :nobody, norm_loudness: 0))
       assert message == "option :norm_loudness must be true or false, got 0"
-      assert {:not_running, message} = refused(Voice.clone(:nobody, tone(6)))
+      assert {:not_running, message} = refused(Voice.clone(tone(6), server: :nobody))
       assert message =~ "no server runs as :nobody"
     end
   end

@@ -89,7 +89,12 @@ defmodule Mix.Tasks.Chatterbex.SayTest do
     assert refused(["Hello", "-o", Path.join(dir, "none/a.wav")]) =~ "Make its folder first."
     assert refused(["Hello", "-o", path, "--model", "hibarri"]) =~ "Did you mean :hibari?"
     assert refused(["Hello", "-o", path, "--speed", "9.0"]) =~ ":speed must be a number from 0.5 to 2.0"
-    assert refused(["Hello", "-o", path, "--voice", "nobody"]) =~ "nobody"
+    assert refused(["Hello", "-o", path, "--voice", "nobody"]) =~ ~s("nobody")
+    assert refused(["Hello", "-o", path, "--voice-file", "ann.wav"]) =~ ~s({:file, "ann.wav"})
+
+    assert refused(["Hello", "--voice", "ann", "--voice-file", "ann.wav"]) =~
+             "either as --voice or as --voice-file"
+
     assert refused(["Hello", "-o", path, "--language", "de"]) =~ "de"
     assert refused(["Hello", "-o", path, "--model", "nano", "--checkpoint", dir]) =~ dir
     assert File.ls!(dir) == []

@@ -12,7 +12,7 @@ defmodule Chatterbex.TestHelp do
   def start_server(options \\ []) do
     id = System.unique_integer()
     server = start_supervised!(Supervisor.child_spec({Chatterbex, options}, id: id))
-    assert :ok = Chatterbex.await_ready(server, 60_000)
+    assert :ok = Chatterbex.await_ready(server: server, timeout: 60_000)
     server
   end
 
@@ -110,7 +110,10 @@ defmodule Chatterbex.TestHelp do
   Waits until the server has no request waiting or running; fails after `timeout` milliseconds.
   """
   def await_idle(server, timeout \\ 10_000) do
-    await(fn -> match?({:ok, %{queue: %{waiting: 0, running: 0}}}, Chatterbex.info(server)) end, timeout)
+    await(
+      fn -> match?({:ok, %{queue: %{waiting: 0, running: 0}}}, Chatterbex.info(server: server)) end,
+      timeout
+    )
   end
 
   @doc """

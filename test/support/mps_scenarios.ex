@@ -90,14 +90,14 @@ defmodule Chatterbex.MpsScenarios do
     fail(scenario[:load] || [], context)
     options = [model: :nano, device: "mps", checkpoint: context.checkpoint, fallback: scenario[:fallback]]
     {:ok, server} = Chatterbex.start_link(options)
-    ready = Chatterbex.await_ready(server)
+    ready = Chatterbex.await_ready(server: server)
 
     requests =
       for faults <- scenario[:requests] do
         fail(faults, context)
         spoken = Chatterbex.generate(server, @text, @request)
         walked = walk(server)
-        {:ok, info} = Chatterbex.info(server)
+        {:ok, info} = Chatterbex.info(server: server)
         # What Python logs comes by way of this process.
         :sys.get_state(Runtime)
 
@@ -111,7 +111,7 @@ defmodule Chatterbex.MpsScenarios do
         }
       end
 
-    :ok = Chatterbex.stop(server)
+    :ok = Chatterbex.stop(server: server)
     %{ready: ready, requests: requests}
   end
 
@@ -119,7 +119,7 @@ defmodule Chatterbex.MpsScenarios do
   defp walk(server) do
     with model_id when model_id != nil <- :sys.get_state(server).model_id do
       {:ok, info} = Runtime.ask(%{"op" => "info", "model_id" => model_id}, 60_000)
-      info["components"]
+      Chatterbex.Names.atoms(info["components"])
     end
   end
 

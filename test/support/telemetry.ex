@@ -19,7 +19,7 @@ unless Code.ensure_loaded?(:telemetry) do
     end
 
     def detach(id) do
-      :ets.match_delete(@table, {:_, id, :_, :_})
+      if :ets.whereis(@table) != :undefined, do: :ets.match_delete(@table, {:_, id, :_, :_})
       :ok
     end
 
@@ -33,6 +33,25 @@ unless Code.ensure_loaded?(:telemetry) do
       :ets.new(@table, [:named_table, :public, :bag])
       receive(do: ({:ready?, asker} -> send(asker, {self(), :ready})))
       Process.hibernate(:timer, :sleep, [:infinity])
+    end
+  end
+end
+
+unless Code.ensure_loaded?(Telemetry.Metrics) do
+  defmodule Telemetry.Metrics do
+    @moduledoc false
+    # Stands in for the package :telemetry_metrics: metrics as maps, made with the same arguments.
+
+    for kind <- [:counter, :sum, :last_value, :summary, :distribution] do
+      def unquote(kind)(name, options) do
+        name = name |> String.split(".") |> Enum.map(&String.to_atom/1)
+
+        Map.merge(Map.new(options), %{
+          kind: unquote(kind),
+          name: name,
+          event_name: Enum.drop(name, -1)
+        })
+      end
     end
   end
 end

@@ -26,6 +26,7 @@ defmodule Chatterbex.Audio.Writer do
   @most 0xFFFFFFFF
 
   @enforce_keys [:path, :options]
+  @doc false
   defstruct [:path, :options, :replacement, :format, header: 0, size: 0]
 
   @typedoc "A writer. Its fields are its own."
@@ -239,6 +240,10 @@ defmodule Chatterbex.Audio.Writer do
   @spec abort(t) :: :ok
   def abort(%__MODULE__{replacement: nil}), do: :ok
   def abort(%__MODULE__{replacement: replacement}), do: Replacement.abort(replacement)
+
+  defimpl Inspect do
+    def inspect(writer, _options), do: "#Chatterbex.Audio.Writer<#{Kernel.inspect(writer.path)}>"
+  end
 
   defimpl Collectable do
     alias Chatterbex.Audio.Writer

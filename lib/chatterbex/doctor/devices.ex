@@ -4,7 +4,7 @@ defmodule Chatterbex.Doctor.Devices do
 
   import Chatterbex.Doctor.Check
 
-  alias Chatterbex.{Device.Probe, Python, Terminal}
+  alias Chatterbex.{Device.Probe, Names, Python, Terminal}
   alias Chatterbex.Setup.{Machine, Torch}
 
   def devices(%{torch: false} = context), do: {[], context}
@@ -22,7 +22,7 @@ defmodule Chatterbex.Doctor.Devices do
   defp device(%{"available" => true, "device" => name} = device, facts, context) do
     status = if device["warning"], do: :warning, else: :ok
     message = [about(device, facts), device["warning"]] |> Enum.reject(&is_nil/1) |> Enum.join("; ")
-    details = Map.put(device, "facts", facts["torch"])
+    details = device |> Map.put("facts", facts["torch"]) |> Names.atoms()
     [new(:device, "device #{name}", status, message, nil, details) | tried(name, context)]
   end
 
@@ -37,7 +37,7 @@ defmodule Chatterbex.Doctor.Devices do
         do: Python.setup_command(context.home, device: kind)
 
     status = if wanted == kind, do: :failed, else: :not_set_up
-    [new(:device, "device #{name}", status, reason, remedy, device)]
+    [new(:device, "device #{name}", status, reason, remedy, Names.atoms(device))]
   end
 
   defp about(device, facts) do
@@ -70,14 +70,21 @@ defmodule Chatterbex.Doctor.Devices do
   defp outcome(%{name: check, outcome: outcome}, name, _tried, context) do
     case outcome do
       %{"ok" => true, "seconds" => seconds} ->
-        new(:device, "#{name}: #{check}", :ok, "#{right(outcome)}, in #{duration(seconds)}", nil, outcome)
+        new(
+          :device,
+          "#{name}: #{check}",
+          :ok,
+          "#{right(outcome)}, in #{duration(seconds)}",
+          nil,
+          Names.atoms(outcome)
+        )
 
       %{"required" => false, "message" => message} ->
         message = "#{message}; models work without it"
-        new(:device, "#{name}: #{check}", :warning, message, nil, outcome)
+        new(:device, "#{name}: #{check}", :warning, message, nil, Names.atoms(outcome))
 
       %{"message" => message} ->
-        new(:device, "#{name}: #{check}", :failed, message, remedy(name, context), outcome)
+        new(:device, "#{name}: #{check}", :failed, message, remedy(name, context), Names.atoms(outcome))
     end
   end
 

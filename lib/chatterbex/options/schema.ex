@@ -24,7 +24,7 @@ defmodule Chatterbex.Options.Schema do
         "how many requests may be open beyond the `:max_batch` that the model works on at a time; one more is refused " <>
           "with `:overloaded`. A request is open from its call to its last audio, whether it waits, is spoken piece by " <>
           "piece, or is a stream that is taken slowly; while the model loads, all of them wait. Calls of " <>
-          "`Chatterbex.Voice.clone/3` are counted apart, with the same limit"
+          "`Chatterbex.Voice.clone/2` are counted apart, with the same limit"
     ],
     max_batch: [
       type: {:integer, 1, 256},
@@ -111,7 +111,16 @@ defmodule Chatterbex.Options.Schema do
           "with `:out_of_memory`, or ends the process. Memory of a GPU and files that are only read are not counted"
     ],
     home: [type: :string, doc: "the folder that `mix chatterbex.setup --path` was given"],
-    model_options: [type: :map, default: %{}, doc: "options for the `load` of a model of your own"]
+    testing: [
+      type: :boolean,
+      default: false,
+      doc: "`true` runs no model: tones are spoken, for the tests of an application, see `Chatterbex.Test`"
+    ],
+    model_options: [
+      type: :map,
+      default: %{},
+      doc: "options for the `load` of a model of your own, as in `%{size: \"small\"}`"
+    ]
   ]
 
   @pool Keyword.merge(
@@ -134,8 +143,8 @@ defmodule Chatterbex.Options.Schema do
     voice: [
       type: :voice,
       doc:
-        "the voice to speak in: a name, the path of a recording (`\"ann.wav\"`) or of a saved voice, a " <>
-          "`Chatterbex.Audio` or a `Chatterbex.Voice`; the default is the model's own"
+        "the voice to speak in: a name, a file as `{:file, \"ann.wav\"}`, a `Chatterbex.Audio` or a " <>
+          "`Chatterbex.Voice`; the default is the model's own"
     ],
     norm_loudness: [
       type: :boolean,
@@ -288,11 +297,11 @@ defmodule Chatterbex.Options.Schema do
             @request
           )
 
-  @stream_to Keyword.put(@stream, :unheard,
+  @stream_to Keyword.put(@stream, :max_unacked,
                type: {:integer, 1, 100_000},
                doc:
-                 "how many chunks may be on their way to who hears them; further ones are held back until " <>
-                   "`Chatterbex.heard/2` says that some were heard. By default all are sent as soon as they are made."
+                 "how many chunks may be on their way without being acknowledged; further ones are held back until " <>
+                   "`Chatterbex.ack/2` acknowledges some. By default all are sent as soon as they are made"
              )
 
   @sentences [
@@ -342,16 +351,59 @@ defmodule Chatterbex.Options.Schema do
   @chunk_stream Keyword.update!(@chunks, :group, &Keyword.put(&1, :default, false))
 
   @convert @generate
-           |> Keyword.take([:server, :timeout, :seed, :deadline, :priority])
+           |> Keyword.take([:timeout, :seed, :deadline, :priority])
            |> Keyword.merge(
-             server: [type: :server, doc: "a server of the model `:conversion`; it must be given"],
+             server: [type: :server, doc: "the server to ask, which must run the model `:conversion`"],
              voice: [
                type: :voice,
                doc: "the voice to say it in, as for `Chatterbex.generate/2`; it must be given"
              ]
            )
 
+  @info [server: @request[:server]]
+
+  @await_ready [
+    server: @request[:server],
+    timeout: [type: :timeout, default: 600_000, doc: "the most milliseconds to wait"]
+  ]
+
+  @stop [
+    server: [type: :server, doc: "the server to stop; the default is the default server"],
+    timeout: [type: :timeout, default: 5_000, doc: "the most milliseconds to wait for its end"]
+  ]
+
+  @drain [
+    timeout: [type: :timeout, default: 60_000, doc: "the most milliseconds to wait for what is open"]
+  ]
+
+  @logger [
+    level: [
+      type: {:in, [:debug, :info, :notice, :warning, :error]},
+      default: :info,
+      doc: "the level of the lines; those of what failed are warnings at least"
+    ]
+  ]
+
+  @test [
+    from: [
+      type: :asker,
+      doc:
+        "the process that asked, or that those who asked have among their `$callers`; `:anyone` is all of them. The default " <>
+          "is the calling process"
+    ]
+  ]
+
+  @voices [
+    server: [
+      type: :server,
+      doc:
+        "the server whose voices are listed, those of its model and of its folder; the default is the default server"
+    ],
+    folder: [type: :folder, doc: "a folder whose voices are listed instead; no server is asked"]
+  ]
+
   @clone [
+    server: [type: :server, doc: "the server whose model makes the voice; the default is the default server"],
     name: [type: {:string, 200}, doc: "what the voice is called"],
     note: [
       type: {:string, 4000},
@@ -527,6 +579,13 @@ defmodule Chatterbex.Options.Schema do
     stream_to: @stream_to,
     convert: @convert,
     clone: @clone,
+    info: @info,
+    await_ready: @await_ready,
+    stop: @stop,
+    drain: @drain,
+    voices: @voices,
+    logger: @logger,
+    test: @test,
     sentences: @sentences,
     chunks: @chunks,
     chunk_stream: @chunk_stream,
@@ -567,7 +626,8 @@ defmodule Chatterbex.Options.Schema do
   def cast({:string, most}, value) when is_binary(value),
     do: if(String.valid?(value) and String.length(value) <= most, do: {:ok, value}, else: :error)
 
-  def cast(:map, value) when is_map(value) and not is_struct(value), do: {:ok, value}
+  def cast(:map, value) when is_map(value) and not is_struct(value),
+    do: if(Enum.all?(Map.keys(value), &is_atom/1), do: {:ok, value}, else: :error)
 
   def cast({:integer, min, max}, value) when is_integer(value) and value >= min and value <= max,
     do: {:ok, value}
@@ -592,6 +652,7 @@ defmodule Chatterbex.Options.Schema do
   def cast(:voice, %{__struct__: struct} = value) when struct in [Chatterbex.Audio, Chatterbex.Voice],
     do: {:ok, value}
 
+  def cast(:voice, {:file, path}), do: with({:ok, path} <- cast(:string, path), do: {:ok, {:file, path}})
   def cast(:voice, value), do: cast(:string, value)
   def cast(:language, value) when is_binary(value), do: cast(:string, value)
   def cast(:language, value) when is_atom(value) and not is_boolean(value), do: {:ok, value}
@@ -612,9 +673,10 @@ defmodule Chatterbex.Options.Schema do
   def cast(:folder, value), do: with({:ok, path} <- cast(:string, value), do: {:ok, Path.expand(path)})
   def cast(:datetime, %DateTime{} = value), do: {:ok, value}
   def cast(:function, value) when is_function(value, 1), do: {:ok, value}
-  def cast(:name, value) when is_atom(value) and not is_boolean(value), do: {:ok, value}
+  def cast(:name, value) when is_atom(value) and not is_boolean(value) and value != nil, do: {:ok, value}
   def cast(:name, {:via, module, _name} = value) when is_atom(module), do: {:ok, value}
   def cast(:name, {:global, _name} = value), do: {:ok, value}
+  def cast(:asker, value) when is_pid(value) or value == :anyone, do: {:ok, value}
   def cast(:server, value) when is_pid(value), do: {:ok, value}
   def cast(:server, {name, node} = value) when is_atom(name) and is_atom(node), do: {:ok, value}
   def cast(:server, value), do: cast(:name, value)
@@ -630,7 +692,7 @@ defmodule Chatterbex.Options.Schema do
   def describe(:boolean), do: "true or false"
   def describe(:string), do: "a string"
   def describe({:string, most}), do: "a string of at most #{most} characters"
-  def describe(:map), do: "a map"
+  def describe(:map), do: "a map whose keys are atoms"
   def describe({:integer, min, max}), do: "a whole number from #{min} to #{max}"
   def describe({:number, min, max}), do: "a number from #{min} to #{max}"
   def describe({:in, values}), do: "one of " <> Enum.map_join(values, ", ", &inspect/1)
@@ -644,7 +706,7 @@ defmodule Chatterbex.Options.Schema do
   def describe(:model), do: "the name of a model, an atom or a string"
 
   def describe(:voice),
-    do: "the name of a voice, the path of a recording, a Chatterbex.Audio or a Chatterbex.Voice"
+    do: ~s(the name of a voice, {:file, "ann.wav"}, a Chatterbex.Audio or a Chatterbex.Voice)
 
   def describe(:language), do: ~s(the code of a language, as in "en")
   def describe(:sounds), do: ~s(a list of names without brackets, as in ["laugh", "sigh"])
@@ -652,6 +714,7 @@ defmodule Chatterbex.Options.Schema do
   def describe(:datetime), do: "a DateTime"
   def describe(:function), do: "a function of one argument"
   def describe(:name), do: "an atom, {:via, module, name} or {:global, name}"
+  def describe(:asker), do: "a pid or :anyone"
   def describe(:server), do: "a server: a name, a pid, {name, node}, {:via, module, name} or {:global, name}"
 
   @doc """

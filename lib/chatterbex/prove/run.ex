@@ -46,21 +46,21 @@ defmodule Chatterbex.Prove.Run do
 
     with {:ok, server} <- Chatterbex.start_link(options) do
       try do
-        with :ok <- Chatterbex.await_ready(server), do: speak(server, sentences, request, tell)
+        with :ok <- Chatterbex.await_ready(server: server), do: speak(server, sentences, request, tell)
       after
-        Chatterbex.stop(server)
+        Chatterbex.stop(server: server)
       end
     end
   end
 
   defp speak(server, sentences, request, tell) do
-    with {:ok, before} <- Chatterbex.info(server),
+    with {:ok, before} <- Chatterbex.info(server: server),
          device = Device.to_string(before.device.actual),
          tell.("warming up on #{device}"),
          {:ok, _warm} <- Chatterbex.generate(server, hd(sentences), [seed: 0] ++ request),
          {:ok, spoken} <- all(server, sentences, request, &tell.("speaking on #{device}, #{&1}")),
          {:ok, first} <- first_audio(server, Enum.join(sentences, " "), [seed: 1] ++ request),
-         {:ok, now} <- Chatterbex.info(server) do
+         {:ok, now} <- Chatterbex.info(server: server) do
       stayed? = now.device.actual == before.device.actual
 
       {:ok,
@@ -77,7 +77,7 @@ defmodule Chatterbex.Prove.Run do
   end
 
   # Importing happens once in a VM, for the model that is loaded first.
-  defp loading(phases), do: phases |> Map.drop(["packages", "import"]) |> Map.values() |> Enum.sum()
+  defp loading(phases), do: phases |> Map.drop([:packages, :import]) |> Map.values() |> Enum.sum()
 
   defp all(server, sentences, request, tell) do
     sentences

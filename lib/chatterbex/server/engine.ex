@@ -1,16 +1,17 @@
 defmodule Chatterbex.Server.Engine do
   @moduledoc false
-  # Where a server's model is: in this VM, as are all that are not isolated, or in a process of its own. Both take the same
-  # commands, and answer with the same events.
+  # Where a server's model is: in this VM, as are all that are not isolated, in a process of its own, or nowhere, for the
+  # tests of an application. All take the same commands, and answer with the same events.
 
-  alias Chatterbex.{Error, Peer, Runtime}
+  alias Chatterbex.{Error, Peer, Runtime, Test}
 
-  @type t :: :here | pid
+  @type t :: :here | pid | Test.Engine.t()
 
   @doc """
   The engine for a server with these options, which calls this. An isolated one boots in the background.
   """
   @spec start(map) :: t
+  def start(%{testing: true} = options), do: Test.Engine.new(options)
   def start(%{isolation: :none}), do: :here
 
   def start(%{isolation: :peer} = options) do
@@ -30,10 +31,12 @@ defmodule Chatterbex.Server.Engine do
   """
   @spec submit(t, map) :: :ok | {:error, Error.t()}
   def submit(:here, command), do: Runtime.submit(command)
+  def submit(%Test.Engine{} = engine, command), do: Test.Engine.submit(engine, command)
   def submit(peer, command), do: Peer.submit(peer, command)
 
   @spec cancel(t, pos_integer) :: :ok
   def cancel(:here, id), do: Runtime.cancel(id)
+  def cancel(%Test.Engine{}, _id), do: :ok
   def cancel(peer, id), do: Peer.cancel(peer, id)
 
   @doc """
@@ -41,13 +44,14 @@ defmodule Chatterbex.Server.Engine do
   """
   @spec watch(t, pos_integer) :: :ok
   def watch(:here, model_id), do: Runtime.watch(self(), model_id)
-  def watch(_linked, _model_id), do: :ok
+  def watch(_its_own, _model_id), do: :ok
 
   @doc """
   Takes a model out of memory, and an engine of its own with it.
   """
   @spec stop(t, pos_integer | nil) :: :ok
   def stop(:here, nil), do: :ok
+  def stop(%Test.Engine{}, _model_id), do: :ok
 
   def stop(:here, model_id) do
     _ok_or_crashed = Runtime.submit(%{"op" => "unload", "id" => Runtime.new_id(), "model_id" => model_id})

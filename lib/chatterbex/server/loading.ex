@@ -15,6 +15,8 @@ defmodule Chatterbex.Server.Loading do
     spawn_link(fn -> send(server, {:prepared, self(), ready(engine, model, options, server)}) end)
   end
 
+  defp ready(_engine, _model, %{testing: true}, _server), do: {:ok, nil}
+
   defp ready(engine, model, options, server) do
     python = %{
       home: options.home,
@@ -62,8 +64,10 @@ defmodule Chatterbex.Server.Loading do
   """
   @spec command(pos_integer, Model.t(), map, Path.t() | nil) :: map
   def command(id, model, options, folder) do
+    own = Map.new(options.model_options, fn {name, value} -> {Atom.to_string(name), value} end)
+
     load_options =
-      Map.merge(options.model_options, %{
+      Map.merge(own, %{
         "device" => Device.to_string(options.device),
         "fallback" => options.fallback,
         "threads" => options.threads,

@@ -21,6 +21,7 @@ defmodule Chatterbex.Speech.Metadata do
     |> Map.merge(for name <- @sums, total = sum(Enum.map(all, & &1[name])), into: %{}, do: {name, total})
     |> Map.merge(if ms, do: %{generation_ms: ms, rtf: rtf(ms, bytes, first.sample_rate)}, else: %{})
     |> Map.merge(finish(all))
+    |> Map.merge(work(all))
     |> Map.put(:pieces, length(audios))
   end
 
@@ -40,9 +41,38 @@ defmodule Chatterbex.Speech.Metadata do
 
   defp agreed?(all, key, value), do: Enum.all?(all, &match?(%{^key => ^value}, &1))
 
+  # The seconds of each kind of work, but for the time to the first samples, which is that of the first piece.
+  defp work([%{seconds: %{} = first} | rest]) do
+    seconds =
+      for %{seconds: seconds} <- rest, reduce: first do
+        sum -> Map.merge(sum, Map.delete(seconds, :first), fn _kind, a, b -> a + b end)
+      end
+
+    %{seconds: seconds}
+  end
+
+  defp work(_all), do: %{}
+
+  @doc """
+  How fast the work was, of what there is: `:rtf`, and `:tokens_per_second` of T3.
+  """
+  @spec speed(map) :: map
+  def speed(metadata) do
+    tokens =
+      case metadata do
+        %{tokens: tokens, seconds: %{t3: seconds}} when seconds > 0 ->
+          %{tokens_per_second: tokens / seconds}
+
+        _unknown ->
+          %{}
+      end
+
+    if metadata[:rtf], do: Map.put(tokens, :rtf, metadata.rtf), else: tokens
+  end
+
   # Chatterbox models tell the seconds of each kind of work.
   defp milliseconds(%{generation_ms: ms}), do: ms
-  defp milliseconds(%{seconds: %{"total" => seconds}}), do: seconds * 1000
+  defp milliseconds(%{seconds: %{total: seconds}}), do: seconds * 1000
   defp milliseconds(_metadata), do: nil
 
   defp rtf(_ms, 0, _rate), do: nil

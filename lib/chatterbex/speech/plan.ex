@@ -2,7 +2,7 @@ defmodule Chatterbex.Speech.Plan do
   @moduledoc false
   # A request before its text: its options checked against the server's model, and in the form that the model takes.
 
-  alias Chatterbex.{Client, Error, Model, Options, Text, Voice}
+  alias Chatterbex.{Client, Error, Model, Options, Test, Text, Voice}
   alias Chatterbex.Options.Schema
 
   # How long a server that is there may take to say what it is.
@@ -45,7 +45,7 @@ defmodule Chatterbex.Speech.Plan do
 
   @doc """
   Asks the server what it is, and plans a request that says `:text`, or `:audio` again. `options` are checked by
-  `Chatterbex.Options`.
+  `Chatterbex.Options`; `:text` among them is what servers for tests note.
   """
   @spec new(GenServer.server(), map, :text | :audio) :: {:ok, t} | {:error, Error.t()}
   def new(server, options, source \\ :text) do
@@ -67,7 +67,8 @@ defmodule Chatterbex.Speech.Plan do
          deadline: options.deadline,
          priority: options.priority,
          resume: options[:resume] || false,
-         options: model_options(options, language, voice, about.model),
+         options:
+           options |> model_options(language, voice, about.model) |> put("test", asked(options, about)),
          text: text
        }}
     end
@@ -188,6 +189,10 @@ defmodule Chatterbex.Speech.Plan do
     |> put("voice", voice)
     |> put("language", if(length(model.languages) != 1, do: language))
   end
+
+  # Servers for tests note what they are asked, and by whom. They run the version that this node does, or an older one.
+  defp asked(options, %{testing: true}), do: Test.Engine.asked(options)
+  defp asked(_options, _about), do: nil
 
   defp put(options, _name, nil), do: options
   defp put(options, name, value), do: Map.put(options, name, value)

@@ -11,13 +11,16 @@ defmodule Chatterbex.Speech.Sender do
   @most_unread 64
   @pause 10
 
+  # Milliseconds that a sender has to end by itself.
+  @patience 100
+
   @doc """
-  `make` gives the stream, from what is to stop it. No more than `unheard`
-  chunks are sent that `heard/2` was not called for.
+  `make` gives the stream, from what is to stop it. No more than `max_unacked`
+  chunks are sent that `ack/2` was not called for.
   """
   @spec start(pid, pos_integer | :infinity, (Speech.Stream.stop() -> Enumerable.t())) ::
           {:ok, reference} | {:error, Error.t()}
-  def start(listener, unheard, make) do
+  def start(listener, max_unacked, make) do
     ref = make_ref()
     starter = self()
 
@@ -25,7 +28,7 @@ defmodule Chatterbex.Speech.Sender do
       Task.Supervisor.start_child(@supervisor, fn ->
         {:ok, _owner} = Registry.register(@registry, ref, listener)
         send(starter, {ref, :registered})
-        run(listener, ref, unheard, make)
+        run(listener, ref, max_unacked, make)
       end)
 
     monitor = Process.monitor(sender)
@@ -46,51 +49,62 @@ defmodule Chatterbex.Speech.Sender do
 
   @doc """
   Ends a sender, whose listener then gets the error `:cancelled` as its last message. One that is done is no error.
+
+  A sender that does not end by itself, for it waits for code that is not the library's, is killed.
   """
   @spec cancel(reference) :: :ok
   def cancel(ref) do
     with [{sender, listener}] <- Registry.lookup(@registry, ref) do
       monitor = Process.monitor(sender)
-      Process.exit(sender, :kill)
+      send(sender, {ref, :cancel})
 
       receive do
-        {:DOWN, ^monitor, :process, _pid, :killed} ->
-          tell(listener, ref, {:error, Error.new(:cancelled, "the stream was cancelled")})
-
-        {:DOWN, ^monitor, :process, _pid, _done} ->
-          :ok
+        {:DOWN, ^monitor, :process, _pid, _reason} -> :ok
+      after
+        @patience -> kill(sender, monitor, listener, ref)
       end
     end
 
     :ok
   end
 
+  defp kill(sender, monitor, listener, ref) do
+    Process.exit(sender, :kill)
+
+    receive do
+      {:DOWN, ^monitor, :process, _pid, :killed} -> tell(listener, ref, {:error, cancelled()})
+      {:DOWN, ^monitor, :process, _pid, _done} -> :ok
+    end
+  end
+
+  defp cancelled, do: Error.new(:cancelled, "the stream was cancelled")
+
   @doc """
   Lets a sender send as many more chunks. One that is done is no error.
   """
-  @spec heard(reference, pos_integer) :: :ok
-  def heard(ref, chunks) do
-    for {sender, _listener} <- Registry.lookup(@registry, ref), do: send(sender, {ref, :heard, chunks})
+  @spec ack(reference, pos_integer) :: :ok
+  def ack(ref, chunks) do
+    for {sender, _listener} <- Registry.lookup(@registry, ref), do: send(sender, {ref, :ack, chunks})
     :ok
   end
 
   # It traps exits, for it has a last message to send when it is stopped.
-  defp run(listener, ref, unheard, make) do
+  defp run(listener, ref, max_unacked, make) do
     Process.flag(:trap_exit, true)
     [supervisor | _ancestors] = Process.get(:"$ancestors")
     supervisor = if is_pid(supervisor), do: supervisor, else: Process.whereis(supervisor)
-    stop = %{listener: Process.monitor(listener), supervisor: supervisor}
+    stop = %{listener: Process.monitor(listener), supervisor: supervisor, cancel: ref}
 
-    case deliver(listener, ref, unheard, stop, make) do
+    case deliver(listener, ref, max_unacked, stop, make) do
       :listener_gone -> :ok
       last -> tell(listener, ref, last)
     end
   end
 
   # Whatever the source of the text or :progress do, there is a last message.
-  defp deliver(listener, ref, unheard, stop, make) do
+  defp deliver(listener, ref, max_unacked, stop, make) do
     Enum.reduce(make.(stop), 0, fn audio, sent ->
-      sent = await_heard(sent, unheard, ref, stop)
+      sent = await_acks(sent, max_unacked, ref, stop)
       await_room(listener, stop)
       tell(listener, ref, {:chunk, audio})
       sent + 1
@@ -103,6 +117,9 @@ defmodule Chatterbex.Speech.Sender do
 
     :exit, {:shutdown, :stopping} ->
       {:error, Error.new(:cancelled, "the application :chatterbex is stopping")}
+
+    :exit, {:shutdown, :cancelled} ->
+      {:error, cancelled()}
 
     :error, %Error{} = error ->
       {:error, error}
@@ -128,26 +145,28 @@ defmodule Chatterbex.Speech.Sender do
     )
   end
 
-  # `sent` are the chunks that were sent and not heard. All that were heard are taken from the mailbox at once.
-  defp await_heard(sent, unheard, ref, %{listener: gone, supervisor: supervisor} = stop) do
+  # `sent` are the chunks that were sent and not acknowledged. All acknowledgements are taken from the mailbox at once.
+  defp await_acks(sent, max_unacked, ref, %{listener: gone, supervisor: supervisor} = stop) do
     receive do
-      {^ref, :heard, chunks} -> await_heard(max(sent - chunks, 0), unheard, ref, stop)
+      {^ref, :ack, chunks} -> await_acks(max(sent - chunks, 0), max_unacked, ref, stop)
       {:DOWN, ^gone, :process, _pid, _reason} -> exit({:shutdown, :listener_gone})
       {:EXIT, ^supervisor, _reason} -> exit({:shutdown, :stopping})
+      {^ref, :cancel} -> exit({:shutdown, :cancelled})
       # Of what :progress has linked.
-      {:EXIT, _other, _reason} -> await_heard(sent, unheard, ref, stop)
+      {:EXIT, _other, _reason} -> await_acks(sent, max_unacked, ref, stop)
     after
-      if(sent < unheard, do: 0, else: :infinity) -> sent
+      if(sent < max_unacked, do: 0, else: :infinity) -> sent
     end
   end
 
   # What is in another node's mailbox cannot be seen.
-  defp await_room(listener, %{listener: gone, supervisor: supervisor} = stop)
+  defp await_room(listener, %{listener: gone, supervisor: supervisor, cancel: ref} = stop)
        when node(listener) == node() do
     with {:message_queue_len, unread} when unread > @most_unread <- Process.info(listener, :message_queue_len) do
       receive do
         {:DOWN, ^gone, :process, _pid, _reason} -> exit({:shutdown, :listener_gone})
         {:EXIT, ^supervisor, _reason} -> exit({:shutdown, :stopping})
+        {^ref, :cancel} -> exit({:shutdown, :cancelled})
       after
         @pause -> await_room(listener, stop)
       end

@@ -20,8 +20,10 @@ defmodule Chatterbex.Speech.Stream do
     :ahead,
     :progress,
     :told,
-    :started,
+    :span,
     :error,
+    # What was raised, until the state in which that was is handed to `close/1`.
+    :failure,
     # Since when the next chunk is waited for, in monotonic milliseconds.
     :since,
     # Chunks of the text that nothing was asked for yet, and pieces that are awaited.
@@ -29,28 +31,54 @@ defmodule Chatterbex.Speech.Stream do
     window: :queue.new(),
     outstanding: 0,
     numbered: 0,
-    chunks: 0
+    chunks: 0,
+    first_audio: nil,
+    ended: false
   ]
 
   @typedoc """
-  Where the process that `listener` monitors ends, the enumerating process exits with `{:shutdown, :listener_gone}`; where
-  `supervisor`, whose exits it traps, stops it, with `{:shutdown, :stopping}`.
+  What a stream is made of: its text, its checked options, and `plan`, which is called when the stream is first asked for
+  a chunk. `server` and `measurements` are for telemetry.
   """
-  @type stop :: %{listener: reference, supervisor: pid}
+  @type request :: %{
+          text: Enumerable.t() | String.t(),
+          options: map,
+          server: GenServer.server(),
+          measurements: map,
+          plan: (() -> {:ok, Plan.t()} | {:error, Error.t()})
+        }
+
+  @typedoc """
+  What ends the enumerating process while it waits, and the reason with which it exits then: the end of the process that
+  `listener` monitors, with `{:shutdown, :listener_gone}`; an exit of `supervisor`, which it traps, with
+  `{:shutdown, :stopping}`; and the message `{cancel, :cancel}`, with `{:shutdown, :cancelled}`.
+  """
+  @type stop :: %{listener: reference, supervisor: pid, cancel: reference}
 
   @doc """
-  `begin` runs when the stream is first asked for a chunk, and gives the plan; `options` are checked. While it waits, the
-  enumerating process also looks for what `stop` names: see `t:stop/0`.
+  The stream of a request.
   """
-  @spec new((() -> {:ok, Plan.t()} | {:error, Error.t()}), Enumerable.t() | String.t(), map, stop | nil) ::
-          Enumerable.t()
-  def new(begin, text, options, stop \\ nil) do
-    Stream.resource(fn -> open(begin, text, options, stop) end, &next/1, &close/1)
+  @spec new(request, stop | nil) :: Enumerable.t()
+  def new(request, stop \\ nil) do
+    Stream.resource(fn -> begin(request, stop) end, &step/1, &close/1)
   end
 
-  defp open(begin, text, options, stop) do
-    with {:ok, text, total} <- source(text), {:ok, plan} <- begin.() do
-      %__MODULE__{
+  defp begin(request, stop) do
+    span = Telemetry.start([:chatterbex, :stream], request.measurements, %{server: request.server})
+
+    case Telemetry.guard(span, fn -> open(request, stop) end) do
+      {:ok, state} ->
+        %{state | span: span}
+
+      {:error, error} ->
+        Telemetry.stop(span, %{chunks: 0, audio_seconds: 0.0}, %{error: error, halted: false})
+        raise error
+    end
+  end
+
+  defp open(%{options: options} = request, stop) do
+    with {:ok, text, total} <- source(request.text), {:ok, plan} <- request.plan.() do
+      state = %__MODULE__{
         plan: plan,
         stop: stop,
         none: make_ref(),
@@ -58,11 +86,10 @@ defmodule Chatterbex.Speech.Stream do
         splitter: Splitter.new(%{plan.text | group: false}),
         ahead: options.ahead || plan.parallel + 1,
         progress: options.progress,
-        told: %{characters: 0, total: total, pieces: 0, seconds: 0.0},
-        started: System.monotonic_time()
+        told: %{characters: 0, total: total, pieces: 0, seconds: 0.0}
       }
-    else
-      {:error, error} -> raise error
+
+      {:ok, state}
     end
   end
 
@@ -78,6 +105,15 @@ defmodule Chatterbex.Speech.Stream do
   ## The next chunk
   #
   # What has changed the state returns it at once: were an exception to come after, `close/1` would not know.
+
+  # What was raised is raised again with the next step, when the state that `close/1` gets tells of it.
+  defp step(%{failure: {kind, reason, stacktrace}}), do: :erlang.raise(kind, reason, stacktrace)
+
+  defp step(state) do
+    with {:halt, state} <- next(state), do: {:halt, %{state | ended: true}}
+  catch
+    kind, reason -> {[], %{state | failure: {kind, reason, __STACKTRACE__}}}
+  end
 
   defp next(%{ripe: [_ | _], outstanding: outstanding, ahead: ahead} = state) when outstanding < ahead,
     do: {[], ask(state)}
@@ -107,8 +143,8 @@ defmodule Chatterbex.Speech.Stream do
     number = piece && piece.number
     ref = state.ref || none
     source = if state.source, do: state.source.ref, else: none
-    stop = state.stop || %{listener: none, supervisor: none}
-    %{listener: listener, supervisor: supervisor} = stop
+    stop = state.stop || %{listener: none, supervisor: none, cancel: none}
+    %{listener: listener, supervisor: supervisor, cancel: cancel} = stop
 
     receive do
       {^ref, {:error, error}} -> raise error
@@ -118,6 +154,7 @@ defmodule Chatterbex.Speech.Stream do
       {:DOWN, ^source, :process, _puller, reason} -> {[], text({:failed, :exit, reason, []}, state)}
       {:DOWN, ^listener, :process, _pid, _reason} -> exit({:shutdown, :listener_gone})
       {:EXIT, ^supervisor, _reason} -> exit({:shutdown, :stopping})
+      {^cancel, :cancel} -> exit({:shutdown, :cancelled})
     after
       patience(state) -> {[], overdue(state)}
     end
@@ -153,15 +190,16 @@ defmodule Chatterbex.Speech.Stream do
   defp give(audio, more, state) do
     audio = %{audio | metadata: Map.merge(audio.metadata, more)}
     seconds = Audio.duration(audio)
+    since_start = System.monotonic_time() - state.span.started
 
     Telemetry.execute(
       [:chatterbex, :stream, :chunk],
-      %{number: state.chunks, audio_seconds: seconds, since_start: System.monotonic_time() - state.started},
-      %{server: state.plan.server, model: state.plan.model.name}
+      %{number: state.chunks, audio_seconds: seconds, since_start: since_start},
+      Map.put(state.span.metadata, :model, state.plan.model.name)
     )
 
     told = %{state.told | seconds: state.told.seconds + seconds}
-    {[audio], %{state | chunks: state.chunks + 1, told: told}}
+    {[audio], %{state | chunks: state.chunks + 1, told: told, first_audio: state.first_audio || since_start}}
   end
 
   defp told(state, piece) do
@@ -279,7 +317,26 @@ defmodule Chatterbex.Speech.Stream do
 
   defp close(state) do
     if state.ref, do: Client.release(state.plan.server, state.ref)
+    tell_end(state.failure, state)
     if state.source, do: TextSource.close(state.source)
     :ok
+  end
+
+  # An error of the library is a result, and what ends a sender, or a taker that stops, no failure.
+  defp tell_end(nil, state), do: stopped(state, nil, not state.ended)
+  defp tell_end({:error, %Error{} = error, _stacktrace}, state), do: stopped(state, error, false)
+  defp tell_end({:exit, {:shutdown, _why}, _stacktrace}, state), do: stopped(state, nil, true)
+
+  defp tell_end({kind, reason, stacktrace}, state),
+    do: Telemetry.exception(state.span, measured(state), kind, reason, stacktrace)
+
+  defp stopped(state, error, halted) do
+    metadata = %{model: state.plan.model.name, error: error, halted: halted}
+    Telemetry.stop(state.span, measured(state), metadata)
+  end
+
+  defp measured(state) do
+    first = if state.first_audio, do: %{first_audio: state.first_audio}, else: %{}
+    Map.merge(first, %{chunks: state.chunks, audio_seconds: state.told.seconds})
   end
 end

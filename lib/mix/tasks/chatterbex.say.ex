@@ -19,7 +19,8 @@ defmodule Mix.Tasks.Chatterbex.Say do
     * `-f`, `--file FILE` - read the text from a file
     * `-m`, `--model NAME` - the model (default `hibari`, the built-in voice)
     * `-d`, `--device DEVICE` - `auto`, `cpu`, `mps`, `cuda` or `cuda:N` (default `auto`)
-    * `-v`, `--voice VOICE` - a voice's name, a recording or a saved voice (default: the model's own)
+    * `-v`, `--voice NAME` - a voice of the model or of the configured folder (default: the model's own)
+    * `--voice-file FILE` - a recording or a saved voice to speak in instead
     * `-l`, `--language CODE` - the language of the text, as in `de` (`multilingual`)
     * `--speed NUMBER` - the pace, from 0.5 to 2.0 (`hibari`)
     * `--exaggeration NUMBER` - how lively, from 0.0 to 2.0 (`english`, `multilingual`)
@@ -53,6 +54,7 @@ defmodule Mix.Tasks.Chatterbex.Say do
     model: :string,
     device: :string,
     voice: :string,
+    voice_file: :string,
     language: :string,
     speed: :float,
     exaggeration: :float,
@@ -80,9 +82,17 @@ defmodule Mix.Tasks.Chatterbex.Say do
     {options, words, invalid} = OptionParser.parse(arguments, strict: @switches, aliases: @aliases)
 
     cond do
-      invalid != [] -> fail(CommandLine.invalid(hd(invalid), @switches, "chatterbex.say"))
-      options[:help] -> Mix.Task.run("help", ["chatterbex.say"])
-      true -> say(words, options)
+      invalid != [] ->
+        fail(CommandLine.invalid(hd(invalid), @switches, "chatterbex.say"))
+
+      options[:help] ->
+        Mix.Task.run("help", ["chatterbex.say"])
+
+      options[:voice] && options[:voice_file] ->
+        fail("give the voice either as --voice or as --voice-file, not both")
+
+      true ->
+        say(words, options)
     end
   end
 
@@ -109,7 +119,7 @@ defmodule Mix.Tasks.Chatterbex.Say do
   defp speak(text, sink, options, show) do
     with {:ok, server} <- Chatterbex.start_link(Keyword.take(options, @server)),
          show.("loading the model ..."),
-         :ok <- Chatterbex.await_ready(server),
+         :ok <- Chatterbex.await_ready(server: server),
          show.("speaking ..."),
          started = System.monotonic_time(),
          {:ok, seconds} <- deliver(server, text, request(options, show), sink) do
@@ -125,6 +135,7 @@ defmodule Mix.Tasks.Chatterbex.Say do
   defp request(options, show) do
     options
     |> Keyword.take(@request)
+    |> Keyword.merge(if(options[:voice_file], do: [voice: {:file, options[:voice_file]}], else: []))
     |> Keyword.put(:timeout, Keyword.get(options, :timeout, 600) * 1000)
     |> Keyword.put(:progress, &show.(bar(&1)))
   end

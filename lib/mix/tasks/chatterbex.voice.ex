@@ -37,7 +37,7 @@ defmodule Mix.Tasks.Chatterbex.Voice do
 
   use Mix.Task
 
-  alias Chatterbex.{CommandLine, Error, Options, Voice}
+  alias Chatterbex.{CommandLine, Configuration, Error, Options, Voice}
 
   @switches [
     output: :string,
@@ -65,8 +65,8 @@ defmodule Mix.Tasks.Chatterbex.Voice do
       {[switch | _], _help, _words} -> fail(CommandLine.invalid(switch, @switches, "chatterbex.voice"))
       {[], true, _words} -> Mix.Task.run("help", ["chatterbex.voice"])
       {[], _help, ["clone", recording]} -> clone(recording, options)
-      {[], _help, ["list"]} -> list([])
-      {[], _help, ["list", folder]} -> list([folder])
+      {[], _help, ["list"]} -> list(nil)
+      {[], _help, ["list", folder]} -> list(folder)
       {[], _help, ["info", path]} -> info(path)
       {[], _help, []} -> misused("nothing to do: give clone, list or info.")
       {[], _help, [command | _]} -> misused(unknown(command))
@@ -98,7 +98,7 @@ defmodule Mix.Tasks.Chatterbex.Voice do
 
     # The recording is checked while the model loads.
     with {:ok, server} <- Chatterbex.start_link(server),
-         {:ok, voice} <- Voice.clone(server, recording, request),
+         {:ok, voice} <- Voice.clone(recording, [server: server] ++ request),
          :ok <- Voice.save(voice, output) do
       unless options[:quiet], do: report(voice, output)
     else
@@ -114,11 +114,16 @@ defmodule Mix.Tasks.Chatterbex.Voice do
   defp list(folder) do
     CommandLine.start()
 
-    case apply(Voice, :list, folder) do
+    case Voice.list(folder: folder || configured()) do
       {:ok, []} -> IO.puts(:stderr, "no voices")
       {:ok, voices} -> for voice <- voices, do: IO.puts("#{voice.name}\t#{voice.family || voice.kind}")
       {:error, error} -> fail(error.message)
     end
+  end
+
+  defp configured do
+    Configuration.get(:voices) ||
+      fail(~s(no folder of voices is configured: give one, or set config :chatterbex, voices: "priv/voices"))
   end
 
   defp info(path) do
