@@ -176,7 +176,7 @@ defmodule Chatterbex.Server do
 
   def handle_info({:timeout, {:request, ref}}, state) do
     case state.queue.requests do
-      %{^ref => request} -> {:noreply, state |> fail(request, timed_out(request)) |> dispatch()}
+      %{^ref => request} -> {:noreply, state |> fail(request, timed_out(request, state)) |> dispatch()}
       _closed -> {:noreply, state}
     end
   end
@@ -187,12 +187,7 @@ defmodule Chatterbex.Server do
   end
 
   def handle_info({:timeout, {:load, load}}, %{load: %{ref: load}, status: :loading} = state) do
-    error =
-      Error.new(
-        :timeout,
-        "the model #{inspect(state.model.name)} was not ready within #{state.options.load_timeout} ms. Raise :load_timeout."
-      )
-
+    error = if state.crashes.loads > 0, do: keeps_dying(state), else: not_ready(state)
     {:noreply, load_failed(state |> stop_preparing() |> stop_engine(), error)}
   end
 
@@ -261,15 +256,19 @@ defmodule Chatterbex.Server do
     %{state | load: %{load | timer: start_timer({:load, load.ref}, timeout)}}
   end
 
+  # It does not run while files are fetched.
+  defp keep_load_timer(%{load: %{timer: nil}} = state),
+    do: put_load_timer(state, state.options.load_timeout)
+
+  defp keep_load_timer(state), do: state
+
   defp submit_load(folder, state) do
     model_id = Runtime.new_id()
 
     case Engine.submit(state.engine, Loading.command(model_id, state.model, state.options, folder)) do
       :ok ->
         Engine.watch(state.engine, model_id)
-        state = %{state | model_id: model_id, load: %{state.load | task: nil}}
-        # It was stopped while files were fetched.
-        if state.load.timer, do: state, else: put_load_timer(state, state.options.load_timeout)
+        keep_load_timer(%{state | model_id: model_id, load: %{state.load | task: nil}})
 
       {:error, error} ->
         load_failed(state, error)
@@ -280,7 +279,24 @@ defmodule Chatterbex.Server do
     Logger.error("chatterbex: #{inspect(state.name)} has no model: #{error.message}")
     Telemetry.exception([:chatterbex, :model, :load], state.load.started, state.load.metadata, error)
     cancel_timer(state.load.timer)
-    failed(state, error)
+    failed(%{state | crashes: %Crashes{}}, error)
+  end
+
+  defp not_ready(state) do
+    Error.new(
+      :timeout,
+      "the model #{inspect(state.model.name)} was not ready within #{state.options.load_timeout} ms. Raise :load_timeout.",
+      %{load_timeout: state.options.load_timeout}
+    )
+  end
+
+  defp keeps_dying(%{crashes: %{loads: loads, last: reason}} = state) do
+    Error.new(
+      :engine_crashed,
+      "the process of #{inspect(state.name)} keeps dying while it loads the model, the last time by " <>
+        Crashes.describe(reason) <> Crashes.hint(reason),
+      %{exit: reason, times: loads}
+    )
   end
 
   defp in_use?(state), do: Queue.open(state.queue) > 0 or state.calls != %{}
@@ -329,21 +345,15 @@ defmodule Chatterbex.Server do
 
     case Crashes.add(state.crashes, reason, loading?) do
       {:give_up, crashes} ->
-        error =
-          Error.new(
-            :engine_crashed,
-            "the process of #{inspect(state.name)} keeps dying while it loads the model, the last time by #{how}",
-            %{exit: reason}
-          )
-
-        load_failed(%{state | crashes: crashes}, error)
+        state = %{state | crashes: crashes}
+        load_failed(state, keeps_dying(state))
 
       {delay, crashes} ->
         Logger.warning(
           "chatterbex: the process of #{inspect(state.name)} died by #{how}; the model is loaded again in #{delay} ms"
         )
 
-        state = if loading?, do: state, else: begin_load(state)
+        state = if loading?, do: keep_load_timer(state), else: begin_load(state)
         Process.send_after(self(), {:start_again, state.load.ref}, delay)
         %{state | crashes: crashes}
     end
@@ -591,10 +601,10 @@ defmodule Chatterbex.Server do
     %{state | ready_waiters: []}
   end
 
-  defp timed_out(request) do
+  defp timed_out(request, state) do
     waited = System.monotonic_time() - request.opened_at
     ms = System.convert_time_unit(waited, :native, :millisecond)
-    where = if request.started, do: "being spoken", else: "waiting for its turn"
+    where = where(request, state)
 
     {what, remedy} =
       case request.deadline do
@@ -610,6 +620,14 @@ defmodule Chatterbex.Server do
       Map.put(details, :waited_ms, ms)
     )
   end
+
+  defp where(_request, %{status: :loading, crashes: %{loads: loads, last: reason}}) when loads > 0 do
+    "waiting for the model, whose process died #{loads} times while it was loaded, the last time by " <>
+      Crashes.describe(reason) <> Crashes.hint(reason)
+  end
+
+  defp where(%{started: true}, _state), do: "being spoken"
+  defp where(_request, _state), do: "waiting for its turn"
 
   defp tell(ref, message), do: send(ref, {ref, message})
 

@@ -26,6 +26,34 @@ defmodule Chatterbex.IsolationTest do
     pid
   end
 
+  # Kills the guest's process before it has said anything.
+  defp kill_boot(server, n) do
+    await(fn -> booting(server) != nil end)
+    {_output, 0} = System.cmd("kill", ["-KILL", "#{booting(server)}"])
+    await(fn -> match?({:ok, %{process: %{died: died}}} when died >= n, Chatterbex.info(server)) end)
+  end
+
+  defp kill_boots(server) do
+    with pid when pid != nil <- booting(server),
+         do: System.cmd("kill", ["-KILL", "#{pid}"], stderr_to_stdout: true)
+
+    kill_boots(server)
+  end
+
+  defp booting(server) do
+    with %{engine: engine} when is_pid(engine) <- :sys.get_state(server),
+         %{peer: peer} when is_pid(peer) <- :sys.get_state(engine),
+         {:links, links} <- Process.info(peer, :links),
+         port when port != nil <- Enum.find(links, &is_port/1),
+         {:os_pid, pid} <- Port.info(port, :os_pid) do
+      pid
+    else
+      _none -> nil
+    end
+  catch
+    :exit, _gone -> nil
+  end
+
   defp alive?(os_pid), do: match?({_output, 0}, System.cmd("kill", ["-0", os_pid], stderr_to_stdout: true))
 
   describe "an isolated model" do
@@ -241,6 +269,29 @@ defmodule Chatterbex.IsolationTest do
             assert({:ok, %{samples: samples}} = Task.await(task, 30_000)) &&
               assert(samples == echo("early #{n}"))
 
+      :ok = Chatterbex.stop(server)
+    end
+
+    # A death as the model's own counts three times at most.
+    test "while it boots, by somebody who kills: those who wait are answered" do
+      {:ok, server} = Chatterbex.start_link(model: :fake, isolation: :peer)
+      early = Task.async(fn -> Chatterbex.generate(server, "early") end)
+      for n <- 1..3, do: kill_boot(server, n)
+      assert {:ok, %Audio{samples: samples}} = Task.await(early, 60_000)
+      assert samples == echo("early")
+      :ok = Chatterbex.stop(server)
+    end
+
+    test "whenever it loads, by somebody who kills: the time for loading is the bound" do
+      {:ok, server} = Chatterbex.start_link(model: :fake, isolation: :peer, load_timeout: 2_000)
+      impatient = Task.async(fn -> Chatterbex.generate(server, "impatient", timeout: 1_000) end)
+      early = Task.async(fn -> Chatterbex.generate(server, "early") end)
+      spawn_link(fn -> kill_boots(server) end)
+      assert {:error, %Error{reason: :timeout, message: message}} = Task.await(impatient, 60_000)
+      assert message =~ ~r/waiting for the model, whose process died \d+ times while it was loaded/
+      assert {:error, %Error{reason: :engine_crashed, message: message}} = Task.await(early, 60_000)
+      assert message =~ "keeps dying while it loads the model, the last time by SIGKILL (is this machine"
+      assert {:ok, %{status: :failed}} = Chatterbex.info(server)
       :ok = Chatterbex.stop(server)
     end
 

@@ -316,6 +316,10 @@ defmodule Chatterbex.Pool.Router do
   defp movable?(_request, %Error{reason: :engine_crashed, details: details}),
     do: not is_map_key(details, :deaths)
 
+  # The model of this server was too slow to load, not the request.
+  defp movable?(_request, %Error{reason: :timeout, details: details}),
+    do: is_map_key(details, :load_timeout)
+
   defp movable?(_request, %Error{reason: reason}), do: reason in @elsewhere
 
   defp refuse(state, request, error) do
