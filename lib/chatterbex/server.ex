@@ -83,6 +83,7 @@ defmodule Chatterbex.Server do
       calls: %{},
       monitors: %{},
       ready_waiters: [],
+      idle_waiters: [],
       used_at: nil
     }
 
@@ -100,6 +101,13 @@ defmodule Chatterbex.Server do
       {:ok, state} -> {:noreply, %{state | ready_waiters: [from | state.ready_waiters]}}
       {:error, error} -> {:reply, {:error, error}, state}
     end
+  end
+
+  # Answered when nothing is open; who waits no longer misses nothing.
+  def handle_call(:await_idle, from, state) do
+    if in_use?(state),
+      do: {:noreply, %{state | idle_waiters: [from | state.idle_waiters]}},
+      else: {:reply, :ok, state}
   end
 
   def handle_call(:info, _from, state), do: {:reply, {:ok, describe(state)}, state}
@@ -301,7 +309,17 @@ defmodule Chatterbex.Server do
 
   defp in_use?(state), do: Queue.open(state.queue) > 0 or state.calls != %{}
 
-  defp used(state), do: %{state | used_at: System.monotonic_time(:millisecond)}
+  # Something of it was used, or is done.
+  defp used(state) do
+    idle = if in_use?(state), do: [], else: state.idle_waiters
+    Enum.each(idle, &GenServer.reply(&1, :ok))
+
+    %{
+      state
+      | used_at: System.monotonic_time(:millisecond),
+        idle_waiters: state.idle_waiters -- idle
+    }
+  end
 
   defp unload(state) do
     state = stop_engine(state)
