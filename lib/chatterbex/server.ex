@@ -195,8 +195,7 @@ defmodule Chatterbex.Server do
   end
 
   def handle_info({:timeout, {:load, load}}, %{load: %{ref: load}, status: :loading} = state) do
-    error = if state.crashes.loads > 0, do: keeps_dying(state), else: not_ready(state)
-    {:noreply, load_failed(state |> stop_preparing() |> stop_engine(), error)}
+    {:noreply, load_failed(state |> stop_preparing() |> stop_engine(), not_ready(state))}
   end
 
   # One timer for each load, not for each request: whether the model is idle is decided here, after all that came before.
@@ -290,22 +289,23 @@ defmodule Chatterbex.Server do
     failed(%{state | crashes: %Crashes{}}, error)
   end
 
-  defp not_ready(state) do
+  defp not_ready(%{options: %{load_timeout: timeout}} = state) do
+    late = "the model #{inspect(state.model.name)} was not ready within #{timeout} ms"
+
+    if state.crashes.loads == 0,
+      do: Error.new(:timeout, "#{late}. Raise :load_timeout.", %{load_timeout: timeout}),
+      else: Error.new(:engine_crashed, "#{late}: its process #{Crashes.loads(state.crashes)}", crashed(state))
+  end
+
+  defp keeps_dying(state) do
     Error.new(
-      :timeout,
-      "the model #{inspect(state.model.name)} was not ready within #{state.options.load_timeout} ms. Raise :load_timeout.",
-      %{load_timeout: state.options.load_timeout}
+      :engine_crashed,
+      "the process of #{inspect(state.name)} keeps dying while it loads the model: it #{Crashes.loads(state.crashes)}",
+      crashed(state)
     )
   end
 
-  defp keeps_dying(%{crashes: %{loads: loads, last: reason}} = state) do
-    Error.new(
-      :engine_crashed,
-      "the process of #{inspect(state.name)} keeps dying while it loads the model, the last time by " <>
-        Crashes.describe(reason) <> Crashes.hint(reason),
-      %{exit: reason, times: loads}
-    )
-  end
+  defp crashed(%{crashes: %{loads: loads, last: reason}}), do: %{exit: reason, times: loads}
 
   defp in_use?(state), do: Queue.open(state.queue) > 0 or state.calls != %{}
 
@@ -639,10 +639,8 @@ defmodule Chatterbex.Server do
     )
   end
 
-  defp where(_request, %{status: :loading, crashes: %{loads: loads, last: reason}}) when loads > 0 do
-    "waiting for the model, whose process died #{loads} times while it was loaded, the last time by " <>
-      Crashes.describe(reason) <> Crashes.hint(reason)
-  end
+  defp where(_request, %{status: :loading, crashes: %{loads: loads} = crashes}) when loads > 0,
+    do: "waiting for the model, whose process #{Crashes.loads(crashes)}"
 
   defp where(%{started: true}, _state), do: "being spoken"
   defp where(_request, _state), do: "waiting for its turn"

@@ -86,9 +86,14 @@ defmodule Chatterbex.Server.Crashes do
   def describe({:failed, what}), do: what
 
   @doc """
-  What to look at first after such an end, to follow its description. Empty for most.
+  What happened to the process while it loaded the model, in words to follow "it".
   """
-  @spec hint(Peer.reason()) :: String.t()
-  def hint({:exit_status, 137}), do: " (is this machine, or its container, out of memory?)"
-  def hint(_other), do: ""
+  @spec loads(t) :: String.t()
+  def loads(%__MODULE__{loads: loads, last: reason}) do
+    times = if loads == 1, do: "died once", else: "died #{loads} times, the last time"
+    "#{times} by #{describe(reason)}#{hint(reason)}"
+  end
+
+  defp hint({:exit_status, 137}), do: " (is this machine, or its container, out of memory?)"
+  defp hint(_other), do: ""
 end

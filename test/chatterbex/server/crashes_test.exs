@@ -24,7 +24,8 @@ defmodule Chatterbex.Server.CrashesTest do
     {_delay, crashes} = Crashes.add(crashes, @segv, true)
     assert {200, _crashes} = crashes |> Crashes.loaded() |> Crashes.add(@segv, true)
     {_delay, crashes} = Crashes.add(crashes, @kill, true)
-    assert {:give_up, %Crashes{loads: 4, last: @segv}} = Crashes.add(crashes, @segv, true)
+    assert {:give_up, %Crashes{loads: 4} = crashes} = Crashes.add(crashes, @segv, true)
+    assert Crashes.loads(crashes) == "died 4 times, the last time by SIGSEGV"
   end
 
   test "no number of ends from outside gives up loading" do
