@@ -54,7 +54,7 @@ defmodule Chatterbex.FaultsTest do
       end
     end)
 
-    await_idle(server)
+    await(fn -> match?({:ok, %{queue: %{open: 0, running: 0}}}, Chatterbex.info(server)) end)
     await(fn -> match?(%{calls: calls} when calls == %{}, :sys.get_state(server)) end)
     assert Process.info(self(), :message_queue_len) == {:message_queue_len, 0}
     result
