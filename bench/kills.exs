@@ -2,7 +2,7 @@
 # requests: mix run bench/kills.exs [KILLS] [CALLERS] [PAUSE]
 #
 # A kill comes at most PAUSE milliseconds after there is a process. Where that is less than the model needs to load, it never
-# speaks, and after 30 kills in a row its server gives up.
+# speaks, and its server gives up when `load_timeout` has passed.
 Code.require_file("support.exs", __DIR__)
 
 defmodule Bench.Kills do

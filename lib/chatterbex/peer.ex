@@ -217,6 +217,9 @@ defmodule Chatterbex.Peer do
     {:noreply, %{state | starter: starter, waiting: List.keydelete(state.waiting, :boot, 0)}}
   end
 
+  def handle_info({:booted, {:boot_failed, {:exit_status, status}, _peer}}, state) when status > 128,
+    do: {:stop, down({:exit_status, status}), state}
+
   def handle_info({:booted, {:boot_failed, reason, _peer}}, state),
     do: {:stop, failed("it does not boot: #{Options.Schema.show(reason)}"), state}
 

@@ -150,25 +150,26 @@ defmodule Chatterbex.Pool do
   end
 
   defp drained(pool, members, deadline) do
-    open = for member <- members, {:ok, %{queue: %{open: open}}} <- [Client.info(member)], open > 0, do: open
+    late =
+      for member <- members,
+          {:error, %Error{reason: :timeout}} <- [Client.request(member, :await_idle, left(deadline))],
+          {:ok, %{queue: %{open: open}}} <- [Client.info(member)],
+          do: open
 
-    cond do
-      open == [] ->
-        :ok
-
-      deadline != :infinity and System.monotonic_time(:millisecond) >= deadline ->
-        {:error,
-         Error.new(
-           :timeout,
-           "#{inspect(pool)} is not drained: #{Enum.sum(open)} requests are still open. Give it more time.",
-           %{open: Enum.sum(open)}
-         )}
-
-      true ->
-        Process.sleep(20)
-        drained(pool, members, deadline)
+    if late == [] do
+      :ok
+    else
+      {:error,
+       Error.new(
+         :timeout,
+         "#{inspect(pool)} is not drained: #{Enum.sum(late)} requests are still open. Give it more time.",
+         %{open: Enum.sum(late)}
+       )}
     end
   end
+
+  defp left(:infinity), do: :infinity
+  defp left(deadline), do: max(deadline - System.monotonic_time(:millisecond), 0)
 
   # The process group of a pool's servers, on all nodes that speak the same protocol.
   @doc false

@@ -89,6 +89,7 @@ defmodule Chatterbex.Server do
       calls: %{},
       monitors: %{},
       ready_waiters: [],
+      idle_waiters: [],
       used_at: nil
     }
 
@@ -106,6 +107,13 @@ defmodule Chatterbex.Server do
       {:ok, state} -> {:noreply, %{state | ready_waiters: [from | state.ready_waiters]}}
       {:error, error} -> {:reply, {:error, error}, state}
     end
+  end
+
+  # Answered when nothing is open; who waits no longer misses nothing.
+  def handle_call(:await_idle, from, state) do
+    if in_use?(state),
+      do: {:noreply, %{state | idle_waiters: [from | state.idle_waiters]}},
+      else: {:reply, :ok, state}
   end
 
   def handle_call(:info, _from, state), do: {:reply, {:ok, describe(state)}, state}
@@ -183,7 +191,7 @@ defmodule Chatterbex.Server do
 
   def handle_info({:timeout, {:request, ref}}, state) do
     case state.queue.requests do
-      %{^ref => request} -> {:noreply, state |> fail(request, timed_out(request)) |> dispatch()}
+      %{^ref => request} -> {:noreply, state |> fail(request, timed_out(request, state)) |> dispatch()}
       _closed -> {:noreply, state}
     end
   end
@@ -194,13 +202,7 @@ defmodule Chatterbex.Server do
   end
 
   def handle_info({:timeout, {:load, load}}, %{load: %{ref: load}, status: :loading} = state) do
-    error =
-      Error.new(
-        :timeout,
-        "the model #{inspect(state.model.name)} was not ready within #{state.options.load_timeout} ms. Raise :load_timeout."
-      )
-
-    {:noreply, load_failed(state |> stop_preparing() |> stop_engine(), error)}
+    {:noreply, load_failed(state |> stop_preparing() |> stop_engine(), not_ready(state))}
   end
 
   # One timer for each load, not for each request: whether the model is idle is decided here, after all that came before.
@@ -268,15 +270,19 @@ defmodule Chatterbex.Server do
     %{state | load: %{load | timer: start_timer({:load, load.ref}, timeout)}}
   end
 
+  # It does not run while files are fetched.
+  defp keep_load_timer(%{load: %{timer: nil}} = state),
+    do: put_load_timer(state, state.options.load_timeout)
+
+  defp keep_load_timer(state), do: state
+
   defp submit_load(folder, state) do
     model_id = Runtime.new_id()
 
     case Engine.submit(state.engine, Loading.command(model_id, state.model, state.options, folder)) do
       :ok ->
         Engine.watch(state.engine, model_id)
-        state = %{state | model_id: model_id, load: %{state.load | task: nil}}
-        # It was stopped while files were fetched.
-        if state.load.timer, do: state, else: put_load_timer(state, state.options.load_timeout)
+        keep_load_timer(%{state | model_id: model_id, load: %{state.load | task: nil}})
 
       {:error, error} ->
         load_failed(state, error)
@@ -287,12 +293,40 @@ defmodule Chatterbex.Server do
     Logger.error("chatterbex: #{inspect(state.name)} has no model: #{error.message}")
     Telemetry.stop(state.load.span, %{}, %{error: error})
     cancel_timer(state.load.timer)
-    failed(state, error)
+    failed(%{state | crashes: %Crashes{}}, error)
   end
+
+  defp not_ready(%{options: %{load_timeout: timeout}} = state) do
+    late = "the model #{inspect(state.model.name)} was not ready within #{timeout} ms"
+
+    if state.crashes.loads == 0,
+      do: Error.new(:timeout, "#{late}. Raise :load_timeout.", %{load_timeout: timeout}),
+      else: Error.new(:engine_crashed, "#{late}: its process #{Crashes.loads(state.crashes)}", crashed(state))
+  end
+
+  defp keeps_dying(state) do
+    Error.new(
+      :engine_crashed,
+      "the process of #{inspect(state.name)} keeps dying while it loads the model: it #{Crashes.loads(state.crashes)}",
+      crashed(state)
+    )
+  end
+
+  defp crashed(%{crashes: %{loads: loads, last: reason}}), do: %{exit: reason, times: loads}
 
   defp in_use?(state), do: Queue.open(state.queue) > 0 or state.calls != %{}
 
-  defp used(state), do: %{state | used_at: System.monotonic_time(:millisecond)}
+  # Something of it was used, or is done.
+  defp used(state) do
+    idle = if in_use?(state), do: [], else: state.idle_waiters
+    Enum.each(idle, &GenServer.reply(&1, :ok))
+
+    %{
+      state
+      | used_at: System.monotonic_time(:millisecond),
+        idle_waiters: state.idle_waiters -- idle
+    }
+  end
 
   defp unload(state) do
     state = stop_engine(state)
@@ -336,21 +370,15 @@ defmodule Chatterbex.Server do
 
     case Crashes.add(state.crashes, reason, loading?) do
       {:give_up, crashes} ->
-        error =
-          Error.new(
-            :engine_crashed,
-            "the process of #{inspect(state.name)} keeps dying while it loads the model, the last time by #{how}",
-            %{exit: reason}
-          )
-
-        load_failed(%{state | crashes: crashes}, error)
+        state = %{state | crashes: crashes}
+        load_failed(state, keeps_dying(state))
 
       {delay, crashes} ->
         Logger.warning(
           "chatterbex: the process of #{inspect(state.name)} died by #{how}; the model is loaded again in #{delay} ms"
         )
 
-        state = if loading?, do: state, else: begin_load(state)
+        state = if loading?, do: keep_load_timer(state), else: begin_load(state)
         Process.send_after(self(), {:start_again, state.load.ref}, delay)
         %{state | crashes: crashes}
     end
@@ -598,10 +626,10 @@ defmodule Chatterbex.Server do
     %{state | ready_waiters: []}
   end
 
-  defp timed_out(request) do
+  defp timed_out(request, state) do
     waited = System.monotonic_time() - request.opened_at
     ms = System.convert_time_unit(waited, :native, :millisecond)
-    where = if request.started, do: "being spoken", else: "waiting for its turn"
+    where = where(request, state)
 
     {what, remedy} =
       case request.deadline do
@@ -617,6 +645,12 @@ defmodule Chatterbex.Server do
       Map.put(details, :waited_ms, ms)
     )
   end
+
+  defp where(_request, %{status: :loading, crashes: %{loads: loads} = crashes}) when loads > 0,
+    do: "waiting for the model, whose process #{Crashes.loads(crashes)}"
+
+  defp where(%{started: true}, _state), do: "being spoken"
+  defp where(_request, _state), do: "waiting for its turn"
 
   defp tell(ref, message), do: send(ref, {ref, message})
 

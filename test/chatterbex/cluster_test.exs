@@ -75,39 +75,93 @@ defmodule Chatterbex.ClusterTest do
     assert {:ok, %{members: [_, _], isolation: :peer}} = Chatterbex.info(server: pool)
   end
 
-  test "nodes under load, each killed in turn: every request is answered once, with its own audio" do
+  # Speaks until it is told to stop. Each answer is counted once it is sure that no other comes.
+  defp speak_on(pool, kind, n, stop, counted \\ []) do
+    text = "#{kind} #{n} #{length(counted)} steps:4 sleep:5"
+    result = text |> speak(pool, kind) |> judge(text)
+    # What was sent twice would be in the mailbox before the answer to this question is.
+    {:ok, _info} = Chatterbex.info(server: pool)
+    twice = if Process.info(self(), :message_queue_len) == {:message_queue_len, 0}, do: [], else: [:twice]
+    :counters.add(stop.answered, 1, 1)
+    counted = [result | twice ++ counted]
+    if :atomics.get(stop.flag, 1) == 0, do: speak_on(pool, kind, n, stop, counted), else: {kind, counted}
+  end
+
+  defp speak(text, pool, :whole) do
+    with {:ok, audio} <- Chatterbex.generate(pool, text), do: audio.samples
+  end
+
+  defp speak(text, pool, :resumed) do
+    pool |> Chatterbex.stream(text, resume: true) |> Enum.map(& &1.samples) |> IO.iodata_to_binary()
+  rescue
+    error in Error -> {:error, error}
+  end
+
+  defp speak(text, pool, :stream) do
+    {:ok, ref} = Chatterbex.stream_to(self(), text, server: pool)
+    listen(ref, [])
+  end
+
+  defp listen(ref, chunks) do
+    receive do
+      {:chatterbex, ^ref, {:chunk, chunk}} -> listen(ref, [chunks | chunk.samples])
+      {:chatterbex, ^ref, :done} -> IO.iodata_to_binary(chunks)
+      {:chatterbex, ^ref, {:error, error}} -> {:error, error}
+    end
+  end
+
+  defp judge({:error, %Error{reason: reason}}, _text), do: reason
+  defp judge(samples, text), do: if(samples == echo(text), do: :right, else: {:wrong, text})
+
+  # Until those who speak have had this many more answers.
+  defp answers(stop, more) do
+    enough = :counters.get(stop.answered, 1) + more
+    await(fn -> :counters.get(stop.answered, 1) >= enough end, 60_000)
+  end
+
+  defp busy?(pool, node),
+    do: Enum.any?(on(pool, node), &match?({:ok, %{queue: %{running: n}}} when n > 0, Client.info(&1)))
+
+  @tag timeout: 180_000
+  test "three nodes under load, each killed in turn, and a netsplit: every request is answered once" do
     pool = start_pool()
     nodes = for _n <- 1..3, do: start_node(pool, size: 2)
-    test = self()
-    texts = for n <- 1..150, do: "number #{n} steps:4 sleep:5"
+    stop = %{flag: :atomics.new(1, []), answered: :counters.new(1, [])}
 
-    load =
-      Task.async(fn ->
-        texts
-        |> Task.async_stream(fn text -> send(test, {text, Chatterbex.generate(pool, text)}) end,
-          max_concurrency: 30,
-          timeout: 120_000
-        )
-        |> Stream.run()
-      end)
+    speakers =
+      for n <- 1..24 do
+        kind = Enum.at([:whole, :resumed, :stream], rem(n, 3))
+        Task.async(fn -> speak_on(pool, kind, n, stop) end)
+      end
 
-    for %{node: node} = killed <- Enum.take(nodes, 2) do
-      await(fn ->
-        Enum.any?(on(pool, node), &match?({:ok, %{queue: %{running: n}}} when n > 0, Client.info(&1)))
-      end)
+    [split | _rest] =
+      for killed <- nodes do
+        await(fn -> busy?(pool, killed.node) end)
+        kill(killed)
+        answers(stop, 24)
+        start_node(pool, size: 2)
+      end
 
-      kill(killed)
+    await(fn -> busy?(pool, split.node) end)
+    true = :erlang.disconnect_node(split.node)
+    await(fn -> on(pool, split.node) == [] end)
+    answers(stop, 24)
+
+    # And the nodes find each other again.
+    await(fn -> Node.connect(split.node) == true and busy?(pool, split.node) end, 60_000)
+    answers(stop, 24)
+    :atomics.put(stop.flag, 1, 1)
+
+    for {kind, results} <- Task.await_many(speakers, 60_000) do
+      named = if kind == :stream, do: [:engine_crashed, :noconnection], else: []
+      assert Enum.reject(results, &(&1 in [:right | named])) == []
+      assert :right in results
     end
 
-    Task.await(load, 120_000)
+    await(fn -> :sys.get_state(pool).requests == %{} and :sys.get_state(pool).monitors == %{} end)
 
-    for text <- texts do
-      assert_received {^text, {:ok, %Audio{samples: samples}}}
-      assert samples == echo(text)
-    end
-
-    assert Process.info(self(), :message_queue_len) == {:message_queue_len, 0}
-    await(fn -> :sys.get_state(pool).requests == %{} end)
+    for member <- members(pool),
+        do: await(fn -> match?({:ok, %{queue: %{open: 0, running: 0}}}, Client.info(member)) end)
   end
 
   test "a netsplit: what was there is spoken here, and the other side gives it up" do

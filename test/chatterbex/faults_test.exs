@@ -12,6 +12,20 @@ defmodule Chatterbex.FaultsTest do
 
   @moduletag :faults
 
+  # Where a control group with a limit on memory can be made: its hierarchy, and the file of the limit.
+  @memory_group Enum.find(
+                  [
+                    {"/sys/fs/cgroup/memory", "memory.limit_in_bytes"},
+                    {"/sys/fs/cgroup", "memory.max"}
+                  ],
+                  fn {root, limit} ->
+                    group = Path.join(root, "chatterbex_probe_#{System.pid()}")
+                    usable? = File.mkdir(group) == :ok and File.exists?(Path.join(group, limit))
+                    File.rmdir(group)
+                    usable?
+                  end
+                )
+
   setup_all do
     name = :"faults_#{System.unique_integer([:positive])}"
     start_supervised!({Chatterbex, name: name, model: :fake, isolation: :peer, max_queue: 100})
@@ -40,7 +54,7 @@ defmodule Chatterbex.FaultsTest do
       end
     end)
 
-    await_idle(server)
+    await(fn -> match?({:ok, %{queue: %{open: 0, running: 0}}}, Chatterbex.info(server: server)) end)
     await(fn -> match?(%{calls: calls} when calls == %{}, :sys.get_state(server)) end)
     assert Process.info(self(), :message_queue_len) == {:message_queue_len, 0}
     result
@@ -130,6 +144,26 @@ defmodule Chatterbex.FaultsTest do
         assert {:error, %Error{reason: :engine_crashed, details: %{text: ^text}}} =
                  fault(server, :kind, fn -> Chatterbex.generate(server, text) end)
       end
+    end
+
+    @tag skip: if(@memory_group, do: false, else: "this user may not limit the memory of a process")
+    test "is killed by the system, which is out of memory", %{server: server} do
+      {root, limit} = @memory_group
+      group = Path.join(root, "chatterbex_#{System.pid()}")
+      File.mkdir!(group)
+      on_exit(fn -> File.rmdir!(group) end)
+      File.write!(Path.join(group, limit), "67108864")
+      {:ok, %{process: %{os_pid: pid, died: died}}} = Chatterbex.info(server: server)
+      File.write!(Path.join(group, "cgroup.procs"), pid)
+
+      # The next process has no limit.
+      assert {:ok, %Audio{}} =
+               fault(server, :kind, fn ->
+                 Chatterbex.generate(server, ~s|eval: len(b"x" * 300_000_000)|)
+               end)
+
+      assert {:ok, %{process: %{died: now}}} = Chatterbex.info(server: server)
+      assert now == died + 1
     end
 
     test "is stopped for a while", %{server: server} do

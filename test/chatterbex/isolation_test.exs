@@ -29,6 +29,34 @@ defmodule Chatterbex.IsolationTest do
     pid
   end
 
+  # Kills the guest's process before it has said anything.
+  defp kill_boot(server, n) do
+    await(fn -> booting(server) != nil end)
+    {_output, 0} = System.cmd("kill", ["-KILL", "#{booting(server)}"])
+    await(fn -> match?({:ok, %{process: %{died: died}}} when died >= n, Chatterbex.info(server: server)) end)
+  end
+
+  defp kill_boots(server) do
+    with pid when pid != nil <- booting(server),
+         do: System.cmd("kill", ["-KILL", "#{pid}"], stderr_to_stdout: true)
+
+    kill_boots(server)
+  end
+
+  defp booting(server) do
+    with %{engine: engine} when is_pid(engine) <- :sys.get_state(server),
+         %{peer: peer} when is_pid(peer) <- :sys.get_state(engine),
+         {:links, links} <- Process.info(peer, :links),
+         port when port != nil <- Enum.find(links, &is_port/1),
+         {:os_pid, pid} <- Port.info(port, :os_pid) do
+      pid
+    else
+      _none -> nil
+    end
+  catch
+    :exit, _gone -> nil
+  end
+
   defp alive?(os_pid), do: match?({_output, 0}, System.cmd("kill", ["-0", os_pid], stderr_to_stdout: true))
 
   describe "an isolated model" do
@@ -250,6 +278,35 @@ defmodule Chatterbex.IsolationTest do
       :ok = Chatterbex.stop(server: server)
     end
 
+    # A death as the model's own counts three times at most.
+    test "while it boots, by somebody who kills: those who wait are answered" do
+      {:ok, server} = Chatterbex.start_link(model: :fake, isolation: :peer)
+      early = Task.async(fn -> Chatterbex.generate(server, "early") end)
+      for n <- 1..3, do: kill_boot(server, n)
+      assert {:ok, %Audio{samples: samples}} = Task.await(early, 60_000)
+      assert samples == echo("early")
+      :ok = Chatterbex.stop(server: server)
+    end
+
+    test "whenever it loads, by somebody who kills: the time for loading is the bound" do
+      {:ok, server} = Chatterbex.start_link(model: :fake, isolation: :peer, load_timeout: 2_000)
+      impatient = Task.async(fn -> Chatterbex.generate(server, "impatient", timeout: 1_000) end)
+      early = Task.async(fn -> Chatterbex.generate(server, "early") end)
+      spawn_link(fn -> kill_boots(server) end)
+      assert {:error, %Error{reason: :timeout, message: message}} = Task.await(impatient, 60_000)
+
+      assert message =~
+               ~r/waiting for the model, whose process died (once|\d+ times, the last time) by SIGKILL/
+
+      assert {:error, %Error{reason: :engine_crashed, message: message}} = Task.await(early, 60_000)
+
+      assert message =~
+               ~r/was not ready within 2000 ms: its process died \d+ times, the last time by SIGKILL \(is this mach/
+
+      assert {:ok, %{status: :failed}} = Chatterbex.info(server: server)
+      :ok = Chatterbex.stop(server: server)
+    end
+
     test "while it speaks: all are answered with their own audio" do
       server = start_isolated()
       texts = for n <- 1..12, do: "number #{n} steps:10 sleep:20"
@@ -328,11 +385,16 @@ defmodule Chatterbex.IsolationTest do
       assert {:ok, %{process: %{died: 1}}} = Chatterbex.info(server: server)
     end
 
-    test "a call of the model is made again" do
+    test "a call of the model is made again", %{tmp_dir: dir} do
       server = start_isolated()
-      # The call waits until this step ends, which it never does.
-      speaking = Task.async(fn -> Chatterbex.generate(server, "sleep:1000") end)
-      await(fn -> match?({:ok, %{queue: %{running: 1}}}, Chatterbex.info(server: server)) end)
+      # The call waits until this step ends, which it never does in the first process.
+      once = Path.join(dir, "once")
+
+      first =
+        ~s|__import__("os").path.exists("#{once}") or (open("#{once}", "w"), __import__("time").sleep(600))|
+
+      speaking = Task.async(fn -> Chatterbex.generate(server, "eval: #{first}") end)
+      await(fn -> File.exists?(once) end)
       call = Task.async(fn -> Chatterbex.Client.call_model(server, "echo", %{"n" => 1}, 30_000) end)
       await(fn -> map_size(:sys.get_state(server).calls) == 1 end)
       kill(server)
@@ -405,7 +467,7 @@ defmodule Chatterbex.IsolationTest do
       assert {:error, %Error{reason: :engine_crashed, message: message}} =
                Chatterbex.generate(server, "Hello")
 
-      assert message =~ "keeps dying while it loads the model, the last time by SIGABRT"
+      assert message =~ "keeps dying while it loads the model: it died 3 times, the last time by SIGABRT"
       assert {:ok, %{status: :failed, process: %{died: 3}}} = Chatterbex.info(server: server)
       :ok = Chatterbex.stop(server: server)
     end

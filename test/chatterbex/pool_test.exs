@@ -103,6 +103,14 @@ defmodule Chatterbex.PoolTest do
       assert {:ok, %Audio{}} = Task.await(task)
     end
 
+    test "a request does not wait for a server whose model is too slow to load" do
+      pool = start_pool(size: 1)
+      {:ok, slow} = Chatterbex.start_link(model: :fake, load_timeout: 1)
+      assert {:error, %Error{reason: :timeout}} = Chatterbex.await_ready(server: slow)
+      :ok = GenServer.call(pool, {:join, slow})
+      for n <- 1..20, do: assert({:ok, %Audio{}} = Chatterbex.generate(pool, "number #{n}"))
+    end
+
     test "one server alone: what was waiting is spoken when it is back" do
       pool = start_pool(size: 1)
       task = Task.async(fn -> Chatterbex.generate(pool, "sleep:300 steps:3") end)

@@ -46,22 +46,13 @@ defmodule Chatterbex.ReleaseTest do
     assert {:ok, audio} = Chatterbex.Audio.read(Path.join(elsewhere, "release.wav"))
     assert Chatterbex.Audio.duration(audio) > 0.5
 
-    # An isolated model, in a VM that is not distributed.
-    code = ~S"""
-    {:ok, _apps} = Application.ensure_all_started(:consumer)
-    {:ok, server} = Chatterbex.start_link(isolation: :peer)
-    {:ok, _audio} = Chatterbex.generate(server, "In a process of its own.")
-    {:ok, %{process: %{os_pid: pid}}} = Chatterbex.info(server: server)
-    {_output, 0} = System.cmd("kill", ["-KILL", pid])
-    {:ok, _audio} = Chatterbex.generate(server, "And in the next.")
-    {:ok, %{process: %{died: died}}} = Chatterbex.info(server: server)
-    IO.puts("died: #{died}")
-    """
-
+    # An isolated model, in a VM that boots the whole release and is not distributed.
     {output, status} =
-      System.cmd(Path.join(release, "bin/consumer"), ["eval", code],
+      System.cmd("timeout", ["--signal=KILL", "120", Path.join(release, "bin/consumer"), "start"],
         cd: elsewhere,
         env: [
+          {"CONSUMER_ISOLATED", "1"},
+          {"RELEASE_DISTRIBUTION", "none"},
           {"RELEASE_TMP", Path.join(dir, "tmp")},
           {"CHATTERBEX_NATIVE_DIR", nil},
           {"PATH", "/usr/sbin:/bin:/sbin"}
@@ -70,6 +61,6 @@ defmodule Chatterbex.ReleaseTest do
       )
 
     assert status == 0, output
-    assert output =~ "died: 1"
+    assert output =~ "died: 1; distributed: false"
   end
 end

@@ -98,6 +98,7 @@ defmodule Chatterbex.VoiceModelsTest do
       )
 
       assert info["voices"] == 10
+      assert info["memory"]["voices"] > 0
     end
 
     # All are of one size.

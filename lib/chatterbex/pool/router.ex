@@ -35,6 +35,8 @@ defmodule Chatterbex.Pool.Router do
       monitors: %{},
       choice: %Choice{},
       told: %{},
+      # Who is to be told of servers as soon as there are any.
+      askers: [],
       strangers: []
     }
 
@@ -61,8 +63,9 @@ defmodule Chatterbex.Pool.Router do
   def handle_call(question, from, state) do
     %{name: name} = state
     members = sorted(members(state))
-    patient_until = if state.draining, do: now(), else: now() + @patience
-    asking = spawn(fn -> answer(question, from, name, members, patient_until) end)
+    router = self()
+    patience = if state.draining, do: 0, else: @patience
+    asking = spawn(fn -> answer(question, from, {router, name, now() + patience}, members) end)
     spawn(fn -> end_with_caller(asking, from) end)
     {:noreply, state}
   end
@@ -81,18 +84,25 @@ defmodule Chatterbex.Pool.Router do
   # Those of this node first.
   defp sorted(members), do: Enum.sort_by(members, &(node(&1) != node()))
 
-  defp answer(:info, from, name, members, _patient_until) do
+  defp answer(:info, from, {_router, name, _until}, members) do
     infos = for member <- members, {:ok, info} <- [Client.info(member)], do: info
     GenServer.reply(from, if(infos == [], do: {:error, empty(name)}, else: {:ok, summary(name, infos)}))
   end
 
-  # The first that is ready is enough; a pool on another node may be yet to come.
-  defp answer(:await_ready, from, name, [], patient_until) do
-    Process.sleep(@tick)
-    answer(:await_ready, from, name, :pg.get_members(Pool.scope(), Pool.group(name)), patient_until)
+  # A pool on another node may be yet to come: the caller's own timeout ends this.
+  defp answer(:await_ready, from, pool, []),
+    do: answer(:await_ready, from, pool, await_members(pool, :infinity))
+
+  # All may have died this moment, and be back in the next.
+  defp answer(question, from, {_router, name, until} = pool, []) do
+    case await_members(pool, max(until - now(), 0)) do
+      [] -> GenServer.reply(from, {:error, empty(name)})
+      members -> answer(question, from, pool, members)
+    end
   end
 
-  defp answer(:await_ready, from, _name, members, _patient_until) do
+  # The first that is ready is enough.
+  defp answer(:await_ready, from, _pool, members) do
     answer =
       members
       |> Task.async_stream(&Client.await_ready(&1, :infinity),
@@ -108,18 +118,7 @@ defmodule Chatterbex.Pool.Router do
     GenServer.reply(from, answer)
   end
 
-  # All may have died this moment, and be back in the next.
-  defp answer(question, from, name, [], patient_until) do
-    if now() < patient_until do
-      Process.sleep(@tick)
-      members = :pg.get_members(Pool.scope(), Pool.group(name))
-      answer(question, from, name, sorted(members), patient_until)
-    else
-      GenServer.reply(from, {:error, empty(name)})
-    end
-  end
-
-  defp answer(question, from, name, members, _patient_until) do
+  defp answer(question, from, {_router, name, _until}, members) do
     answer =
       Enum.reduce_while(members, {:error, empty(name)}, fn member, _last ->
         case Client.request(member, question, :infinity) do
@@ -132,6 +131,16 @@ defmodule Chatterbex.Pool.Router do
       end)
 
     GenServer.reply(from, answer)
+  end
+
+  defp await_members({router, _name, _until}, timeout) do
+    send(router, {:tell_members, self()})
+
+    receive do
+      {:members, members} -> sorted(members)
+    after
+      timeout -> []
+    end
   end
 
   defp summary(name, infos) do
@@ -196,11 +205,15 @@ defmodule Chatterbex.Pool.Router do
     state =
       %{state | choice: Choice.keep(state.choice, members, routers)}
       |> tell_others(routers)
+      |> tell_askers(members)
       |> meet_strangers()
 
     parked = for {_ref, %{member: nil} = request} <- state.requests, do: request
     {:noreply, Enum.reduce(parked, state, &place(&2, &1))}
   end
+
+  def handle_info({:tell_members, asker}, state),
+    do: {:noreply, tell_askers(%{state | askers: [asker | state.askers]}, members(state))}
 
   def handle_info({:waiting, router, given}, state),
     do: {:noreply, %{state | choice: Choice.elsewhere(state.choice, router, given)}}
@@ -316,6 +329,10 @@ defmodule Chatterbex.Pool.Router do
   defp movable?(_request, %Error{reason: :engine_crashed, details: details}),
     do: not is_map_key(details, :deaths)
 
+  # The model of this server was too slow to load, not the request.
+  defp movable?(_request, %Error{reason: :timeout, details: details}),
+    do: is_map_key(details, :load_timeout)
+
   defp movable?(_request, %Error{reason: reason}), do: reason in @elsewhere
 
   defp refuse(state, request, error) do
@@ -364,6 +381,14 @@ defmodule Chatterbex.Pool.Router do
   defp tell(request, message), do: send(request.ref, {request.ref, message})
 
   defp now, do: System.monotonic_time(:millisecond)
+
+  defp tell_askers(%{askers: []} = state, _members), do: state
+  defp tell_askers(state, []), do: %{state | askers: Enum.filter(state.askers, &Process.alive?/1)}
+
+  defp tell_askers(state, members) do
+    for asker <- state.askers, do: send(asker, {:members, members})
+    %{state | askers: []}
+  end
 
   ## Other nodes
 

@@ -3,8 +3,9 @@ defmodule Chatterbex.Server.Crashes do
   # What follows from the ends of a model's process: when the model is loaded again, when that is given up, and when a
   # text is to blame.
   #
-  # SIGKILL and SIGTERM come from outside: the system that runs out of memory, or somebody who stops processes. A text may
-  # be the cause of the first, so they count, but for less than a crash.
+  # SIGKILL and SIGTERM come from outside: the system that runs out of memory, or somebody who stops processes. They say
+  # little about the model, so no number of them ends the loading: `load_timeout` does. A text may be the cause of the
+  # first, so they count against it, but for less than a crash.
 
   alias Chatterbex.Peer
 
@@ -12,9 +13,9 @@ defmodule Chatterbex.Server.Crashes do
   @first 200
   @most 5_000
 
-  # After as many ends in a row while loading, it is given up.
-  @loads %{crash: 3, outside: 30}
-  # After as many ends while it was spoken, a text is not tried again.
+  # Crashes in a row while loading after which the server stops trying.
+  @crashes 3
+  # Ends of the process that a text was in, after which the text is not tried again.
   @texts %{crash: 2, outside: 5}
 
   @signals %{
@@ -27,29 +28,39 @@ defmodule Chatterbex.Server.Crashes do
     15 => "SIGTERM"
   }
 
-  defstruct row: 0, loads: []
+  defstruct row: 0, loads: 0, crashes: 0, last: nil
 
-  @typedoc "`row` counts ends with no success between them; `loads` are ends while loading, since it was loaded last."
-  @type t :: %__MODULE__{row: non_neg_integer, loads: [Peer.reason()]}
+  @typedoc """
+  `row` counts ends with no success between them. `loads` counts ends while loading since the model was loaded last,
+  `crashes` those that did not come from outside, and `last` is the last of them.
+  """
+  @type t :: %__MODULE__{
+          row: non_neg_integer,
+          loads: non_neg_integer,
+          crashes: non_neg_integer,
+          last: Peer.reason() | nil
+        }
 
   @doc """
   The process has ended, while it loaded the model or later. After how many milliseconds to load again.
   """
   @spec add(t, Peer.reason(), boolean) :: {non_neg_integer | :give_up, t}
   def add(%__MODULE__{} = crashes, reason, loading?) do
-    loads = if loading?, do: [reason | crashes.loads], else: crashes.loads
-    crashes = %{crashes | row: crashes.row + 1, loads: loads}
+    crashes = %{crashes | row: crashes.row + 1}
+    crashes = if loading?, do: while_loading(crashes, reason), else: crashes
+    {if(crashes.crashes >= @crashes, do: :give_up, else: delay(crashes.row)), crashes}
+  end
 
-    if too_many?(crashes.loads, @loads),
-      do: {:give_up, %__MODULE__{}},
-      else: {delay(crashes.row), crashes}
+  defp while_loading(crashes, reason) do
+    crashed = if outside?(reason), do: 0, else: 1
+    %{crashes | loads: crashes.loads + 1, crashes: crashes.crashes + crashed, last: reason}
   end
 
   @doc """
   The model is loaded. Should the process die before it has done anything, the pauses begin again, with the first one.
   """
   @spec loaded(t) :: t
-  def loaded(crashes), do: %{crashes | row: min(crashes.row, 1), loads: []}
+  def loaded(crashes), do: %__MODULE__{row: min(crashes.row, 1)}
 
   defp delay(1), do: 0
   defp delay(row), do: min(@first * 2 ** min(row - 2, 20), @most)
@@ -58,10 +69,8 @@ defmodule Chatterbex.Server.Crashes do
   Whether a text that was being spoken at these ends is to blame.
   """
   @spec guilty?([Peer.reason()]) :: boolean
-  def guilty?(deaths), do: too_many?(deaths, @texts)
-
-  defp too_many?(ends, %{crash: crash, outside: outside}),
-    do: Enum.count(ends, &(not outside?(&1))) >= crash or length(ends) >= outside
+  def guilty?(deaths),
+    do: Enum.count(deaths, &(not outside?(&1))) >= @texts.crash or length(deaths) >= @texts.outside
 
   defp outside?({:exit_status, status}), do: status in [128 + 9, 128 + 15]
   defp outside?(_failed), do: false
@@ -75,4 +84,16 @@ defmodule Chatterbex.Server.Crashes do
 
   def describe({:exit_status, status}), do: "exit status #{status}"
   def describe({:failed, what}), do: what
+
+  @doc """
+  What happened to the process while it loaded the model, in words to follow "it".
+  """
+  @spec loads(t) :: String.t()
+  def loads(%__MODULE__{loads: loads, last: reason}) do
+    times = if loads == 1, do: "died once", else: "died #{loads} times, the last time"
+    "#{times} by #{describe(reason)}#{hint(reason)}"
+  end
+
+  defp hint({:exit_status, 137}), do: " (is this machine, or its container, out of memory?)"
+  defp hint(_other), do: ""
 end

@@ -1,9 +1,9 @@
 //! The end of the VM while the model thread, or threads that work for it, compute.
 //!
 //! A process that ends runs the destructors of its C++ libraries (PyTorch's, ONNX Runtime's), and a
-//! thread that still computes then crashes it. With glibc the process ends here without them: an exit
-//! handler learns the exit status there. Elsewhere one does not, so the threads are asked to rest and
-//! waited for.
+//! thread that still computes then crashes it. With glibc the process ends here without them: its
+//! `on_exit` tells a handler the exit status. Elsewhere there is no such function, so the threads are
+//! asked to rest and waited for.
 //!
 //! The last handler to be registered runs first, and C++ registers a destructor whenever it makes one of
 //! its objects, which it often does on first use. So the handler is taken back and registered again all
@@ -39,7 +39,7 @@ const PERIOD: Duration = Duration::from_millis(50);
 
 unsafe extern "C" {
     fn __cxa_atexit(
-        handler: extern "C" fn(*mut c_void, c_int),
+        handler: extern "C" fn(*mut c_void),
         argument: *mut c_void,
         library: *mut c_void,
     ) -> c_int;
@@ -112,21 +112,36 @@ fn watcher() -> thread::Thread {
     }
 }
 
-/// glibc passes the exit status on; others pass nothing.
-extern "C" fn handler(_: *mut c_void, status: c_int) {
-    if TAKING_BACK.get() {
-        return;
-    }
-    if cfg!(all(target_os = "linux", target_env = "gnu")) {
-        end(status);
-    } else if !rest(PATIENCE) {
+extern "C" fn handler(_: *mut c_void) {
+    if !TAKING_BACK.get() && !end_with_status() && !rest(PATIENCE) {
         // A failure is said rather than a crash risked.
         end(libc::EXIT_FAILURE);
     }
 }
 
+/// Has the process end with its own exit status, before any other handler runs. False where that cannot
+/// be: a handler that a handler registers is the next to run (exit(3)), but only glibc tells it the status.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+fn end_with_status() -> bool {
+    unsafe extern "C" {
+        fn on_exit(handler: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
+    }
+
+    extern "C" fn end_with(status: c_int, _: *mut c_void) {
+        end(status);
+    }
+
+    // SAFETY: the handler is called during this exit, while the library is mapped.
+    unsafe { on_exit(end_with, std::ptr::null_mut()) == 0 }
+}
+
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+fn end_with_status() -> bool {
+    false
+}
+
 /// Ends the process without destructors.
-fn end(status: libc::c_int) {
+fn end(status: c_int) {
     // SAFETY: both take no pointer to anything of ours.
     unsafe {
         libc::fflush(std::ptr::null_mut());

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from chatterbex import checkpoint, torchaudio_parts, upstream
+from chatterbex.device import size_of
 from chatterbex.errors import ChatterbexError
 from chatterbex.s3gen import RATE, Analysis, Reference
 from chatterbex.s3gen.signal import resample
@@ -333,6 +334,13 @@ class VoiceCache:
 
     def __len__(self) -> int:
         return len(self._voices)
+
+    @property
+    def bytes(self) -> int:
+        """How much memory the voices take."""
+        with self._lock:
+            voices = list(self._voices.values())
+        return size_of(*voices)
 
     def get(self, key: str) -> Voice | None:
         """The voice of a key, if it is still there."""

@@ -91,6 +91,17 @@ defmodule Chatterbex.Voice.SavedPropertyTest do
     end
   end
 
+  test "what fuzzing found" do
+    files = Path.wildcard(Path.expand("../../../native/fuzz/regressions/voice/*", __DIR__))
+    assert files != []
+
+    for path <- files do
+      bytes = File.read!(path)
+      answer(bytes)
+      _voice_or_error = Saved.parse(bytes)
+    end
+  end
+
   defp changed(""), do: <<0>>
 
   defp changed(bytes) do

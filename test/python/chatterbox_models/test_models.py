@@ -456,12 +456,15 @@ def test_voices_are_kept_up_to_a_number() -> None:
     made = voices.Voice(
         "turbo", None, Reference(torch.zeros(1, 1), torch.zeros(1, 2, 80), torch.zeros(1, 192))
     )
+    assert cache.bytes == 0
     for key in "ab":
         cache.put(key, made)
     assert cache.get("a") is not None
     cache.put("c", made)
     assert len(cache) == 2
     assert cache.get("b") is None
+    # Both are the same one.
+    assert cache.bytes == 4 * (1 + 2 * 80 + 192)
 
 
 def test_two_hundred_requests_leave_nothing_behind(

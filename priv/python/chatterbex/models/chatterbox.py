@@ -285,6 +285,7 @@ class ChatterboxModel(Model):
             except importlib.metadata.PackageNotFoundError:
                 about["versions"][package] = None
         about["voices"] = len(self._voices)
+        about["memory"]["voices"] = self._voices.bytes
         about["batch"] = self._scheduler.count
         # Pieces of one text at a time: the others' places are for other callers.
         about["parallel"] = max(1, self.max_batch // 2)
