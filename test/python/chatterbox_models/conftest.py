@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import mmap
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -28,17 +29,75 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return None
 
 
+class Shelf:
+    """Models and networks that many tests use. A process has room for those of one test."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, Any] = {}
+        self._in_use: set[Any] = set()
+
+    def begin(self) -> None:
+        """Begins a test, which uses nothing yet."""
+        self._in_use.clear()
+
+    def take(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What was made by this name before, if it is still there; else it is made, in the room of others."""
+        self._in_use.add(key)
+        if key not in self._kept:
+            self.clear()
+            self._kept[key] = make()
+        return self._kept[key]
+
+    def clear(self) -> None:
+        """Drops what this test does not use."""
+        for other in set(self._kept) - self._in_use:
+            dropped = self._kept.pop(other)
+            if hasattr(dropped, "close"):
+                dropped.close()
+            del dropped
+        give_back_memory()
+
+
+_shelf = Shelf()
+
+
+@pytest.fixture(scope="session")
+def shelf() -> Shelf:
+    """Where large things are kept between tests."""
+    return _shelf
+
+
 _LARGE = 1200 * 2**20  # bytes of this process
 
 
 @pytest.fixture(autouse=True)
 def _no_leftovers() -> Iterator[None]:
     """Whole models are in reference cycles, and a few that wait for the collector fill a machine."""
+    _shelf.begin()
     yield
     if not LACKING and _resident() > _LARGE:
-        gc.collect()
-        if sys.platform == "linux":
-            ctypes.CDLL(None).malloc_trim(0)
+        give_back_memory()
+
+
+def give_back_memory() -> None:
+    """Collects garbage, and gives back what was read from files that are mapped."""
+    gc.collect()
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    libc.malloc_trim(0)
+    mapping: tuple[int, int] | None = None
+    for line in Path("/proc/self/smaps").read_text(errors="replace").splitlines():
+        fields = line.split(maxsplit=5)
+        if fields[0] == "Anonymous:":
+            # A mapping without pages of its own has only what its file has.
+            if mapping and fields[1] == "0":
+                libc.madvise(*map(ctypes.c_size_t, mapping), mmap.MADV_DONTNEED)
+            mapping = None
+        elif not fields[0].endswith(":"):
+            first, last = (int(end, 16) for end in fields[0].split("-"))
+            weights = len(fields) == 6 and fields[5].endswith((".safetensors", ".pt"))
+            mapping = (first, last - first) if weights else None
 
 
 def _resident() -> int:
@@ -89,25 +148,36 @@ def own(tmp_path: Path) -> Callable[[str], Path]:
     return lambda model: checkpoints.link(model, tmp_path / model)
 
 
-Networks = tuple["CpuPass", "Analysis"]
-
-
-@pytest.fixture(scope="module")
-def meanflow(folder: Callable[[str], Path]) -> Networks:
+@pytest.fixture
+def meanflow(folder: Callable[[str], Path], shelf: Shelf) -> tuple[CpuPass, Analysis]:
     """The CPU's way through S3Gen of nano and turbo."""
     from chatterbex import s3gen
 
-    network, analysis = s3gen.load(folder("nano") / "s3gen_meanflow.safetensors", meanflow=True)
-    return s3gen.CpuPass(network), analysis
+    def load() -> tuple[CpuPass, Analysis]:
+        network, analysis = s3gen.load(folder("nano") / "s3gen_meanflow.safetensors", meanflow=True)
+        return s3gen.CpuPass(network), analysis
+
+    return shelf.take("meanflow", load)
 
 
-@pytest.fixture(scope="module")
-def guided(folder: Callable[[str], Path]) -> Networks:
-    """The CPU's way through S3Gen of the other models."""
-    from chatterbex import s3gen
+@pytest.fixture
+def nano(folder: Callable[[str], Path], shelf: Shelf) -> Any:
+    """Nano on the CPU."""
+    from running import load
 
-    network, analysis = s3gen.load(folder("english") / "s3gen.safetensors", meanflow=False)
-    return s3gen.CpuPass(network), analysis
+    from chatterbex.models.turbo import NanoModel
+
+    return shelf.take("nano", lambda: load(NanoModel, folder("nano")))
+
+
+@pytest.fixture
+def english(folder: Callable[[str], Path], shelf: Shelf) -> Any:
+    """The English model on the CPU."""
+    from running import load
+
+    from chatterbex.models.english import EnglishModel
+
+    return shelf.take("english", lambda: load(EnglishModel, folder("english")))
 
 
 @pytest.fixture(scope="session")

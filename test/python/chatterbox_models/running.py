@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from chatterbex.models.base import Chunk, Failure, Notice, Request
+from chatterbex.model import Chunk, Failure, Notice, Request
 
 TEXT = "Hello world, this is a test."
 

@@ -17,14 +17,12 @@ import torch
 from running import CLOSE, TEXT, Heard, finish, load, request, say, step
 from safetensors.torch import load_file, save_file
 
-from chatterbex import registry, voices
+from chatterbex import loudness, registry, voices
 from chatterbex.errors import ChatterbexError
+from chatterbex.model import Request
 from chatterbex.models import chatterbox, speech
-from chatterbex.models.base import Request
-from chatterbex.models.english import EnglishModel
 from chatterbex.models.multilingual import MultilingualModel
 from chatterbex.models.speech import derived
-from chatterbex.models.turbo import NanoModel
 from chatterbex.s3gen import FRAME, TOKEN, Decoding
 from chatterbex.t3.native import Sampler
 from chatterbex.watermark import watermarker
@@ -32,36 +30,16 @@ from chatterbex.watermark import watermarker
 Folder = Callable[[str], Path]
 
 
-@pytest.fixture(scope="module")
-def nano(folder: Folder) -> Iterator[Any]:
-    model = load(NanoModel, folder("nano"))
-    yield model
-    model.close()
-
-
-@pytest.fixture(scope="module")
-def english(folder: Folder) -> Iterator[Any]:
-    model = load(EnglishModel, folder("english"))
-    yield model
-    model.close()
-
-
 @pytest.fixture
-def model_of(folder: Folder, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Any]]:
-    """A model by the name of its files; nano and english are loaded once."""
-    loaded: list[Any] = []
+def model_of(folder: Folder, shelf: Any) -> Callable[[str], Any]:
+    """A model by the name of its files."""
 
     def model_of(name: str) -> Any:
-        if name in ("nano", "english"):
-            return request.getfixturevalue(name)
         kind, _, version = name.partition("_")
-        model = load(registry.find(kind), folder(name), **({"version": version} if version else {}))
-        loaded.append(model)
-        return model
+        options = {"version": version} if version else {}
+        return shelf.take(name, lambda: load(registry.find(kind), folder(name), **options))
 
-    yield model_of
-    for model in loaded:
-        model.close()
+    return model_of
 
 
 Vocoded = list[tuple[list[int], bool, int]]
@@ -151,7 +129,7 @@ def test_a_voice_is_made_as_upstream_makes_it(
     with wave.open(str(path)) as file:
         data = np.frombuffer(file.readframes(file.getnframes()), "<i2")
     samples = (data / 32768).astype(np.float32)
-    ours = model._maker.make(voices.Audio(samples, long_recording.sample_rate, **options))
+    ours = model._voices.maker.make(voices.Audio(samples, long_recording.sample_rate, **options))
 
     count = ours.gen.prompt_token.shape[1]
     assert torch.equal(ours.gen.prompt_token, tts.conds.gen["prompt_token"][:, :count])
@@ -169,9 +147,9 @@ def test_loudness_is_pyloudnorms(published: Any, long_recording: voices.Audio) -
 
     rate = long_recording.sample_rate
     expected = pyloudnorm.Meter(rate).integrated_loudness(long_recording.samples)
-    assert abs(voices.loudness(long_recording.samples, rate) - expected) < 1e-3
-    assert voices.loudness(np.zeros(rate, np.float32), rate) == -np.inf
-    assert voices.loudness(long_recording.samples[:100], rate) == -np.inf
+    assert abs(loudness.loudness(long_recording.samples, rate) - expected) < 1e-3
+    assert loudness.loudness(np.zeros(rate, np.float32), rate) == -np.inf
+    assert loudness.loudness(long_recording.samples[:100], rate) == -np.inf
 
 
 # -- every model ------------------------------------------------------------------------------------
@@ -326,7 +304,7 @@ def test_a_cancelled_request_is_gone_within_a_step(nano: Any) -> None:
 def test_a_voice_is_made_once_and_saved_voices_are_the_same(nano: Any, long_recording: voices.Audio) -> None:
     audio = spoken_for(long_recording)
     first = say(nano, request(voice=audio))
-    with mock.patch.object(nano._maker, "make", side_effect=AssertionError("made again")):
+    with mock.patch.object(nano._voices.maker, "make", side_effect=AssertionError("made again")):
         again = say(nano, request(voice=audio))
     assert np.array_equal(first.samples(), again.samples())
     assert not np.array_equal(first.samples(), say(nano, request()).samples())
@@ -343,7 +321,7 @@ def test_a_recording_is_another_voice_where_it_keeps_its_loudness(
     audio = spoken_for(long_recording)
     usual, kept = (say(nano, request(voice=audio, norm_loudness=choice)) for choice in (True, False))
     assert not np.array_equal(usual.samples(), kept.samples())
-    with mock.patch.object(nano._maker, "make", side_effect=AssertionError("made again")):
+    with mock.patch.object(nano._voices.maker, "make", side_effect=AssertionError("made again")):
         assert np.array_equal(say(nano, request(voice=audio)).samples(), usual.samples())
         again = say(nano, request(voice=audio, norm_loudness=False))
     assert np.array_equal(again.samples(), kept.samples())
@@ -372,14 +350,14 @@ def test_a_loudness_to_keep_is_checked(nano: Any, english: Any, long_recording: 
 @pytest.fixture
 def listening(nano: Any, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Voices are not made before this is set."""
-    go_on, make = threading.Event(), nano._maker.make
+    go_on, make = threading.Event(), nano._voices.maker.make
 
     def made(audio: Any) -> Any:
         assert go_on.wait(120), "nobody said that it may go on"
         return make(audio)
 
-    monkeypatch.setattr(nano._maker, "make", made)
-    monkeypatch.setattr(nano, "_voices", voices.VoiceCache())
+    monkeypatch.setattr(nano._voices.maker, "make", made)
+    monkeypatch.setattr(nano._voices, "cache", voices.VoiceCache())
     return go_on
 
 
@@ -413,8 +391,8 @@ def test_others_speak_to_their_end_while_a_requests_voice_is_made(
 def test_a_voice_that_cannot_be_made_fails_those_who_wait_for_it(
     nano: Any, long_recording: voices.Audio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nano, "_voices", voices.VoiceCache())
-    monkeypatch.setattr(nano._maker, "make", mock.Mock(side_effect=RuntimeError("nobody speaks")))
+    monkeypatch.setattr(nano._voices, "cache", voices.VoiceCache())
+    monkeypatch.setattr(nano._voices.maker, "make", mock.Mock(side_effect=RuntimeError("nobody speaks")))
     heard = say(nano, request(1, voice=spoken_for(long_recording)), request(2))
     assert "nobody speaks" in heard.failures[1].message
     assert len(heard.samples(2))
@@ -474,9 +452,9 @@ def test_two_hundred_requests_leave_nothing_behind(
         gc.collect()
         return sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects())
 
-    kept = nano._voices
+    kept = nano._voices.cache
     monkeypatch.setattr(kept, "most", 2)
-    made = nano._maker.make(long_recording)
+    made = nano._voices.maker.make(long_recording)
     ann = nano._residents.voice.t3
     saved = [
         replace(made, t3=replace(ann, speaker_emb=ann.speaker_emb.roll(turn))).dump() for turn in range(7)
