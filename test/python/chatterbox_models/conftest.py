@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
-import mmap
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +14,7 @@ if TYPE_CHECKING:
     from chatterbex.s3gen import Analysis, CpuPass, Reference
 
 from needed import LACKING, LACKING_FOR_UPSTREAM
+from shelf import SHELF, Shelf, give_back_memory
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "t3"))  # upstream's T3 classes, for whole models
@@ -29,42 +27,10 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return None
 
 
-class Shelf:
-    """Models and networks that many tests use. A process has room for those of one test."""
-
-    def __init__(self) -> None:
-        self._kept: dict[Any, Any] = {}
-        self._in_use: set[Any] = set()
-
-    def begin(self) -> None:
-        """Begins a test, which uses nothing yet."""
-        self._in_use.clear()
-
-    def take(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What was made by this name before, if it is still there; else it is made, in the room of others."""
-        self._in_use.add(key)
-        if key not in self._kept:
-            self.clear()
-            self._kept[key] = make()
-        return self._kept[key]
-
-    def clear(self) -> None:
-        """Drops what this test does not use."""
-        for other in set(self._kept) - self._in_use:
-            dropped = self._kept.pop(other)
-            if hasattr(dropped, "close"):
-                dropped.close()
-            del dropped
-        give_back_memory()
-
-
-_shelf = Shelf()
-
-
 @pytest.fixture(scope="session")
 def shelf() -> Shelf:
     """Where large things are kept between tests."""
-    return _shelf
+    return SHELF
 
 
 _LARGE = 1200 * 2**20  # bytes of this process
@@ -73,31 +39,10 @@ _LARGE = 1200 * 2**20  # bytes of this process
 @pytest.fixture(autouse=True)
 def _no_leftovers() -> Iterator[None]:
     """Whole models are in reference cycles, and a few that wait for the collector fill a machine."""
-    _shelf.begin()
+    SHELF.begin()
     yield
     if not LACKING and _resident() > _LARGE:
         give_back_memory()
-
-
-def give_back_memory() -> None:
-    """Collects garbage, and gives back what was read from files that are mapped."""
-    gc.collect()
-    if sys.platform != "linux":
-        return
-    libc = ctypes.CDLL(None)
-    libc.malloc_trim(0)
-    mapping: tuple[int, int] | None = None
-    for line in Path("/proc/self/smaps").read_text(errors="replace").splitlines():
-        fields = line.split(maxsplit=5)
-        if fields[0] == "Anonymous:":
-            # A mapping without pages of its own has only what its file has.
-            if mapping and fields[1] == "0":
-                libc.madvise(*map(ctypes.c_size_t, mapping), mmap.MADV_DONTNEED)
-            mapping = None
-        elif not fields[0].endswith(":"):
-            first, last = (int(end, 16) for end in fields[0].split("-"))
-            weights = len(fields) == 6 and fields[5].endswith((".safetensors", ".pt"))
-            mapping = (first, last - first) if weights else None
 
 
 def _resident() -> int:

@@ -130,6 +130,7 @@ def test_a_voice_keeps_no_graph_and_is_made_once(nano_pair: Pair, person: Any) -
     with (
         mock.patch.object(theirs, "prepare_conditionals", wraps=theirs.prepare_conditionals) as prepared,
         mock.patch.object(theirs.t3, "inference_turbo", return_value=torch.tensor([5, 6, 7])),
+        mock.patch.object(theirs.s3gen, "inference", return_value=(torch.zeros(1, 24_000), None)),
     ):
         for _ in range(2):
             theirs.generate(TEXT, audio_prompt_path=path)
