@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 import numpy as np
-from chatterbex.models.base import Chunk, Model, Request
+from chatterbex.model import Chunk, Model, Request
 
 
 class IdleModel(Model):

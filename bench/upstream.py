@@ -113,7 +113,7 @@ class Ours:
         return Voice.parse(self._voice["saved"], self._model.family)
 
     def _request(self, seed: int, tokens: int, stream: bool = False) -> Any:
-        from chatterbex.models.base import Request
+        from chatterbex.model import Request
 
         options = {"seed": seed, "max_tokens": tokens, "retries": 0, "voice": self._voice}
         return Request(next(self._ids), self._text, stream, options)

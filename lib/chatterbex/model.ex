@@ -4,7 +4,7 @@ defmodule Chatterbex.Model do
 
   ## A model of your own
 
-  A model is a Python class, a subclass of `chatterbex.models.base.Model`. Name it in the configuration and it
+  A model is a Python class, a subclass of `chatterbex.model.Model`. Name it in the configuration and it
   can be asked for like any other:
 
       config :chatterbex,

@@ -44,7 +44,7 @@ from typing import Any
 import numpy as np
 
 from chatterbex.errors import ChatterbexError, ModelBrokenError
-from chatterbex.models.base import Chunk, Failure, Model, Notice, Request
+from chatterbex.model import Chunk, Failure, Model, Notice, Request
 
 
 def expected(text: str) -> np.ndarray:

@@ -222,11 +222,11 @@ class TestUnloading:
         from fake_model import FakeModel
 
         model = driver.load()
-        [loaded] = [one for one in gc.get_objects() if isinstance(one, FakeModel)]
+        [loaded] = [one for one in gc.get_objects() if type(one) is FakeModel]
         driver.ask("unload", model_id=model)
         assert loaded.closed
         del loaded
-        assert not [one for one in gc.get_objects() if isinstance(one, FakeModel)]
+        assert not [one for one in gc.get_objects() if type(one) is FakeModel]
 
     def test_close_that_raises_is_logged(self, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
         from fake_model import FakeModel

@@ -14,10 +14,10 @@ import pytest
 from hibari import Hibari
 
 import recognition
-from chatterbex import registry
+from chatterbex import readable, registry
 from chatterbex.errors import ChatterbexError
+from chatterbex.model import Chunk, Failure, Model, Request, samples
 from chatterbex.models import hibari
-from chatterbex.models.base import Chunk, Failure, Model, Request, samples
 from chatterbex.models.hibari import HibariModel
 from driving import Driver
 
@@ -459,17 +459,17 @@ class TestReading:
         ]
         for _ in range(200):
             text = " ".join(chance.choice(tokens) for _ in range(chance.randrange(1, 200)))
-            pieces = list(hibari.readable([text]))
-            assert all(0 < len(piece) <= hibari.MAX_TEXT for piece in pieces)
+            pieces = list(readable.readable([text]))
+            assert all(0 < len(piece) <= readable.MAX_TEXT for piece in pieces)
             bare = re.compile(r"\s|(?<=9),(?=9)")
             assert bare.sub("", "".join(pieces)) == bare.sub("", text)
             runs = re.sub(r"\[li nk\]\([^)]*\)", "link", " ".join(pieces)).split()
-            assert max(map(len, runs)) <= hibari.MAX_RUN
+            assert max(map(len, runs)) <= readable.MAX_RUN
 
     @pytest.mark.parametrize("limit", [1, 2, 7, 400])
     def test_split(self, limit: int) -> None:
         for text in ("", "a", "a b", "aa, bb; cc dd " * 50, "x" * 1_000):
-            pieces = list(hibari.split(text, limit))
+            pieces = list(readable.split(text, limit))
             assert all(len(piece) <= limit for piece in pieces)
             assert "".join("".join(pieces).split()) == "".join(text.split())
 

@@ -11,6 +11,7 @@ import os
 import pickle
 import re
 import threading
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -171,13 +172,16 @@ def safe_torch_load() -> Iterator[None]:
 
 
 def read_pickle(path: Path) -> Any:
-    """A ``.pt`` file, read with ``weights_only=True``: tensors and plain containers, never code."""
+    """A ``.pt`` file, read with ``weights_only=True``: tensors and plain containers, never code.
+
+    It is memory-mapped, unless it has the format that PyTorch wrote before 1.6.
+    """
     fault = _file_fault(path)
     if fault:
         raise _missing(path, f"cannot be read: {fault}")
     try:
         with safe_torch_load():
-            return torch.load(path)
+            return torch.load(path, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise _broken(
             path,

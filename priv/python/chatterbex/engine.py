@@ -14,7 +14,7 @@ from typing import Any, Final
 from chatterbex import log, process, registry
 from chatterbex.errors import ChatterbexError, wrap
 from chatterbex.host import Call, Host
-from chatterbex.models.base import Request
+from chatterbex.model import Request
 from chatterbex.worker import Worker, wait_a_moment
 
 Event = tuple[int, str, dict[str, Any], bool]
@@ -145,7 +145,7 @@ class Engine:
 
     def rest(self) -> None:
         """Waits until no other thread computes for a model. The process is about to end: no step follows."""
-        lanes = sys.modules.get("chatterbex.models.lanes")
+        lanes = sys.modules.get("chatterbex.lanes")
         if lanes is not None:
             lanes.rest()
 
@@ -186,7 +186,9 @@ class Engine:
             case "info":
                 self._emit(id, "done", self._host(command).info(), True)
             case "watermarked":
-                self._answers[id] = self._worker.start(id, partial(_watermarked, command))
+                self._answers[id] = self._worker.start(
+                    id, partial(_watermarked, command), alone=not self._hosts_busy()
+                )
             case other:
                 raise ChatterbexError("not_supported", f"the engine has no command {other!r}")
 

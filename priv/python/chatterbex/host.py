@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from chatterbex import registry
 from chatterbex.device.memory import empty_cache
 from chatterbex.errors import ChatterbexError, ModelBrokenError, wrap
-from chatterbex.models.base import Chunk, Failure, Model, Notice, Request, samples
+from chatterbex.model import Chunk, Failure, Model, Notice, Request, samples
 from chatterbex.worker import wait_a_moment
 
 if TYPE_CHECKING:
-    from chatterbex.models.base import Samples
+    from chatterbex.model import Samples
 
 Emit = Callable[[int, str, dict[str, Any], bool], None]
 """Takes an event: id, name, payload, and whether it is the last with that id."""

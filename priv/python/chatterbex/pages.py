@@ -23,7 +23,7 @@ def release(tensors: Iterable[torch.Tensor]) -> None:
     """Gives back the pages of some tensors that nobody changed.
 
     Args:
-        tensors: on the CPU. Those that are not mapped from a safetensors file are left alone.
+        tensors: on the CPU. Those that are not mapped from a checkpoint are left alone.
     """
     if sys.platform != "linux":
         return
@@ -40,11 +40,11 @@ def release(tensors: Iterable[torch.Tensor]) -> None:
 
 
 def _mappings() -> Iterator[tuple[int, int]]:
-    """Where safetensors files are mapped: anything else would lose its numbers."""
+    """Where checkpoints are mapped: anything else would lose its numbers."""
     with open("/proc/self/maps", "rb") as lines:
         for line in lines:
             fields = line.split(maxsplit=5)
             name = os.fsdecode(fields[5].rstrip(b"\n")) if len(fields) == 6 else ""
-            if name.startswith("/") and name.endswith(".safetensors"):
+            if name.startswith("/") and name.endswith((".safetensors", ".pt")):
                 first, last = (int(end, 16) for end in fields[0].split(b"-"))
                 yield first, last

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from chatterbex.errors import ChatterbexError
 
 if TYPE_CHECKING:
-    from chatterbex.models.base import Model
+    from chatterbex.model import Model
 
 _MODELS: dict[str, str] = {
     "conversion": "chatterbex.models.conversion:ConversionModel",
@@ -30,7 +30,7 @@ def register(name: str, target: str) -> None:
 
     Args:
         name: The name to load it by.
-        target: "module:Class", a subclass of ``chatterbex.models.base.Model``.
+        target: "module:Class", a subclass of ``chatterbex.model.Model``.
 
     Raises:
         ChatterbexError: The target is not of that form ("invalid_option").
@@ -62,7 +62,7 @@ def find(name: str) -> type[Model]:
         ChatterbexError: No model has that name ("unknown_model"); its module needs a package
             that is not installed ("not_set_up"); the target is no model ("model_load_failed").
     """
-    from chatterbex.models.base import Model
+    from chatterbex.model import Model
 
     target = _MODELS.get(name)
     if target is None:

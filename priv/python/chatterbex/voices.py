@@ -17,6 +17,7 @@ import torch
 from chatterbex import checkpoint, torchaudio_parts, upstream
 from chatterbex.device import size_of
 from chatterbex.errors import ChatterbexError
+from chatterbex.loudness import loudness, normalised
 from chatterbex.s3gen import RATE, Analysis, Reference
 from chatterbex.s3gen.signal import resample
 from chatterbex.t3 import T3Conditionals
@@ -318,9 +319,9 @@ def _to_16k(prompt: np.ndarray) -> np.ndarray:
 
 
 class VoiceCache:
-    """Voices that were made not long ago, by the key of their audio. Any thread may use it.
+    """The voices that were used last, by their keys. Any thread may use it.
 
-    They stay on the CPU: a voice is small, and whoever speaks with it takes it along.
+    They stay on the CPU: a voice is small, and a pass takes its own copy.
 
     Attributes:
         most: how many are kept.
@@ -360,75 +361,71 @@ class VoiceCache:
         return voice
 
 
-def loudness(samples: np.ndarray, rate: int) -> float:
-    """Integrated loudness by EBU R128, in LUFS; -inf for silence or less than 400 ms.
+class Voices:
+    """The voices that one model speaks with: the built-in one, saved ones, and those of recordings.
 
-    With the filters of the library that upstream uses (pyloudnorm), so that prompts come out the
-    same.
+    Attributes:
+        maker: makes voices of recordings.
+        cache: keeps those that were used last.
     """
-    block, step = int(0.4 * rate), 0.1 * rate
-    if len(samples) < block:
-        return -math.inf
-    filtered = _k_weighted(samples, rate)
-    squares = np.concatenate([[0.0], np.cumsum(np.square(filtered))])
-    count = round((len(samples) / rate - 0.4) / 0.1) + 1
-    starts = (np.arange(count) * step).astype(int)
-    ends = np.minimum((np.arange(count) * step + 0.4 * rate).astype(int), len(samples))
-    power = np.maximum(0.0, (squares[ends] - squares[starts]) / (0.4 * rate))
-    with np.errstate(divide="ignore"):
-        blocks = -0.691 + 10.0 * np.log10(power)
-        audible = blocks >= -70.0
-        if not audible.any():
-            return -math.inf
-        gate = -0.691 + 10.0 * np.log10(power[audible].mean()) - 10.0
-        kept = power[(blocks > gate) & (blocks > -70.0)]
-        return float(-0.691 + 10.0 * np.log10(kept.mean())) if len(kept) else -math.inf
 
+    def __init__(self, maker: VoiceMaker, built_in: Voice, front: Any | None, most: int) -> None:
+        """Begins with the built-in voice.
 
-def normalised(samples: np.ndarray, rate: int, target: float) -> np.ndarray:
-    """Samples at another loudness; as they are where they have none."""
-    gain = 10.0 ** ((target - loudness(samples, rate)) / 20.0)
-    if not math.isfinite(gain) or gain <= 0.0:
-        return samples
-    return (samples * gain).astype(np.float32)
+        Args:
+            maker: of the model's family.
+            built_in: the voice that comes with the model.
+            front: T3's embeddings, or None for a model that does not speak text.
+            most: how many other voices are kept.
+        """
+        self.maker = maker
+        self.cache = VoiceCache(most)
+        self._built_in = built_in
+        self._front = front
 
+    def __len__(self) -> int:
+        return len(self.cache)
 
-def _k_weighted(samples: np.ndarray, rate: int) -> np.ndarray:
-    """Both filters at once, in the frequency domain.
+    def wanted(self, value: Any, norm_loudness: Any = None) -> tuple[Audio | bytes | None, str | None]:
+        """What a request asks for: a recording or a saved voice, and its key; nothing for the built-in one.
 
-    Multiplying spectra wraps the end of a filter's response round to the start. A second of zeros takes that
-    up: by then the slower filter has decayed by exp(-2 * pi * 38).
-    """
-    size = 1 << (len(samples) + rate - 1).bit_length()
-    bins = size // 2 + 1
-    delay = np.exp(-2j * np.pi / size * np.arange(bins))
-    response = np.ones(bins, dtype=np.complex128)
-    for numerator, denominator in (_shelf(rate), _high_pass(rate)):
-        response *= np.polyval(numerator[::-1], delay) / np.polyval(denominator[::-1], delay)
-    spectrum = np.fft.rfft(np.asarray(samples, dtype=np.float64), size)
-    return np.fft.irfft(spectrum * response, size)[: len(samples)]
+        Raises:
+            ChatterbexError: It is neither ("invalid_option"), or no voice can be made of the recording.
+        """
+        if value is None:
+            return None, None
+        if isinstance(value, Mapping) and isinstance(value.get("saved"), (bytes, bytearray)):
+            data = bytes(value["saved"])
+            return data, hashlib.sha256(b"saved:" + data).hexdigest()
+        if isinstance(value, Mapping) and "samples" in value:
+            audio = Audio.of({**value, "norm_loudness": norm_loudness})
+            audio.check(self.maker.family.shortest)
+            return audio, audio.key
+        raise ChatterbexError(
+            "invalid_option",
+            "voice must be nothing, audio ({'samples', 'sample_rate'}) or a saved voice ({'saved'})",
+        )
 
+    def known(self, source: Audio | bytes | None, key: str | None) -> Voice | None:
+        """The voice that `wanted` named, or None for a recording that must be listened to first."""
+        if key is None:
+            return self._built_in
+        voice = self.cache.get(key)
+        if voice is None and isinstance(source, bytes):
+            voice = self.cache.put(key, self._parsed(source))
+        return voice
 
-def _shelf(rate: int, gain: float = 4.0, q: float = 1 / math.sqrt(2), corner: float = 1500.0) -> Any:
-    a = 10 ** (gain / 40.0)
-    w = 2.0 * math.pi * corner / rate
-    cos, root = math.cos(w), 2 * math.sqrt(a) * math.sin(w) / (2.0 * q)
-    up, down = a + 1, a - 1
-    numerator = [a * (up + down * cos + root), -2 * a * (down + up * cos), a * (up + down * cos - root)]
-    denominator = [up - down * cos + root, 2 * (down - up * cos), up - down * cos - root]
-    return _scaled(numerator, denominator)
+    def make(self, audio: Audio) -> Voice:
+        """Listens to a recording, which takes seconds, and keeps its voice."""
+        return self.cache.put(audio.key, self.maker.make(audio))
 
-
-def _high_pass(rate: int, q: float = 0.5, corner: float = 38.0) -> Any:
-    w = 2.0 * math.pi * corner / rate
-    cos, alpha = math.cos(w), math.sin(w) / (2.0 * q)
-    return _scaled([(1 + cos) / 2, -(1 + cos), (1 + cos) / 2], [1 + alpha, -2 * cos, 1 - alpha])
-
-
-def _scaled(numerator: list[float], denominator: list[float]) -> Any:
-    first = denominator[0]
-    as_doubles = ([value / first for value in part] for part in (numerator, denominator))
-    return tuple(np.array(part, dtype=np.float64) for part in as_doubles)
+    def _parsed(self, data: bytes) -> Voice:
+        voice = Voice.parse(data, self.maker.family)
+        if self._front is not None:
+            if voice.t3 is None:
+                raise ChatterbexError("not_supported", "The saved voice has no part for speaking text.")
+            self._front.check(voice.t3)
+        return voice
 
 
 def _unreadable(what: str) -> ChatterbexError:

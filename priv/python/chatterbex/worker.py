@@ -26,18 +26,19 @@ class Worker:
         self._pool: ThreadPoolExecutor | None = None
         self._running: dict[object, Future[Any]] = {}
 
-    def start(self, key: object, work: Callable[[], T]) -> Future[T]:
+    def start(self, key: object, work: Callable[[], T], *, alone: bool) -> Future[T]:
         """Starts some work, or joins the one that is running for the same.
 
         Args:
             key: what the result is the same for.
             work: does it.
+            alone: whether nothing else computes now. If so it gets all of torch's threads, else half.
         """
         self._running = {key: one for key, one in self._running.items() if not one.done()}
         if key not in self._running:
             if self._pool is None:
-                self._pool = ThreadPoolExecutor(1, "chatterbex-worker", initializer=_share_threads)
-            self._running[key] = self._pool.submit(work)
+                self._pool = ThreadPoolExecutor(1, "chatterbex-worker")
+            self._running[key] = self._pool.submit(_with_threads, alone, work)
         return self._running[key]
 
     def close(self) -> None:
@@ -53,8 +54,13 @@ def wait_a_moment(works: list[Future[Any]]) -> None:
     wait(works, MOMENT, FIRST_COMPLETED)
 
 
-def _share_threads() -> None:
-    """Others compute meanwhile, so this thread takes half of torch's threads."""
+def _with_threads(alone: bool, work: Callable[[], T]) -> T:
     torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(max(1, torch.get_num_threads() // 2))
+    if torch is None:
+        return work()
+    before = torch.get_num_threads()
+    torch.set_num_threads(before if alone else max(1, before // 2))  # of this thread only
+    try:
+        return work()
+    finally:
+        torch.set_num_threads(before)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import resource
 import sys
 from collections.abc import Callable, Iterator
@@ -16,6 +14,7 @@ if TYPE_CHECKING:
     from chatterbex.s3gen import Analysis, CpuPass, Reference
 
 from needed import LACKING, LACKING_FOR_UPSTREAM
+from shelf import SHELF, Shelf, give_back_memory
 
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE.parent / "t3"))  # upstream's T3 classes, for whole models
@@ -28,17 +27,22 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
     return None
 
 
+@pytest.fixture(scope="session")
+def shelf() -> Shelf:
+    """Where large things are kept between tests."""
+    return SHELF
+
+
 _LARGE = 1200 * 2**20  # bytes of this process
 
 
 @pytest.fixture(autouse=True)
 def _no_leftovers() -> Iterator[None]:
     """Whole models are in reference cycles, and a few that wait for the collector fill a machine."""
+    SHELF.begin()
     yield
     if not LACKING and _resident() > _LARGE:
-        gc.collect()
-        if sys.platform == "linux":
-            ctypes.CDLL(None).malloc_trim(0)
+        give_back_memory()
 
 
 def _resident() -> int:
@@ -89,25 +93,36 @@ def own(tmp_path: Path) -> Callable[[str], Path]:
     return lambda model: checkpoints.link(model, tmp_path / model)
 
 
-Networks = tuple["CpuPass", "Analysis"]
-
-
-@pytest.fixture(scope="module")
-def meanflow(folder: Callable[[str], Path]) -> Networks:
+@pytest.fixture
+def meanflow(folder: Callable[[str], Path], shelf: Shelf) -> tuple[CpuPass, Analysis]:
     """The CPU's way through S3Gen of nano and turbo."""
     from chatterbex import s3gen
 
-    network, analysis = s3gen.load(folder("nano") / "s3gen_meanflow.safetensors", meanflow=True)
-    return s3gen.CpuPass(network), analysis
+    def load() -> tuple[CpuPass, Analysis]:
+        network, analysis = s3gen.load(folder("nano") / "s3gen_meanflow.safetensors", meanflow=True)
+        return s3gen.CpuPass(network), analysis
+
+    return shelf.take("meanflow", load)
 
 
-@pytest.fixture(scope="module")
-def guided(folder: Callable[[str], Path]) -> Networks:
-    """The CPU's way through S3Gen of the other models."""
-    from chatterbex import s3gen
+@pytest.fixture
+def nano(folder: Callable[[str], Path], shelf: Shelf) -> Any:
+    """Nano on the CPU."""
+    from running import load
 
-    network, analysis = s3gen.load(folder("english") / "s3gen.safetensors", meanflow=False)
-    return s3gen.CpuPass(network), analysis
+    from chatterbex.models.turbo import NanoModel
+
+    return shelf.take("nano", lambda: load(NanoModel, folder("nano")))
+
+
+@pytest.fixture
+def english(folder: Callable[[str], Path], shelf: Shelf) -> Any:
+    """The English model on the CPU."""
+    from running import load
+
+    from chatterbex.models.english import EnglishModel
+
+    return shelf.take("english", lambda: load(EnglishModel, folder("english")))
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from shelf import give_back_memory
 
 PACKAGE = "chatterbox_as_published"
 
@@ -81,6 +82,7 @@ def model(ours: Any, folder: Path) -> Any:
     """Upstream's own model of the same files; its T3 is built in the size of ours."""
     from published_t3 import Upstream
 
+    give_back_memory()
     config = ours._residents.front.config
     body = Upstream().build(config, _weights(folder / ours.t3_file(folder, ours._extra)))
     if hasattr(body.tfmr, "wte"):

@@ -16,15 +16,14 @@ import pytest
 import torch
 from running import CLOSE, TEXT, Heard, finish, load, request, say, step
 from safetensors.torch import load_file, save_file
+from shelf import give_back_memory
 
-from chatterbex import registry, voices
+from chatterbex import loudness, registry, voices
 from chatterbex.errors import ChatterbexError
+from chatterbex.model import Request
 from chatterbex.models import chatterbox, speech
-from chatterbex.models.base import Request
-from chatterbex.models.english import EnglishModel
 from chatterbex.models.multilingual import MultilingualModel
 from chatterbex.models.speech import derived
-from chatterbex.models.turbo import NanoModel
 from chatterbex.s3gen import FRAME, TOKEN, Decoding
 from chatterbex.t3.native import Sampler
 from chatterbex.watermark import watermarker
@@ -32,36 +31,16 @@ from chatterbex.watermark import watermarker
 Folder = Callable[[str], Path]
 
 
-@pytest.fixture(scope="module")
-def nano(folder: Folder) -> Iterator[Any]:
-    model = load(NanoModel, folder("nano"))
-    yield model
-    model.close()
-
-
-@pytest.fixture(scope="module")
-def english(folder: Folder) -> Iterator[Any]:
-    model = load(EnglishModel, folder("english"))
-    yield model
-    model.close()
-
-
 @pytest.fixture
-def model_of(folder: Folder, request: pytest.FixtureRequest) -> Iterator[Callable[[str], Any]]:
-    """A model by the name of its files; nano and english are loaded once."""
-    loaded: list[Any] = []
+def model_of(folder: Folder, shelf: Any) -> Callable[[str], Any]:
+    """A model by the name of its files."""
 
     def model_of(name: str) -> Any:
-        if name in ("nano", "english"):
-            return request.getfixturevalue(name)
         kind, _, version = name.partition("_")
-        model = load(registry.find(kind), folder(name), **({"version": version} if version else {}))
-        loaded.append(model)
-        return model
+        options = {"version": version} if version else {}
+        return shelf.take(name, lambda: load(registry.find(kind), folder(name), **options))
 
-    yield model_of
-    for model in loaded:
-        model.close()
+    return model_of
 
 
 Vocoded = list[tuple[list[int], bool, int]]
@@ -146,12 +125,13 @@ def test_a_voice_is_made_as_upstream_makes_it(
         file.setframerate(long_recording.sample_rate)
         file.writeframes((long_recording.samples * 32768).round().clip(-32768, 32767).astype("<i2").tobytes())
     tts = published.model(model, folder(name))
-    tts.prepare_conditionals(str(path), **options)
+    with torch.no_grad():  # a graph would take a gigabyte
+        tts.prepare_conditionals(str(path), **options)
 
     with wave.open(str(path)) as file:
         data = np.frombuffer(file.readframes(file.getnframes()), "<i2")
     samples = (data / 32768).astype(np.float32)
-    ours = model._maker.make(voices.Audio(samples, long_recording.sample_rate, **options))
+    ours = model._voices.maker.make(voices.Audio(samples, long_recording.sample_rate, **options))
 
     count = ours.gen.prompt_token.shape[1]
     assert torch.equal(ours.gen.prompt_token, tts.conds.gen["prompt_token"][:, :count])
@@ -169,9 +149,9 @@ def test_loudness_is_pyloudnorms(published: Any, long_recording: voices.Audio) -
 
     rate = long_recording.sample_rate
     expected = pyloudnorm.Meter(rate).integrated_loudness(long_recording.samples)
-    assert abs(voices.loudness(long_recording.samples, rate) - expected) < 1e-3
-    assert voices.loudness(np.zeros(rate, np.float32), rate) == -np.inf
-    assert voices.loudness(long_recording.samples[:100], rate) == -np.inf
+    assert abs(loudness.loudness(long_recording.samples, rate) - expected) < 1e-3
+    assert loudness.loudness(np.zeros(rate, np.float32), rate) == -np.inf
+    assert loudness.loudness(long_recording.samples[:100], rate) == -np.inf
 
 
 # -- every model ------------------------------------------------------------------------------------
@@ -222,20 +202,22 @@ def test_the_files_of_a_language_pack_may_differ_as_far_as_upstream_reads_them(
 ) -> None:
     """S3Gen's without tables that are computed, and with weights that nobody knows; T3's not at all."""
     path = own("multilingual_v3")
-    weights = torch.load(path / "s3gen.pt", weights_only=True)
+    weights = torch.load(path / "s3gen.pt", weights_only=True, mmap=True)
     for table in ("tokenizer._mel_filters", "tokenizer.window"):
         del weights[table]
     weights["flow.of_later"] = torch.ones(2)
     (path / "s3gen.pt").unlink()
     torch.save(weights, path / "s3gen.pt")
+    del weights
     load(MultilingualModel, path, pack="hi").close()
     assert "flow.of_later" in caplog.text
     with pytest.raises(ChatterbexError, match=r"unexpected: flow\.of_later"):
         load(MultilingualModel, path)
     t3 = path / "t3_mtl23ls_v3.safetensors"
-    weights = {**load_file(t3), "of_later": torch.ones(2)}
+    more = {**load_file(t3), "of_later": torch.ones(2)}
     t3.unlink()
-    save_file(weights, t3)
+    save_file(more, t3)
+    del more
     with pytest.raises(ChatterbexError, match="unexpected: of_later"):
         load(MultilingualModel, path, pack="hi")
 
@@ -246,12 +228,14 @@ def test_speech_is_converted(folder: Folder, recording: tuple[np.ndarray, int], 
     samples = samples[: rate + 300]
     audio = {"samples": samples.tobytes(), "sample_rate": rate}
     said = say(model, request(text="", audio=audio))
+    give_back_memory()
     theirs = published.s3gen(folder("conversion") / "s3gen.safetensors", meanflow=False)
-    tokens, _ = theirs.tokenizer(torch.from_numpy(samples)[None])
+    with torch.no_grad():
+        tokens, _ = theirs.tokenizer(torch.from_numpy(samples)[None])
     assert said.metadata()["tokens"] == tokens.shape[1]
     conditionals = torch.load(folder("conversion") / "conds.pt", weights_only=True)["gen"]
     prompt, frames = conditionals["prompt_feat"].shape[1], 2 * tokens.shape[1]
-    with published.noise(3, prompt, frames):
+    with torch.no_grad(), published.noise(3, prompt, frames):
         expected, _ = theirs.inference(speech_tokens=tokens, ref_dict=conditionals)
     expected = watermarker().apply(expected[0].numpy(), 24_000)
     assert np.abs(said.samples() - expected).max() < 1e-3
@@ -326,7 +310,7 @@ def test_a_cancelled_request_is_gone_within_a_step(nano: Any) -> None:
 def test_a_voice_is_made_once_and_saved_voices_are_the_same(nano: Any, long_recording: voices.Audio) -> None:
     audio = spoken_for(long_recording)
     first = say(nano, request(voice=audio))
-    with mock.patch.object(nano._maker, "make", side_effect=AssertionError("made again")):
+    with mock.patch.object(nano._voices.maker, "make", side_effect=AssertionError("made again")):
         again = say(nano, request(voice=audio))
     assert np.array_equal(first.samples(), again.samples())
     assert not np.array_equal(first.samples(), say(nano, request()).samples())
@@ -343,7 +327,7 @@ def test_a_recording_is_another_voice_where_it_keeps_its_loudness(
     audio = spoken_for(long_recording)
     usual, kept = (say(nano, request(voice=audio, norm_loudness=choice)) for choice in (True, False))
     assert not np.array_equal(usual.samples(), kept.samples())
-    with mock.patch.object(nano._maker, "make", side_effect=AssertionError("made again")):
+    with mock.patch.object(nano._voices.maker, "make", side_effect=AssertionError("made again")):
         assert np.array_equal(say(nano, request(voice=audio)).samples(), usual.samples())
         again = say(nano, request(voice=audio, norm_loudness=False))
     assert np.array_equal(again.samples(), kept.samples())
@@ -372,14 +356,14 @@ def test_a_loudness_to_keep_is_checked(nano: Any, english: Any, long_recording: 
 @pytest.fixture
 def listening(nano: Any, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Voices are not made before this is set."""
-    go_on, make = threading.Event(), nano._maker.make
+    go_on, make = threading.Event(), nano._voices.maker.make
 
     def made(audio: Any) -> Any:
         assert go_on.wait(120), "nobody said that it may go on"
         return make(audio)
 
-    monkeypatch.setattr(nano._maker, "make", made)
-    monkeypatch.setattr(nano, "_voices", voices.VoiceCache())
+    monkeypatch.setattr(nano._voices.maker, "make", made)
+    monkeypatch.setattr(nano._voices, "cache", voices.VoiceCache())
     return go_on
 
 
@@ -413,8 +397,8 @@ def test_others_speak_to_their_end_while_a_requests_voice_is_made(
 def test_a_voice_that_cannot_be_made_fails_those_who_wait_for_it(
     nano: Any, long_recording: voices.Audio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nano, "_voices", voices.VoiceCache())
-    monkeypatch.setattr(nano._maker, "make", mock.Mock(side_effect=RuntimeError("nobody speaks")))
+    monkeypatch.setattr(nano._voices, "cache", voices.VoiceCache())
+    monkeypatch.setattr(nano._voices.maker, "make", mock.Mock(side_effect=RuntimeError("nobody speaks")))
     heard = say(nano, request(1, voice=spoken_for(long_recording)), request(2))
     assert "nobody speaks" in heard.failures[1].message
     assert len(heard.samples(2))
@@ -477,9 +461,9 @@ def test_two_hundred_requests_leave_nothing_behind(
         gc.collect()
         return sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects())
 
-    kept = nano._voices
+    kept = nano._voices.cache
     monkeypatch.setattr(kept, "most", 2)
-    made = nano._maker.make(long_recording)
+    made = nano._voices.maker.make(long_recording)
     ann = nano._residents.voice.t3
     saved = [
         replace(made, t3=replace(ann, speaker_emb=ann.speaker_emb.roll(turn))).dump() for turn in range(7)

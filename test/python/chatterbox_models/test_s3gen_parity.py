@@ -23,13 +23,14 @@ SEED = 9
 
 
 @pytest.fixture(scope="module", params=["meanflow", "guided"])
-def pair(request: pytest.FixtureRequest, published: Any, folder: Callable[[str], Path]) -> Any:
+def pair(request: pytest.FixtureRequest, published: Any, folder: Callable[[str], Path], shelf: Any) -> Any:
     """Ours and upstream's of the same file."""
-    ours, analysis = request.getfixturevalue(request.param)
-    if request.param == "meanflow":
-        theirs = published.s3gen(folder("nano") / "s3gen_meanflow.safetensors", meanflow=True)
-    else:
-        theirs = published.s3gen(folder("english") / "s3gen.safetensors", meanflow=False)
+    shelf.clear()
+    meanflow = request.param == "meanflow"
+    name, file = ("nano", "s3gen_meanflow.safetensors") if meanflow else ("english", "s3gen.safetensors")
+    path = folder(name) / file
+    network, analysis = s3gen.load(path, meanflow=meanflow)
+    ours, theirs = s3gen.CpuPass(network), published.s3gen(path, meanflow=meanflow)
     return ours, analysis, theirs
 
 

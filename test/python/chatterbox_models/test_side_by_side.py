@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ import pytest
 import torch
 from running import CLOSE, Heard, drained, finish, load, request, say, step
 
-from chatterbex.models import lanes
-from chatterbex.models.lanes import Lanes
+from chatterbex import lanes
+from chatterbex.lanes import Lanes
 from chatterbex.models.turbo import NanoModel
 from chatterbex.s3gen import Decoding
 
@@ -22,13 +22,6 @@ from chatterbex.s3gen import Decoding
 def _two_threads(_two_threads: None) -> None:
     """Whatever this process has."""
     torch.set_num_threads(2)
-
-
-@pytest.fixture(scope="module")
-def nano(folder: Callable[[str], Path]) -> Iterator[Any]:
-    model = load(NanoModel, folder("nano"))
-    yield model
-    model.close()
 
 
 @pytest.fixture

@@ -77,9 +77,9 @@ def foresight(
     return samples
 
 
-@pytest.fixture(scope="module")
-def whole(meanflow: Any, reference: Reference, tokens: list[int]) -> np.ndarray:
-    return Decoding(meanflow[0], reference, SEED).decode(tokens, final=True)
+@pytest.fixture
+def whole(meanflow: Any, reference: Reference, tokens: list[int], shelf: Any) -> np.ndarray:
+    return shelf.take("whole", lambda: Decoding(meanflow[0], reference, SEED).decode(tokens, final=True))
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 10, 27, 28, 40])
@@ -264,9 +264,9 @@ def test_very_few_tokens_are_spoken(meanflow: Any, reference: Reference, count: 
 
 
 def test_work_is_done_in_stages_without_a_graph_of_gradients(
-    guided: Any, reference: Reference, tokens: list[int]
+    english: Any, reference: Reference, tokens: list[int]
 ) -> None:
-    stages = Decoding(guided[0], reference, 1, steps=3).stages(tokens[:6], final=True)
+    stages = Decoding(english._runtime.way.s3gen, reference, 1, steps=3).stages(tokens[:6], final=True)
     for _ in range(4):  # the encoder, then every step
         next(stages)
         assert not torch.is_inference_mode_enabled()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -12,12 +12,10 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from running import TEXT, load, request, say
+from running import TEXT, request, say
 
 from chatterbex import voices
 from chatterbex.errors import ChatterbexError
-from chatterbex.models.english import EnglishModel
-from chatterbex.models.turbo import NanoModel
 from chatterbex.s3gen import TOKEN, Decoding, Reference
 from chatterbex.s3gen.signal import resample
 
@@ -25,20 +23,16 @@ Folder = Callable[[str], Path]
 Pair = tuple[Any, Any]
 
 
-@pytest.fixture(scope="module")
-def nano(folder: Folder, published: Any) -> Iterator[Pair]:
+@pytest.fixture
+def nano_pair(nano: Any, folder: Folder, published: Any, shelf: Any) -> Pair:
     """Ours and upstream's."""
-    model = load(NanoModel, folder("nano"))
-    yield model, published.model(model, folder("nano"))
-    model.close()
+    return nano, shelf.take("upstream's nano", lambda: published.model(nano, folder("nano")))
 
 
-@pytest.fixture(scope="module")
-def english(folder: Folder, published: Any) -> Iterator[Pair]:
+@pytest.fixture
+def english_pair(english: Any, folder: Folder, published: Any, shelf: Any) -> Pair:
     """Ours and upstream's."""
-    model = load(EnglishModel, folder("english"))
-    yield model, published.model(model, folder("english"))
-    model.close()
+    return english, shelf.take("upstream's english", lambda: published.model(english, folder("english")))
 
 
 @pytest.fixture
@@ -63,18 +57,18 @@ def given(audio: voices.Audio) -> dict[str, Any]:
     return {"samples": audio.samples.tobytes(), "sample_rate": audio.sample_rate}
 
 
-def test_without_guidance(english: Pair) -> None:
-    ours, theirs = english
+def test_without_guidance(english_pair: Pair) -> None:
+    ours, theirs = english_pair
     with pytest.raises((RuntimeError, IndexError, AssertionError, ValueError)):
         theirs.generate(TEXT, cfg_weight=0.0)
     assert len(say(ours, request(cfg_weight=0.0, max_tokens=6)).samples())
 
 
 def test_ids_that_are_no_sound_reach_upstreams_flow(
-    english: Pair, published: Any, voice: dict[str, Any], reference: Reference
+    english_pair: Pair, published: Any, voice: dict[str, Any], reference: Reference
 ) -> None:
     """The multilingual model hands on whatever T3 has drawn but start and stop."""
-    ours, theirs = english
+    ours, theirs = english_pair
     ids = torch.tensor([5, 6561, 9, 8000, 7, 6562])
     kept = published.module("models.s3tokenizer").drop_invalid_tokens(ids)
     assert kept.tolist() == [9, 8000, 7]
@@ -86,17 +80,17 @@ def test_ids_that_are_no_sound_reach_upstreams_flow(
 
 
 def test_no_tokens_reach_upstreams_vocoder(
-    english: Pair, voice: dict[str, Any], reference: Reference
+    english_pair: Pair, voice: dict[str, Any], reference: Reference
 ) -> None:
-    ours, theirs = english
+    ours, theirs = english_pair
     with pytest.raises((RuntimeError, IndexError)):
         theirs.s3gen.inference(speech_tokens=torch.zeros(0, dtype=torch.long), ref_dict=dict(voice))
     s3gen = ours._runtime.way.s3gen
     assert Decoding(s3gen, reference, 1).decode([], final=True).shape == (0,)
 
 
-def test_a_prompt_that_is_too_short(nano: Pair, person: Any) -> None:
-    ours, theirs = nano
+def test_a_prompt_that_is_too_short(nano_pair: Pair, person: Any) -> None:
+    ours, theirs = nano_pair
     path, audio = person(4.0)
     with pytest.raises(AssertionError):
         theirs.generate(TEXT, audio_prompt_path=path)
@@ -106,8 +100,8 @@ def test_a_prompt_that_is_too_short(nano: Pair, person: Any) -> None:
     assert "4.00 s" in caught.value.message
 
 
-def test_prompts_stay_float32(nano: Pair, person: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    ours, theirs = nano
+def test_prompts_stay_float32(nano_pair: Pair, person: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = nano_pair
     _, audio = person(6.0)
     # With NumPy 2, bringing a prompt to a loudness makes it float64, and no network takes that.
     loud = type(theirs).norm_loudness(theirs, audio.samples, audio.sample_rate)
@@ -117,25 +111,26 @@ def test_prompts_stay_float32(nano: Pair, person: Any, monkeypatch: pytest.Monke
     with pytest.raises(ValueError, match="float64"):
         theirs.ve.embeds_from_wavs([loud], sample_rate=16_000)
     seen: list[np.dtype] = []
-    plain = ours._maker._analysis.reference
+    plain = ours._voices.maker._analysis.reference
 
     def spied(*waves: np.ndarray) -> Reference:
         seen.extend(wave.dtype for wave in waves)
         return plain(*waves)
 
-    monkeypatch.setattr(ours._maker._analysis, "reference", spied)
-    made = ours._maker.make(voices.Audio(audio.samples.astype(np.float64), audio.sample_rate))
+    monkeypatch.setattr(ours._voices.maker._analysis, "reference", spied)
+    made = ours._voices.maker.make(voices.Audio(audio.samples.astype(np.float64), audio.sample_rate))
     assert made.gen.prompt_feat.dtype == torch.float32
     assert made.t3.speaker_emb.dtype == torch.float32
     assert set(seen) == {np.dtype(np.float32)}
 
 
-def test_a_voice_keeps_no_graph_and_is_made_once(nano: Pair, person: Any) -> None:
-    ours, theirs = nano
+def test_a_voice_keeps_no_graph_and_is_made_once(nano_pair: Pair, person: Any) -> None:
+    ours, theirs = nano_pair
     path, audio = person(6.0)
     with (
         mock.patch.object(theirs, "prepare_conditionals", wraps=theirs.prepare_conditionals) as prepared,
         mock.patch.object(theirs.t3, "inference_turbo", return_value=torch.tensor([5, 6, 7])),
+        mock.patch.object(theirs.s3gen, "inference", return_value=(torch.zeros(1, 24_000), None)),
     ):
         for _ in range(2):
             theirs.generate(TEXT, audio_prompt_path=path)
@@ -143,18 +138,18 @@ def test_a_voice_keeps_no_graph_and_is_made_once(nano: Pair, person: Any) -> Non
     kept = [*theirs.conds.gen.values(), theirs.conds.t3.speaker_emb]
     assert any(isinstance(value, torch.Tensor) and value.grad_fn is not None for value in kept)
 
-    with mock.patch.object(ours._maker, "make", wraps=ours._maker.make) as made:
+    with mock.patch.object(ours._voices.maker, "make", wraps=ours._voices.maker.make) as made:
         for _ in range(2):
             say(ours, request(voice=given(audio), max_tokens=2))
     assert made.call_count == 1
-    voice = ours._voices.get(audio.digest)
+    voice = ours._voices.cache.get(audio.digest)
     for value in (*voice.gen.tensors.values(), *voice.t3.tensors.values()):
         assert value.grad_fn is None
         assert not value.requires_grad
 
 
-def test_the_watermark_is_made_without_gradients(nano: Pair, recording: tuple[np.ndarray, int]) -> None:
-    ours, theirs = nano
+def test_the_watermark_is_made_without_gradients(nano_pair: Pair, recording: tuple[np.ndarray, int]) -> None:
+    ours, theirs = nano_pair
     samples = resample(recording[0], orig_sr=recording[1], target_sr=24_000)
     graphs: list[bool] = []
 
@@ -170,9 +165,9 @@ def test_the_watermark_is_made_without_gradients(nano: Pair, recording: tuple[np
 
 
 def test_token_ids_do_not_go_through_half_precision(
-    nano: Pair, voice: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    nano_pair: Pair, voice: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours, theirs = nano
+    ours, theirs = nano_pair
     ids = voice["prompt_token"]
     seen: list[torch.Tensor] = []
 
@@ -188,8 +183,8 @@ def test_token_ids_do_not_go_through_half_precision(
     assert {value.dtype for value in ours._runtime.way.s3gen.network.parameters()} == {torch.float32}
 
 
-def test_nothing_is_printed(nano: Pair, capfd: pytest.CaptureFixture[str]) -> None:
-    ours, theirs = nano
+def test_nothing_is_printed(nano_pair: Pair, capfd: pytest.CaptureFixture[str]) -> None:
+    ours, theirs = nano_pair
     with mock.patch.object(theirs.t3, "inference_turbo", return_value=torch.tensor([5, 6, 7])):
         theirs.generate(TEXT)
     captured = capfd.readouterr()

@@ -16,7 +16,7 @@ from chatterbex.device.placement import place, timed
 from chatterbex.device.proof import Proof, ProofReport, Reference
 from chatterbex.device.tensors import device_of
 from chatterbex.errors import ChatterbexError, ModelBrokenError
-from chatterbex.models.base import Notice
+from chatterbex.model import Notice
 
 if TYPE_CHECKING:
     import torch

@@ -22,8 +22,8 @@ import numpy as np
 from chatterbex import checkpoint, upstream, watermark
 from chatterbex.device import Runtime
 from chatterbex.errors import ChatterbexError
+from chatterbex.model import Chunk, Failure, Model, Notice, Request
 from chatterbex.models import loading, speech
-from chatterbex.models.base import Chunk, Failure, Model, Notice, Request
 from chatterbex.models.loading import Options, Residents
 from chatterbex.models.options import number, whole
 from chatterbex.models.passes import ChatterboxSubject, Passes, Weights
@@ -32,7 +32,7 @@ from chatterbex.models.speech import Speech, Traits
 from chatterbex.s3gen import RATE
 from chatterbex.t3 import Sampling, T3Config
 from chatterbex.text import most_tokens
-from chatterbex.voices import Audio, Family, Voice, VoiceCache, VoiceMaker
+from chatterbex.voices import Audio, Family, Voice, VoiceMaker, Voices
 from chatterbex.worker import Worker
 
 _MAX_TOKENS = 1000
@@ -64,8 +64,8 @@ class ChatterboxModel(Model):
         self._residents = residents
         self._text = residents.text
         self._extra = options.extra
-        self._maker = VoiceMaker(self.family, residents.analysis, residents.encoder)
-        self._voices = VoiceCache(options.voices)
+        maker = VoiceMaker(self.family, residents.analysis, residents.encoder)
+        self._voices = Voices(maker, residents.voice, residents.front, options.voices)
         self._watermarker = watermark.watermarker()
         self._worker = Worker()
         speaks = residents.front is not None
@@ -164,7 +164,7 @@ class ChatterboxModel(Model):
         "chunk_growth" (1 to 10, default 2), "chunk_most" (default 250); and the model's own.
         """
         options = request.options
-        audio, key = self._voice(options.get("voice"), options.get("norm_loudness"))
+        audio, key = self._voices.wanted(options.get("voice"), options.get("norm_loudness"))
         natural = most_tokens(request.text)
         self._scheduler.add(
             Speech(
@@ -182,22 +182,6 @@ class ChatterboxModel(Model):
                 voice_key=key,
                 audio=audio,
             )
-        )
-
-    def _voice(self, value: Any, norm_loudness: Any = None) -> tuple[Audio | bytes | None, str | None]:
-        """What to make a voice from, and what to keep it by; nothing for the built-in one."""
-        if value is None:
-            return None, None
-        if isinstance(value, Mapping) and isinstance(value.get("saved"), (bytes, bytearray)):
-            data = bytes(value["saved"])
-            return data, speech.digest(data)
-        if isinstance(value, Mapping) and "samples" in value:
-            audio = Audio.of({**value, "norm_loudness": norm_loudness})
-            audio.check(self.family.shortest)
-            return audio, audio.key
-        raise ChatterbexError(
-            "invalid_option",
-            "voice must be nothing, audio ({'samples', 'sample_rate'}) or a saved voice ({'saved'})",
         )
 
     def _sampling(self, options: Mapping[str, Any]) -> Sampling | None:
@@ -243,28 +227,15 @@ class ChatterboxModel(Model):
 
     def _voice_of(self, one: Speech) -> Voice | None:
         """The voice of a request, or None where a recording must be listened to first."""
-        if one.voice_key is None:
-            return self._residents.voice
-        known = self._voices.get(one.voice_key)
-        if known is None and isinstance(one.audio, bytes):
-            known = self._voices.put(one.voice_key, self._parsed(one.audio))
-        return known
-
-    def _parsed(self, data: bytes) -> Voice:
-        voice = Voice.parse(data, self.family)
-        if self._residents.front is not None:
-            if voice.t3 is None:
-                raise ChatterbexError("not_supported", "The saved voice has no part for speaking text.")
-            self._residents.front.check(voice.t3)
-        return voice
+        return self._voices.known(one.audio, one.voice_key)
 
     def _listen(self, one: Speech) -> Future[Voice]:
         """Has the voice of a request made, beside the step loop."""
-        return self._worker.start(one.voice_key, partial(self._make, one))
+        return self._worker.start(one.voice_key, partial(self._make, one), alone=self._scheduler.count == 1)
 
     def _make(self, one: Speech) -> Voice:
         began = time.perf_counter()
-        voice = self._voices.put(one.voice_key, self._maker.make(one.audio))
+        voice = self._voices.make(one.audio)
         one.spend("voice", time.perf_counter() - began)
         return voice
 
@@ -305,13 +276,13 @@ class ChatterboxModel(Model):
         if function == "clone":
             audio = Audio.of(arguments)
             about = {str(key): str(value) for key, value in (arguments.get("about") or {}).items()}
-            return self._worker.start(object(), partial(self._clone, audio, about))
+            return self._worker.start(object(), partial(self._clone, audio, about), alone=not self.busy())
         if function == "watermarked":
-            return self._worker.start(object(), partial(watermark.answer, arguments))
+            return self._worker.start(object(), partial(watermark.answer, arguments), alone=not self.busy())
         return super().call(function, arguments)
 
     def _clone(self, audio: Audio, about: dict[str, str]) -> dict[str, Any]:
-        voice = self._voices.put(audio.key, self._maker.make(audio))
+        voice = self._voices.make(audio)
         data = voice.dump({**about, "sample_hash": audio.digest, "model": self.name})
         return {"voice": data, "family": self.family.name, "quality": audio.quality()}
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from chatterbex import checkpoint, voices
 from chatterbex.errors import ChatterbexError
+from chatterbex.model import Request
 from chatterbex.models import speech
-from chatterbex.models.base import Request
 from chatterbex.models.chatterbox import ChatterboxModel
 from chatterbex.models.speech import Speech, Traits
 from chatterbex.s3gen.signal import resample
@@ -60,17 +60,12 @@ class ConversionModel(ChatterboxModel):
                 f"the audio is {heard.seconds:.0f} s long; at most {_LONGEST:.0f} s are converted at a time",
                 {"seconds": heard.seconds, "most": _LONGEST},
             )
-        audio, key = self._voice(options.get("voice"))
+        audio, key = self._voices.wanted(options.get("voice"))
         self._scheduler.add(
             Speech(
                 request=request,
                 traits=self.traits,
-                text=[],
                 seed=int(options["seed"]),
-                sampling=None,
-                guidance=None,
-                exaggeration=None,
-                most=0,
                 plan=speech.Plan.of(options),
                 voice_key=key,
                 audio=audio,
@@ -83,12 +78,14 @@ class ConversionModel(ChatterboxModel):
         return super()._voice_of(one) if one.tokens else None
 
     def _listen(self, one: Speech) -> Future[Voice]:
-        return self._worker.start((self.name, one.id), partial(self._hear, one))
+        return self._worker.start(
+            (self.name, one.id), partial(self._hear, one), alone=self._scheduler.count == 1
+        )
 
     def _hear(self, one: Speech) -> Voice:
         """Listens to both recordings: the tokens of the one are what T3's would be."""
         voice = super()._voice_of(one) or self._make(one)
         at_16k = resample(one.source.samples, orig_sr=one.source.sample_rate, target_sr=16_000)
-        one.tokens = self._maker.tokens(at_16k)
+        one.tokens = self._voices.maker.tokens(at_16k)
         one.finish_reason = "stop"
         return voice

@@ -5,39 +5,29 @@ from __future__ import annotations
 import platform
 import re
 import time
-import unicodedata
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from chatterbex.errors import ChatterbexError
-from chatterbex.models.base import Chunk, Failure, Model, Notice, Request, samples
+from chatterbex.model import Chunk, Failure, Model, Notice, Request, samples
+from chatterbex.models.options import number, whole
+from chatterbex.readable import readable, split
 
 if TYPE_CHECKING:
     import numpy as np
     from hibari import Hibari
 
-    from chatterbex.models.base import Samples
+    from chatterbex.model import Samples
 
 VOICE: Final = "heart"
 """The one voice inside the package; hibari would fetch any other from the network."""
 MAX_PHONEMES: Final = 400
 """Phonemes that are spoken as one sentence, as hibari itself has it: about 20 s of speech."""
-MAX_TEXT: Final = 600
-"""Characters that are turned into phonemes at once; that work is quadratic in them."""
-MAX_RUN: Final = 32
-"""Characters without a space that are read as they are; for "1/1/1/..." it is cubic in them."""
-MAX_DIGITS: Final = 24
-"""Digits of a number that is read as one; hibari knows no word for those above 10^36."""
 
 _CPU_ONLY: Final = "the hibari voice runs on the CPU only"
 _DEVICE: Final = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
-_LINK: Final = re.compile(r"\[[^\[\]]{1,200}\]\([^()]{0,200}\)")
-_RUN: Final = re.compile(rf"\S{{{MAX_RUN + 1},}}")
-_NUMBER: Final = re.compile(rf"\d(?:,?\d){{{MAX_DIGITS},}}")
-_CLAUSE: Final = re.compile(r"(?<=[,;:—])\s+")
-_SPACE: Final = re.compile(r"\s+")
 _REPEATED: Final = re.compile(r'([;:,.!?—…"“”()])\1{3,}')
 _UNVOICED: Final = frozenset(' ;:,.!?—…"()“”ˈˌːʰʲ\u0303↓→↗↘')
 
@@ -61,7 +51,7 @@ class HibariModel(Model):
 
     def __init__(self, voice: Hibari, options: Mapping[str, Any]) -> None:
         """Takes a voice that is loaded; use ``load``."""
-        self.max_batch = _whole(options, "max_batch", 16)
+        self.max_batch = whole(options, "max_batch", 16, 1, 1024)
         self.sample_rate = voice.sample_rate
         self._voice = voice
         self._requested = options.get("device") or "auto"
@@ -71,7 +61,7 @@ class HibariModel(Model):
     def load(cls, options: Mapping[str, Any]) -> Generator[str, None, HibariModel]:
         """Loads the voice from its package; see ``Model.load``. It never uses the network."""
         _check_device(options)
-        threads = _whole(options, "threads", 1)
+        threads = whole(options, "threads", 1, 1, 1024)
         yield "import"
         from hibari import Hibari
         from hibari.g2p import G2P
@@ -239,108 +229,6 @@ class _Unknown:
         return "".join(part for part in read if part) or None
 
 
-def readable(sentences: list[str]) -> Iterator[str]:
-    """Cuts sentences into pieces that hibari reads in bounded time.
-
-    Ordinary sentences pass unchanged. Longer ones than ``MAX_TEXT`` characters are cut at clauses
-    or spaces; runs without a space above ``MAX_RUN`` are parted, numbers above ``MAX_DIGITS``
-    digits are read digit by digit, and digits of other shapes become plain ones. What is inside
-    ``[word](/phonemes/)`` is left alone.
-
-    Args:
-        sentences: Sentences, none of them blank.
-
-    Yields:
-        The pieces, lazily and in order.
-    """
-    for sentence in sentences:
-        parted, at = [], 0
-        for link in _LINK.finditer(sentence):
-            parted += [_part(sentence[at : link.start()]), link.group()]
-            at = link.end()
-        yield from split("".join([*parted, _part(sentence[at:])]), MAX_TEXT)
-
-
-def _part(text: str) -> str:
-    if not text.isascii():
-        text = "".join(map(_plain_digit, text))
-    text = _NUMBER.sub(lambda number: " ".join(number.group().replace(",", "")), text)
-    return _RUN.sub(_part_run, text)
-
-
-def _plain_digit(sign: str) -> str:
-    # hibari takes signs such as a circled one for part of a number, and can't read it then. Those
-    # that it has words for are left.
-    if sign.isdigit() and not sign.isdecimal() and sign not in "²³":
-        return f" {unicodedata.digit(sign)} "
-    return sign
-
-
-def _part_run(run: re.Match[str]) -> str:
-    left, parts = run.group(), []
-    while len(left) > MAX_RUN:
-        # The best place is after the last sign within reach, for it is where a reader would stop.
-        at = next((i for i in range(MAX_RUN, MAX_RUN // 2, -1) if not left[i - 1].isalnum()), MAX_RUN)
-        parts.append(left[:at])
-        left = left[at:]
-    return " ".join([*parts, left])
-
-
-def split(text: str, limit: int) -> Iterator[str]:
-    """Cuts text or phonemes so that no piece is above a limit.
-
-    Cuts are made at the ends of clauses; within a clause that is too long at spaces, though not
-    inside ``[word](/phonemes/)``; and within a word that is too long anywhere.
-
-    Args:
-        text: What to cut.
-        limit: The most characters of a piece, from 1 on.
-
-    Yields:
-        The pieces, in order.
-    """
-    if len(text) <= limit:
-        yield text
-        return
-    yield from _pack(_parts(_CLAUSE, text), limit, lambda clause: _split_words(clause, limit))
-
-
-def _split_words(clause: str, limit: int) -> Iterator[str]:
-    yield from _pack(
-        _parts(_SPACE, clause),
-        limit,
-        lambda word: (word[at : at + limit] for at in range(0, len(word), limit)),
-    )
-
-
-def _parts(separator: re.Pattern[str], text: str) -> list[str]:
-    """Splits text at a separator, but not inside ``[word](/phonemes/)``."""
-    parts, at = [], 0
-    links = [link.span() for link in _LINK.finditer(text)]
-    for found in separator.finditer(text):
-        while links and links[0][1] <= found.start():
-            del links[0]
-        if not links or found.end() <= links[0][0]:
-            parts.append(text[at : found.start()])
-            at = found.end()
-    return [part for part in (*parts, text[at:]) if part]
-
-
-def _pack(parts: list[str], limit: int, cut: Callable[[str], Iterator[str]]) -> Iterator[str]:
-    """Joins neighbours with spaces up to the limit; a part above it is cut on its own."""
-    packed = ""
-    for part in parts:
-        if packed and len(packed) + 1 + len(part) > limit:
-            yield packed
-            packed = ""
-        if len(part) > limit:
-            yield from cut(part)
-        else:
-            packed = f"{packed} {part}" if packed else part
-    if packed:
-        yield packed
-
-
 def _silence() -> Samples:
     import numpy as np
 
@@ -362,19 +250,5 @@ def _check_device(options: Mapping[str, Any]) -> None:
         )
 
 
-def _whole(options: Mapping[str, Any], key: str, default: int) -> int:
-    value = options.get(key)
-    if value is None:
-        return default
-    if type(value) is not int or value < 1:
-        raise ChatterbexError("invalid_option", f"{key} must be a whole number from 1 on, not {value!r}")
-    return value
-
-
 def _speed(options: Mapping[str, Any]) -> float:
-    speed = options.get("speed")
-    if speed is None:
-        return 1.0
-    if type(speed) not in (int, float) or not 0.5 <= speed <= 2.0:
-        raise ChatterbexError("invalid_option", f"speed must be from 0.5 to 2.0, not {speed!r}")
-    return float(speed)
+    return 1.0 if (speed := number(options, "speed", 0.5, 2.0)) is None else speed

@@ -15,18 +15,16 @@ def whole(options: Mapping[str, Any], name: str, default: int, least: int, most:
     Raises:
         ChatterbexError: It is something else ("invalid_option").
     """
-    value = options.get(name)
-    if value is None:
-        return default
+    value = default if options.get(name) is None else options[name]
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise ChatterbexError(
-            "invalid_option", f"{name} must be a whole number from {least} to {most}, not {value!r}"
-        )
+        raise _wrong(name, f"a whole number from {least} to {most}", value)
     return value
 
 
-def number(options: Mapping[str, Any], name: str) -> float | None:
-    """A number, or None where there is none.
+def number(
+    options: Mapping[str, Any], name: str, least: float = -math.inf, most: float = math.inf
+) -> float | None:
+    """A number from `least` to `most`, or None where there is none.
 
     Raises:
         ChatterbexError: It is something else ("invalid_option").
@@ -34,21 +32,12 @@ def number(options: Mapping[str, Any], name: str) -> float | None:
     value = options.get(name)
     if value is None:
         return None
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise ChatterbexError("invalid_option", f"{name} must be a number, not {value!r}")
+    real = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not real or not math.isfinite(value) or not least <= value <= most:
+        bounds = "" if math.isinf(least) else f" from {least:g} to {most:g}"
+        raise _wrong(name, f"a number{bounds}", value)
     return float(value)
 
 
-def within(options: Mapping[str, Any], name: str, default: float, least: float, most: float) -> float:
-    """A number from `least` to `most`, or the default where there is none.
-
-    Raises:
-        ChatterbexError: It is something else ("invalid_option").
-    """
-    value = options.get(name)
-    if value is None:
-        return default
-    real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not real or not math.isfinite(value) or not least <= value <= most:
-        raise ChatterbexError("invalid_option", f"{name} must be from {least:g} to {most:g}, not {value!r}")
-    return value
+def _wrong(name: str, expected: str, value: Any) -> ChatterbexError:
+    return ChatterbexError("invalid_option", f"{name} must be {expected}, not {value!r}")

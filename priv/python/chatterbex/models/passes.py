@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,35 +13,25 @@ from torch import Tensor
 from chatterbex import pages, s3gen
 from chatterbex.device import Needs, Subject, require_finite, size_of, tolerance
 from chatterbex.device.proof import BFLOAT16, FLOAT32
-from chatterbex.s3gen import FRAME, SILENCE, Decoding, MelTask, Reference, S3Gen, S3GenPass
-from chatterbex.s3gen.noise import Noise
+from chatterbex.s3gen import SILENCE, Decoding, S3Gen, S3GenPass
+from chatterbex.s3gen import proof as s3gen_proof
+from chatterbex.s3gen.gpu import WORK_OF_TOKEN
 from chatterbex.t3 import T3, Body, CpuPass, GpuPass, T3Config, rows_of_request
+from chatterbex.t3 import proof as t3_proof
 from chatterbex.t3.gpu import row_bytes
-from chatterbex.t3.passes import PIECE, Pass
+from chatterbex.t3.passes import Pass
 from chatterbex.voices import Voice
 
 # 11.6 s of audio, for what fails only beyond 11 s.
 _WARM_UP: Final = 290
 
-# Tokens that are compared, and how much of the voice stands before them.
+# Speech tokens that are compared.
 _TOKENS: Final = (4299, 12, 6000, 300, 2187, 3333, 41, 5120)
-_PROMPT: Final = 25
 
-# What the vocoder holds at once for a token, measured on the simulated device's allocator.
-_WORK_OF_TOKEN: Final = 3 * 2**20
-_LONGEST: Final = 1000
+# Trained weights, whose sums are worse conditioned, may multiply the rounding more than synthetic ones.
+_ROOM: Final = 15
 
-# How much each computation multiplies the rounding of float32, measured against float64 on synthetic
-# checkpoints of all models (`test_passes.py`); and room for trained weights, whose sums are worse
-# conditioned.
-_GAINS: Final = {
-    "t3.logits": 50.0,
-    "s3gen.mel": 100.0,
-    "s3gen.pitch": 1.0,
-    "s3gen.source": 250.0,
-    "s3gen.samples": 350.0,
-}
-_ROOM: Final = 30
+_LONGEST: Final = 1000  # tokens of a request
 
 PRECISIONS: Final = ("float32", "bfloat16", "int8")
 """What T3 may compute in: bfloat16 on CUDA, int8 on the CPU, and float32 everywhere. S3Gen stays float32."""
@@ -99,7 +90,7 @@ class ChatterboxSubject(Subject[Weights, Passes]):
         self._batch = batch
         self._threads = threads
         self._precision = precision
-        self._given: dict[str, Tensor] = {}
+        self._s3gen_figures = s3gen_proof.Figures(voice.gen, _TOKENS)
 
     def load(self) -> Weights:
         """See `Subject.load`."""
@@ -108,12 +99,15 @@ class ChatterboxSubject(Subject[Weights, Passes]):
     def cpu(self, loaded: Weights) -> Passes:
         """See `Subject.cpu`."""
         t3, weights = None, list(loaded.s3gen.parameters())
-        if loaded.t3 is not None:
-            rows = self._batch * rows_of_request(loaded.t3.config)
-            precision = "int8" if self._precision == "int8" else "float32"
-            t3 = CpuPass(loaded.t3, rows, threads=self._threads, precision=precision)
-            weights += loaded.t3.weights.values()
-        built = Passes(s3gen.CpuPass(loaded.s3gen), t3)
+        # Packing waits for memory, so both networks are packed side by side.
+        with ThreadPoolExecutor(1, "chatterbex-packing") as beside:
+            packed = beside.submit(s3gen.CpuPass, loaded.s3gen)
+            if loaded.t3 is not None:
+                rows = self._batch * rows_of_request(loaded.t3.config)
+                precision = "int8" if self._precision == "int8" else "float32"
+                t3 = CpuPass(loaded.t3, rows, threads=self._threads, precision=precision)
+                weights += loaded.t3.weights.values()
+            built = Passes(packed.result(), t3)
         pages.release(weights)
         return built
 
@@ -141,70 +135,27 @@ class ChatterboxSubject(Subject[Weights, Passes]):
         if "t3" in parts:
             config: T3Config = parts["t3"].config
             row = row_bytes(config) * rows_of_request(config)
-        return Needs(size_of(dict(parts)), row, _WORK_OF_TOKEN * _LONGEST)
+        return Needs(size_of(dict(parts)), row, WORK_OF_TOKEN * _LONGEST)
 
     # -- proof ---------------------------------------------------------------------------------
 
     @torch.inference_mode()
     def figures(self, way: Passes) -> Mapping[str, Tensor]:
-        """See `Subject.figures`: logits of a text and a few tokens, a mel, and samples.
-
-        The first time, on the CPU, what later components need of earlier ones is kept, so that each one is
-        compared by itself afterwards.
-        """
-        figures = {} if way.t3 is None else {"t3.logits": self._logits(way.t3)}
-        net, noise = way.s3gen, Noise(0)
-        device = net.device
-        reference = _short(self._voice.gen).to(device)
-        tokens = torch.tensor([_TOKENS]).to(device)
-        [mel] = _drained(net.mel_stages([MelTask(tokens, reference, noise, final=True)], steps=1))
-        figures["s3gen.mel"] = mel
-        given = self._given.setdefault("mel", mel.cpu()).to(device)
-        pitch = figures["s3gen.pitch"] = net.pitch(given)
-        given_pitch = self._given.setdefault("pitch", pitch.cpu()).to(device)
-        frames = given.shape[2]
-        random = noise.source(0, frames, net.harmonics, FRAME).to(device)
-        source = figures["s3gen.source"] = net.source(given_pitch, noise.phases(net.harmonics), random)[0]
-        figures["s3gen.samples"] = net.wave(given, self._given.setdefault("source", source.cpu()).to(device))
+        """See `Subject.figures`: logits of a text and a few tokens, a mel, and samples."""
+        figures = {}
+        if way.t3 is not None:
+            figures["t3.logits"] = t3_proof.logits(way.t3, self._front, self._voice.t3, self._text, _TOKENS)
+        figures |= self._s3gen_figures.of(way.s3gen)
         return {name: value.float().cpu() for name, value in figures.items()}
-
-    def _logits(self, t3: Pass) -> Tensor:
-        """Those of the text and of a few spoken tokens."""
-        embedded = [self._front.voice(self._voice.t3)[None], self._front.text(self._text, guided=False)]
-        length = sum(one.shape[1] for one in embedded) + len(_TOKENS)
-        slot = t3.open(length)
-        try:
-            for one in embedded:
-                for piece in one.split(PIECE, dim=1):
-                    logits = t3.read([slot], piece, want=True)
-            found = [logits]
-            for step, token in enumerate(_TOKENS, 1):
-                found.append(t3.step([slot], [token], [step]))
-            return torch.cat(found)
-        finally:
-            t3.close(slot)
 
     def tolerances(self) -> Mapping[str, float]:
         """See `Subject.tolerances`."""
-        units = {"t3.logits": BFLOAT16 if self._precision == "bfloat16" else FLOAT32}
-        return {name: tolerance(_ROOM * gain, units.get(name, FLOAT32)) for name, gain in _GAINS.items()}
+        unit = BFLOAT16 if self._precision == "bfloat16" else FLOAT32
+        limits = {name: tolerance(_ROOM * gain, FLOAT32) for name, gain in s3gen_proof.GAINS.items()}
+        return {**limits, "t3.logits": tolerance(_ROOM * t3_proof.GAIN, unit)}
 
     def warm_up(self, way: Passes) -> None:
         """See `Subject.warm_up`."""
         decoding = Decoding(way.s3gen, self._voice.gen, seed=0)
         samples = decoding.decode([SILENCE] * _WARM_UP, final=True)
         require_finite("s3gen", samples, str(way.s3gen.device))
-
-
-def _short(reference: Reference) -> Reference:
-    return Reference(
-        reference.prompt_token[:, :_PROMPT], reference.prompt_feat[:, : 2 * _PROMPT], reference.embedding
-    )
-
-
-def _drained(stages: Any) -> Any:
-    while True:
-        try:
-            next(stages)
-        except StopIteration as stop:
-            return stop.value

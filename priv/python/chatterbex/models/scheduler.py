@@ -8,26 +8,25 @@ beside all of it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 
 from chatterbex.device import Runtime, WrongResultsError, classify, require_finite
 from chatterbex.errors import ModelBrokenError
-from chatterbex.models.base import Chunk, Failure, Notice
-from chatterbex.models.lanes import Lanes
+from chatterbex.lanes import Lanes
+from chatterbex.model import Chunk, Failure, Notice
 from chatterbex.models.passes import Passes, Weights
 from chatterbex.models.speech import Job, Speech
 from chatterbex.s3gen import together
+from chatterbex.stages import advance
 from chatterbex.t3 import T3Request, T3Session, TokenEvent
 from chatterbex.voices import Voice
 from chatterbex.worker import MOMENT, wait_a_moment
-
-T = TypeVar("T")
 
 # Tokens that are vocoded together: as many as the longest request has, for which there is memory.
 _TOGETHER = 1000
@@ -45,9 +44,9 @@ class _Group:
     def advance(self) -> list[np.ndarray | Exception] | None:
         """Goes on: the samples of each, if they are done."""
         if len(self.members) == 1:
-            samples = advanced(self.members[0][1].stages)
+            samples = advance(self.members[0][1].stages)
             return None if samples is None else [samples]
-        return advanced(self._stages)
+        return advance(self._stages)
 
 
 class Scheduler:
@@ -353,7 +352,7 @@ class Scheduler:
         for one in vocoding[: max(0, room)]:
             try:
                 one.prepare(self._runtime.way.s3gen, self._finish)
-                self._lanes.start((one, one.job), partial(advanced, one.job.stages), threads)
+                self._lanes.start((one, one.job), partial(advance, one.job.stages), threads)
             except Exception as error:
                 outcomes.append(self._failed(one, error))
         speaking = self._speaking
@@ -376,12 +375,3 @@ class Scheduler:
         self._group = None
         for one in self._speeches.values():
             one.restart()
-
-
-def advanced(stages: Generator[None, None, T]) -> T | None:
-    """Goes on with some work: what it returns, if it is done."""
-    try:
-        next(stages)
-    except StopIteration as stop:
-        return stop.value
-    return None

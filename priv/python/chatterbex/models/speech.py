@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from chatterbex.errors import ChatterbexError
-from chatterbex.models.base import Chunk, Request
-from chatterbex.models.options import within
+from chatterbex.model import Chunk, Request
+from chatterbex.models.options import number, whole
 from chatterbex.s3gen import RATE, SILENCE, TOKEN, Decoding, S3GenPass
 from chatterbex.voices import Voice
 
@@ -59,10 +59,10 @@ class Plan:
         Raises:
             ChatterbexError: One of them is out of range ("invalid_option").
         """
-        size = within(options, "chunk_tokens", 10, 1, 1000)
-        growth = within(options, "chunk_growth", 2.0, 1.0, 10.0)
-        most = within(options, "chunk_most", 250, 1, 1000)
-        return cls(int(size), growth, max(int(most), int(size)), int(size))
+        size = whole(options, "chunk_tokens", 10, 1, 1000)
+        growth = number(options, "chunk_growth", 1.0, 10.0)
+        most = whole(options, "chunk_most", 250, 1, 1000)
+        return cls(size, cls.growth if growth is None else growth, max(most, size), size)
 
     def next(self, tokens: int, audio: float, work: float) -> None:
         """Plans the next chunk.
@@ -137,15 +137,15 @@ class Speech:
 
     request: Request
     traits: Traits
-    text: list[int]
     seed: int
-    sampling: Sampling | None
-    guidance: float | None
-    exaggeration: float | None
-    most: int
     plan: Plan
     voice_key: str | None
     audio: Audio | bytes | None
+    text: list[int] = field(default_factory=list)
+    sampling: Sampling | None = None
+    guidance: float | None = None
+    exaggeration: float | None = None
+    most: int = 0
     source: Audio | None = None
     bounded: bool = False
     retries: int = 0
@@ -318,11 +318,6 @@ def derived(seed: int, retry: int) -> int:
     """The seed of a retry, the first being 1: 64 bits, always the same for the same seed."""
     data = f"chatterbex:{seed}:retry:{retry}".encode()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
-
-
-def digest(data: bytes) -> str:
-    """What a saved voice is kept by."""
-    return hashlib.sha256(b"saved:" + data).hexdigest()
 
 
 def _silent(samples: np.ndarray) -> bool:

@@ -18,6 +18,7 @@ from chatterbex.s3gen.network import CODES, FRAME
 from chatterbex.s3gen.noise import Noise
 from chatterbex.s3gen.passes import MelTask, S3GenPass
 from chatterbex.s3gen.reference import Reference
+from chatterbex.stages import advance, finish
 
 LEFT = 16
 """Frames before a chunk that the vocoder is given again: more than it looks back."""
@@ -81,12 +82,7 @@ class Decoding:
         Returns:
             float32, 1-D, perhaps empty; in the end there are 960 for every token in all.
         """
-        stages = self.stages(tokens, final)
-        while True:
-            try:
-                next(stages)
-            except StopIteration as stop:
-                return stop.value
+        return finish(self.stages(tokens, final))
 
     def stages(self, tokens: Sequence[int], final: bool) -> Generator[None, None, np.ndarray]:
         """`decode` in pieces: yields between two, returns the samples.
@@ -167,11 +163,9 @@ def together(
     first = parts[0][0]
     flow = first._s3gen.mel_stages(list(tasks.values()), steps=first._steps)
     while True:
-        try:
-            with torch.inference_mode():
-                next(flow)
-        except StopIteration as stop:
-            mels = stop.value
+        with torch.inference_mode():
+            mels = advance(flow)
+        if mels is not None:
             break
         yield
     for number, mel in zip(tasks, mels, strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,10 @@ _NO_MASK = torch.ones((0, 0, 0), dtype=torch.bool)
 _WHOLE = 32
 
 _FAR = -1e10  # what attention to padding is lowered by
+
+WORK_OF_TOKEN: Final = 3 * 2**20
+"""Bytes that decoding holds at once for each token of a request: the simulated device counts 0.5 MiB for up
+to 300 tokens and 1 MiB for 1000, and a device's own kernels need room besides."""
 
 
 class GpuPass(S3GenPass):

@@ -1,0 +1,64 @@
+"""Where tests keep models and networks that others use as well."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import mmap
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+
+class Shelf:
+    """Models and networks that many tests use. A process has room for those of one test."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, Any] = {}
+        self._in_use: set[Any] = set()
+
+    def begin(self) -> None:
+        """Begins a test, which uses nothing yet."""
+        self._in_use.clear()
+
+    def take(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What was made by this name before, if it is still there; else it is made, in the room of others."""
+        self._in_use.add(key)
+        if key not in self._kept:
+            self.clear()
+            self._kept[key] = make()
+        return self._kept[key]
+
+    def clear(self) -> None:
+        """Drops what this test does not use."""
+        for other in set(self._kept) - self._in_use:
+            dropped = self._kept.pop(other)
+            if hasattr(dropped, "close"):
+                dropped.close()
+            del dropped
+        give_back_memory()
+
+
+SHELF = Shelf()
+
+
+def give_back_memory() -> None:
+    """Collects garbage, and gives back what was read from files that are mapped."""
+    gc.collect()
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
+    libc.malloc_trim(0)
+    mapping: tuple[int, int] | None = None
+    for line in Path("/proc/self/smaps").read_text(errors="replace").splitlines():
+        fields = line.split(maxsplit=5)
+        if fields[0] == "Anonymous:":
+            # A mapping without pages of its own has only what its file has.
+            if mapping and fields[1] == "0":
+                libc.madvise(*map(ctypes.c_size_t, mapping), mmap.MADV_DONTNEED)
+            mapping = None
+        elif not fields[0].endswith(":"):
+            first, last = (int(end, 16) for end in fields[0].split("-"))
+            weights = len(fields) == 6 and fields[5].endswith((".safetensors", ".pt"))
+            mapping = (first, last - first) if weights else None
