@@ -106,6 +106,8 @@ defmodule Chatterbex.Options do
 
   @type group ::
           :bench
+          | :http
+          | :http_server
           | :prove
           | :server
           | :pool

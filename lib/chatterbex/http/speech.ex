@@ -1,0 +1,98 @@
+defmodule Chatterbex.HTTP.Speech do
+  @moduledoc false
+  # POST /v1/audio/speech.
+
+  alias Chatterbex.{Audio, Error}
+  alias Chatterbex.HTTP.{Catalogue, Encoding, Engine, Events, Failure, Fields, Metrics, Request, Response}
+
+  @doc """
+  Returns with the first audio, so that what fails before it has a status of its own.
+  """
+  @spec respond(map, Metrics.t(), Request.t()) :: Response.t()
+  def respond(options, metrics, %Request{} = request) do
+    with {:ok, fields} <- Fields.parse(request, options),
+         {:ok, name, server} <- Catalogue.server(options, fields.model),
+         {:ok, voice} <- Catalogue.voice(server, fields.voice),
+         {:ok, audio} <- begin(server, fields, voice, options.timeout) do
+      Metrics.add(metrics, :characters, String.length(fields.input))
+
+      %Response{
+        status: 200,
+        headers: headers(fields, name),
+        body: {:stream, audio |> counted(metrics) |> body(fields)}
+      }
+    else
+      {:error, %Error{} = error} -> Failure.response(error)
+      {:error, %Response{} = response} -> response
+    end
+  end
+
+  defp begin(server, fields, voice, timeout) do
+    options = [timeout: timeout] ++ fields.options
+    options = if voice, do: [{:voice, voice} | options], else: options
+
+    with {:ok, speed} <- speed(server, fields.speed),
+         {:ok, audio} <- Engine.stream(server, fields.input, speed ++ options),
+         do: first(audio)
+  end
+
+  defp speed(_server, 1.0), do: {:ok, []}
+  defp speed(_server, speed), do: {:ok, [speed: speed]}
+
+  # Takes the first element, and gives a stream that begins with it. That stream can be taken once.
+  defp first(audio) do
+    case Enumerable.reduce(audio, {:cont, nil}, fn part, _none -> {:suspend, part} end) do
+      {:suspended, part, continue} ->
+        parts = Stream.resource(fn -> {:first, part, continue} end, &next/1, &close/1)
+        {:ok, Stream.map(parts, &sound/1)}
+
+      {_done, nil} ->
+        {:error, Error.new(:generation_failed, "there was no audio")}
+    end
+  rescue
+    error in Error -> {:error, error}
+  end
+
+  # An error closes what it comes from: nothing is left to close after it.
+  defp next({:first, part, continue}), do: {[part], continue}
+  defp next(nil), do: {:halt, nil}
+
+  defp next(continue) do
+    case continue.({:cont, nil}) do
+      {:suspended, part, continue} -> {[part], continue}
+      {_done, _none} -> {:halt, nil}
+    end
+  rescue
+    error in Error -> {[error], nil}
+  end
+
+  defp close(nil), do: :ok
+  defp close({:first, _part, continue}), do: close(continue)
+
+  defp close(continue) do
+    continue.({:halt, nil})
+    :ok
+  end
+
+  defp sound(%Error{} = error), do: raise(error)
+  defp sound(%Audio{} = audio), do: audio
+
+  defp counted(audio, metrics) do
+    Stream.each(audio, &Metrics.add(metrics, :audio_millis, round(Audio.duration(&1) * 1_000)))
+  end
+
+  defp body(audio, %{sse: true} = fields), do: Events.stream(audio, fields)
+  defp body(audio, fields), do: Encoding.stream(audio, fields.format)
+
+  defp headers(fields, name) do
+    type = if fields.sse, do: "text/event-stream", else: Encoding.content_type(fields.format)
+
+    ignored =
+      if fields.ignored == [], do: [], else: [{"x-chatterbex-ignored", Enum.join(fields.ignored, ", ")}]
+
+    [{"content-type", type}, {"cache-control", "no-store"}, {"x-chatterbex-model", header(name)}] ++ ignored
+  end
+
+  # The name of a model is the operator's: whatever is in it, the header stays one.
+  defp header(name), do: URI.encode(name)
+end
