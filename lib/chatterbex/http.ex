@@ -29,8 +29,10 @@ defmodule Chatterbex.HTTP do
     * `model` - a name of `/v1/models`. OpenAI's own `tts-1`, `tts-1-hd` and `gpt-4o-mini-tts` stand for the default model
     * `voice` - a name of `/v1/audio/voices`, or `{"id": name}`. OpenAI's own names, such as `alloy`, stand for the model's
       default voice where no voice has that name. It is never a path
-    * `response_format` - `wav` or `pcm` (16-bit little-endian, one channel)
-    * `speed` - from 0.25 to 4.0
+    * `response_format` - `mp3` (the default), `opus` (in Ogg), `flac`, `wav` or `pcm` (16-bit little-endian, one channel).
+      There is no encoder for `aac`
+    * `speed` - from 0.25 to 4.0. A model that has a pace of its own speaks at it; the sound of others is stretched,
+      and keeps its pitch
     * `stream_format` - `audio`, or `sse` for events that carry the audio in Base64
     * `instructions` - accepted and ignored; the response header `x-chatterbex-ignored` says so
 

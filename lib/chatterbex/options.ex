@@ -70,6 +70,10 @@ defmodule Chatterbex.Options do
 
   #{Chatterbex.Options.Schema.docs(:opus)}
 
+  MP3:
+
+  #{Chatterbex.Options.Schema.docs(:mp3)}
+
   ## Options of reading audio
 
   Given to `Chatterbex.Audio.read/2` and `Chatterbex.Audio.from_format/2`.
@@ -123,6 +127,7 @@ defmodule Chatterbex.Options do
           | :wav
           | :flac
           | :opus
+          | :mp3
           | :plot
           | :read
           | :silence

@@ -59,6 +59,39 @@ defmodule Chatterbex.HTTPTest do
                speak(http, input: "Hello.", response_format: "pcm")
     end
 
+    test "in every format, mp3 where none is named, and never as aac", context do
+      http = http(context)
+      text = "One. big:24000 steps:5"
+
+      for {format, type} <- [
+            {nil, "audio/mpeg"},
+            {"mp3", "audio/mpeg"},
+            {"opus", "audio/ogg"},
+            {"flac", "audio/flac"},
+            {"wav", "audio/wav"}
+          ] do
+        assert {200, %{"content-type" => ^type}, file} = speak(http, input: text, response_format: format)
+        assert {:ok, %Audio{sample_rate: 24_000} = audio} = Audio.from_format(file)
+        # MP3 that does not say how long it is has silence around it.
+        assert_in_delta Audio.duration(audio), 1.0, 0.12
+      end
+
+      assert %{status: 400, param: "response_format", message: message} =
+               error(speak(http, input: text, response_format: "aac"))
+
+      assert message =~ "no free encoder"
+    end
+
+    test "faster and slower, where the model has no pace of its own", context do
+      http = http(context)
+
+      for speed <- [0.25, 0.8, 1, 1.5, 4.0] do
+        fields = [input: "One. big:48000 steps:7", response_format: "pcm", speed: speed]
+        assert {200, _headers, pcm} = speak(http, fields)
+        assert byte_size(pcm) == 2 * round(48_000 / speed)
+      end
+    end
+
     test "as events", context do
       assert {200, %{"content-type" => "text/event-stream"}, events} =
                speak(http(context), input: "Hello. steps:3", response_format: "pcm", stream_format: "sse")
@@ -199,7 +232,11 @@ defmodule Chatterbex.HTTPTest do
       assert {:ok, ^pcm} = Audio.to_pcm16(%Audio{samples: samples, sample_rate: 24_000})
 
       assert {200, _headers, fast} = speak(http, [speed: 2.0] ++ fields)
-      assert byte_size(fast) < 0.7 * byte_size(pcm)
+      own = speech |> Chatterbex.stream("Good morning.", seed: 7, speed: 2.0) |> Enum.map_join(& &1.samples)
+      assert {:ok, ^fast} = Audio.to_pcm16(%Audio{samples: own, sample_rate: 24_000})
+
+      assert {200, _headers, faster} = speak(http, [speed: 4.0] ++ fields)
+      assert_in_delta byte_size(faster), byte_size(fast) / 2, 2
     end
   end
 

@@ -3,7 +3,12 @@ defmodule Chatterbex.HTTP.Speech do
   # POST /v1/audio/speech.
 
   alias Chatterbex.{Audio, Error}
+  alias Chatterbex.Audio.Stretcher
   alias Chatterbex.HTTP.{Catalogue, Encoding, Engine, Events, Failure, Fields, Metrics, Request, Response}
+
+  # What the option `:speed` takes.
+  @slowest 0.5
+  @fastest 2.0
 
   @doc """
   Returns with the first audio, so that what fails before it has a status of its own.
@@ -31,13 +36,22 @@ defmodule Chatterbex.HTTP.Speech do
     options = [timeout: timeout] ++ fields.options
     options = if voice, do: [{:voice, voice} | options], else: options
 
-    with {:ok, speed} <- speed(server, fields.speed),
-         {:ok, audio} <- Engine.stream(server, fields.input, speed ++ options),
-         do: first(audio)
+    with {:ok, model} <- Engine.model(server),
+         {paced, factor} = pace(fields.speed, model),
+         {:ok, audio} <- Engine.stream(server, fields.input, paced ++ options),
+         {:ok, audio} <- first(audio),
+         do: {:ok, Stretcher.stream(audio, factor)}
   end
 
-  defp speed(_server, 1.0), do: {:ok, []}
-  defp speed(_server, speed), do: {:ok, [speed: speed]}
+  # A model that can speak at another pace does so itself, as far as it can; the sound is stretched for the rest.
+  defp pace(speed, model) do
+    if :speed in model.options and speed != 1.0 do
+      own = speed |> max(@slowest) |> min(@fastest)
+      {[speed: own], speed / own}
+    else
+      {[], speed}
+    end
+  end
 
   # Takes the first element, and gives a stream that begins with it. That stream can be taken once.
   defp first(audio) do

@@ -389,12 +389,22 @@ defmodule Chatterbex.Options.Schema do
     ]
   ]
 
+  @mp3 [
+    bitrate: [
+      type: {:integer, 8_000, 320_000},
+      default: 64_000,
+      doc:
+        "bits a second, brought to one that MP3 knows: at most 160000 below 32000 Hz. From there on it is the mean " <>
+          "of a bitrate that varies"
+    ]
+  ]
+
   @write [
     format: [
-      type: {:in, [:wav, :flac, :opus]},
+      type: {:in, [:wav, :flac, :opus, :mp3]},
       doc:
-        "what to write; the default is what the path's ending says, `.wav`, `.flac`, `.opus` or `.ogg`, and WAV where " <>
-          "it says nothing"
+        "what to write; the default is what the path's ending says, `.wav`, `.flac`, `.opus`, `.ogg` or `.mp3`, and WAV " <>
+          "where it says nothing"
     ]
   ]
 
@@ -631,6 +641,7 @@ defmodule Chatterbex.Options.Schema do
     wav: @wav,
     flac: @flac,
     opus: @opus,
+    mp3: @mp3,
     plot: @plot,
     read: @read,
     silence: @silence,
