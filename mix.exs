@@ -52,7 +52,8 @@ defmodule Chatterbex.MixProject do
     [
       licenses: ["MIT"],
       links: %{"GitHub" => @source_url, "Changelog" => "#{@source_url}/blob/main/CHANGELOG.md"},
-      files: ~w(lib priv/python native/Cargo.toml native/Cargo.lock native/.cargo native/nif
+      files:
+        ~w(lib priv/python priv/openapi.json priv/playground.html native/Cargo.toml native/Cargo.lock native/.cargo native/nif
            native/libpython native/audio native/engine native/t3 mix.exs .formatter.exs README.md CHANGELOG.md
            LICENSE)
     ]

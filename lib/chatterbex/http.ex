@@ -18,8 +18,10 @@ defmodule Chatterbex.HTTP do
   | `GET /health` | 200 as long as the web server runs |
   | `GET /ready` | 200 where every model is loaded, else 503 |
   | `GET /metrics` | counters in Prometheus' text format |
+  | `GET /openapi.json` | a description of all this for programs |
+  | `GET /` | a page to try it with |
 
-  All but `/health` and `/ready` ask for the API key, where there is one.
+  Those under `/v1` and `/metrics` ask for the API key, where there is one.
 
   ## Speech
 
@@ -48,7 +50,7 @@ defmodule Chatterbex.HTTP do
   require Logger
 
   alias Chatterbex.{Error, Options}
-  alias Chatterbex.HTTP.{Catalogue, Key, Metrics, Request, Response, Speech, Status}
+  alias Chatterbex.HTTP.{Catalogue, Key, Metrics, Pages, Request, Response, Speech, Status}
 
   @enforce_keys [:options, :metrics]
   defstruct [:options, :metrics, key: nil]
@@ -61,6 +63,8 @@ defmodule Chatterbex.HTTP do
     "/v1/models" => {:models, ["GET", "HEAD"], :key},
     "/v1/audio/models" => {:audio_models, ["GET", "HEAD"], :key},
     "/v1/audio/voices" => {:voices, ["GET", "HEAD"], :key},
+    "/" => {:playground, ["GET", "HEAD"], :open},
+    "/openapi.json" => {:openapi, ["GET", "HEAD"], :open},
     "/health" => {:health, ["GET", "HEAD"], :open},
     "/ready" => {:ready, ["GET", "HEAD"], :open},
     "/metrics" => {:metrics, ["GET", "HEAD"], :key}
@@ -200,6 +204,8 @@ defmodule Chatterbex.HTTP do
 
   defp respond(:audio_models, http, _request), do: Catalogue.audio_models(http.options)
   defp respond(:voices, http, request), do: Catalogue.voices(http.options, request.query)
+  defp respond(:playground, _http, _request), do: Pages.playground()
+  defp respond(:openapi, _http, _request), do: Pages.openapi()
   defp respond(:health, _http, _request), do: Response.json(200, %{status: "ok"})
   defp respond(:ready, http, _request), do: Status.ready(http.options)
   defp respond(:metrics, http, _request), do: Status.metrics(http.options, http.metrics)

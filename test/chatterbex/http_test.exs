@@ -351,6 +351,26 @@ defmodule Chatterbex.HTTPTest do
     assert text =~ ~s(chatterbex_ready{model="fake"} 1\n)
   end
 
+  test "the description names what there is, in this version", context do
+    description = get(http(context), "/openapi.json")
+    assert description["info"]["version"] == Mix.Project.config()[:version]
+
+    for {path, methods} <- description["paths"],
+        {method, _operation} <- methods,
+        not String.contains?(path, "{") do
+      {status, _headers, _body} = call(http(context), String.upcase(method), path)
+      assert status in [200, 400], path
+    end
+  end
+
+  test "the page calls this server alone", context do
+    assert {200, %{"content-type" => "text/html" <> _charset} = headers, page} =
+             call(http(context, api_key: "x"), "GET", "/")
+
+    assert headers["content-security-policy"] =~ "default-src 'none'"
+    refute page =~ ~r{(src|href)\s*=\s*"?(https?:)?//}
+  end
+
   test "ready says whether models are loaded", context do
     assert get(http(context), "/ready") == %{"ready" => true, "models" => %{"fake" => "ready"}}
     {:ok, http} = HTTP.new(server: MyApp.NoSuchServer, models: %{"gone" => MyApp.NoSuchServer})

@@ -4,7 +4,19 @@ defmodule Chatterbex.HTTP.Metrics do
 
   alias Chatterbex.HTTP.Response
 
-  @routes [:speech, :models, :model, :audio_models, :voices, :health, :ready, :metrics, :other]
+  @routes [
+    :speech,
+    :models,
+    :model,
+    :audio_models,
+    :voices,
+    :health,
+    :ready,
+    :metrics,
+    :playground,
+    :openapi,
+    :other
+  ]
   @statuses [200, 204, 400, 401, 404, 405, 413, 415, 429, 500, 503]
 
   # Milliseconds to the first byte of speech.

@@ -18,12 +18,12 @@ defmodule Chatterbex.HTTP.Speech do
     with {:ok, fields} <- Fields.parse(request, options),
          {:ok, name, server} <- Catalogue.server(options, fields.model),
          {:ok, voice} <- Catalogue.voice(server, fields.voice),
-         {:ok, audio} <- begin(server, fields, voice, options.timeout) do
+         {:ok, rate, audio} <- begin(server, fields, voice, options.timeout) do
       Metrics.add(metrics, :characters, String.length(fields.input))
 
       %Response{
         status: 200,
-        headers: headers(fields, name),
+        headers: headers(fields, name, rate),
         body: {:stream, audio |> counted(metrics) |> body(fields)}
       }
     else
@@ -40,7 +40,7 @@ defmodule Chatterbex.HTTP.Speech do
          {paced, factor} = pace(fields.speed, model),
          {:ok, audio} <- Engine.stream(server, fields.input, paced ++ options),
          {:ok, audio} <- first(audio),
-         do: {:ok, Stretcher.stream(audio, factor)}
+         do: {:ok, model.sample_rate, Stretcher.stream(audio, factor)}
   end
 
   # A model that can speak at another pace does so itself, as far as it can; the sound is stretched for the rest.
@@ -98,13 +98,18 @@ defmodule Chatterbex.HTTP.Speech do
   defp body(audio, %{sse: true} = fields), do: Events.stream(audio, fields)
   defp body(audio, fields), do: Encoding.stream(audio, fields.format)
 
-  defp headers(fields, name) do
+  defp headers(fields, name, rate) do
     type = if fields.sse, do: "text/event-stream", else: Encoding.content_type(fields.format)
 
     ignored =
       if fields.ignored == [], do: [], else: [{"x-chatterbex-ignored", Enum.join(fields.ignored, ", ")}]
 
-    [{"content-type", type}, {"cache-control", "no-store"}, {"x-chatterbex-model", header(name)}] ++ ignored
+    [
+      {"content-type", type},
+      {"cache-control", "no-store"},
+      {"x-chatterbex-model", header(name)},
+      {"x-chatterbex-sample-rate", Integer.to_string(rate)}
+    ] ++ ignored
   end
 
   # The name of a model is the operator's: whatever is in it, the header stays one.
