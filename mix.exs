@@ -36,6 +36,7 @@ defmodule Chatterbex.MixProject do
     if Code.ensure_loaded?(Hex) do
       [
         {:telemetry, "~> 1.0", optional: true},
+        {:plug, "~> 1.14", optional: true},
         {:ex_doc, "~> 0.31", only: :dev, runtime: false}
       ]
     else

@@ -131,6 +131,11 @@ defmodule Chatterbex.HTTP do
     %{response | headers: response.headers ++ cors(http.options.cors)}
   end
 
+  # For web servers that read the body.
+  @doc false
+  @spec max_body(t) :: pos_integer
+  def max_body(%__MODULE__{options: options}), do: options.max_body
+
   @doc """
   Whether a request is for speech, which may take long: a web server may want to limit how many it serves at a time.
 

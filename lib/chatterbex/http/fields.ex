@@ -60,6 +60,10 @@ defmodule Chatterbex.HTTP.Fields do
     end
   end
 
+  # Parsers put what is no object under this name.
+  defp decode(%{"_json" => _no_object}), do: invalid(nil, "the body must be a JSON object", "invalid_json")
+  defp decode(%{} = fields), do: {:ok, fields}
+
   defp decode(body) do
     case JSON.decode(body) do
       {:ok, %{} = fields} -> {:ok, fields}

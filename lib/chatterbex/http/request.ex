@@ -2,7 +2,8 @@ defmodule Chatterbex.HTTP.Request do
   @moduledoc """
   An HTTP request, as a web server has read it.
 
-  `method` is in capitals, `path` begins with `/` and has no query; the names of `headers` are in lower case.
+  `method` is in capitals, `path` begins with `/` and has no query; the names of `headers` are in lower case. `body` is what
+  was sent, or a map where a parser has read it as JSON already.
   """
 
   @enforce_keys [:method, :path]
@@ -13,7 +14,7 @@ defmodule Chatterbex.HTTP.Request do
           path: String.t(),
           query: String.t(),
           headers: [{String.t(), String.t()}],
-          body: binary
+          body: binary | map
         }
 
   @doc """
