@@ -69,6 +69,13 @@ defmodule Chatterbex.MixProject do
       groups_for_modules: [
         Speaking: [Chatterbex, Chatterbex.Voice, Chatterbex.Error],
         Audio: [Chatterbex.Audio, Chatterbex.Audio.Writer],
+        "Speech over HTTP": [
+          Chatterbex.HTTP,
+          Chatterbex.HTTP.Server,
+          Chatterbex.HTTP.Request,
+          Chatterbex.HTTP.Response,
+          Chatterbex.Plug
+        ],
         Text: [Chatterbex.Text, Chatterbex.Text.Chunk],
         "What can be asked for": [Chatterbex.Model, Chatterbex.Device, Chatterbex.Options],
         Running: [
