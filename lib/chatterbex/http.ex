@@ -216,8 +216,15 @@ defmodule Chatterbex.HTTP do
   defp respond(:metrics, http, _request), do: Status.metrics(http.options, http.metrics)
 
   defp cors(nil), do: []
-  defp cors("*"), do: [{"access-control-allow-origin", "*"}]
-  defp cors(origin), do: [{"access-control-allow-origin", origin}, {"vary", "origin"}]
+  defp cors("*"), do: [{"access-control-allow-origin", "*"} | exposed()]
+  defp cors(origin), do: [{"access-control-allow-origin", origin}, {"vary", "origin"} | exposed()]
+
+  defp exposed do
+    [
+      {"access-control-expose-headers",
+       "retry-after, x-chatterbex-ignored, x-chatterbex-model, x-chatterbex-sample-rate"}
+    ]
+  end
 
   defimpl Inspect do
     # The options hold the API key.

@@ -371,6 +371,17 @@ defmodule Chatterbex.HTTPTest do
     refute page =~ ~r{(src|href)\s*=\s*"?(https?:)?//}
   end
 
+  test "speech that fails after its first audio is counted, and raises where it is taken", context do
+    http = http(context)
+    body = JSON.encode(%{input: "Hello.\n\nfail", response_format: "pcm"})
+    headers = [{"content-type", "application/json"}]
+    request = %Request{method: "POST", path: "/v1/audio/speech", headers: headers, body: body}
+    assert %{status: 200, body: {:stream, parts}} = HTTP.call(http, request)
+    assert_raise Chatterbex.Error, ~r/told to fail/, fn -> Enum.to_list(parts) end
+    {200, _headers, text} = call(http, "GET", "/metrics")
+    assert text =~ "chatterbex_http_failed_streams_total 1\n"
+  end
+
   test "ready says whether models are loaded", context do
     assert get(http(context), "/ready") == %{"ready" => true, "models" => %{"fake" => "ready"}}
     {:ok, http} = HTTP.new(server: MyApp.NoSuchServer, models: %{"gone" => MyApp.NoSuchServer})

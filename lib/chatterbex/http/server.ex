@@ -80,6 +80,8 @@ defmodule Chatterbex.HTTP.Server do
     end
   end
 
+  defp address("localhost"), do: {:ok, {127, 0, 0, 1}}
+
   defp address(text) do
     with {:error, :einval} <- text |> String.to_charlist() |> :inet.parse_strict_address() do
       {:error,

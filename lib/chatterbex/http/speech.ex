@@ -18,7 +18,7 @@ defmodule Chatterbex.HTTP.Speech do
     with {:ok, fields} <- Fields.parse(request, options),
          {:ok, name, server} <- Catalogue.server(options, fields.model),
          {:ok, voice} <- Catalogue.voice(server, fields.voice),
-         {:ok, rate, audio} <- begin(server, fields, voice, options.timeout) do
+         {:ok, rate, audio} <- begin(server, fields, voice, options.timeout, metrics) do
       Metrics.add(metrics, :characters, String.length(fields.input))
 
       %Response{
@@ -32,14 +32,14 @@ defmodule Chatterbex.HTTP.Speech do
     end
   end
 
-  defp begin(server, fields, voice, timeout) do
+  defp begin(server, fields, voice, timeout, metrics) do
     options = [timeout: timeout] ++ fields.options
     options = if voice, do: [{:voice, voice} | options], else: options
 
     with {:ok, model} <- Engine.model(server),
          {paced, factor} = pace(fields.speed, model),
          {:ok, audio} <- Engine.stream(server, fields.input, paced ++ options),
-         {:ok, audio} <- first(audio),
+         {:ok, audio} <- first(audio, metrics),
          do: {:ok, model.sample_rate, Stretcher.stream(audio, factor)}
   end
 
@@ -54,11 +54,11 @@ defmodule Chatterbex.HTTP.Speech do
   end
 
   # Takes the first element, and gives a stream that begins with it. That stream can be taken once.
-  defp first(audio) do
+  defp first(audio, metrics) do
     case Enumerable.reduce(audio, {:cont, nil}, fn part, _none -> {:suspend, part} end) do
       {:suspended, part, continue} ->
         parts = Stream.resource(fn -> {:first, part, continue} end, &next/1, &close/1)
-        {:ok, Stream.map(parts, &sound/1)}
+        {:ok, Stream.map(parts, &sound(&1, metrics))}
 
       {_done, nil} ->
         {:error, Error.new(:generation_failed, "there was no audio")}
@@ -88,8 +88,12 @@ defmodule Chatterbex.HTTP.Speech do
     :ok
   end
 
-  defp sound(%Error{} = error), do: raise(error)
-  defp sound(%Audio{} = audio), do: audio
+  defp sound(%Audio{} = audio, _metrics), do: audio
+
+  defp sound(%Error{} = error, metrics) do
+    Metrics.add(metrics, :failed, 1)
+    raise error
+  end
 
   defp counted(audio, metrics) do
     Stream.each(audio, &Metrics.add(metrics, :audio_millis, round(Audio.duration(&1) * 1_000)))

@@ -92,8 +92,16 @@ defmodule Mix.Tasks.Chatterbex.Serve do
 
       Process.sleep(:infinity)
     else
-      {:error, %Error{message: message}} -> Mix.raise(message)
+      {:error, %Error{message: message}} ->
+        remove(Chatterbex)
+        Mix.raise(message)
     end
+  end
+
+  # What was started before the rest could not be.
+  defp remove(id) do
+    with :ok <- Supervisor.terminate_child(Chatterbex.Supervisor, id),
+         do: Supervisor.delete_child(Chatterbex.Supervisor, id)
   end
 
   defp http(options, key, speech) do
@@ -139,7 +147,7 @@ defmodule Mix.Tasks.Chatterbex.Serve do
     end
   end
 
-  defp loopback?(ip), do: ip == "::1" or String.starts_with?(ip, "127.")
+  defp loopback?(ip), do: ip in ["localhost", "::1"] or String.starts_with?(ip, "127.")
 
   defp url(options, port) do
     ip = Keyword.get(options, :ip, "127.0.0.1")
