@@ -209,7 +209,8 @@ defmodule Chatterbex.HTTP.ServerTest do
   end
 
   test "HEAD has the length and no body", %{web: web} do
-    assert {200, %{"content-length" => length}, ""} = request(web, "HEAD", "/health")
+    assert {200, %{"content-length" => length, "date" => date}, ""} = request(web, "HEAD", "/health")
+    assert date =~ ~r/^[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT$/
     assert String.to_integer(length) > 0
   end
 

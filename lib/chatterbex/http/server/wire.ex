@@ -206,6 +206,7 @@ defmodule Chatterbex.HTTP.Server.Wire do
 
     [
       "HTTP/1.1 #{status} #{Map.get(@reasons, status, "Status")}\r\n",
+      Calendar.strftime(DateTime.utc_now(), "date: %a, %d %b %Y %H:%M:%S GMT\r\n"),
       for({name, value} <- headers, do: [name, ": ", value, "\r\n"]),
       framing,
       if(request.keep, do: "connection: keep-alive\r\n", else: "connection: close\r\n"),
