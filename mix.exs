@@ -37,6 +37,7 @@ defmodule Chatterbex.MixProject do
       [
         {:telemetry, "~> 1.0", optional: true},
         {:telemetry_metrics, "~> 1.0 or ~> 0.6", optional: true},
+        {:plug, "~> 1.14", optional: true},
         {:ex_doc, "~> 0.31", only: :dev, runtime: false}
       ]
     else
@@ -53,7 +54,8 @@ defmodule Chatterbex.MixProject do
     [
       licenses: ["MIT"],
       links: %{"GitHub" => @source_url, "Changelog" => "#{@source_url}/blob/main/CHANGELOG.md"},
-      files: ~w(lib priv/python native/Cargo.toml native/Cargo.lock native/.cargo native/nif
+      files:
+        ~w(lib priv/python priv/openapi.json priv/playground.html native/Cargo.toml native/Cargo.lock native/.cargo native/nif
            native/libpython native/audio native/engine native/t3 mix.exs .formatter.exs README.md CHANGELOG.md
            LICENSE)
     ]
@@ -68,6 +70,13 @@ defmodule Chatterbex.MixProject do
       groups_for_modules: [
         Speaking: [Chatterbex, Chatterbex.Voice, Chatterbex.Error],
         Audio: [Chatterbex.Audio, Chatterbex.Audio.Writer],
+        "Speech over HTTP": [
+          Chatterbex.HTTP,
+          Chatterbex.HTTP.Server,
+          Chatterbex.HTTP.Request,
+          Chatterbex.HTTP.Response,
+          Chatterbex.Plug
+        ],
         Text: [Chatterbex.Text, Chatterbex.Text.Chunk],
         "What can be asked for": [Chatterbex.Model, Chatterbex.Device, Chatterbex.Options],
         Running: [

@@ -47,7 +47,7 @@ defmodule Chatterbex.Audio do
         }
 
   @doc """
-  Writes the audio to a file: WAV, FLAC or Ogg Opus, by the ending of its name or the option `:format`.
+  Writes the audio to a file: WAV, FLAC, Ogg Opus or MP3, by the ending of its name or the option `:format`.
 
   A regular file appears whole or not at all: it is written beside its place and moved there.
 
@@ -89,11 +89,13 @@ defmodule Chatterbex.Audio do
   end
 
   @doc """
-  The audio as the bytes of a file that browsers play: `:wav`, `:flac` or `:opus` (in Ogg).
+  The audio as the bytes of a file that browsers play: `:wav`, `:flac`, `:opus` (in Ogg) or `:mp3`.
 
   WAV and FLAC lose nothing of what their integers hold; samples beyond -1.0 to 1.0 are cut. FLAC takes about half the room
   of WAV, at most 655350 Hz and 8 channels, and at least one sample. Opus takes about a tenth and sounds alike; it takes one or two
-  channels, and what is not at 8000, 12000, 16000, 24000 or 48000 Hz is resampled to 48000 Hz. Metadata is not written.
+  channels, and what is not at 8000, 12000, 16000, 24000 or 48000 Hz is resampled to 48000 Hz. MP3 plays
+  everywhere, takes one or two channels and one of nine rates from 8000 to 48000 Hz; what has another is resampled to 48000 Hz.
+  Metadata is not written.
 
   ## Options
 
@@ -109,6 +111,10 @@ defmodule Chatterbex.Audio do
 
   #{Chatterbex.Options.Schema.docs(:opus)}
 
+  Of `:mp3`:
+
+  #{Chatterbex.Options.Schema.docs(:mp3)}
+
   ## Examples
 
       iex> audio = %Chatterbex.Audio{samples: <<0.5::float-32-little>>, sample_rate: 24_000}
@@ -122,7 +128,7 @@ defmodule Chatterbex.Audio do
       iex> Chatterbex.Audio.duration(audio)
       1.0
   """
-  @spec to_format(t, :wav | :flac | :opus, keyword) :: {:ok, binary} | {:error, Error.t()}
+  @spec to_format(t, :wav | :flac | :opus | :mp3, keyword) :: {:ok, binary} | {:error, Error.t()}
   def to_format(%__MODULE__{} = audio, format, options \\ []), do: Format.encode(audio, format, options)
 
   @doc """

@@ -7,6 +7,9 @@ defmodule Chatterbex.JSON do
 
   @max_depth 100
 
+  # The work to read a number grows with the square of its digits.
+  @most_digits 1_000
+
   @doc """
   Reads one JSON value.
 
@@ -130,9 +133,17 @@ defmodule Chatterbex.JSON do
 
   defp number(binary) do
     case Regex.run(~r/\A-?(?:0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?/, binary) do
-      nil -> throw({:json, unexpected(binary)})
-      [digits] -> {String.to_integer(digits), after_number(binary, digits)}
-      [text | _fraction] -> {float(text), after_number(binary, text)}
+      nil ->
+        throw({:json, unexpected(binary)})
+
+      [text | _fraction] when byte_size(text) > @most_digits ->
+        throw({:json, "a number of #{byte_size(text)} digits"})
+
+      [digits] ->
+        {String.to_integer(digits), after_number(binary, digits)}
+
+      [text | _fraction] ->
+        {float(text), after_number(binary, text)}
     end
   end
 

@@ -96,6 +96,10 @@ defmodule Chatterbex.Options do
 
   #{Chatterbex.Options.Schema.docs(:opus)}
 
+  MP3:
+
+  #{Chatterbex.Options.Schema.docs(:mp3)}
+
   ## Options of reading audio
 
   Given to `Chatterbex.Audio.read/2` and `Chatterbex.Audio.from_format/2`.
@@ -133,6 +137,8 @@ defmodule Chatterbex.Options do
   @typedoc false
   @type group ::
           :bench
+          | :http
+          | :http_server
           | :prove
           | :server
           | :pool
@@ -155,6 +161,7 @@ defmodule Chatterbex.Options do
           | :wav
           | :flac
           | :opus
+          | :mp3
           | :plot
           | :read
           | :silence

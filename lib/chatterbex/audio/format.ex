@@ -3,7 +3,7 @@ defmodule Chatterbex.Audio.Format do
   # Files of audio: what is written by format, what is read by content.
 
   alias Chatterbex.{Audio, Error, Files, Native, Options}
-  alias Chatterbex.Audio.Samples
+  alias Chatterbex.Audio.{Encoder, Samples}
 
   @typep file :: {:ok, binary} | {:error, Error.t()}
 
@@ -12,11 +12,15 @@ defmodule Chatterbex.Audio.Format do
     ".wave" => :wav,
     ".flac" => :flac,
     ".opus" => :opus,
-    ".ogg" => :opus
+    ".ogg" => :opus,
+    ".mp3" => :mp3
   }
 
+  # What MPEG Layer III knows.
+  @mp3_rates [8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000]
+
   # A file that is named so and holds something else is of no use to anyone.
-  @unwritten ~w(.mp3 .m4a .m4b .mp4 .aac .oga .webm .weba .wma .aif .aiff .caf .amr .ac3 .au)
+  @unwritten ~w(.m4a .m4b .mp4 .aac .oga .webm .weba .wma .aif .aiff .caf .amr .ac3 .au)
 
   @spec write(Audio.t(), term, keyword) :: :ok | {:error, Error.t()}
   def write(audio, path, options) do
@@ -37,8 +41,8 @@ defmodule Chatterbex.Audio.Format do
       {:error,
        Error.new(
          :invalid_option,
-         "cannot write #{path}: no file ending with #{ending} can be written. Let its name end with .wav, .flac or .opus, " <>
-           "or say what to write with the option :format.",
+         "cannot write #{path}: no file ending with #{ending} can be written. Let its name end with .wav, .flac, .opus or " <>
+           ".mp3, or say what to write with the option :format.",
          %{path: path}
        )}
     else
@@ -49,35 +53,27 @@ defmodule Chatterbex.Audio.Format do
   defp format(format, _path), do: {:ok, format}
 
   @doc """
-  Whether a file that is written as audio comes, which is always WAV, may have this name.
+  The format that a path's ending says, WAV where it says nothing.
   """
-  @spec growing(Path.t()) :: :ok | {:error, Error.t()}
-  def growing(path) do
-    case format(nil, path) do
-      {:ok, :wav} ->
-        :ok
-
-      {:ok, _other} ->
-        {:error,
-         Error.new(
-           :invalid_option,
-           "cannot write #{path} as the audio comes: that gives WAV files only. Let its name end with .wav, or write whole " <>
-             "audio with Chatterbex.Audio.write/3.",
-           %{path: path}
-         )}
-
-      error ->
-        error
-    end
-  end
+  @spec of_path(Path.t()) :: {:ok, Encoder.format()} | {:error, Error.t()}
+  def of_path(path), do: format(nil, path)
 
   @spec encode(Audio.t(), term, keyword) :: file
   def encode(audio, format, options) do
-    with {:ok, format} <- Options.value("the format of a file", {:in, [:wav, :flac, :opus]}, format),
+    with {:ok, format} <- Options.value("the format of a file", {:in, [:wav, :flac, :opus, :mp3]}, format),
          {:ok, options} <- Options.validate(format, options),
          :ok <- Samples.check(audio),
-         do: format |> native(audio, options) |> Samples.from_native()
+         do: encoded(format, audio, options)
   end
+
+  defp encoded(:mp3, audio, options) do
+    with {:ok, audio} <- at_a_rate_of_mp3(audio), do: Encoder.whole(:mp3, audio, options)
+  end
+
+  defp encoded(format, audio, options), do: format |> native(audio, options) |> Samples.from_native()
+
+  defp at_a_rate_of_mp3(%{sample_rate: rate} = audio) when rate in @mp3_rates, do: {:ok, audio}
+  defp at_a_rate_of_mp3(audio), do: Audio.resample(audio, 48_000)
 
   defp native(:wav, audio, options),
     do: Native.Audio.wav_encode(audio.samples, audio.sample_rate, audio.channels, options.encoding)

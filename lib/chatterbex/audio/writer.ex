@@ -1,10 +1,12 @@
 defmodule Chatterbex.Audio.Writer do
   @moduledoc """
-  Writes audio into a WAV file as it comes: speech of any length, in constant memory.
+  Writes audio into a file as it comes: speech of any length, in constant memory.
+
+  The ending of its name says what it is: WAV, FLAC, Ogg Opus or MP3.
 
       File.read!("book.txt")
       |> Chatterbex.stream(server: MyApp.Speech)
-      |> Enum.into(Chatterbex.Audio.Writer.new("book.wav"))
+      |> Enum.into(Chatterbex.Audio.Writer.new("book.mp3"))
 
   or step by step:
 
@@ -13,21 +15,23 @@ defmodule Chatterbex.Audio.Writer do
       :ok = Chatterbex.Audio.Writer.close(writer)
 
   The file appears under its name when it is closed, and whole; until then it is written beside its place, with the
-  ending `.part`. The first audio decides on the sample rate and the channels. A WAV file holds at most 4 GiB: 24 hours of
+  ending `.part`. The first audio decides on the sample rate and the channels; Opus and MP3 take those that they know, and
+  two channels at most. A WAV file holds at most 4 GiB: 24 hours of
   16-bit speech at 24 kHz. Only the process that opened a writer can use it; when that process ends before the writer is
   closed, the `.part` stays.
   """
 
   alias Chatterbex.{Audio, Error, Files, Options}
-  alias Chatterbex.Audio.Format
+  alias Chatterbex.Audio.{Encoder, Format, Samples}
   alias Chatterbex.Files.Replacement
 
-  # The two sizes in the header have 32 bits.
-  @most 0xFFFFFFFF
+  # The two sizes in the header of a WAV file have 32 bits. It is shorter than what is left for it here.
+  @most 0xFFFFFFFF - 128
+  @widths %{s16: 2, s24: 3, f32: 4}
 
   @enforce_keys [:path, :options]
   @doc false
-  defstruct [:path, :options, :replacement, :format, header: 0, size: 0]
+  defstruct [:path, :options, :replacement, :encoding, :form, :encoder, size: 0]
 
   @typedoc "A writer. Its fields are its own."
   @opaque t :: %__MODULE__{}
@@ -40,7 +44,7 @@ defmodule Chatterbex.Audio.Writer do
 
   ## Options
 
-  #{Chatterbex.Options.Schema.docs(:wav)}
+  Those of the format: see `Chatterbex.Audio.to_format/3`.
 
   ## Examples
 
@@ -61,7 +65,7 @@ defmodule Chatterbex.Audio.Writer do
 
   ## Options
 
-  #{Chatterbex.Options.Schema.docs(:wav)}
+  Those of the format: see `Chatterbex.Audio.to_format/3`.
 
   ## Examples
 
@@ -71,16 +75,16 @@ defmodule Chatterbex.Audio.Writer do
   """
   @spec open(Path.t(), keyword) :: {:ok, t} | {:error, Error.t()}
   def open(path, options \\ []) do
-    with {:ok, _checked} <- Options.validate(:wav, options),
-         {:ok, path} <- Files.path(path),
-         :ok <- Format.growing(path),
+    with {:ok, path} <- Files.path(path),
+         {:ok, format} <- Format.of_path(path),
+         {:ok, checked} <- Options.validate(format, options),
          :ok <- replaceable(path),
          {:ok, replacement} <- create(path) do
-      {:ok, %{new(path, options) | replacement: replacement}}
+      {:ok, %{new(path, options) | replacement: replacement, encoding: {format, checked}}}
     end
   end
 
-  # The sizes at the beginning of the file are known at its end.
+  # How long the file is, its beginning says, and is known at its end.
   defp replaceable(path) do
     case File.stat(path) do
       {:ok, %{type: :directory}} ->
@@ -90,7 +94,7 @@ defmodule Chatterbex.Audio.Writer do
         {:error,
          Error.new(
            :file_error,
-           "cannot write #{path}: a WAV file that grows must be a regular file, and this is not one (#{type}). " <>
+           "cannot write #{path}: a file that grows must be a regular file, and this is not one (#{type}). " <>
              "Write to a file, or send the audio chunk by chunk.",
            %{path: path}
          )}
@@ -125,20 +129,20 @@ defmodule Chatterbex.Audio.Writer do
   def write(%__MODULE__{replacement: nil} = writer, %Audio{}), do: {:error, not_open(writer)}
 
   def write(%__MODULE__{} = writer, %Audio{} = audio) do
-    with :ok <- same_format(writer, audio),
-         {:ok, wav} <- Audio.to_wav(audio, writer.options),
+    with :ok <- Samples.check(audio),
+         :ok <- same_form(writer, audio),
          {:ok, writer} <- begin(writer, audio),
-         samples = binary_part(wav, writer.header, byte_size(wav) - writer.header),
-         :ok <- fits(writer, samples),
-         :ok <- append(writer, samples),
-         do: {:ok, %{writer | size: writer.size + byte_size(samples)}}
+         :ok <- fits(writer, audio),
+         {:ok, bytes} <- Encoder.push(writer.encoder, audio),
+         :ok <- append(writer, bytes),
+         do: {:ok, %{writer | size: writer.size + byte_size(bytes)}}
   end
 
-  defp same_format(%{format: format}, %{sample_rate: rate, channels: channels})
-       when format in [nil, {rate, channels}],
+  defp same_form(%{form: form}, %{sample_rate: rate, channels: channels})
+       when form in [nil, {rate, channels}],
        do: :ok
 
-  defp same_format(%{format: {rate, channels}, path: path}, audio) do
+  defp same_form(%{form: {rate, channels}, path: path}, audio) do
     {:error,
      Error.new(
        :invalid_audio,
@@ -147,17 +151,16 @@ defmodule Chatterbex.Audio.Writer do
      )}
   end
 
-  # What stands before the samples is that of a file without any, but for its two sizes.
-  defp begin(%{format: nil} = writer, audio) do
-    with {:ok, header} <- Audio.to_wav(%{audio | samples: ""}, writer.options),
-         :ok <- append(writer, header),
-         do: {:ok, %{writer | format: {audio.sample_rate, audio.channels}, header: byte_size(header)}}
+  defp begin(%{form: nil, encoding: {format, options}} = writer, audio) do
+    with {:ok, encoder} <- Encoder.new(format, audio.sample_rate, audio.channels, options),
+         do: {:ok, %{writer | form: {audio.sample_rate, audio.channels}, encoder: encoder}}
   end
 
   defp begin(writer, _audio), do: {:ok, writer}
 
-  defp fits(writer, samples) do
-    if writer.header + writer.size + byte_size(samples) <= @most do
+  # Refused before the encoder sees it, which then goes on with other audio.
+  defp fits(%{encoding: {:wav, options}} = writer, audio) do
+    if writer.size + div(byte_size(audio.samples), 4) * @widths[options.encoding] <= @most do
       :ok
     else
       {:error,
@@ -169,6 +172,8 @@ defmodule Chatterbex.Audio.Writer do
        )}
     end
   end
+
+  defp fits(_writer, _audio), do: :ok
 
   defp append(writer, bytes) do
     with {:error, posix} <- :file.write(writer.replacement.file, bytes),
@@ -191,7 +196,7 @@ defmodule Chatterbex.Audio.Writer do
   @spec close(t) :: :ok | {:error, Error.t()}
   def close(%__MODULE__{replacement: nil} = writer), do: {:error, not_open(writer)}
 
-  def close(%__MODULE__{format: nil} = writer) do
+  def close(%__MODULE__{form: nil} = writer) do
     :ok = abort(writer)
 
     {:error,
@@ -201,17 +206,21 @@ defmodule Chatterbex.Audio.Writer do
      )}
   end
 
-  def close(%__MODULE__{replacement: %{file: file}, header: header, size: size} = writer) do
-    sizes = [{4, <<header + size - 8::32-little>>}, {header - 4, <<size::32-little>>}]
-
-    with :ok <- :file.pwrite(file, sizes), :ok <- Replacement.commit(writer.replacement) do
+  def close(%__MODULE__{replacement: %{file: file}} = writer) do
+    with {:ok, {bytes, patches}} <- Encoder.finish(writer.encoder),
+         :ok <- append(writer, bytes),
+         :ok <- written(:file.pwrite(file, patches), writer),
+         :ok <- written(Replacement.commit(writer.replacement), writer) do
       :ok
     else
-      error ->
+      {:error, error} ->
         :ok = abort(writer)
-        {:error, Files.error("write", writer.path, posix(error))}
+        {:error, error}
     end
   end
+
+  defp written(:ok, _writer), do: :ok
+  defp written(error, writer), do: {:error, Files.error("write", writer.path, posix(error))}
 
   defp posix({:error, {_written, posix}}), do: posix
   defp posix({:error, posix}), do: posix

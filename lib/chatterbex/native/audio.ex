@@ -23,6 +23,33 @@ defmodule Chatterbex.Native.Audio do
     first_call(fn -> __MODULE__.opus_encode(samples, sample_rate, channels, bitrate) end)
   end
 
+  @typep encoder :: reference
+  @typep stretcher :: reference
+
+  @spec encoder_new(atom, pos_integer, pos_integer, non_neg_integer) :: {:ok, encoder} | error
+  def encoder_new(format, sample_rate, channels, quality) do
+    first_call(fn -> __MODULE__.encoder_new(format, sample_rate, channels, quality) end)
+  end
+
+  @spec encoder_push(encoder, binary) :: {:ok, binary} | error
+  def encoder_push(encoder, samples), do: first_call(fn -> __MODULE__.encoder_push(encoder, samples) end)
+
+  @spec encoder_finish(encoder) :: {:ok, {binary, [{non_neg_integer, binary}]}} | error
+  def encoder_finish(encoder), do: first_call(fn -> __MODULE__.encoder_finish(encoder) end)
+
+  @spec stretcher_new(float, pos_integer, pos_integer) :: {:ok, stretcher} | error
+  def stretcher_new(factor, sample_rate, channels) do
+    first_call(fn -> __MODULE__.stretcher_new(factor, sample_rate, channels) end)
+  end
+
+  @spec stretcher_push(stretcher, binary, pos_integer) :: {:ok, binary} | error
+  def stretcher_push(stretcher, samples, channels) do
+    first_call(fn -> __MODULE__.stretcher_push(stretcher, samples, channels) end)
+  end
+
+  @spec stretcher_finish(stretcher) :: {:ok, binary} | error
+  def stretcher_finish(stretcher), do: first_call(fn -> __MODULE__.stretcher_finish(stretcher) end)
+
   @spec wav_decode(binary, pos_integer, pos_integer) :: {:ok, decoded} | error
   def wav_decode(wav, max_seconds, max_samples) do
     first_call(fn -> __MODULE__.wav_decode(wav, max_seconds, max_samples) end)

@@ -441,12 +441,22 @@ defmodule Chatterbex.Options.Schema do
     ]
   ]
 
+  @mp3 [
+    bitrate: [
+      type: {:integer, 8_000, 320_000},
+      default: 64_000,
+      doc:
+        "bits a second, brought to one that MP3 knows: at most 160000 below 32000 Hz. From there on it is the mean " <>
+          "of a bitrate that varies"
+    ]
+  ]
+
   @write [
     format: [
-      type: {:in, [:wav, :flac, :opus]},
+      type: {:in, [:wav, :flac, :opus, :mp3]},
       doc:
-        "what to write; the default is what the path's ending says, `.wav`, `.flac`, `.opus` or `.ogg`, and WAV where " <>
-          "it says nothing"
+        "what to write; the default is what the path's ending says, `.wav`, `.flac`, `.opus`, `.ogg` or `.mp3`, and WAV " <>
+          "where it says nothing"
     ]
   ]
 
@@ -569,7 +579,104 @@ defmodule Chatterbex.Options.Schema do
            ]
          )
 
+  @http [
+    server: [type: :server, doc: "the server that speaks; the default server is started on first use"],
+    models: [
+      type: :map,
+      default: %{},
+      doc:
+        "servers by the names that requests ask for, as in `%{\"turbo\" => MyApp.Turbo}`; by default one, named after its model"
+    ],
+    api_key: [
+      type: {:string, 1_000},
+      doc: "the key that requests must carry as `Authorization: Bearer KEY`; by default none is asked for"
+    ],
+    max_input: [
+      type: {:integer, 1, 1_000_000},
+      default: 4_096,
+      doc: "how long `input` may be, in characters"
+    ],
+    max_body: [
+      type: {:integer, 1, 67_108_864},
+      default: 262_144,
+      doc: "how large the body of a request may be, in bytes"
+    ],
+    unknown_fields: [
+      type: {:in, [:reject, :pass]},
+      default: :reject,
+      doc:
+        "what to do about fields that OpenAI does not have: `:pass` hands `seed`, `temperature` and other options of " <>
+          "`Chatterbex.generate/2` to the model"
+    ],
+    cors: [
+      type: {:string, 1_000},
+      doc:
+        "the origin of web pages that may call, as in `\"https://example.com\"`, or `\"*\"` for all; by default none"
+    ],
+    timeout: [
+      type: :timeout,
+      default: 120_000,
+      doc: "the most milliseconds that the model may take for the next piece of audio"
+    ]
+  ]
+
+  @http_server Keyword.merge(@http,
+                 name: [type: :name, doc: "the name to register"],
+                 port: [
+                   type: {:integer, 0, 65_535},
+                   default: 4_000,
+                   doc: "the port to listen on; 0 takes a free one"
+                 ],
+                 ip: [
+                   type: {:string, 100},
+                   default: "127.0.0.1",
+                   doc: "the address to listen on; `\"0.0.0.0\"` and `\"::\"` are all of the machine's"
+                 ],
+                 max_connections: [
+                   type: {:integer, 1, 100_000},
+                   default: 512,
+                   doc: "how many connections may be open; one more is answered with 503"
+                 ],
+                 max_requests: [
+                   type: {:integer, 1, 100_000},
+                   default: 100,
+                   doc: "how many requests for speech may be served at a time; one more is answered with 429"
+                 ],
+                 max_head: [
+                   type: {:integer, 1_024, 1_048_576},
+                   default: 16_384,
+                   doc: "how large the request line and the headers may be together, in bytes"
+                 ],
+                 idle_timeout: [
+                   type: {:integer, 1, 3_600_000},
+                   default: 60_000,
+                   doc: "milliseconds that a connection may stay open without a request"
+                 ],
+                 read_timeout: [
+                   type: {:integer, 1, 3_600_000},
+                   default: 15_000,
+                   doc: "milliseconds in which a request must have arrived whole, from its first byte"
+                 ],
+                 send_timeout: [
+                   type: {:integer, 1, 3_600_000},
+                   default: 30_000,
+                   doc: "milliseconds in which the client must take a part of the answer"
+                 ],
+                 request_timeout: [
+                   type: {:integer, 1, 86_400_000},
+                   default: 600_000,
+                   doc: "milliseconds that one request may take from its arrival to the end of its answer"
+                 ],
+                 drain_timeout: [
+                   type: {:integer, 1, 3_600_000},
+                   default: 30_000,
+                   doc: "milliseconds that a server which is stopped gives requests to end"
+                 ]
+               )
+
   @groups [
+    http: @http,
+    http_server: @http_server,
     bench: @bench,
     prove: @prove,
     server: @server,
@@ -593,6 +700,7 @@ defmodule Chatterbex.Options.Schema do
     wav: @wav,
     flac: @flac,
     opus: @opus,
+    mp3: @mp3,
     plot: @plot,
     read: @read,
     silence: @silence,

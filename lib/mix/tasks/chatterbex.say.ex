@@ -1,12 +1,12 @@
 defmodule Mix.Tasks.Chatterbex.Say do
-  @shortdoc "Speaks a text, aloud or to a WAV file"
+  @shortdoc "Speaks a text, aloud or to a file"
 
   @moduledoc """
-  Speaks a text, aloud or to a WAV file.
+  Speaks a text, aloud or to a file: WAV, FLAC, Ogg Opus or MP3.
 
       $ mix chatterbex.say "Hello, world!"
       $ mix chatterbex.say "Hello, world!" -o hello.wav
-      $ mix chatterbex.say -f article.txt -o article.wav
+      $ mix chatterbex.say -f article.txt -o article.mp3
       $ echo "Hello, world!" | mix chatterbex.say -o hello.wav
 
   The text is the arguments, or the content of `--file`, or the standard input, and may be as long as a book: it is
@@ -15,7 +15,7 @@ defmodule Mix.Tasks.Chatterbex.Say do
 
   ## Options
 
-    * `-o`, `--output FILE` - write a WAV file instead of playing; it appears when it is whole
+    * `-o`, `--output FILE` - write a file instead of playing: `.wav`, `.flac`, `.opus` or `.mp3`; it appears when it is whole
     * `-f`, `--file FILE` - read the text from a file
     * `-m`, `--model NAME` - the model (default `hibari`, the built-in voice)
     * `-d`, `--device DEVICE` - `auto`, `cpu`, `mps`, `cuda` or `cuda:N` (default `auto`)

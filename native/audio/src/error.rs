@@ -166,6 +166,23 @@ pub enum AudioError {
         /// What, in words.
         purpose: &'static str,
     },
+    /// A sample rate that a format does not know.
+    #[error(
+        "{format} knows the sample rates {} Hz only, and this audio has {rate}; bring it to one of them \
+         with Chatterbex.Audio.resample/2",
+        listed(rates)
+    )]
+    OtherRate {
+        /// The rate, in Hz.
+        rate: u32,
+        /// Those that it knows.
+        rates: &'static [u32],
+        /// The format's name.
+        format: &'static str,
+    },
+    /// An encoder that failed, or was finished.
+    #[error("this encoder has ended; make a new one")]
+    Ended,
     /// More channels than there is sense in.
     #[error(
         "the audio has {channels} channels, and at most {most} can be worked on; mix them with \
@@ -231,13 +248,19 @@ impl AudioError {
             Abandoned => ("cancelled", "abandoned"),
             NotFinite { .. } => ("invalid_audio", "not_finite"),
             NoSound { .. } => ("invalid_audio", "no_sound"),
-            Rate { .. } => ("invalid_audio", "sample_rate"),
+            Rate { .. } | OtherRate { .. } => ("invalid_audio", "sample_rate"),
+            Ended => ("invalid_option", "ended"),
             ManyChannels { .. } => ("invalid_audio", "many_channels"),
             ManySamples { .. } => ("invalid_audio", "too_many_samples"),
             Failed(_) => ("generation_failed", "library"),
             OutOfMemory { .. } => ("out_of_memory", "no_memory"),
         }
     }
+}
+
+fn listed(rates: &[u32]) -> String {
+    let rates: Vec<String> = rates.iter().map(ToString::to_string).collect();
+    rates.join(", ")
 }
 
 impl From<AudioError> for NifError {

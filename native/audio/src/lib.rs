@@ -6,6 +6,7 @@
 
 pub mod decode;
 pub mod edges;
+pub mod encode;
 pub mod error;
 pub mod flac;
 pub mod level;
@@ -18,6 +19,7 @@ pub mod plot;
 pub mod resample;
 pub mod samples;
 pub mod sink;
+pub mod stretch;
 pub mod wav;
 
 #[cfg(test)]

@@ -12,9 +12,9 @@ use crate::samples::reserve;
 /// Opus is encoded from these and decoded to them, whatever it was encoded from.
 pub const RATES: [u32; 5] = [8_000, 12_000, 16_000, 24_000, 48_000];
 /// What the simplest layout of Ogg Opus holds.
-const MOST_CHANNELS: u32 = 2;
+pub const MOST_CHANNELS: u32 = 2;
 /// What the container counts in, in Hz.
-const TICKS: usize = 48_000;
+pub const TICKS: usize = 48_000;
 
 /// An Ogg Opus file of samples, with `bitrate` bits a second. It says how long they are, so that a
 /// reader gives as many back. Rates that Opus does not know are brought to 48 kHz.

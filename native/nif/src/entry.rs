@@ -6,18 +6,26 @@ use std::sync::OnceLock;
 use rustler::codegen_runtime::{ErlNifEntry, inventory};
 use rustler::sys::{ErlNifEnv, ErlNifTerm};
 
+use crate::handle::Opens;
+
 /// Declares the library's entry for an Elixir module, with every `#[rustler::nif]` of the crate.
 ///
 /// ```ignore
 /// chatterbex_nif::nif_library!(c"Elixir.Chatterbex.Native.Audio");
 /// ```
+///
+/// A second argument names the library's [`Handles`](crate::Handles).
 #[macro_export]
 macro_rules! nif_library {
     ($module:expr) => {
+        $crate::nif_library!($module, []);
+    };
+    ($module:expr, $handles:expr) => {
         /// Called by the VM when it loads the library.
         #[unsafe(no_mangle)]
         pub extern "C" fn nif_init() -> *const ::rustler::codegen_runtime::ErlNifEntry {
-            $crate::library_entry($module)
+            static HANDLES: &[&dyn $crate::Opens] = &$handles;
+            $crate::library_entry($module, HANDLES)
         }
     };
 }
@@ -31,9 +39,14 @@ unsafe impl Send for Entry {}
 unsafe impl Sync for Entry {}
 
 static ENTRY: OnceLock<Entry> = OnceLock::new();
+static HANDLES: OnceLock<&'static [&'static dyn Opens]> = OnceLock::new();
 
 /// Makes the entry on the first call and returns the same one ever after.
-pub fn library_entry(module: &'static CStr) -> *const ErlNifEntry {
+pub fn library_entry(
+    module: &'static CStr,
+    handles: &'static [&'static dyn Opens],
+) -> *const ErlNifEntry {
+    HANDLES.get_or_init(|| handles);
     let entry = ENTRY.get_or_init(|| {
         // SAFETY: called by the VM while it loads the library, before any NIF runs.
         unsafe { rustler::codegen_runtime::internal_write_symbols() };
@@ -51,20 +64,30 @@ pub fn library_entry(module: &'static CStr) -> *const ErlNifEntry {
     &entry.0
 }
 
-unsafe extern "C" fn load(_: *mut ErlNifEnv, _: *mut *mut c_void, _: ErlNifTerm) -> c_int {
+unsafe extern "C" fn load(env: *mut ErlNifEnv, _: *mut *mut c_void, _: ErlNifTerm) -> c_int {
     pin();
-    0
+    // SAFETY: this is the load callback, and the environment is its own.
+    unsafe { open_handles(env) }
 }
 
-// The state of a library is in its statics, which the new module's code shares with the old's:
-// nothing is to be handed over.
+// The state of a library is in its statics, which the new module's code shares with the old's. Only
+// the types of its handles belong to the module.
 unsafe extern "C" fn upgrade(
-    _: *mut ErlNifEnv,
+    env: *mut ErlNifEnv,
     _: *mut *mut c_void,
     _: *mut *mut c_void,
     _: ErlNifTerm,
 ) -> c_int {
-    0
+    // SAFETY: this is the upgrade callback, and the environment is its own.
+    unsafe { open_handles(env) }
+}
+
+/// 0 where all could be opened, as the callbacks return it.
+unsafe fn open_handles(env: *mut ErlNifEnv) -> c_int {
+    let handles = HANDLES.get().copied().unwrap_or_default();
+    // SAFETY: as the caller promises.
+    let opened = handles.iter().all(|handles| unsafe { handles.open(env) });
+    c_int::from(!opened)
 }
 
 /// Keeps this library mapped when the VM closes it: threads may still run its code.

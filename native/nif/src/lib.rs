@@ -3,6 +3,7 @@
 //! - [`nif_library!`] makes a library's entry point. It differs from `rustler::init!` in two ways:
 //!   the library stays in memory for ever, and its Elixir module may be loaded again (a reload in
 //!   iex, a hot upgrade) while the old one is in use.
+//! - [`Handles`] keeps a Rust value for as long as Elixir refers to it.
 //! - [`guarded`] turns a panic into an error: none may reach the VM.
 //! - [`GrowingBinary`] takes samples as they come; [`caller_is_alive`] tells whether anyone still wants them.
 //! - [`NifError`] is the one shape of failure: `{:error, {reason, message, details}}`.
@@ -11,10 +12,12 @@ mod binary;
 mod caller;
 mod entry;
 mod error;
+mod handle;
 mod panics;
 
 pub use binary::{GrowingBinary, try_binary, try_copy};
 pub use caller::caller_is_alive;
 pub use entry::library_entry;
 pub use error::{Detail, Done, NifError, REASONS, known_reason};
+pub use handle::{Handles, Opens};
 pub use panics::guarded;

@@ -65,14 +65,25 @@ defmodule Chatterbex.Audio.FormatsTest do
       assert_in_delta Audio.duration(back), Audio.duration(exact(16)), 1.0e-4
     end
 
+    test "MP3 is a twentieth of the samples, in time, and at a rate that it knows" do
+      {:ok, mp3} = Audio.to_format(speech(), :mp3)
+      assert {:ok, back} = Audio.from_format(mp3)
+      assert {back.sample_rate, Audio.duration(back)} == {24_000, Audio.duration(speech())}
+      {:ok, small} = Audio.to_format(speech(), :mp3, bitrate: 24_000)
+      assert byte_size(small) < 0.6 * byte_size(mp3)
+
+      {:ok, mp3} = Audio.to_format(%{speech() | sample_rate: 23_999}, :mp3)
+      assert {:ok, %Audio{sample_rate: 48_000}} = Audio.from_format(mp3)
+    end
+
     test "WAV is to_wav/2" do
       assert Audio.to_format(speech(), :wav, encoding: :f32) == Audio.to_wav(speech(), encoding: :f32)
     end
 
     test "refuses formats and options that are none" do
-      for format <- [:mp3, "flac", nil] do
+      for format <- [:aac, "flac", nil] do
         assert {:error, %Error{reason: :invalid_option, message: message}} = Audio.to_format(speech(), format)
-        assert message =~ "the format of a file must be one of :wav, :flac, :opus"
+        assert message =~ "the format of a file must be one of :wav, :flac, :opus, :mp3"
       end
 
       for {format, options} <- [
@@ -80,6 +91,7 @@ defmodule Chatterbex.Audio.FormatsTest do
             {:flac, [bitrate: 64_000]},
             {:opus, [encoding: :s16]},
             {:opus, [bitrate: 5_999]},
+            {:mp3, [bitrate: 7_999]},
             {:wav, [format: :wav]},
             {:wav, :s16}
           ] do
@@ -95,6 +107,8 @@ defmodule Chatterbex.Audio.FormatsTest do
       for {audio, format, says} <- [
             {frame.(9), :flac, "9 channels, and at most 8"},
             {frame.(3), :opus, "3 channels, and at most 2"},
+            {frame.(3), :mp3, "3 channels, and at most 2"},
+            {%{frame.(1) | samples: ""}, :mp3, "no samples"},
             {%{frame.(1) | sample_rate: 655_351}, :flac,
              "from 1 to 655350 Hz for audio to be written as FLAC"},
             {%{frame.(1) | sample_rate: 999}, :opus, "from 1000 to 768000 Hz for audio to be resampled"},
@@ -134,11 +148,13 @@ defmodule Chatterbex.Audio.FormatsTest do
     end
 
     test "refuses names of what it cannot write, and writes nothing", %{tmp_dir: dir} do
-      path = Path.join(dir, "a.mp3")
+      path = Path.join(dir, "a.m4a")
       assert {:error, %Error{reason: :invalid_option, message: message}} = Audio.write(speech(), path)
-      assert message =~ "no file ending with .mp3 can be written. Let its name end with .wav, .flac or .opus"
 
-      for options <- [[format: :mp3], [encoding: :s8], [bitrate: 9], :flac] do
+      assert message =~
+               "no file ending with .m4a can be written. Let its name end with .wav, .flac, .opus or .mp3"
+
+      for options <- [[format: :aac], [encoding: :s8], [bitrate: 9], :flac] do
         assert {:error, %Error{reason: :invalid_option}} =
                  Audio.write(speech(), Path.join(dir, "a.wav"), options)
       end

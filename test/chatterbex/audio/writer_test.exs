@@ -64,6 +64,29 @@ defmodule Chatterbex.Audio.WriterTest do
     assert File.ls!(dir) == []
   end
 
+  test "every format, as its file says how long it is", %{tmp_dir: dir} do
+    {:ok, whole} = Audio.concat(parts())
+
+    for {name, options} <- [
+          {"a.flac", [encoding: :s24]},
+          {"a.opus", [bitrate: 64_000]},
+          {"a.ogg", []},
+          {"a.MP3", [bitrate: 96_000]}
+        ] do
+      path = Path.join(dir, name)
+      Enum.into(parts(), Writer.new(path, options))
+      assert {:ok, audio} = Audio.read(path)
+      assert {audio.sample_rate, Audio.duration(audio)} == {24_000, Audio.duration(whole)}, name
+    end
+
+    {:ok, writer} = Writer.open(Path.join(dir, "b.mp3"))
+    odd = %Audio{samples: <<0::32>>, sample_rate: 24_001}
+    assert {:error, %Error{reason: :invalid_audio, message: message}} = Writer.write(writer, odd)
+    assert message =~ "MP3 knows the sample rates 8000, 11025,"
+    assert {:ok, writer} = Writer.write(writer, hd(parts()))
+    assert :ok = Writer.close(writer)
+  end
+
   test "what does not fit the file is refused, and the rest goes on", %{tmp_dir: dir} do
     path = Path.join(dir, "a.wav")
     [part | _rest] = parts()
@@ -87,14 +110,14 @@ defmodule Chatterbex.Audio.WriterTest do
   test "options and places are checked before anything is written", %{tmp_dir: dir} do
     assert {:error, %Error{reason: :invalid_option, message: message}} = Writer.open("a.wav", encodign: :s16)
     assert message =~ "Did you mean :encoding?"
-    assert {:error, %Error{reason: :invalid_option, message: message}} = Writer.open("a.flac")
-    assert message =~ "cannot write a.flac as the audio comes: that gives WAV files only"
-    assert {:error, %Error{reason: :invalid_option}} = Writer.open("a.mp3")
+    assert {:error, %Error{reason: :invalid_option, message: message}} = Writer.open("a.m4a")
+    assert message =~ "cannot write a.m4a: no file ending with .m4a can be written"
+    assert {:error, %Error{reason: :invalid_option}} = Writer.open("a.mp3", encoding: :s16)
     assert {:error, %Error{reason: :file_error}} = Writer.open("")
     assert {:error, %Error{reason: :file_error, message: message}} = Writer.open(dir)
     assert message =~ "Give the name of a file"
     assert {:error, %Error{reason: :file_error, message: message}} = Writer.open("/dev/null")
-    assert message =~ "/dev/null: a WAV file that grows must be a regular file"
+    assert message =~ "/dev/null: a file that grows must be a regular file"
     assert_raise Error, ~r/cannot write/, fn -> Enum.into([], Writer.new(Path.join(dir, "none/a.wav"))) end
     assert File.ls!(dir) == []
   end

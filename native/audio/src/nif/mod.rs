@@ -3,6 +3,7 @@
 mod change;
 mod files;
 mod measure;
+mod stream;
 
 use chatterbex_nif::{NifError, caller_is_alive, guarded, nif_library, try_binary, try_copy};
 use rustler::{Binary, Env};
@@ -11,7 +12,10 @@ use crate::error::AudioError;
 use crate::limits::Caller;
 use crate::samples;
 
-nif_library!(c"Elixir.Chatterbex.Native.Audio");
+nif_library!(
+    c"Elixir.Chatterbex.Native.Audio",
+    [&stream::ENCODERS, &stream::STRETCHERS]
+);
 
 /// Does the work of a NIF.
 fn work<T>(work: impl FnOnce() -> Result<T, AudioError>) -> Result<T, NifError> {

@@ -1,0 +1,173 @@
+# Many clients of the HTTP interface at once, some of which hang up:
+#
+#     mix run bench/http.exs [REQUESTS] [AT_ONCE]
+#
+# Every tenth client hangs up after its first bytes. Every other answer is compared with what the same request gives alone.
+# The time to the first byte is compared with the engine's own first chunk, one request at a time.
+
+Code.require_file("support.exs", __DIR__)
+
+defmodule Bench.HTTP do
+  @timeout 300_000
+
+  def request(text, seed) do
+    body = ~s({"input": "#{text}", "response_format": "pcm", "seed": #{seed}})
+
+    "POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n" <>
+      "Content-Length: #{byte_size(body)}\r\n\r\n" <> body
+  end
+
+  def connect(port) do
+    {:ok, socket} = :gen_tcp.connect({127, 0, 0, 1}, port, [:binary, active: false, nodelay: true])
+    socket
+  end
+
+  @doc "The audio of the answer."
+  def speak(port, request) do
+    socket = connect(port)
+    :ok = :gen_tcp.send(socket, request)
+    ["HTTP/1.1 200 OK" <> _head, body] = socket |> all([]) |> :binary.split("\r\n\r\n")
+    chunks(body, [])
+  end
+
+  @doc "Hangs up after the first bytes."
+  def hang_up(port, request) do
+    socket = connect(port)
+    :ok = :gen_tcp.send(socket, request)
+    {:ok, "HTTP/1.1 200 OK" <> _rest} = :gen_tcp.recv(socket, 0, @timeout)
+    :gen_tcp.close(socket)
+  end
+
+  @doc "Until the first byte of audio has come."
+  def first(port, request) do
+    socket = connect(port)
+    :ok = :gen_tcp.send(socket, request)
+    until_audio(socket, "")
+    :gen_tcp.close(socket)
+  end
+
+  @doc "Until the engine has given the first chunk to a process, which then ends as that of a request does."
+  def first_chunk(server, text) do
+    asker = self()
+
+    taker =
+      spawn(fn ->
+        server
+        |> Chatterbex.stream(text, seed: 1)
+        |> Enum.each(fn _chunk ->
+          send(asker, :first)
+          receive(do: (:never -> :ok))
+        end)
+      end)
+
+    receive(do: (:first -> Process.exit(taker, :kill)))
+  end
+
+  defp until_audio(socket, bytes) do
+    with {at, 4} <- :binary.match(bytes, "\r\n\r\n"), true <- byte_size(bytes) > at + 10 do
+      :ok
+    else
+      _head ->
+        {:ok, more} = :gen_tcp.recv(socket, 0, @timeout)
+        until_audio(socket, bytes <> more)
+    end
+  end
+
+  defp all(socket, parts) do
+    case :gen_tcp.recv(socket, 0, @timeout) do
+      {:ok, bytes} -> all(socket, [parts, bytes])
+      {:error, :closed} -> IO.iodata_to_binary(parts)
+    end
+  end
+
+  defp chunks(bytes, parts) do
+    [size, rest] = :binary.split(bytes, "\r\n")
+    size = String.to_integer(size, 16)
+    <<data::binary-size(size), "\r\n", rest::binary>> = rest
+    if size == 0, do: IO.iodata_to_binary(parts), else: chunks(rest, [parts, data])
+  end
+
+  def resident do
+    {kilobytes, 0} = System.cmd("ps", ["-o", "rss=", "-p", System.pid()])
+    div(kilobytes |> String.trim() |> String.to_integer(), 1024)
+  end
+end
+
+alias Bench.HTTP
+
+{requests, at_once} =
+  case System.argv() do
+    [requests, at_once] -> {String.to_integer(requests), String.to_integer(at_once)}
+    [requests] -> {String.to_integer(requests), 50}
+    [] -> {1_000, 50}
+  end
+
+Bench.title("The HTTP interface: #{requests} requests, #{at_once} at once, every tenth hangs up")
+
+server = Bench.start(:hibari)
+
+{:ok, web} =
+  Chatterbex.HTTP.Server.start_link(
+    server: server,
+    port: 0,
+    unknown_fields: :pass,
+    max_requests: at_once + 10,
+    timeout: 600_000
+  )
+
+port = Chatterbex.HTTP.Server.port(web)
+
+alone =
+  Map.new(0..9, fn n ->
+    request = HTTP.request("This is sentence number #{n}.", n)
+    {n, {request, HTTP.speak(port, request)}}
+  end)
+
+warm = HTTP.resident()
+first = :counters.new(3, [])
+
+1..requests
+|> Task.async_stream(
+  fn number ->
+    {request, audio} = alone[rem(number, 7)]
+
+    cond do
+      rem(number, 10) == 0 -> HTTP.hang_up(port, request) && :counters.add(first, 1, 1)
+      HTTP.speak(port, request) == audio -> :counters.add(first, 2, 1)
+      true -> :counters.add(first, 3, 1)
+    end
+
+    if rem(number, div(requests, 4)) == 0, do: IO.puts("  after #{number}: #{HTTP.resident()} MB")
+  end,
+  max_concurrency: at_once,
+  timeout: :infinity,
+  ordered: false
+)
+|> Enum.each(fn {:ok, _done} -> :ok end)
+
+Bench.row("hung up", :counters.get(first, 1))
+Bench.row("answered right", :counters.get(first, 2))
+Bench.row("answered wrong", :counters.get(first, 3))
+Bench.row("lost", requests - Enum.sum(for n <- 1..3, do: :counters.get(first, n)))
+Bench.row("memory before, and now", "#{warm} MB, #{HTTP.resident()} MB")
+{:ok, %{queue: %{open: open}}} = Chatterbex.info(server: server)
+Bench.row("requests left open", open)
+
+text = "The quick brown fox jumps over the lazy dog. And once more."
+request = HTTP.request(text, 1)
+
+times =
+  Bench.pairs(
+    [
+      http: fn -> HTTP.first(port, request) end,
+      engine: fn -> HTTP.first_chunk(server, text) end
+    ],
+    50
+  )
+
+Bench.row("first byte over HTTP", Bench.ms(times.http))
+Bench.row("first chunk of the engine", Bench.ms(times.engine))
+Bench.row("HTTP - engine", Bench.ms(times.http - times.engine))
+
+Supervisor.stop(web)
+GenServer.stop(server)

@@ -1,0 +1,41 @@
+defmodule Chatterbex.Audio.Stretcher do
+  @moduledoc false
+  # Speech at another pace and the same pitch, as it comes.
+
+  alias Chatterbex.{Audio, Error, Native}
+  alias Chatterbex.Audio.Samples
+
+  @doc """
+  The audio of an Enumerable, all of one form, `factor` times as fast: from 0.25 to 4.0. Raises `Chatterbex.Error`.
+  """
+  @spec stream(Enumerable.t(), float) :: Enumerable.t()
+  def stream(audio, factor) when factor == 1.0, do: audio
+
+  def stream(audio, factor) do
+    Stream.transform(audio, fn -> nil end, &push(&1, &2, factor), &finish/1, fn _state -> :ok end)
+  end
+
+  defp push(audio, nil, factor) do
+    stretcher = value!(Native.Audio.stretcher_new(factor, audio.sample_rate, audio.channels))
+    push(audio, {stretcher, audio}, factor)
+  end
+
+  defp push(audio, {stretcher, first}, _factor) do
+    samples = value!(Native.Audio.stretcher_push(stretcher, audio.samples, audio.channels))
+    {part(audio, samples), {stretcher, first}}
+  end
+
+  defp finish(nil), do: {[], nil}
+  defp finish({stretcher, first}), do: {part(first, value!(Native.Audio.stretcher_finish(stretcher))), nil}
+
+  defp part(_audio, ""), do: []
+  defp part(%Audio{} = audio, samples), do: [%{audio | samples: samples}]
+
+  @spec value!({:ok, value} | {:error, tuple}) :: value when value: term
+  defp value!(result) do
+    case Samples.from_native(result) do
+      {:ok, value} -> value
+      {:error, %Error{} = error} -> raise error
+    end
+  end
+end

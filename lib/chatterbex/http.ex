@@ -1,0 +1,233 @@
+defmodule Chatterbex.HTTP do
+  @moduledoc """
+  Speech over HTTP, as OpenAI's API has it: clients that speak through OpenAI speak through this.
+
+  This module is the interface without a web server: a request in, a response out, in plain functions. To serve it, use
+  `Chatterbex.Plug` in a Phoenix or Plug application, `Chatterbex.HTTP.Server` under a supervisor of your own, or
+  `mix chatterbex.serve`. [The guide](http.md) shows how clients call it.
+
+      {:ok, http} = Chatterbex.HTTP.new(server: MyApp.Speech)
+      response = Chatterbex.HTTP.call(http, %Chatterbex.HTTP.Request{method: "GET", path: "/v1/models"})
+
+  | request | answer |
+  |---|---|
+  | `POST /v1/audio/speech` | speech, sent while it is made |
+  | `GET /v1/models`, `GET /v1/models/NAME` | the models, as OpenAI lists them |
+  | `GET /v1/audio/models` | the models, as `{"models": [{"id", "name"}]}` |
+  | `GET /v1/audio/voices` | the voices of a model (`?model=NAME`), as `{"voices": [{"id", "name"}]}` |
+  | `GET /health` | 200 as long as the web server runs |
+  | `GET /ready` | 200 where every model is loaded, else 503 |
+  | `GET /metrics` | counters in Prometheus' text format |
+  | `GET /openapi.json` | a description of all this for programs |
+  | `GET /` | a page to try it with |
+
+  Those under `/v1` and `/metrics` ask for the API key, where there is one.
+
+  ## Speech
+
+  The body is JSON, with the fields that OpenAI documents:
+
+    * `input` - the text; the only field that must be there
+    * `model` - a name of `/v1/models`. OpenAI's own `tts-1`, `tts-1-hd` and `gpt-4o-mini-tts` stand for the default model
+    * `voice` - a name of `/v1/audio/voices`, or `{"id": name}`. OpenAI's own names, such as `alloy`, stand for the model's
+      default voice where no voice has that name. It is never a path
+    * `response_format` - `mp3` (the default), `opus` (in Ogg), `flac`, `wav` or `pcm` (16-bit little-endian, one channel).
+      There is no encoder for `aac`
+    * `speed` - from 0.25 to 4.0. A model that has a pace of its own speaks at it; the sound of others is stretched,
+      and keeps its pitch
+    * `stream_format` - `audio`, or `sse` for events that carry the audio in Base64
+    * `instructions` - accepted and ignored; the response header `x-chatterbex-ignored` says so
+
+  ## Errors
+
+  A request that fails is answered with `{"error": {"message", "type", "param", "code"}}`. 400 says what is wrong with
+  the request, 401 that its key is missing or wrong, 404 that there is no such path or model, 405 and 415 that the method
+  or the type of the body is wrong, 413 that the body is too large, 429 that the queue is full, and 503 that
+  the model cannot speak now. 429 and 503 carry `Retry-After` where trying again can help. Speech that fails after its first
+  audio was sent ends without the end that HTTP marks, which clients report.
+  """
+
+  require Logger
+
+  alias Chatterbex.{Error, Options}
+  alias Chatterbex.HTTP.{Catalogue, Key, Metrics, Pages, Request, Response, Speech, Status}
+
+  @enforce_keys [:options, :metrics]
+  defstruct [:options, :metrics, key: nil]
+
+  @typedoc "The interface with its options. Its fields are its own."
+  @opaque t :: %__MODULE__{}
+
+  @routes %{
+    "/v1/audio/speech" => {:speech, ["POST"], :key},
+    "/v1/models" => {:models, ["GET", "HEAD"], :key},
+    "/v1/audio/models" => {:audio_models, ["GET", "HEAD"], :key},
+    "/v1/audio/voices" => {:voices, ["GET", "HEAD"], :key},
+    "/" => {:playground, ["GET", "HEAD"], :open},
+    "/openapi.json" => {:openapi, ["GET", "HEAD"], :open},
+    "/health" => {:health, ["GET", "HEAD"], :open},
+    "/ready" => {:ready, ["GET", "HEAD"], :open},
+    "/metrics" => {:metrics, ["GET", "HEAD"], :key}
+  }
+
+  @doc """
+  Makes the interface.
+
+  ## Options
+
+  #{Chatterbex.Options.Schema.docs(:http)}
+
+  ## Examples
+
+      iex> {:error, error} = Chatterbex.HTTP.new(api_kye: "secret")
+      iex> error.message =~ "unknown option :api_kye. Did you mean :api_key?"
+      true
+  """
+  @spec new(keyword) :: {:ok, t} | {:error, Error.t()}
+  def new(options \\ []) do
+    with {:ok, options} <- Options.validate(:http, options),
+         {:ok, models} <- models(options.models) do
+      {:ok,
+       %__MODULE__{
+         options: %{options | models: models},
+         key: options.api_key && Key.digest(options.api_key),
+         metrics: Metrics.new()
+       }}
+    end
+  end
+
+  defp models(models) do
+    Enum.reduce_while(models, {:ok, %{}}, fn {name, server}, {:ok, valid} ->
+      with {:ok, name} <- Options.value("the name of a model in :models", :string, name),
+           {:ok, server} <- Options.value("a server in :models", :server, server) do
+        {:cont, {:ok, Map.put(valid, name, server)}}
+      else
+        error -> {:halt, error}
+      end
+    end)
+  end
+
+  @doc """
+  Answers a request.
+
+  It returns once the status is known. For speech that is with its first audio, which makes the model work: call it in a
+  process that ends when the client hangs up, so that the work ends, too.
+
+  ## Examples
+
+      iex> {:ok, http} = Chatterbex.HTTP.new()
+      iex> Chatterbex.HTTP.call(http, %Chatterbex.HTTP.Request{method: "GET", path: "/health"}).status
+      200
+      iex> Chatterbex.HTTP.call(http, %Chatterbex.HTTP.Request{method: "GET", path: "/nothing"}).status
+      404
+  """
+  @spec call(t, Request.t()) :: Response.t()
+  def call(%__MODULE__{} = http, %Request{} = request) do
+    started = System.monotonic_time()
+    {route, response} = answer(http, request)
+    Metrics.answered(http.metrics, route, response.status)
+
+    response = Metrics.timed(http.metrics, route, response, started)
+    %{response | headers: response.headers ++ cors(http.options.cors)}
+  end
+
+  # For web servers that read the body.
+  @doc false
+  @spec max_body(t) :: pos_integer
+  def max_body(%__MODULE__{options: options}), do: options.max_body
+
+  @doc """
+  Whether a request is for speech, which may take long: a web server may want to limit how many it serves at a time.
+
+  ## Examples
+
+      iex> Chatterbex.HTTP.speech?(%Chatterbex.HTTP.Request{method: "POST", path: "/v1/audio/speech"})
+      true
+  """
+  @spec speech?(Request.t()) :: boolean
+  def speech?(%Request{method: method, path: path}), do: method == "POST" and path == "/v1/audio/speech"
+
+  defp answer(http, request) do
+    {route, response} =
+      case route(request.path) do
+        nil -> {:other, not_found()}
+        {route, methods, access} -> {route, permitted(http, request, route, methods, access)}
+      end
+
+    {route, response}
+  rescue
+    exception ->
+      Logger.error("a request failed: " <> Exception.format(:error, exception, __STACKTRACE__))
+      {:other, Response.error(500, "the server failed; its log says why")}
+  end
+
+  defp route("/v1/models/" <> _name), do: {:model, ["GET", "HEAD"], :key}
+  defp route(path), do: @routes[path]
+
+  defp not_found do
+    Response.error(
+      404,
+      "there is nothing at this path. Speech is at POST /v1/audio/speech; the base URL of clients ends with /v1."
+    )
+  end
+
+  # A browser asks with OPTIONS, and without the key, whether a page of another origin may call.
+  defp permitted(%{options: %{cors: cors}}, %Request{method: "OPTIONS"}, _route, methods, _access)
+       when is_binary(cors) do
+    headers = [
+      {"access-control-allow-methods", Enum.join(methods, ", ")},
+      {"access-control-allow-headers", "authorization, content-type"},
+      {"access-control-max-age", "600"}
+    ]
+
+    %Response{status: 204, headers: headers}
+  end
+
+  defp permitted(http, request, route, methods, access) do
+    cond do
+      access == :key and not Key.valid?(http.key, Request.header(request, "authorization")) ->
+        Response.error(
+          401,
+          "the API key is missing or wrong: send it as `Authorization: Bearer KEY`",
+          code: "invalid_api_key",
+          headers: [{"www-authenticate", "Bearer"}]
+        )
+
+      request.method not in methods ->
+        allowed = Enum.join(methods, ", ")
+        Response.error(405, "this path takes #{allowed} only", headers: [{"allow", allowed}])
+
+      true ->
+        respond(route, http, request)
+    end
+  end
+
+  defp respond(:speech, http, request), do: Speech.respond(http.options, http.metrics, request)
+  defp respond(:models, http, _request), do: Catalogue.models(http.options)
+
+  defp respond(:model, http, %{path: "/v1/models/" <> name}), do: Catalogue.model(http.options, name)
+
+  defp respond(:audio_models, http, _request), do: Catalogue.audio_models(http.options)
+  defp respond(:voices, http, request), do: Catalogue.voices(http.options, request.query)
+  defp respond(:playground, _http, _request), do: Pages.playground()
+  defp respond(:openapi, _http, _request), do: Pages.openapi()
+  defp respond(:health, _http, _request), do: Response.json(200, %{status: "ok"})
+  defp respond(:ready, http, _request), do: Status.ready(http.options)
+  defp respond(:metrics, http, _request), do: Status.metrics(http.options, http.metrics)
+
+  defp cors(nil), do: []
+  defp cors("*"), do: [{"access-control-allow-origin", "*"} | exposed()]
+  defp cors(origin), do: [{"access-control-allow-origin", origin}, {"vary", "origin"} | exposed()]
+
+  defp exposed do
+    [
+      {"access-control-expose-headers",
+       "retry-after, x-chatterbex-ignored, x-chatterbex-model, x-chatterbex-sample-rate"}
+    ]
+  end
+
+  defimpl Inspect do
+    # The options hold the API key.
+    def inspect(_http, _options), do: "#Chatterbex.HTTP<>"
+  end
+end

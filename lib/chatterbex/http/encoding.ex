@@ -1,0 +1,72 @@
+defmodule Chatterbex.HTTP.Encoding do
+  @moduledoc false
+  # Audio as it comes to bytes as they go out.
+
+  alias Chatterbex.Audio.Encoder
+  alias Chatterbex.Options
+
+  @formats %{"mp3" => :mp3, "opus" => :opus, "flac" => :flac, "wav" => :wav, "pcm" => :pcm}
+
+  @types %{
+    mp3: "audio/mpeg",
+    opus: "audio/ogg",
+    flac: "audio/flac",
+    wav: "audio/wav",
+    pcm: "audio/pcm"
+  }
+
+  @doc """
+  The format where a request names none.
+  """
+  @spec default() :: Encoder.format()
+  def default, do: :mp3
+
+  @spec format(term) :: {:ok, Encoder.format()} | {:error, String.t()}
+  def format("aac"),
+    do: {:error, "response_format aac is not made here: there is no free encoder of it. #{one_of()}"}
+
+  def format(name) do
+    with :error <- Map.fetch(@formats, name), do: {:error, one_of()}
+  end
+
+  defp one_of, do: "response_format must be one of mp3, opus, flac, wav and pcm"
+
+  @spec content_type(Encoder.format()) :: String.t()
+  def content_type(format), do: Map.fetch!(@types, format)
+
+  @doc """
+  The audio of an Enumerable, which must all be of one form, as an Enumerable of binaries. Raises `Chatterbex.Error`.
+  """
+  @spec stream(Enumerable.t(), Encoder.format()) :: Enumerable.t()
+  def stream(audio, format) do
+    Stream.transform(audio, fn -> nil end, &push(&1, &2, format), &finish/1, fn _encoder -> :ok end)
+  end
+
+  defp push(audio, nil, format) do
+    encoder = value!(Encoder.new(format, audio.sample_rate, audio.channels, options(format)))
+    push(audio, encoder, format)
+  end
+
+  defp push(audio, encoder, _format), do: {part(value!(Encoder.push(encoder, audio))), encoder}
+
+  defp finish(nil), do: {[], nil}
+
+  # Nothing of what was sent can be written again: how long it is stays unsaid.
+  defp finish(encoder) do
+    {bytes, _patches} = value!(Encoder.finish(encoder))
+    {part(bytes), nil}
+  end
+
+  defp part(""), do: []
+  defp part(bytes), do: [bytes]
+
+  defp options(:pcm), do: %{}
+
+  defp options(format) do
+    {:ok, options} = Options.validate(format, [])
+    options
+  end
+
+  defp value!({:ok, value}), do: value
+  defp value!({:error, error}), do: raise(error)
+end

@@ -1,0 +1,48 @@
+defmodule Chatterbex.HTTP.Engine do
+  @moduledoc false
+  # What the HTTP interface asks of the rest of the library. Nothing else in it calls a server.
+
+  alias Chatterbex.{Client, Error, Model, Voice}
+
+  # A server answers these at once, also while it speaks or loads.
+  @timeout 5_000
+
+  @doc """
+  The model of a server; `nil` is the default server, which this starts.
+  """
+  @spec model(Chatterbex.server() | nil) :: {:ok, Model.t()} | {:error, Error.t()}
+  def model(server) do
+    with {:ok, server} <- started(server),
+         {:ok, about} <- Client.about(server, @timeout),
+         do: {:ok, about.model}
+  end
+
+  @doc """
+  The names of the voices that a server has.
+  """
+  @spec voices(Chatterbex.server() | nil) :: {:ok, [String.t()]} | {:error, Error.t()}
+  def voices(server) do
+    with {:ok, server} <- started(server),
+         {:ok, entries} <- Voice.list(server: server),
+         do: {:ok, Enum.map(entries, & &1.name)}
+  end
+
+  @doc """
+  What a server does: see `Chatterbex.info/1`.
+  """
+  @spec info(Chatterbex.server() | nil) :: {:ok, map} | {:error, Error.t()}
+  def info(server), do: Chatterbex.info(server: server)
+
+  @doc """
+  The speech as a lazy Enumerable of audio.
+  """
+  @spec stream(Chatterbex.server() | nil, String.t(), keyword) :: {:ok, Enumerable.t()} | {:error, Error.t()}
+  def stream(server, text, options) do
+    {:ok, Chatterbex.stream(text, [server: server] ++ options)}
+  rescue
+    error in Error -> {:error, error}
+  end
+
+  defp started(nil), do: with({:ok, info} <- Chatterbex.info(), do: {:ok, info.server})
+  defp started(server), do: {:ok, server}
+end

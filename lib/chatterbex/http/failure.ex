@@ -1,0 +1,54 @@
+defmodule Chatterbex.HTTP.Failure do
+  @moduledoc false
+  # An error of the library as a response.
+
+  require Logger
+
+  alias Chatterbex.Error
+  alias Chatterbex.HTTP.Response
+
+  # What the request can be blamed for. The messages of these speak of the request alone.
+  @request [
+    :invalid_option,
+    :invalid_text,
+    :invalid_audio,
+    :unknown_language,
+    :voice_unreadable,
+    :voice_too_short,
+    :not_supported
+  ]
+
+  # What may be over when the request is sent again.
+  @passing [:not_running, :noconnection, :engine_crashed, :timeout, :cancelled]
+
+  @retry_seconds 2
+
+  @spec response(Error.t()) :: Response.t()
+  def response(%Error{reason: reason} = error) when reason in @request do
+    Response.error(400, error.message, param: param(error), code: Atom.to_string(reason))
+  end
+
+  def response(%Error{reason: :overloaded}) do
+    Response.error(
+      429,
+      "the server has as many requests as it takes; try again in #{@retry_seconds} s",
+      code: "overloaded",
+      headers: [{"retry-after", "#{@retry_seconds}"}]
+    )
+  end
+
+  # Their messages may name files and hosts, which are no business of the client's.
+  def response(%Error{reason: reason} = error) do
+    Logger.error("a request for speech failed: #{error.message}")
+    headers = if reason in @passing, do: [{"retry-after", "#{@retry_seconds}"}], else: []
+
+    Response.error(503, "the model cannot speak now (#{reason}); the server's log says why",
+      code: Atom.to_string(reason),
+      headers: headers
+    )
+  end
+
+  defp param(%Error{reason: :invalid_text}), do: "input"
+  defp param(%Error{details: %{option: option}}) when is_atom(option), do: Atom.to_string(option)
+  defp param(_error), do: nil
+end

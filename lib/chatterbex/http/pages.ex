@@ -1,0 +1,37 @@
+defmodule Chatterbex.HTTP.Pages do
+  @moduledoc false
+  # What is the same for everyone. The files are part of the compiled code.
+
+  alias Chatterbex.HTTP.Response
+
+  @openapi_path Path.expand("../../../priv/openapi.json", __DIR__)
+  @external_resource @openapi_path
+  @openapi File.read!(@openapi_path)
+
+  @playground_path Path.expand("../../../priv/playground.html", __DIR__)
+  @external_resource @playground_path
+  @playground File.read!(@playground_path)
+
+  # The page has its script and its style inside, and calls this server alone.
+  @policy "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; " <>
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+  @spec openapi() :: Response.t()
+  def openapi, do: Response.text(200, "application/json", @openapi)
+
+  @spec playground() :: Response.t()
+  def playground do
+    response = Response.text(200, "text/html; charset=utf-8", @playground)
+
+    %{
+      response
+      | headers:
+          response.headers ++
+            [
+              {"content-security-policy", @policy},
+              {"x-content-type-options", "nosniff"},
+              {"referrer-policy", "no-referrer"}
+            ]
+    }
+  end
+end

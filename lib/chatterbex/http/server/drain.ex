@@ -1,0 +1,49 @@
+defmodule Chatterbex.HTTP.Server.Drain do
+  @moduledoc false
+  # Lets connections end before the supervisor ends them: it is stopped after the listener, and before them.
+
+  use GenServer
+
+  alias Chatterbex.HTTP.Server
+  alias Chatterbex.HTTP.Server.Connection
+
+  @spec start_link(pid, pos_integer) :: GenServer.on_start()
+  def start_link(supervisor, timeout), do: GenServer.start_link(__MODULE__, {supervisor, timeout})
+
+  @impl true
+  def init({supervisor, timeout}) do
+    Process.flag(:trap_exit, true)
+    {:ok, %{timeout: timeout, connections: nil}, {:continue, supervisor}}
+  end
+
+  @impl true
+  def handle_continue(supervisor, state),
+    do: {:noreply, %{state | connections: Server.sibling(supervisor, :connections)}}
+
+  @impl true
+  def handle_info(_message, state), do: {:noreply, state}
+
+  @impl true
+  def terminate(_reason, %{connections: nil}), do: :ok
+
+  def terminate(_reason, state) do
+    monitors =
+      for {_id, connection, _type, _modules} <- DynamicSupervisor.which_children(state.connections),
+          is_pid(connection) do
+        monitor = Process.monitor(connection)
+        Connection.drain(connection)
+        monitor
+      end
+
+    deadline = System.monotonic_time(:millisecond) + state.timeout
+    Enum.each(monitors, &await(&1, deadline))
+  end
+
+  defp await(monitor, deadline) do
+    receive do
+      {:DOWN, ^monitor, :process, _connection, _reason} -> :ok
+    after
+      max(deadline - System.monotonic_time(:millisecond), 0) -> :ok
+    end
+  end
+end

@@ -1,0 +1,121 @@
+defmodule Chatterbex.HTTP.Speech do
+  @moduledoc false
+  # POST /v1/audio/speech.
+
+  alias Chatterbex.{Audio, Error}
+  alias Chatterbex.Audio.Stretcher
+  alias Chatterbex.HTTP.{Catalogue, Encoding, Engine, Events, Failure, Fields, Metrics, Request, Response}
+
+  # What the option `:speed` takes.
+  @slowest 0.5
+  @fastest 2.0
+
+  @doc """
+  Returns with the first audio, so that what fails before it has a status of its own.
+  """
+  @spec respond(map, Metrics.t(), Request.t()) :: Response.t()
+  def respond(options, metrics, %Request{} = request) do
+    with {:ok, fields} <- Fields.parse(request, options),
+         {:ok, name, server} <- Catalogue.server(options, fields.model),
+         {:ok, voice} <- Catalogue.voice(server, fields.voice),
+         {:ok, rate, audio} <- begin(server, fields, voice, options.timeout, metrics) do
+      Metrics.add(metrics, :characters, String.length(fields.input))
+
+      %Response{
+        status: 200,
+        headers: headers(fields, name, rate),
+        body: {:stream, audio |> counted(metrics) |> body(fields)}
+      }
+    else
+      {:error, %Error{} = error} -> Failure.response(error)
+      {:error, %Response{} = response} -> response
+    end
+  end
+
+  defp begin(server, fields, voice, timeout, metrics) do
+    options = [timeout: timeout] ++ fields.options
+    options = if voice, do: [{:voice, voice} | options], else: options
+
+    with {:ok, model} <- Engine.model(server),
+         {paced, factor} = pace(fields.speed, model),
+         {:ok, audio} <- Engine.stream(server, fields.input, paced ++ options),
+         {:ok, audio} <- first(audio, metrics),
+         do: {:ok, model.sample_rate, Stretcher.stream(audio, factor)}
+  end
+
+  # A model that can speak at another pace does so itself, as far as it can; the sound is stretched for the rest.
+  defp pace(speed, model) do
+    if :speed in model.options and speed != 1.0 do
+      own = speed |> max(@slowest) |> min(@fastest)
+      {[speed: own], speed / own}
+    else
+      {[], speed}
+    end
+  end
+
+  # Takes the first element, and gives a stream that begins with it. That stream can be taken once.
+  defp first(audio, metrics) do
+    case Enumerable.reduce(audio, {:cont, nil}, fn part, _none -> {:suspend, part} end) do
+      {:suspended, part, continue} ->
+        parts = Stream.resource(fn -> {:first, part, continue} end, &next/1, &close/1)
+        {:ok, Stream.map(parts, &sound(&1, metrics))}
+
+      {_done, nil} ->
+        {:error, Error.new(:generation_failed, "there was no audio")}
+    end
+  rescue
+    error in Error -> {:error, error}
+  end
+
+  # An error closes what it comes from: nothing is left to close after it.
+  defp next({:first, part, continue}), do: {[part], continue}
+  defp next(nil), do: {:halt, nil}
+
+  defp next(continue) do
+    case continue.({:cont, nil}) do
+      {:suspended, part, continue} -> {[part], continue}
+      {_done, _none} -> {:halt, nil}
+    end
+  rescue
+    error in Error -> {[error], nil}
+  end
+
+  defp close(nil), do: :ok
+  defp close({:first, _part, continue}), do: close(continue)
+
+  defp close(continue) do
+    continue.({:halt, nil})
+    :ok
+  end
+
+  defp sound(%Audio{} = audio, _metrics), do: audio
+
+  defp sound(%Error{} = error, metrics) do
+    Metrics.add(metrics, :failed, 1)
+    raise error
+  end
+
+  defp counted(audio, metrics) do
+    Stream.each(audio, &Metrics.add(metrics, :audio_millis, round(Audio.duration(&1) * 1_000)))
+  end
+
+  defp body(audio, %{sse: true} = fields), do: Events.stream(audio, fields)
+  defp body(audio, fields), do: Encoding.stream(audio, fields.format)
+
+  defp headers(fields, name, rate) do
+    type = if fields.sse, do: "text/event-stream", else: Encoding.content_type(fields.format)
+
+    ignored =
+      if fields.ignored == [], do: [], else: [{"x-chatterbex-ignored", Enum.join(fields.ignored, ", ")}]
+
+    [
+      {"content-type", type},
+      {"cache-control", "no-store"},
+      {"x-chatterbex-model", header(name)},
+      {"x-chatterbex-sample-rate", Integer.to_string(rate)}
+    ] ++ ignored
+  end
+
+  # The name of a model is the operator's: whatever is in it, the header stays one.
+  defp header(name), do: URI.encode(name)
+end

@@ -1,0 +1,121 @@
+if Code.ensure_loaded?(Plug) do
+  defmodule Chatterbex.Plug do
+    @moduledoc """
+    `Chatterbex.HTTP` as a plug, for Phoenix and for every other server of plugs.
+
+        # in a router of Phoenix
+        forward "/speech", Chatterbex.Plug, server: MyApp.Speech, api_key: "secret"
+
+        # in an application with Bandit alone
+        {Bandit, plug: {Chatterbex.Plug, server: MyApp.Speech}, port: 4000}
+
+    Clients then use `https://my.app/speech/v1` as their base URL. It works before and after `Plug.Parsers`. What may
+    call it is decided by `:api_key`, or by plugs of your own before it.
+
+    The speech is made in the process of the request. Cowboy ends that when the client hangs up, and the work with it; Bandit
+    notices with the next audio that it sends.
+
+    This module is there where the application has Plug.
+
+    ## Options
+
+    #{Chatterbex.Options.Schema.docs(:http)}
+    """
+
+    @behaviour Plug
+
+    alias Chatterbex.HTTP
+    alias Chatterbex.HTTP.{Request, Response}
+    alias Plug.Conn
+
+    @doc """
+    Checks the options. Raises `Chatterbex.Error`.
+
+    ## Examples
+
+        iex> Chatterbex.Plug.init(server: MyApp.Speech)
+        [server: MyApp.Speech]
+    """
+    @impl true
+    @spec init(keyword) :: keyword
+    def init(options) do
+      case HTTP.new(options) do
+        {:ok, _http} -> options
+        {:error, error} -> raise error
+      end
+    end
+
+    @doc """
+    Answers the request.
+
+    ## Examples
+
+        conn = Chatterbex.Plug.call(conn, Chatterbex.Plug.init(server: MyApp.Speech))
+    """
+    @impl true
+    @spec call(Conn.t(), keyword) :: Conn.t()
+    def call(conn, options) do
+      http = http(options)
+
+      case body(conn, HTTP.max_body(http)) do
+        {:ok, body, conn} -> answer(conn, HTTP.call(http, request(conn, body)))
+        {:error, response, conn} -> answer(conn, response)
+      end
+    end
+
+    # Options are all that a router keeps of a plug. The counters of one set of them are made once.
+    defp http(options) do
+      key = {__MODULE__, options}
+
+      with nil <- :persistent_term.get(key, nil) do
+        {:ok, http} = HTTP.new(options)
+        :persistent_term.put(key, http)
+        http
+      end
+    end
+
+    # A parser that has read the body keeps what was in it.
+    defp body(%{body_params: %{__struct__: Conn.Unfetched}} = conn, most) do
+      case Conn.read_body(conn, length: most) do
+        {:ok, body, conn} -> {:ok, body, conn}
+        {:more, _part, conn} -> {:error, Response.error(413, "the body is larger than #{most} bytes"), conn}
+        {:error, _reason} -> {:error, Response.error(408, "the request did not arrive in time"), conn}
+      end
+    end
+
+    defp body(conn, _most), do: {:ok, conn.body_params, conn}
+
+    defp request(conn, body) do
+      %Request{
+        method: conn.method,
+        path: "/" <> Enum.join(conn.path_info, "/"),
+        query: conn.query_string,
+        headers: conn.req_headers,
+        body: body
+      }
+    end
+
+    defp answer(conn, response) do
+      conn =
+        Enum.reduce(response.headers, conn, fn {name, value}, conn ->
+          Conn.put_resp_header(conn, name, value)
+        end)
+
+      case response.body do
+        {:stream, parts} -> conn |> Conn.send_chunked(response.status) |> send_parts(parts)
+        body -> Conn.send_resp(conn, response.status, body)
+      end
+      |> Conn.halt()
+    end
+
+    # What is left of the speech is not made where the client is gone.
+    defp send_parts(conn, parts) do
+      Enum.reduce_while(parts, conn, fn part, conn ->
+        case Conn.chunk(conn, part) do
+          {:ok, conn} -> {:cont, conn}
+          {:error, _closed} -> {:halt, conn}
+        end
+      end)
+    end
+  end
+end

@@ -1,0 +1,156 @@
+defmodule Mix.Tasks.Chatterbex.Serve do
+  @shortdoc "Serves speech over HTTP, as OpenAI's API has it"
+
+  @moduledoc """
+  Serves speech over HTTP, as OpenAI's API has it.
+
+      $ mix chatterbex.serve
+      $ mix chatterbex.serve --port 4000 --model turbo --voices priv/voices
+      $ CHATTERBEX_API_KEY=secret mix chatterbex.serve --ip 0.0.0.0
+
+  Clients that speak through OpenAI are given the base URL `http://127.0.0.1:4000/v1`. See `Chatterbex.HTTP` for what is
+  served.
+
+  It listens on this machine alone unless `--ip` says otherwise. Then every request must carry an API key. There is no TLS:
+  put a proxy that has it in front of what others reach over a network.
+
+  ## Options
+
+    * `-p`, `--port PORT` - the port to listen on (default 4000); 0 takes a free one
+    * `--ip ADDRESS` - the address to listen on (default 127.0.0.1); `0.0.0.0` and `::` are all of the machine's
+    * `--api-key KEY` - the key that requests must carry. Other users of the machine can see it in the list of
+      processes: the variable `CHATTERBEX_API_KEY` hides it
+    * `--no-api-key` - take requests without a key from other machines, too
+    * `--cors ORIGIN` - the origin of web pages that may call, as in `https://example.com`, or `*`
+    * `--pass-unknown` - hand fields that OpenAI does not have, such as `seed` and `temperature`, to the model
+    * `--max-input NUMBER` - how long a text may be, in characters (default 4096)
+    * `--max-requests NUMBER` - how many requests for speech are served at a time (default 100)
+    * `--max-queue NUMBER` - how many requests may wait for the model (default 200)
+    * `-m`, `--model NAME` - the model (default `hibari`, the built-in voice)
+    * `-d`, `--device DEVICE` - `auto`, `cpu`, `mps`, `cuda` or `cuda:N` (default `auto`)
+    * `--voices DIR` - the folder of voices
+    * `--checkpoint DIR` - a folder with the model's files
+    * `--download` - fetch files of the model that are missing
+    * `--home DIR` - the folder that `mix chatterbex.setup --path` was given
+
+  Ctrl-C twice ends it at once; the signal TERM lets requests end first.
+  """
+
+  use Mix.Task
+
+  alias Chatterbex.{CommandLine, Error, HTTP}
+
+  @speech [:model, :device, :voices, :checkpoint, :download, :home, :max_queue]
+  @http [:port, :ip, :cors, :max_input, :max_requests]
+
+  @switches [
+    port: :integer,
+    ip: :string,
+    api_key: :string,
+    no_api_key: :boolean,
+    cors: :string,
+    pass_unknown: :boolean,
+    max_input: :integer,
+    max_requests: :integer,
+    max_queue: :integer,
+    model: :string,
+    device: :string,
+    voices: :string,
+    checkpoint: :string,
+    download: :boolean,
+    home: :string,
+    help: :boolean
+  ]
+
+  @aliases [p: :port, m: :model, d: :device, h: :help]
+
+  @impl true
+  def run(arguments) do
+    {options, words, invalid} = OptionParser.parse(arguments, strict: @switches, aliases: @aliases)
+
+    cond do
+      invalid != [] -> Mix.raise(CommandLine.invalid(hd(invalid), @switches, "chatterbex.serve"))
+      words != [] -> Mix.raise("unexpected argument #{inspect(hd(words))}. See `mix help chatterbex.serve`.")
+      options[:help] -> Mix.Task.run("help", ["chatterbex.serve"])
+      true -> serve(options)
+    end
+  end
+
+  defp serve(options) do
+    CommandLine.start()
+    Logger.configure(level: :info)
+
+    with {:ok, key} <- api_key(options),
+         {:ok, speech} <- child({Chatterbex, Keyword.take(options, @speech)}),
+         {:ok, web} <- child({HTTP.Server, http(options, key, speech)}) do
+      Mix.shell().info("Listening on #{url(options, HTTP.Server.port(web))}. The model is being loaded.")
+
+      case Chatterbex.await_ready(server: speech) do
+        :ok -> Mix.shell().info("Ready.")
+        {:error, error} -> Mix.shell().error("The model cannot be loaded: #{error.message}")
+      end
+
+      Process.sleep(:infinity)
+    else
+      {:error, %Error{message: message}} ->
+        remove(Chatterbex)
+        Mix.raise(message)
+    end
+  end
+
+  # What was started before the rest could not be.
+  defp remove(id) do
+    with :ok <- Supervisor.terminate_child(Chatterbex.Supervisor, id),
+         do: Supervisor.delete_child(Chatterbex.Supervisor, id)
+  end
+
+  defp http(options, key, speech) do
+    unknown = if options[:pass_unknown], do: :pass, else: :reject
+    Keyword.take(options, @http) ++ [server: speech, api_key: key, unknown_fields: unknown]
+  end
+
+  # Under the library's own supervisor, so that a VM that stops stops them in order.
+  defp child(spec) do
+    with {:error, reason} <- Supervisor.start_child(Chatterbex.Supervisor, spec), do: {:error, error(reason)}
+  end
+
+  defp error(%Error{} = error), do: error
+  defp error({%Error{} = error, _child}), do: error
+  defp error(reason), do: Error.new(:not_running, "cannot listen: #{why(reason)}")
+
+  defp why({:shutdown, reason}), do: why(reason)
+  defp why({:failed_to_start_child, _listener, reason}), do: why(reason)
+
+  defp why({:not_listening, ip, port, posix}),
+    do: "#{:inet.ntoa(ip)} port #{port}: #{:inet.format_error(posix)} (#{posix})"
+
+  defp why({reason, _child}), do: why(reason)
+  defp why(reason), do: Chatterbex.Options.Schema.show(reason)
+
+  defp api_key(options) do
+    ip = Keyword.get(options, :ip, "127.0.0.1")
+
+    case options[:api_key] || System.get_env("CHATTERBEX_API_KEY") do
+      key when key not in [nil, ""] ->
+        {:ok, key}
+
+      _none ->
+        if loopback?(ip) or options[:no_api_key],
+          do: {:ok, nil},
+          else:
+            {:error,
+             Error.new(
+               :invalid_option,
+               "#{ip} can be reached from other machines: set CHATTERBEX_API_KEY to a key that requests must carry, or " <>
+                 "give --no-api-key to take all requests"
+             )}
+    end
+  end
+
+  defp loopback?(ip), do: ip in ["localhost", "::1"] or String.starts_with?(ip, "127.")
+
+  defp url(options, port) do
+    ip = Keyword.get(options, :ip, "127.0.0.1")
+    "http://#{if String.contains?(ip, ":"), do: "[#{ip}]", else: ip}:#{port}"
+  end
+end

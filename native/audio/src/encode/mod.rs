@@ -1,0 +1,121 @@
+//! Files that are written as their samples come: no more of one is in memory than a block.
+
+mod flac;
+mod mp3;
+mod opus;
+mod wav;
+
+use crate::error::AudioError;
+use crate::wav::Format as Integers;
+
+/// What is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// 16-bit little-endian integers, and nothing else.
+    Pcm,
+    /// A WAV file, of so many bits.
+    Wav(Integers),
+    /// A FLAC file of integers with 16 or 24 bits.
+    Flac {
+        /// Bits of a sample.
+        bits: u32,
+    },
+    /// An Ogg Opus file.
+    Opus {
+        /// Bits a second.
+        bitrate: i32,
+    },
+    /// An MP3 file.
+    Mp3 {
+        /// Bits a second.
+        bitrate: u32,
+    },
+}
+
+/// The end of a file.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Ending {
+    /// Its last bytes.
+    pub bytes: Vec<u8>,
+    /// What is to stand at places before, where they can still be written: how long the file has
+    /// become. Without, it is a file that does not say so.
+    pub patches: Vec<(u64, Vec<u8>)>,
+}
+
+/// A file that is being written.
+pub struct Encoder {
+    channels: u32,
+    kind: Kind,
+}
+
+enum Kind {
+    Wav(wav::Encoder),
+    Flac(Box<flac::Encoder>),
+    Opus(Box<opus::Encoder>),
+    Mp3(Box<mp3::Encoder>),
+}
+
+impl Encoder {
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// A rate, channels or bits that the format does not know.
+    pub fn new(format: Format, sample_rate: u32, channels: u32) -> Result<Self, AudioError> {
+        let kind = match format {
+            Format::Pcm => Kind::Wav(wav::Encoder::plain()),
+            Format::Wav(integers) => Kind::Wav(wav::Encoder::new(sample_rate, channels, integers)?),
+            Format::Flac { bits } => {
+                Kind::Flac(Box::new(flac::Encoder::new(sample_rate, channels, bits)?))
+            }
+            Format::Opus { bitrate } => Kind::Opus(Box::new(opus::Encoder::new(
+                sample_rate,
+                channels,
+                bitrate,
+            )?)),
+            Format::Mp3 { bitrate } => {
+                Kind::Mp3(Box::new(mp3::Encoder::new(sample_rate, channels, bitrate)?))
+            }
+        };
+        Ok(Self { channels, kind })
+    }
+
+    /// Takes samples (32-bit little-endian floats), and gives the bytes of the file that are ready,
+    /// those of its beginning with the first. Samples clamp to -1.0 to 1.0, and NaN is silence.
+    ///
+    /// # Errors
+    /// `Misaligned`, `TooLong`, and what the encoder fails at; then it is of no more use.
+    pub fn push(&mut self, samples: &[u8]) -> Result<Vec<u8>, AudioError> {
+        let samples = crate::samples::floats(samples, self.channels)?;
+        match &mut self.kind {
+            Kind::Wav(encoder) => encoder.push(samples),
+            Kind::Flac(encoder) => encoder.push(samples),
+            Kind::Opus(encoder) => encoder.push(samples),
+            Kind::Mp3(encoder) => encoder.push(samples),
+        }
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// What the encoder fails at.
+    pub fn finish(self) -> Result<Ending, AudioError> {
+        match self.kind {
+            Kind::Wav(encoder) => Ok(encoder.finish()),
+            Kind::Flac(encoder) => encoder.finish(),
+            Kind::Opus(encoder) => encoder.finish(),
+            Kind::Mp3(encoder) => encoder.finish(),
+        }
+    }
+}
+
+/// A sample that encoders can take.
+fn sound(sample: f32) -> f32 {
+    if sample.is_nan() {
+        0.0
+    } else {
+        sample.clamp(-1.0, 1.0)
+    }
+}
+
+#[cfg(test)]
+mod tests;
