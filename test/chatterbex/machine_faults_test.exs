@@ -91,7 +91,9 @@ defmodule Chatterbex.MachineFaultsTest do
     {_output, 0} = System.cmd("kill", ["-KILL", pid])
     assert {:error, %Error{reason: :model_files_missing, message: message}} = speak.([])
     assert message =~ folder
-    assert {:ok, %{status: :failed, error: %Error{reason: :model_files_missing}}} = Chatterbex.info(server: server)
+
+    assert {:ok, %{status: :failed, error: %Error{reason: :model_files_missing}}} =
+             Chatterbex.info(server: server)
 
     File.rename!(folder <> ".away", folder)
     File.rename!(voices <> ".away", voices)
