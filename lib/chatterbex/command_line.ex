@@ -18,6 +18,22 @@ defmodule Chatterbex.CommandLine do
   end
 
   @doc """
+  Runs a task that takes options and nothing else: prints its help, says what is wrong, or calls a function with the options.
+  """
+  @spec run([String.t()], module, keyword, (keyword -> result)) :: result | :ok when result: var
+  def run(arguments, module, parser, function) do
+    {options, rest, invalid} = OptionParser.parse(arguments, parser)
+    task = Mix.Task.task_name(module)
+
+    cond do
+      options[:help] -> IO.puts(Mix.Task.moduledoc(module))
+      invalid != [] -> Mix.raise(invalid(hd(invalid), parser[:strict], task))
+      rest != [] -> Mix.raise("unexpected argument #{inspect(hd(rest))}. See `mix help #{task}`.")
+      true -> function.(options)
+    end
+  end
+
+  @doc """
   What is wrong with an option that `OptionParser` gave back, for the task of this name.
 
       iex> Chatterbex.CommandLine.invalid({"--ouptut", nil}, [output: :string], "chatterbex.say")

@@ -50,16 +50,8 @@ defmodule Mix.Tasks.Chatterbex.Bench do
   @aliases [m: :model, d: :device, h: :help]
 
   @impl true
-  def run(arguments) do
-    {options, rest, invalid} = OptionParser.parse(arguments, strict: @switches, aliases: @aliases)
-
-    cond do
-      options[:help] -> IO.puts(@moduledoc)
-      invalid != [] -> Mix.raise(CommandLine.invalid(hd(invalid), @switches, "chatterbex.bench"))
-      rest != [] -> Mix.raise("unexpected argument #{inspect(hd(rest))}. See `mix help chatterbex.bench`.")
-      true -> measure(options)
-    end
-  end
+  def run(arguments),
+    do: CommandLine.run(arguments, __MODULE__, [strict: @switches, aliases: @aliases], &measure/1)
 
   defp measure(options) do
     CommandLine.start()

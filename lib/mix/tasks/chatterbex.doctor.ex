@@ -33,16 +33,7 @@ defmodule Mix.Tasks.Chatterbex.Doctor do
   @switches [path: :string, verify: :boolean, json: :boolean, help: :boolean]
 
   @impl true
-  def run(arguments) do
-    {options, rest, invalid} = OptionParser.parse(arguments, strict: @switches)
-
-    cond do
-      options[:help] -> IO.puts(@moduledoc)
-      invalid != [] -> Mix.raise(CommandLine.invalid(hd(invalid), @switches, "chatterbex.doctor"))
-      rest != [] -> Mix.raise("unexpected argument #{inspect(hd(rest))}. See mix help chatterbex.doctor")
-      true -> examine(options)
-    end
-  end
+  def run(arguments), do: CommandLine.run(arguments, __MODULE__, [strict: @switches], &examine/1)
 
   defp examine(options) do
     # The configuration of the application may name the home.

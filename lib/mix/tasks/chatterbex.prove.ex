@@ -52,16 +52,8 @@ defmodule Mix.Tasks.Chatterbex.Prove do
   @aliases [m: :model, d: :device, h: :help]
 
   @impl true
-  def run(arguments) do
-    {options, rest, invalid} = OptionParser.parse(arguments, strict: @switches, aliases: @aliases)
-
-    cond do
-      options[:help] -> IO.puts(@moduledoc)
-      invalid != [] -> Mix.raise(CommandLine.invalid(hd(invalid), @switches, "chatterbex.prove"))
-      rest != [] -> Mix.raise("unexpected argument #{inspect(hd(rest))}. See `mix help chatterbex.prove`.")
-      true -> prove(options)
-    end
-  end
+  def run(arguments),
+    do: CommandLine.run(arguments, __MODULE__, [strict: @switches, aliases: @aliases], &prove/1)
 
   defp prove(options) do
     Mix.Task.run("app.start")

@@ -65,16 +65,8 @@ defmodule Mix.Tasks.Chatterbex.Serve do
   @aliases [p: :port, m: :model, d: :device, h: :help]
 
   @impl true
-  def run(arguments) do
-    {options, words, invalid} = OptionParser.parse(arguments, strict: @switches, aliases: @aliases)
-
-    cond do
-      invalid != [] -> Mix.raise(CommandLine.invalid(hd(invalid), @switches, "chatterbex.serve"))
-      words != [] -> Mix.raise("unexpected argument #{inspect(hd(words))}. See `mix help chatterbex.serve`.")
-      options[:help] -> Mix.Task.run("help", ["chatterbex.serve"])
-      true -> serve(options)
-    end
-  end
+  def run(arguments),
+    do: CommandLine.run(arguments, __MODULE__, [strict: @switches, aliases: @aliases], &serve/1)
 
   defp serve(options) do
     CommandLine.start()

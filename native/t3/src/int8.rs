@@ -357,10 +357,9 @@ unsafe fn group<S: Dot, const ROWS: usize, const WIDE: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::memory::Shared;
     use crate::product::tiles;
     use crate::simd::InstructionSet;
-    use crate::testing::Numbers;
+    use crate::testing::{Kept, Numbers, each_panel};
 
     struct TileOf;
 
@@ -369,20 +368,6 @@ mod tests {
         #[inline(always)]
         fn run<S: Dot>(self, _: S) -> usize {
             S::TILE
-        }
-    }
-
-    struct Keep(Shared<f32>, usize);
-
-    impl Finish for Keep {
-        #[inline(always)]
-        unsafe fn finish<S: Simd>(&self, s: S, row: usize, panel: usize, sums: [S::V; 2]) {
-            // SAFETY: the test's buffer has a whole panel for each.
-            unsafe {
-                let to = self.0.get().add(row * self.1 + panel * PANEL);
-                s.store(to, sums[0]);
-                s.store(to.add(LANES), sums[1]);
-            }
         }
     }
 
@@ -396,16 +381,10 @@ mod tests {
     ) -> Vec<f32> {
         let rows = x.len() / inputs;
         let weights = Weights8::new(inputs, outputs).unwrap();
-        let source = Source {
-            start: w.as_ptr(),
-            inputs: outputs,
-            outputs: 1,
-        };
-        for panel in 0..weights.panels() {
-            let columns = std::array::from_fn(|i| Some(panel * PANEL + i).filter(|c| *c < outputs));
+        each_panel(w, outputs, |panel, columns, source| {
             // SAFETY: `w` has inputs * outputs numbers.
-            unsafe { weights.fill(panel, &columns, &source).unwrap() };
-        }
+            unsafe { weights.fill(panel, columns, source).unwrap() };
+        });
         let tiles = tiles(rows, most);
         let mut bytes = vec![0_u8; row_bytes(rows, inputs)];
         for (row, lane) in Lane::of(&tiles).into_iter().enumerate() {
@@ -415,9 +394,8 @@ mod tests {
                 to: bytes.as_mut_ptr(),
             });
         }
-        let width = weights.panels() * PANEL;
-        let mut out = vec![f32::NAN; rows * width];
-        let finish = Keep(Shared(out.as_mut_ptr()), width);
+        let mut kept = Kept::new(rows, outputs);
+        let finish = kept.finish();
         let mut sums = vec![0.0; rows * PANEL];
         for panel in 0..weights.panels() {
             set.run_int(Piece8 {
@@ -429,9 +407,7 @@ mod tests {
                 finish: &finish,
             });
         }
-        out.chunks(width)
-            .flat_map(|row| row[..outputs].to_vec())
-            .collect()
+        kept.columns()
     }
 
     /// The order of summation, and the rounding, as the module says it.

@@ -360,21 +360,7 @@ unsafe fn block<S: Simd, const ROWS: usize, const WIDE: usize>(
 mod tests {
     use super::*;
     use crate::simd::InstructionSet;
-    use crate::testing::Numbers;
-
-    struct Keep(Shared<f32>, usize);
-
-    impl Finish for Keep {
-        #[inline(always)]
-        unsafe fn finish<S: Simd>(&self, s: S, row: usize, panel: usize, sums: [S::V; 2]) {
-            // SAFETY: the test's buffer has a whole panel for each.
-            unsafe {
-                let to = self.0.0.add(row * self.1 + panel * PANEL);
-                s.store(to, sums[0]);
-                s.store(to.add(LANES), sums[1]);
-            }
-        }
-    }
+    use crate::testing::{Kept, Numbers, each_panel};
 
     fn product(
         set: InstructionSet,
@@ -386,25 +372,18 @@ mod tests {
     ) -> Vec<f32> {
         let rows = x.len() / inputs;
         let weights = Weights::new(inputs, outputs).unwrap();
-        let source = Source {
-            start: w.as_ptr(),
-            inputs: outputs,
-            outputs: 1,
-        };
-        for panel in 0..weights.panels() {
-            let columns = std::array::from_fn(|i| Some(panel * PANEL + i).filter(|c| *c < outputs));
+        each_panel(w, outputs, |panel, columns, source| {
             // SAFETY: `w` has inputs * outputs numbers.
-            unsafe { weights.fill(panel, &columns, &source).unwrap() };
-        }
+            unsafe { weights.fill(panel, columns, source).unwrap() };
+        });
         let tiles = tiles(rows, most);
         let mut tiled = vec![0.0; rows * inputs];
         for (row, lane) in Lane::of(&tiles).iter().enumerate() {
             // SAFETY: in bounds.
             unsafe { lane.write(tiled.as_mut_ptr(), inputs, 0, &x[row * inputs..][..inputs]) };
         }
-        let width = weights.panels() * PANEL;
-        let mut out = vec![f32::NAN; rows * width];
-        let finish = Keep(Shared(out.as_mut_ptr()), width);
+        let mut kept = Kept::new(rows, outputs);
+        let finish = kept.finish();
         let mut sums = vec![0.0; rows * PANEL];
         for panel in 0..weights.panels() {
             set.run(Piece {
@@ -416,9 +395,7 @@ mod tests {
                 finish: &finish,
             });
         }
-        out.chunks(width)
-            .flat_map(|row| row[..outputs].to_vec())
-            .collect()
+        kept.columns()
     }
 
     /// The order of summation, as the module says it.
