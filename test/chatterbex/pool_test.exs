@@ -105,7 +105,7 @@ defmodule Chatterbex.PoolTest do
 
     test "a request does not wait for a server whose model is too slow to load" do
       pool = start_pool(size: 1)
-      {:ok, slow} = Chatterbex.start_link(model: :fake, load_timeout: 1)
+      {:ok, slow} = Chatterbex.start_link(model: :fake, isolation: :peer, load_timeout: 1)
       assert {:error, %Error{reason: :timeout}} = Chatterbex.await_ready(slow)
       :ok = GenServer.call(pool, {:join, slow})
       for n <- 1..20, do: assert({:ok, %Audio{}} = Chatterbex.generate(pool, "number #{n}"))
