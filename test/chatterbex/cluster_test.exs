@@ -64,6 +64,27 @@ defmodule Chatterbex.ClusterTest do
     await(fn -> node not in Node.list() end)
   end
 
+  # Cuts a node off from this one and from the others, until they are to find each other again. With another cookie no
+  # message makes a new connection. Nodes also report a lost connection to each other, and end theirs to whoever reports
+  # one that they still have (`global`): here each notices its own loss first.
+  defp cut_off(node, others) do
+    cookies(node, others, :cut_off)
+    everywhere([node | others], :sys, :suspend, [:global_name_server])
+    everywhere(others, :erlang, :disconnect_node, [node.node])
+    await(fn -> node.node not in Node.list() and :peer.call(node.peer, Node, :list, []) == [] end)
+    everywhere([node | others], :sys, :resume, [:global_name_server])
+  end
+
+  defp cookies(%{peer: peer}, others, cookie) do
+    for other <- [node() | Enum.map(others, & &1.node)],
+        do: :peer.call(peer, :erlang, :set_cookie, [other, cookie])
+  end
+
+  defp everywhere(nodes, module, function, arguments) do
+    apply(module, function, arguments)
+    for %{peer: peer} <- nodes, do: :peer.call(peer, module, function, arguments)
+  end
+
   test "a web node without Python of its own speaks with the servers of others" do
     pool = start_pool()
     assert {:error, %Error{reason: :not_running}} = Chatterbex.info(server: pool)
@@ -134,7 +155,7 @@ defmodule Chatterbex.ClusterTest do
         Task.async(fn -> speak_on(pool, kind, n, stop) end)
       end
 
-    [split | _rest] =
+    [split | others] =
       for killed <- nodes do
         await(fn -> busy?(pool, killed.node) end)
         kill(killed)
@@ -143,11 +164,12 @@ defmodule Chatterbex.ClusterTest do
       end
 
     await(fn -> busy?(pool, split.node) end)
-    true = :erlang.disconnect_node(split.node)
+    cut_off(split, others)
     await(fn -> on(pool, split.node) == [] end)
     answers(stop, 24)
 
     # And the nodes find each other again.
+    cookies(split, others, Node.get_cookie())
     await(fn -> Node.connect(split.node) == true and busy?(pool, split.node) end, 60_000)
     answers(stop, 24)
     :atomics.put(stop.flag, 1, 1)
@@ -176,8 +198,7 @@ defmodule Chatterbex.ClusterTest do
     await(fn -> holding.(one.node) or holding.(other.node) end)
     {there, here} = if holding.(one.node), do: {one, other}, else: {other, one}
     [lost] = on(pool, there.node)
-    true = :erlang.disconnect_node(there.node)
-    :peer.call(there.peer, :erlang, :disconnect_node, [here.node])
+    cut_off(there, [here])
     await(fn -> holding.(here.node) end)
     for member <- on(pool, here.node), do: call_model(member, "release")
     assert {:ok, %Audio{samples: samples}} = Task.await(task, 30_000)

@@ -105,7 +105,7 @@ defmodule Chatterbex.PoolTest do
 
     test "a request does not wait for a server whose model is too slow to load" do
       pool = start_pool(size: 1)
-      {:ok, slow} = Chatterbex.start_link(model: :fake, load_timeout: 1)
+      {:ok, slow} = Chatterbex.start_link(model: :fake, isolation: :peer, load_timeout: 1)
       assert {:error, %Error{reason: :timeout}} = Chatterbex.await_ready(server: slow)
       :ok = GenServer.call(pool, {:join, slow})
       for n <- 1..20, do: assert({:ok, %Audio{}} = Chatterbex.generate(pool, "number #{n}"))
@@ -168,8 +168,12 @@ defmodule Chatterbex.PoolTest do
       task = Task.async(fn -> Chatterbex.generate(pool, "hold") end)
       await(fn -> length(holding(pool)) == 1 end)
       [busy] = holding(pool)
-      assert {:error, %Error{reason: :timeout, details: %{open: 1}}} = Pool.drain(pool, timeout: 50)
+
+      for _again <- 1..2,
+          do: assert({:error, %Error{reason: :timeout, details: %{open: 1}}} = Pool.drain(pool, timeout: 50))
+
       drain = Task.async(fn -> Pool.drain(pool, timeout: 10_000) end)
+      await(fn -> :sys.get_state(busy).idle_waiters |> length() == 3 end)
       assert {:error, %Error{reason: :not_running, message: message}} = Chatterbex.generate(pool, "late")
       assert message =~ "has no server at present"
       call_model(busy, "release")

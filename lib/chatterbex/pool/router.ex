@@ -30,6 +30,7 @@ defmodule Chatterbex.Pool.Router do
     state = %{
       name: name,
       draining: false,
+      leaving: [],
       requests: %{},
       # The request of each monitor: of its caller, and of its server.
       monitors: %{},
@@ -56,7 +57,9 @@ defmodule Chatterbex.Pool.Router do
   def handle_call(:drain, _from, state) do
     members = :pg.get_local_members(Pool.scope(), Pool.group(state.name))
     for member <- members, do: :pg.leave(Pool.scope(), Pool.group(state.name), member)
-    {:reply, {:ok, members}, %{state | draining: true}}
+    # Those that an earlier call took out may still have work.
+    leaving = Enum.uniq(members ++ state.leaving)
+    {:reply, {:ok, leaving}, %{state | draining: true, leaving: leaving}}
   end
 
   # Asking servers takes time, and one of them may die: in a process of its own, which asks the next one then.

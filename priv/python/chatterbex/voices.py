@@ -386,6 +386,11 @@ class Voices:
     def __len__(self) -> int:
         return len(self.cache)
 
+    @property
+    def bytes(self) -> int:
+        """How much memory the kept voices take."""
+        return self.cache.bytes
+
     def wanted(self, value: Any, norm_loudness: Any = None) -> tuple[Audio | bytes | None, str | None]:
         """What a request asks for: a recording or a saved voice, and its key; nothing for the built-in one.
 
