@@ -14,7 +14,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from running import CLOSE, TEXT, Heard, finish, load, request, say, step
+from running import CLOSE, TEXT, Heard, finish, load, request, say, step, torch_threads
 from safetensors.torch import load_file, save_file
 from shelf import give_back_memory
 
@@ -375,6 +375,26 @@ def test_others_speak_to_their_end_while_a_voice_is_cloned(
     assert not answer.done()
     listening.set()
     assert answer.result(120)["family"] == "turbo"
+
+
+def test_a_voice_is_made_with_all_threads_where_nothing_else_speaks(
+    nano: Any, long_recording: voices.Audio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, threads = nano._voices.maker.make(long_recording), []
+
+    def make(audio: Any) -> Any:
+        threads.append(torch.get_num_threads())
+        return made
+
+    monkeypatch.setattr(nano._voices.maker, "make", make)
+    monkeypatch.setattr(nano._voices, "cache", voices.VoiceCache())
+    audio = spoken_for(long_recording)
+    with torch_threads(2):
+        nano.call("clone", audio).result(120)
+        nano.admit(request())
+        nano.call("clone", audio).result(120)
+        nano.cancel(1)
+    assert threads == [2, 1]
 
 
 def test_others_speak_to_their_end_while_a_requests_voice_is_made(
