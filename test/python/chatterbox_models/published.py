@@ -30,12 +30,15 @@ def module(name: str) -> types.ModuleType:
 
 
 def s3gen(path: Path, *, meanflow: bool) -> Any:
-    """Upstream's S3Gen with the weights of a file, strictly; they stay in the file until they are used."""
+    """Upstream's S3Gen with the weights of a file, strictly; they stay in the file until they are used.
+
+    It keeps no graph, as upstream's would: that takes gigabytes.
+    """
     from chatterbex import checkpoint
 
     made = checkpoint.blank(lambda: module("models.s3gen").S3Gen(meanflow=meanflow))
     made.load_state_dict(_weights(path), strict=True, assign=True)
-    return made.eval()
+    return made.eval().requires_grad_(False)
 
 
 @contextlib.contextmanager
@@ -93,6 +96,8 @@ def model(ours: Any, folder: Path) -> Any:
     kind, words = _kind_and_words(ours.name, folder)
     conditionals = sys.modules[kind.__module__].Conditionals.load(folder / "conds.pt")
     tts = kind(body, network, encoder.eval(), words, "cpu", conditionals)
+    for part in (body, encoder):
+        part.requires_grad_(False)
     if ours.meanflow:
         # With the NumPy that upstream asks for it stays float32; with ours no network would take it.
         tts.norm_loudness = lambda *given: kind.norm_loudness(tts, *given).astype("float32")

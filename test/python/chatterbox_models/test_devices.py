@@ -10,14 +10,28 @@ import numpy as np
 import pytest
 import torch
 from running import Heard, finish, load, request, say, step
+from shelf import give_back_memory
 
 from chatterbex import registry
-from chatterbex.device import stray_tensors
+from chatterbex.device import runtime, stray_tensors
 from chatterbex.models import passes, scheduler
 from chatterbex.models.turbo import NanoModel
 from chatterbex.s3gen.proof import GAINS
 
 SHORT = {"max_tokens": 14}
+
+
+@pytest.fixture(autouse=True)
+def _one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The simulated device's memory is this process's: the file's pages are not needed besides."""
+    plain = runtime.place
+
+    def place(*given: Any) -> Any:
+        report = plain(*given)
+        give_back_memory()
+        return report
+
+    monkeypatch.setattr(runtime, "place", place)
 
 
 @pytest.fixture(scope="module")

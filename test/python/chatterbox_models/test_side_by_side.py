@@ -220,8 +220,8 @@ def test_one_that_fails_leaves_the_others(
 
 
 def test_a_model_that_is_closed_while_it_vocodes_ends_its_threads(folder: Callable[[str], Path]) -> None:
-    before = set(threading.enumerate())
     model = load(NanoModel, folder("nano"))
+    before = set(threading.enumerate())
     model.admit(request(1))
     model.admit(request(2))
     while not model._scheduler._lanes.running:
