@@ -391,7 +391,7 @@ defmodule Chatterbex.IsolationTest do
       once = Path.join(dir, "once")
 
       first =
-        ~s|__import__("os").path.exists("#{once}") or (open("#{once}", "w"), __import__("time").sleep(600))|
+        ~s|(lambda p: __import__("os").path.exists(p) or (open(p, "w"), __import__("time").sleep(600)))("#{once}")|
 
       speaking = Task.async(fn -> Chatterbex.generate(server, "eval: #{first}") end)
       await(fn -> File.exists?(once) end)

@@ -582,7 +582,7 @@ defmodule Chatterbex.Options.Schema do
   @http [
     server: [type: :server, doc: "the server that speaks; the default server is started on first use"],
     models: [
-      type: :map,
+      type: :named,
       default: %{},
       doc:
         "servers by the names that requests ask for, as in `%{\"turbo\" => MyApp.Turbo}`; by default one, named after its model"
@@ -737,6 +737,9 @@ defmodule Chatterbex.Options.Schema do
   def cast(:map, value) when is_map(value) and not is_struct(value),
     do: if(Enum.all?(Map.keys(value), &is_atom/1), do: {:ok, value}, else: :error)
 
+  def cast(:named, value) when is_map(value) and not is_struct(value),
+    do: if(Enum.all?(Map.keys(value), &is_binary/1), do: {:ok, value}, else: :error)
+
   def cast({:integer, min, max}, value) when is_integer(value) and value >= min and value <= max,
     do: {:ok, value}
 
@@ -801,6 +804,7 @@ defmodule Chatterbex.Options.Schema do
   def describe(:string), do: "a string"
   def describe({:string, most}), do: "a string of at most #{most} characters"
   def describe(:map), do: "a map whose keys are atoms"
+  def describe(:named), do: "a map whose keys are strings"
   def describe({:integer, min, max}), do: "a whole number from #{min} to #{max}"
   def describe({:number, min, max}), do: "a number from #{min} to #{max}"
   def describe({:in, values}), do: "one of " <> Enum.map_join(values, ", ", &inspect/1)
