@@ -119,7 +119,7 @@ defmodule Chatterbex.ClusterTest do
   end
 
   defp speak(text, pool, :stream) do
-    {:ok, ref} = Chatterbex.stream_to(self(), text, server: pool)
+    {:ok, ref} = Chatterbex.stream_to(text, self(), server: pool)
     listen(ref, [])
   end
 
