@@ -39,8 +39,8 @@ _LARGE = 1200 * 2**20  # bytes of this process
 @pytest.fixture(autouse=True)
 def _no_leftovers() -> Iterator[None]:
     """Whole models are in reference cycles, and a few that wait for the collector fill a machine."""
-    SHELF.begin()
     yield
+    SHELF.end()
     if not LACKING and _resident() > _LARGE:
         give_back_memory()
 

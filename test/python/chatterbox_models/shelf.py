@@ -18,8 +18,8 @@ class Shelf:
         self._kept: dict[Any, Any] = {}
         self._in_use: set[Any] = set()
 
-    def begin(self) -> None:
-        """Begins a test, which uses nothing yet."""
+    def end(self) -> None:
+        """Ends a test: the next one uses nothing yet, not even in fixtures of a whole module."""
         self._in_use.clear()
 
     def take(self, key: Any, make: Callable[[], Any]) -> Any:
