@@ -38,7 +38,7 @@ class Worker:
         if key not in self._running:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(1, "chatterbex-worker")
-            self._running[key] = self._pool.submit(_with_threads, alone, work)
+            self._running[key] = self._pool.submit(_with_threads, _threads(alone), work)
         return self._running[key]
 
     def close(self) -> None:
@@ -54,13 +54,16 @@ def wait_a_moment(works: list[Future[Any]]) -> None:
     wait(works, MOMENT, FIRST_COMPLETED)
 
 
-def _with_threads(alone: bool, work: Callable[[], T]) -> T:
+def _threads(alone: bool) -> int | None:
+    """Of the thread that calls: a thread that lives long keeps a number of its own."""
     torch = sys.modules.get("torch")
     if torch is None:
-        return work()
-    before = torch.get_num_threads()
-    torch.set_num_threads(before if alone else max(1, before // 2))  # of this thread only
-    try:
-        return work()
-    finally:
-        torch.set_num_threads(before)
+        return None
+    usual = torch.get_num_threads()
+    return usual if alone else max(1, usual // 2)
+
+
+def _with_threads(threads: int | None, work: Callable[[], T]) -> T:
+    if threads is not None:
+        sys.modules["torch"].set_num_threads(threads)  # of this thread only
+    return work()
