@@ -11,7 +11,7 @@ defmodule Chatterbex.Client do
   #
   # The request is cancelled by `release/2`, and when the calling process ends.
 
-  alias Chatterbex.Error
+  alias Chatterbex.{Error, Mailbox}
   alias Chatterbex.Options.Schema
   alias Chatterbex.Server.Request
 
@@ -91,15 +91,7 @@ defmodule Chatterbex.Client do
     :erlang.unalias(ref)
     Process.demonitor(ref, [:flush])
     GenServer.cast(server, {:release, ref})
-    flush(ref)
-  end
-
-  defp flush(ref) do
-    receive do
-      {^ref, _message} -> flush(ref)
-    after
-      0 -> :ok
-    end
+    Mailbox.flush(ref)
   end
 
   @spec await_ready(GenServer.server(), timeout) :: :ok | {:error, Error.t()}

@@ -109,7 +109,7 @@ defmodule Chatterbex.Server do
     end
   end
 
-  # Answered when nothing is open; who waits no longer misses nothing.
+  # Answered once nothing is open. A caller that has stopped waiting ignores the answer.
   def handle_call(:await_idle, from, state) do
     if in_use?(state),
       do: {:noreply, %{state | idle_waiters: [from | state.idle_waiters]}},

@@ -26,8 +26,8 @@ defmodule Chatterbex.Telemetry do
   `nil`. Of an error only `duration` is measured, and of a stream what came before it. An `:exception` has `kind`, `reason`
   and `stacktrace`: a `:progress` function or the source of a text has raised.
 
-  `characters` is missing where the text is an Enumerable. `first_audio` is the time to the first chunk. `halted` tells of a
-  stream that its taker ended, or that was cancelled. `rtf` is seconds of work per second of audio, and `tokens_per_second`
+  `characters` is missing where the text is an Enumerable. `first_audio` is the time to the first chunk. `halted` is true for a
+  stream that its consumer ended early or that was cancelled. `rtf` is seconds of work per second of audio, and `tokens_per_second`
   how fast T3 was, where the model tells. A process that is killed ends no span.
 
   ## Single events

@@ -3,6 +3,7 @@ defmodule Chatterbex.ValuesTest do
 
   doctest Chatterbex
   doctest Chatterbex.CommandLine
+  doctest Chatterbex.Mailbox
   doctest Chatterbex.Error
   doctest Chatterbex.Device
   doctest Chatterbex.Model

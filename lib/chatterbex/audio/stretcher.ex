@@ -31,11 +31,5 @@ defmodule Chatterbex.Audio.Stretcher do
   defp part(_audio, ""), do: []
   defp part(%Audio{} = audio, samples), do: [%{audio | samples: samples}]
 
-  @spec value!({:ok, value} | {:error, tuple}) :: value when value: term
-  defp value!(result) do
-    case Samples.from_native(result) do
-      {:ok, value} -> value
-      {:error, %Error{} = error} -> raise error
-    end
-  end
+  defp value!(result), do: result |> Samples.from_native() |> Error.unwrap!()
 end

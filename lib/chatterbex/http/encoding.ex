@@ -3,7 +3,7 @@ defmodule Chatterbex.HTTP.Encoding do
   # Audio as it comes to bytes as they go out.
 
   alias Chatterbex.Audio.Encoder
-  alias Chatterbex.Options
+  alias Chatterbex.{Error, Options}
 
   @formats %{"mp3" => :mp3, "opus" => :opus, "flac" => :flac, "wav" => :wav, "pcm" => :pcm}
 
@@ -43,17 +43,17 @@ defmodule Chatterbex.HTTP.Encoding do
   end
 
   defp push(audio, nil, format) do
-    encoder = value!(Encoder.new(format, audio.sample_rate, audio.channels, options(format)))
+    encoder = Error.unwrap!(Encoder.new(format, audio.sample_rate, audio.channels, options(format)))
     push(audio, encoder, format)
   end
 
-  defp push(audio, encoder, _format), do: {part(value!(Encoder.push(encoder, audio))), encoder}
+  defp push(audio, encoder, _format), do: {part(Error.unwrap!(Encoder.push(encoder, audio))), encoder}
 
   defp finish(nil), do: {[], nil}
 
   # Nothing of what was sent can be written again: how long it is stays unsaid.
   defp finish(encoder) do
-    {bytes, _patches} = value!(Encoder.finish(encoder))
+    {bytes, _patches} = Error.unwrap!(Encoder.finish(encoder))
     {part(bytes), nil}
   end
 
@@ -66,7 +66,4 @@ defmodule Chatterbex.HTTP.Encoding do
     {:ok, options} = Options.validate(format, [])
     options
   end
-
-  defp value!({:ok, value}), do: value
-  defp value!({:error, error}), do: raise(error)
 end

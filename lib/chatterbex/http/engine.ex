@@ -2,7 +2,7 @@ defmodule Chatterbex.HTTP.Engine do
   @moduledoc false
   # What the HTTP interface asks of the rest of the library. Nothing else in it calls a server.
 
-  alias Chatterbex.{Client, Error, Model, Voice}
+  alias Chatterbex.{Client, DefaultServer, Error, Model, Voice}
 
   # A server answers these at once, also while it speaks or loads.
   @timeout 5_000
@@ -12,7 +12,7 @@ defmodule Chatterbex.HTTP.Engine do
   """
   @spec model(Chatterbex.server() | nil) :: {:ok, Model.t()} | {:error, Error.t()}
   def model(server) do
-    with {:ok, server} <- started(server),
+    with {:ok, server} <- DefaultServer.resolve(server),
          {:ok, about} <- Client.about(server, @timeout),
          do: {:ok, about.model}
   end
@@ -22,7 +22,7 @@ defmodule Chatterbex.HTTP.Engine do
   """
   @spec voices(Chatterbex.server() | nil) :: {:ok, [String.t()]} | {:error, Error.t()}
   def voices(server) do
-    with {:ok, server} <- started(server),
+    with {:ok, server} <- DefaultServer.resolve(server),
          {:ok, entries} <- Voice.list(server: server),
          do: {:ok, Enum.map(entries, & &1.name)}
   end
@@ -42,7 +42,4 @@ defmodule Chatterbex.HTTP.Engine do
   rescue
     error in Error -> {:error, error}
   end
-
-  defp started(nil), do: with({:ok, info} <- Chatterbex.info(), do: {:ok, info.server})
-  defp started(server), do: {:ok, server}
 end

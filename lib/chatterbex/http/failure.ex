@@ -37,7 +37,7 @@ defmodule Chatterbex.HTTP.Failure do
     )
   end
 
-  # Their messages may name files and hosts, which are no business of the client's.
+  # Their messages may name files and hosts, which the client must not see.
   def response(%Error{reason: reason} = error) do
     Logger.error("a request for speech failed: #{error.message}")
     headers = if reason in @passing, do: [{"retry-after", "#{@retry_seconds}"}], else: []

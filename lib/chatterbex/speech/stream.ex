@@ -106,7 +106,7 @@ defmodule Chatterbex.Speech.Stream do
   #
   # What has changed the state returns it at once: were an exception to come after, `close/1` would not know.
 
-  # What was raised is raised again with the next step, when the state that `close/1` gets tells of it.
+  # The failure is kept in the state, so that `close/1` sees it, and is raised in the next step.
   defp step(%{failure: {kind, reason, stacktrace}}), do: :erlang.raise(kind, reason, stacktrace)
 
   defp step(state) do

@@ -73,15 +73,7 @@ defmodule Chatterbex.Speech.TextSource do
 
     :erlang.unalias(ref)
     Process.demonitor(ref, [:flush])
-    flush(ref)
-  end
-
-  defp flush(ref) do
-    receive do
-      {^ref, _message} -> flush(ref)
-    after
-      0 -> :ok
-    end
+    Chatterbex.Mailbox.flush(ref)
   end
 
   # An Enumerable as a function that gives one element at a time.

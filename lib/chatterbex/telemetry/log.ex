@@ -1,6 +1,6 @@
 defmodule Chatterbex.Telemetry.Log do
   @moduledoc false
-  # The default logger: a line for each event that tells of work that was done.
+  # The default logger: one line for each event at which work ends.
 
   require Logger
 

@@ -206,7 +206,7 @@ impl Stretcher {
         self.mixed_to(from, self.hop)
     }
 
-    /// The sum of the channels, over so many frames.
+    /// The sum of the channels, for `frames` frames.
     fn mixed_to(&self, from: u64, frames: usize) -> Vec<f32> {
         let start = from.saturating_sub(self.first) as usize * self.channels;
         (0..frames)

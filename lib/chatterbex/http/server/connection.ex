@@ -7,7 +7,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
 
   require Logger
 
-  alias Chatterbex.{Error, HTTP}
+  alias Chatterbex.{Error, HTTP, Mailbox}
   alias Chatterbex.HTTP.{Request, Response}
   alias Chatterbex.HTTP.Server.Wire
 
@@ -344,15 +344,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
       @begin_timeout -> Process.unlink(worker)
     end
 
-    flush(ref)
-  end
-
-  defp flush(ref) do
-    receive do
-      {^ref, _message} -> flush(ref)
-    after
-      0 -> :ok
-    end
+    Mailbox.flush(ref)
   end
 
   ## Ends

@@ -13,7 +13,7 @@ use crate::wav::Format as Integers;
 pub enum Format {
     /// 16-bit little-endian integers, and nothing else.
     Pcm,
-    /// A WAV file, of so many bits.
+    /// A WAV file with samples of this width.
     Wav(Integers),
     /// A FLAC file of integers with 16 or 24 bits.
     Flac {
