@@ -16,6 +16,8 @@ from weakref import WeakSet
 
 import torch
 
+from chatterbex.threads import use_threads
+
 K = TypeVar("K")
 T = TypeVar("T")
 
@@ -27,6 +29,28 @@ def rest() -> None:
     """Waits for what runs in any lane. What has not begun never will, and nothing can be started any more."""
     for pool in list(_pools):
         pool.shutdown(cancel_futures=True)
+
+
+def side_by_side(first: Callable[[], K], second: Callable[[], T]) -> tuple[K, T]:
+    """What two functions return, each computed with half of the threads that this thread may use.
+
+    They must share nothing that they change. With one thread they run one after the other.
+    """
+    threads = torch.get_num_threads()
+    if threads == 1:
+        return first(), second()
+
+    def beside() -> T:
+        use_threads(threads // 2)
+        return second()
+
+    with ThreadPoolExecutor(1, "chatterbex-half") as pool:
+        other = pool.submit(beside)
+        use_threads(threads - threads // 2)
+        try:
+            return first(), other.result()
+        finally:
+            use_threads(threads)
 
 
 @dataclass(frozen=True)
@@ -68,7 +92,7 @@ class Lanes(Generic[K, T]):
         """Starts a work, with so many of torch's threads. It must share nothing that it changes."""
 
         def attempt() -> Done[K, T]:
-            torch.set_num_threads(threads)  # of this thread only
+            use_threads(threads)
             began = time.perf_counter()
             try:
                 result: T | Exception = work()

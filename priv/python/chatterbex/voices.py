@@ -17,6 +17,7 @@ import torch
 from chatterbex import checkpoint, torchaudio_parts, upstream
 from chatterbex.device import size_of
 from chatterbex.errors import ChatterbexError
+from chatterbex.lanes import side_by_side
 from chatterbex.loudness import loudness, normalised
 from chatterbex.s3gen import RATE, Analysis, Reference
 from chatterbex.s3gen.signal import resample
@@ -285,21 +286,27 @@ class VoiceMaker:
         at_24k = resample(audio.samples, orig_sr=audio.sample_rate, target_sr=RATE)
         if family.loudness is not None and audio.norm_loudness:
             at_24k = normalised(at_24k, RATE, family.loudness)
-        prompt = at_24k[: _PROMPT_SECONDS * RATE]
-        gen = self._analysis.reference(prompt, _to_16k(prompt))
         if self._encoder is None:
-            return Voice(family.name, None, gen)
+            return Voice(family.name, None, self._for_s3gen(at_24k))
+        gen, t3 = side_by_side(lambda: self._for_s3gen(at_24k), lambda: self._for_t3(at_24k))
+        if not torch.isfinite(t3.speaker_emb).all():
+            raise _unreadable("no speaker could be made out in it")
+        return Voice(family.name, t3, gen)
+
+    def _for_s3gen(self, at_24k: np.ndarray) -> Reference:
+        prompt = at_24k[: _PROMPT_SECONDS * RATE]
+        return self._analysis.reference(prompt, _to_16k(prompt))
+
+    def _for_t3(self, at_24k: np.ndarray) -> T3Conditionals:
+        family = self.family
         at_16k = resample(at_24k, orig_sr=RATE, target_sr=_RATE_16)
         tokens = self._analysis.tokens(at_16k[: family.t3_seconds * _RATE_16], family.t3_tokens)
         speaker = torch.from_numpy(self._encoder.embeds_from_wavs([at_16k], sample_rate=_RATE_16))
-        t3 = T3Conditionals(
+        return T3Conditionals(
             speaker_emb=speaker.float().mean(dim=0, keepdim=True),
             cond_prompt_speech_tokens=tokens,
             emotion_adv=torch.full((1, 1, 1), 0.5),
         )
-        if not torch.isfinite(t3.speaker_emb).all():
-            raise _unreadable("no speaker could be made out in it")
-        return Voice(family.name, t3, gen)
 
 
 def load_encoder(path: Path) -> Any:

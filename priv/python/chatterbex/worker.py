@@ -1,15 +1,16 @@
 """Long work beside the step loop.
 
 Cloning a voice takes seconds, and so does hearing what is said in a recording or looking for a watermark.
-None of it may keep others from speaking. So a thread of its own does it, one piece after the other. It
-computes on the CPU only and shares nothing that it changes.
+None of it may keep others from speaking. So a thread of its own does it, on the CPU only. It shares nothing
+that it changes.
 """
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
@@ -19,12 +20,17 @@ MOMENT: Final = 0.05
 
 
 class Worker:
-    """A thread for long work; it is made when it is first needed."""
+    """Does long work, one piece at a time.
+
+    Each piece has a thread that ends with it. OpenMP keeps a team of threads for every thread that has
+    computed with several. If there are more of them than cores, they sleep between two operations
+    where they would spin, and everything that computes with several threads is a tenth slower.
+    """
 
     def __init__(self) -> None:
-        """Makes none yet."""
-        self._pool: ThreadPoolExecutor | None = None
+        """Starts nothing yet."""
         self._running: dict[object, Future[Any]] = {}
+        self._closed = threading.Event()
 
     def start(self, key: object, work: Callable[[], T], *, alone: bool) -> Future[T]:
         """Starts some work, or joins the one that is running for the same.
@@ -36,17 +42,26 @@ class Worker:
         """
         self._running = {key: one for key, one in self._running.items() if not one.done()}
         if key not in self._running:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(1, "chatterbex-worker")
-            self._running[key] = self._pool.submit(_with_threads, _threads(alone), work)
+            earlier = list(self._running.values())
+            pool = ThreadPoolExecutor(1, "chatterbex-worker")
+            self._running[key] = pool.submit(self._do, earlier, _threads(alone), work)
+            pool.shutdown(wait=False)
         return self._running[key]
 
     def close(self) -> None:
         """Forgets what has not begun; what is being done ends by itself."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
+        self._closed.set()
         self._running.clear()
+
+    def _do(self, earlier: list[Future[Any]], threads: int | None, work: Callable[[], T]) -> T:
+        wait(earlier)
+        if self._closed.is_set():
+            raise CancelledError
+        if threads is not None:
+            from chatterbex.threads import use_threads
+
+            use_threads(threads)
+        return work()
 
 
 def wait_a_moment(works: list[Future[Any]]) -> None:
@@ -61,9 +76,3 @@ def _threads(alone: bool) -> int | None:
         return None
     usual = torch.get_num_threads()
     return usual if alone else max(1, usual // 2)
-
-
-def _with_threads(threads: int | None, work: Callable[[], T]) -> T:
-    if threads is not None:
-        sys.modules["torch"].set_num_threads(threads)  # of this thread only
-    return work()

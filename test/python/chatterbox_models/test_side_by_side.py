@@ -13,7 +13,7 @@ import torch
 from running import CLOSE, Heard, drained, finish, load, request, say, step
 
 from chatterbex import lanes
-from chatterbex.lanes import Lanes
+from chatterbex.lanes import Lanes, side_by_side
 from chatterbex.models.turbo import NanoModel
 from chatterbex.s3gen import Decoding
 
@@ -51,6 +51,28 @@ def _at_a_stroke(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # -- lanes ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("threads", "shares"), [(1, (1, 1)), (2, (1, 1)), (3, (2, 1))])
+def test_two_functions_share_the_threads_of_their_caller(threads: int, shares: tuple[int, int]) -> None:
+    torch.set_num_threads(threads)
+    together = threading.Barrier(2)
+
+    def given() -> int:
+        if threads > 1:
+            together.wait(30)
+        return torch.get_num_threads()
+
+    assert side_by_side(given, given) == shares
+    assert torch.get_num_threads() == threads
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    for functions in ((fail, torch.get_num_threads), (torch.get_num_threads, fail)):
+        with pytest.raises(ZeroDivisionError):
+            side_by_side(*functions)
+        assert torch.get_num_threads() == threads
 
 
 @pytest.mark.parametrize(

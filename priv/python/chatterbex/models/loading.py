@@ -14,6 +14,7 @@ from chatterbex.errors import ChatterbexError
 from chatterbex.models.options import whole
 from chatterbex.models.passes import PRECISIONS, Weights
 from chatterbex.t3 import T3
+from chatterbex.threads import use_threads
 from chatterbex.voices import Voice
 
 MAX_BATCH = 8
@@ -49,7 +50,7 @@ class Options:
             )
         threads = options.get("threads")
         if isinstance(threads, int) and not isinstance(threads, bool) and threads >= 1:
-            torch.set_num_threads(threads)
+            use_threads(threads)
         precision = options.get("precision") or "float32"
         if precision not in PRECISIONS:
             raise ChatterbexError(

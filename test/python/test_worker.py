@@ -1,0 +1,67 @@
+"""Long work beside the step loop: one piece at a time, each in a thread that ends with it."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import CancelledError, Future
+from itertools import count
+from typing import Any
+
+import pytest
+
+from chatterbex.worker import Worker
+
+WAIT = 30
+
+
+def threads() -> set[threading.Thread]:
+    return {one for one in threading.enumerate() if one.name.startswith("chatterbex-worker")}
+
+
+def ended(before: set[threading.Thread]) -> None:
+    for one in threads() - before:
+        one.join(WAIT)
+        assert not one.is_alive()
+
+
+def test_one_piece_is_done_at_a_time_in_the_order_of_the_calls() -> None:
+    worker, turns, begun, goes_on = Worker(), count(), [], threading.Event()
+
+    def work(name: str) -> tuple[int, str]:
+        begun.append(name)
+        assert goes_on.wait(WAIT)
+        return next(turns), name
+
+    futures = [worker.start(name, lambda name=name: work(name), alone=False) for name in "abc"]
+    assert worker.start("a", lambda: work("again"), alone=False) is futures[0]
+    assert begun in ([], ["a"])
+    goes_on.set()
+    assert [one.result(WAIT) for one in futures] == [(0, "a"), (1, "b"), (2, "c")]
+    assert begun == ["a", "b", "c"]
+
+
+def test_no_thread_is_left_when_the_work_is_done() -> None:
+    before, worker = threads(), Worker()
+    assert worker.start(1, lambda: 7, alone=True).result(WAIT) == 7
+    with pytest.raises(ZeroDivisionError):
+        worker.start(2, lambda: 1 / 0, alone=True).result(WAIT)
+    ended(before)
+
+
+def test_what_has_not_begun_is_forgotten_when_it_is_closed() -> None:
+    before, worker, begun, goes_on = threads(), Worker(), threading.Event(), threading.Event()
+
+    def hold() -> str:
+        begun.set()
+        assert goes_on.wait(WAIT)
+        return "done"
+
+    first: Future[Any] = worker.start("first", hold, alone=False)
+    second = worker.start("second", lambda: "never", alone=False)
+    assert begun.wait(WAIT)
+    worker.close()
+    goes_on.set()
+    assert first.result(WAIT) == "done"
+    with pytest.raises(CancelledError):
+        second.result(WAIT)
+    ended(before)
