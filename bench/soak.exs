@@ -149,8 +149,11 @@ defmodule Bench.Soak do
     kill(pool, every)
   end
 
-  # Megabytes of this VM, every five seconds.
+  # Megabytes of this VM, every five seconds, and every minute how far it is.
   defp watch(context, seen) do
+    if rem(length(seen), 12) == 11,
+      do: IO.puts(:stderr, "#{:counters.get(context.counter, 1)} requests so far")
+
     for process <- Process.list(), do: :erlang.garbage_collect(process)
     table = :ets.info(context.table, :memory) * :erlang.system_info(:wordsize)
     seen = [{now(), (:erlang.memory(:total) - table) / 1_048_576} | seen]
