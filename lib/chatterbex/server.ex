@@ -243,7 +243,7 @@ defmodule Chatterbex.Server do
   @impl true
   def terminate(_reason, state) do
     error = Error.new(:cancelled, "the server #{inspect(state.name)} was stopped before the request was done")
-    if state.status == :loading, do: Telemetry.stop(state.load.span, %{}, %{error: error})
+    if state.load && state.status == :loading, do: Telemetry.stop(state.load.span, %{}, %{error: error})
     state |> fail_all(error) |> stop_preparing() |> stop_engine()
   end
 

@@ -343,6 +343,7 @@ defmodule Chatterbex.ServerTest do
       # The model thread is busy with another model's step for longer than this one may take.
       busy = start_fake()
       Task.async(fn -> Chatterbex.generate(busy, "sleep:500") end)
+      await(fn -> match?({:ok, %{queue: %{running: 1}}}, Chatterbex.info(server: busy)) end)
       {:ok, server} = Chatterbex.start_link(model: :fake, load_timeout: 1)
       assert {:error, %Error{reason: :timeout, message: message}} = Chatterbex.await_ready(server: server)
       assert message =~ "was not ready within 1 ms. Raise :load_timeout."
