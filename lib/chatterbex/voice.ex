@@ -208,10 +208,11 @@ defmodule Chatterbex.Voice do
   @spec save(t, Path.t()) :: :ok | {:error, Error.t()}
   def save(%__MODULE__{data: data}, path) when is_binary(data), do: Files.write(path, data)
 
-  # Puts a voice into the folder of a server, which is on the server's node, under a name that nothing there has.
+  # Puts a voice into the folder of the server in `:server`, which is on the server's node, under a name that nothing there
+  # has.
   @doc false
-  @spec keep(t, String.t(), Chatterbex.server()) :: :ok | {:error, Error.t()}
-  def keep(%__MODULE__{data: data}, name, server) do
+  @spec keep(t, String.t(), keyword) :: :ok | {:error, Error.t()}
+  def keep(%__MODULE__{data: data}, name, server: server) do
     with {:ok, about} <- Client.about(server, 60_000) do
       case about do
         %{voices: nil} ->

@@ -128,7 +128,8 @@ defmodule Chatterbex.PlugTest do
 
     assert %{status: 403} = @plug.call(conn, @plug.init(server: speech))
     small = @plug.init(server: speech, add_voices: true, max_recording: 1_000)
-    assert %{status: 413} = @plug.call(conn, small)
+    assert %{status: 413} = refused = @plug.call(conn, small)
+    assert sent(refused) =~ "the body is larger than"
     assert %{status: 200} = @plug.call(conn, @plug.init(server: speech, add_voices: true))
     assert File.ls!(Path.join(dir, "voices")) == ["ann.voice"]
   end

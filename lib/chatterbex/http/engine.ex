@@ -38,7 +38,7 @@ defmodule Chatterbex.HTTP.Engine do
          {:ok, recording} <- Source.decode(bytes),
          {:ok, voice} <-
            Voice.clone(recording, server: server, name: name, note: consent, timeout: timeout),
-         do: Voice.keep(voice, name, server)
+         do: Voice.keep(voice, name, server: server)
   end
 
   @doc """

@@ -100,6 +100,8 @@ defmodule Chatterbex.HTTP.VoicesTest do
     assert %{status: 409} = error(add(http, [name: "bob"], wav))
     assert File.read!(Path.join(dir, "ann.voice")) == before
     assert Enum.sort(File.ls!(dir)) == ["ann.voice", "bob.wav"]
+    # Nor was the model asked for one that could not be kept.
+    assert [%{options: %{name: "ann"}}] = Chatterbex.Test.requests()
 
     alone = {HTTP.Voices, self()}
     true = :global.set_lock(alone, [node()])
