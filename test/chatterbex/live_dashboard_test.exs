@@ -68,9 +68,14 @@ if Code.ensure_loaded?(Phoenix.LiveDashboard.Router) do
       assert render(page) =~ "Chatterbex"
     end
 
-    test "a search that finds nothing shows nothing" do
-      {:ok, page, _html} = live(build_conn(), "/dashboard/speech?search=no-such-server")
-      refute page |> element("#chatterbex-servers") |> render() =~ ":dashboard_speech"
+    test "a search finds servers by their names" do
+      for server <- [:searched_speech, :other_speech],
+          do: Chatterbex.Telemetry.execute([:chatterbex, :generate, :stop], %{}, %{server: server})
+
+      {:ok, page, _html} = live(build_conn(), "/dashboard/speech?search=Searched")
+      html = page |> element("#chatterbex-servers") |> render()
+      assert html =~ ":searched_speech"
+      refute html =~ ":other_speech"
     end
   end
 else
