@@ -267,6 +267,8 @@ defmodule Chatterbex.HTTP.HostileTest do
       )
 
     assert status == 0, output
+    assert [_all, generated] = Regex.run(~r/(\d+) generated, \1 passed/, output)
+    assert String.to_integer(generated) > 500
     assert {200, _headers, _body} = request(web, "GET", "/health")
   end
 end
