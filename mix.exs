@@ -38,6 +38,8 @@ defmodule Chatterbex.MixProject do
         {:telemetry, "~> 1.0", optional: true},
         {:telemetry_metrics, "~> 1.0 or ~> 0.6", optional: true},
         {:plug, "~> 1.14", optional: true},
+        {:phoenix_live_dashboard, "~> 0.8", optional: true},
+        {:kino, "~> 0.12", optional: true},
         {:ex_doc, "~> 0.31", only: :dev, runtime: false}
       ]
     else
@@ -65,7 +67,9 @@ defmodule Chatterbex.MixProject do
     [
       main: "readme",
       source_ref: "v#{@version}",
-      extras: ["README.md", "CHANGELOG.md"] ++ Path.wildcard("guides/*.md") ++ Path.wildcard("docs/adr/*.md"),
+      extras:
+        ["README.md", "CHANGELOG.md"] ++
+          Path.wildcard("guides/*.{md,livemd}") ++ Path.wildcard("docs/adr/*.md"),
       groups_for_extras: [Guides: ~r"^guides/", "Design decisions": ~r"^docs/adr/"],
       groups_for_modules: [
         Speaking: [Chatterbex, Chatterbex.Voice, Chatterbex.Error],
@@ -88,6 +92,7 @@ defmodule Chatterbex.MixProject do
           Chatterbex.Prove,
           Chatterbex.Python,
           Chatterbex.Telemetry,
+          Chatterbex.LiveDashboard,
           Chatterbex.Test
         ]
       ]

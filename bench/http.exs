@@ -1,8 +1,9 @@
 # Many clients of the HTTP interface at once, some of which hang up:
 #
-#     mix run bench/http.exs [REQUESTS] [AT_ONCE]
+#     mix run bench/http.exs [REQUESTS] [AT_ONCE] [FORMATS]
 #
-# Every tenth client hangs up after its first bytes. Every other answer is compared with what the same request gives alone.
+# FORMATS is a list like mp3,wav (by default all), which the requests take in turn. Every tenth client hangs up after its
+# first bytes. Every other answer is compared, byte by byte, with what the same request gives alone.
 # The time to the first byte is compared with the engine's own first chunk, one request at a time.
 
 Code.require_file("support.exs", __DIR__)
@@ -10,8 +11,8 @@ Code.require_file("support.exs", __DIR__)
 defmodule Bench.HTTP do
   @timeout 300_000
 
-  def request(text, seed) do
-    body = ~s({"input": "#{text}", "response_format": "pcm", "seed": #{seed}})
+  def request(text, seed, format) do
+    body = ~s({"input": "#{text}", "response_format": "#{format}", "seed": #{seed}})
 
     "POST /v1/audio/speech HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n" <>
       "Content-Length: #{byte_size(body)}\r\n\r\n" <> body
@@ -95,14 +96,14 @@ end
 
 alias Bench.HTTP
 
-{requests, at_once} =
-  case System.argv() do
-    [requests, at_once] -> {String.to_integer(requests), String.to_integer(at_once)}
-    [requests] -> {String.to_integer(requests), 50}
-    [] -> {1_000, 50}
-  end
+given = System.argv()
+requests = given |> Enum.at(0, "1000") |> String.to_integer()
+at_once = given |> Enum.at(1, "50") |> String.to_integer()
+formats = given |> Enum.at(2, "mp3,opus,flac,wav,pcm") |> String.split(",")
 
-Bench.title("The HTTP interface: #{requests} requests, #{at_once} at once, every tenth hangs up")
+Bench.title(
+  "The HTTP interface: #{requests} requests, #{at_once} at once, every tenth hangs up (#{Enum.join(formats, ", ")})"
+)
 
 server = Bench.start(:hibari)
 
@@ -117,11 +118,14 @@ server = Bench.start(:hibari)
 
 port = Chatterbex.HTTP.Server.port(web)
 
+# As many as have no factor in common with the tenth that hang up: each of them is also answered.
+sentences = 7
+
 alone =
-  Map.new(0..9, fn n ->
-    request = HTTP.request("This is sentence number #{n}.", n)
-    {n, {request, HTTP.speak(port, request)}}
-  end)
+  for n <- 0..(sentences - 1), {format, at} <- Enum.with_index(formats), into: %{} do
+    request = HTTP.request("This is sentence number #{n}.", n, format)
+    {{n, at}, {request, HTTP.speak(port, request)}}
+  end
 
 warm = HTTP.resident()
 first = :counters.new(3, [])
@@ -129,7 +133,7 @@ first = :counters.new(3, [])
 1..requests
 |> Task.async_stream(
   fn number ->
-    {request, audio} = alone[rem(number, 7)]
+    {request, audio} = alone[{rem(number, sentences), rem(div(number, sentences), length(formats))}]
 
     cond do
       rem(number, 10) == 0 -> HTTP.hang_up(port, request) && :counters.add(first, 1, 1)
@@ -154,7 +158,7 @@ Bench.row("memory before, and now", "#{warm} MB, #{HTTP.resident()} MB")
 Bench.row("requests left open", open)
 
 text = "The quick brown fox jumps over the lazy dog. And once more."
-request = HTTP.request(text, 1)
+request = HTTP.request(text, 1, "pcm")
 
 times =
   Bench.pairs(

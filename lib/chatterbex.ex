@@ -365,7 +365,7 @@ defmodule Chatterbex do
   def convert(source, options) do
     started = System.monotonic_time(:millisecond)
 
-    Telemetry.span([:chatterbex, :convert], %{}, about(nil, options), fn ->
+    Telemetry.span([:chatterbex, :convert], %{}, DefaultServer.asked(options), fn ->
       with {:ok, options} <- Options.validate(:convert, options),
            :ok <- voiced(options),
            {:ok, recording} <- Conversion.recording(source),
@@ -539,8 +539,7 @@ defmodule Chatterbex do
   # What every event of a call tells, also where its options are wrong.
   defp about({:first, server}, _options), do: %{server: server}
 
-  defp about(nil, options),
-    do: %{server: DefaultServer.name(if(Keyword.keyword?(options), do: options[:server]))}
+  defp about(nil, options), do: DefaultServer.asked(options)
 
   # The server that a call names; `nil` for the default one.
   defp one_server(nil, options), do: {:ok, options.server}

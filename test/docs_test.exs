@@ -11,7 +11,7 @@ defmodule Chatterbex.DocsTest do
   test "every relative link of every document leads somewhere" do
     documents =
       Enum.flat_map(
-        ~w(*.md bench/*.md guides/*.md examples/*.md docs/**/*.md),
+        ~w(*.md bench/*.md guides/*.{md,livemd} examples/*.md docs/**/*.md),
         &Path.wildcard(Path.join(@root, &1))
       )
 

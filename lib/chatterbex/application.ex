@@ -15,6 +15,10 @@ defmodule Chatterbex.Application do
       {Task.Supervisor, name: Chatterbex.SenderSupervisor}
     ]
 
-    Supervisor.start_link(children, strategy: :rest_for_one, name: Chatterbex.Supervisor)
+    Supervisor.start_link(children ++ dashboard(), strategy: :rest_for_one, name: Chatterbex.Supervisor)
   end
+
+  # What its page shows.
+  defp dashboard,
+    do: if(Code.ensure_loaded?(Chatterbex.LiveDashboard), do: [Chatterbex.Telemetry.Recent], else: [])
 end

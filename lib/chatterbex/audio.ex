@@ -406,7 +406,7 @@ defmodule Chatterbex.Audio do
 
   The waveform reaches from -1.0 to 1.0, or as far as the audio does; the spectrogram from 0 Hz to half the sample rate, and from the
   highest level there is down to 80 dB below. At most 64 channels are drawn as one: what any of them reaches, and the mean of their
-  spectra. In Livebook, `Kino.Image.new(png, :png)` or `Kino.HTML.new(svg)` shows it.
+  spectra. Livebook shows audio with its waveform by itself, and the picture with `Kino.Image.new(svg, :svg)`.
 
   ## Options
 

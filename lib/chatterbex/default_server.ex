@@ -19,6 +19,12 @@ defmodule Chatterbex.DefaultServer do
   @spec name(GenServer.server() | nil) :: GenServer.server()
   def name(server), do: server || __MODULE__
 
+  @doc """
+  The server that a call asks, as the metadata of its span. The options are not checked yet.
+  """
+  @spec asked(term) :: %{server: GenServer.server()}
+  def asked(options), do: %{server: name(if(Keyword.keyword?(options), do: options[:server]))}
+
   # Temporary: a default server that is stopped stays stopped until it is needed again.
   defp start do
     spec = Supervisor.child_spec({Server, [name: __MODULE__]}, restart: :temporary)

@@ -65,6 +65,14 @@ defmodule Chatterbex.Files do
   end
 
   @doc """
+  Writes a file that is not there yet; otherwise the error says `:eexist`.
+  """
+  @spec write_new(Path.t(), iodata) :: :ok | {:error, Error.t()}
+  def write_new(path, content) do
+    with {:error, posix} <- Replacement.write_new(path, content), do: {:error, error("write", path, posix)}
+  end
+
+  @doc """
   A path as a string.
   """
   @spec path(term) :: {:ok, Path.t()} | {:error, Error.t()}

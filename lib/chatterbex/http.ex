@@ -15,6 +15,7 @@ defmodule Chatterbex.HTTP do
   | `GET /v1/models`, `GET /v1/models/NAME` | the models, as OpenAI lists them |
   | `GET /v1/audio/models` | the models, as `{"models": [{"id", "name"}]}` |
   | `GET /v1/audio/voices` | the voices of a model (`?model=NAME`), as `{"voices": [{"id", "name"}]}` |
+  | `POST /v1/audio/voices` | makes a voice of a recording, where that is allowed (`:add_voices`) |
   | `GET /health` | 200 as long as the web server runs |
   | `GET /ready` | 200 where every model is loaded, else 503 |
   | `GET /metrics` | counters in Prometheus' text format |
@@ -38,11 +39,26 @@ defmodule Chatterbex.HTTP do
     * `stream_format` - `audio`, or `sse` for events that carry the audio in Base64
     * `instructions` - accepted and ignored; the response header `x-chatterbex-ignored` says so
 
+  ## New voices
+
+  With `add_voices: true`, clients can add voices. The body is a form, `multipart/form-data`, with the fields that OpenAI
+  documents for voices from recordings:
+
+    * `name` - what the voice is called: letters and digits, and spaces, `.`, `_`, `'` and `-` between them, at most 60
+    * `audio_sample` - the recording as a file, WAV, FLAC, MP3 or Ogg; `Chatterbex.Voice` says what makes a good one
+    * `consent` - what the speaker has agreed to. OpenAI's clients send the id of a consent here; any text will do. It is
+      kept in the voice, as its `note`
+
+  `?model=NAME` chooses the model. The voice is saved as `NAME.voice` in the folder of voices of that model's server, and
+  can be spoken with at once. One voice is made at a time; no voice is replaced. Whoever may call can then imitate any
+  voice they have a recording of: allow it only together with an API key.
+
   ## Errors
 
   A request that fails is answered with `{"error": {"message", "type", "param", "code"}}`. 400 says what is wrong with
-  the request, 401 that its key is missing or wrong, 404 that there is no such path or model, 405 and 415 that the method
-  or the type of the body is wrong, 413 that the body is too large, 429 that the queue is full, and 503 that
+  the request, 401 that its key is missing or wrong, 403 that no voices may be added, 404 that there is no such path or
+  model, 405 and 415 that the method or the type of the body is wrong, 409 that a voice has the name already, 413 that the
+  body is too large, 429 that the queue is full, and 503 that
   the model cannot speak now. 429 and 503 carry `Retry-After` where trying again can help. Speech that fails after its first
   audio was sent ends without the end that HTTP marks, which clients report.
   """
@@ -50,7 +66,7 @@ defmodule Chatterbex.HTTP do
   require Logger
 
   alias Chatterbex.{Error, Options}
-  alias Chatterbex.HTTP.{Catalogue, Key, Metrics, Pages, Request, Response, Speech, Status}
+  alias Chatterbex.HTTP.{Catalogue, Key, Metrics, Pages, Request, Response, Speech, Status, Voices}
 
   @enforce_keys [:options, :metrics]
   defstruct [:options, :metrics, key: nil]
@@ -62,7 +78,7 @@ defmodule Chatterbex.HTTP do
     "/v1/audio/speech" => {:speech, ["POST"], :key},
     "/v1/models" => {:models, ["GET", "HEAD"], :key},
     "/v1/audio/models" => {:audio_models, ["GET", "HEAD"], :key},
-    "/v1/audio/voices" => {:voices, ["GET", "HEAD"], :key},
+    "/v1/audio/voices" => {:voices, ["GET", "HEAD", "POST"], :key},
     "/" => {:playground, ["GET", "HEAD"], :open},
     "/openapi.json" => {:openapi, ["GET", "HEAD"], :open},
     "/health" => {:health, ["GET", "HEAD"], :open},
@@ -131,27 +147,44 @@ defmodule Chatterbex.HTTP do
     %{response | headers: response.headers ++ cors(http.options.cors)}
   end
 
-  # For web servers that read the body.
+  # For web servers that read the body: how many bytes it may have, and the answer to more. The request has no body yet.
   @doc false
-  @spec max_body(t) :: pos_integer
-  def max_body(%__MODULE__{options: options}), do: options.max_body
+  @spec limit(t, Request.t()) :: {pos_integer, Response.t()}
+  def limit(%__MODULE__{options: options} = http, %Request{} = request) do
+    case route(request.path) do
+      nil -> {options.max_body, not_found()}
+      route -> limit(early(http, request, route), route, http, request)
+    end
+  end
+
+  defp limit(nil, {:voices, _methods, _access}, http, %{method: "POST"}),
+    do: http.options |> Voices.max_body() |> larger()
+
+  defp limit(nil, _route, http, _request), do: larger(http.options.max_body)
+  defp limit(answer, _route, http, _request), do: {http.options.max_body, answer}
+
+  defp larger(most), do: {most, Response.error(413, "the body is larger than #{most} bytes")}
 
   @doc """
-  Whether a request is for speech, which may take long: a web server may want to limit how many it serves at a time.
+  Whether a request makes a model work, which may take long: a web server may want to limit how many it serves at a time.
 
   ## Examples
 
-      iex> Chatterbex.HTTP.speech?(%Chatterbex.HTTP.Request{method: "POST", path: "/v1/audio/speech"})
+      iex> Chatterbex.HTTP.long?(%Chatterbex.HTTP.Request{method: "POST", path: "/v1/audio/speech"})
       true
   """
-  @spec speech?(Request.t()) :: boolean
-  def speech?(%Request{method: method, path: path}), do: method == "POST" and path == "/v1/audio/speech"
+  @spec long?(Request.t()) :: boolean
+  def long?(%Request{method: method, path: path}),
+    do: method == "POST" and path in ["/v1/audio/speech", "/v1/audio/voices"]
 
   defp answer(http, request) do
     {route, response} =
       case route(request.path) do
-        nil -> {:other, not_found()}
-        {route, methods, access} -> {route, permitted(http, request, route, methods, access)}
+        nil ->
+          {:other, not_found()}
+
+        {name, _methods, _access} = route ->
+          {name, early(http, request, route) || respond(name, http, request)}
       end
 
     {route, response}
@@ -171,8 +204,10 @@ defmodule Chatterbex.HTTP do
     )
   end
 
+  # What is answered whatever the body is.
+  #
   # A browser asks with OPTIONS, and without the key, whether a page of another origin may call.
-  defp permitted(%{options: %{cors: cors}}, %Request{method: "OPTIONS"}, _route, methods, _access)
+  defp early(%{options: %{cors: cors}}, %Request{method: "OPTIONS"}, {_name, methods, _access})
        when is_binary(cors) do
     headers = [
       {"access-control-allow-methods", Enum.join(methods, ", ")},
@@ -183,7 +218,7 @@ defmodule Chatterbex.HTTP do
     %Response{status: 204, headers: headers}
   end
 
-  defp permitted(http, request, route, methods, access) do
+  defp early(http, request, {name, methods, access}) do
     cond do
       access == :key and not Key.valid?(http.key, Request.header(request, "authorization")) ->
         Response.error(
@@ -197,8 +232,11 @@ defmodule Chatterbex.HTTP do
         allowed = Enum.join(methods, ", ")
         Response.error(405, "this path takes #{allowed} only", headers: [{"allow", allowed}])
 
+      name == :voices and request.method == "POST" ->
+        Voices.refused(http.options, request)
+
       true ->
-        respond(route, http, request)
+        nil
     end
   end
 
@@ -208,6 +246,7 @@ defmodule Chatterbex.HTTP do
   defp respond(:model, http, %{path: "/v1/models/" <> name}), do: Catalogue.model(http.options, name)
 
   defp respond(:audio_models, http, _request), do: Catalogue.audio_models(http.options)
+  defp respond(:voices, http, %{method: "POST"} = request), do: Voices.respond(http.options, request)
   defp respond(:voices, http, request), do: Catalogue.voices(http.options, request.query)
   defp respond(:playground, _http, _request), do: Pages.playground()
   defp respond(:openapi, _http, _request), do: Pages.openapi()

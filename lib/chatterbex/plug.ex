@@ -24,7 +24,7 @@ if Code.ensure_loaded?(Plug) do
 
     @behaviour Plug
 
-    alias Chatterbex.HTTP
+    alias Chatterbex.{Files, HTTP}
     alias Chatterbex.HTTP.{Request, Response}
     alias Plug.Conn
 
@@ -57,7 +57,7 @@ if Code.ensure_loaded?(Plug) do
     def call(conn, options) do
       http = http(options)
 
-      case body(conn, HTTP.max_body(http)) do
+      case body(conn, HTTP.limit(http, request(conn, ""))) do
         {:ok, body, conn} -> answer(conn, HTTP.call(http, request(conn, body)))
         {:error, response, conn} -> answer(conn, response)
       end
@@ -75,15 +75,31 @@ if Code.ensure_loaded?(Plug) do
     end
 
     # A parser that has read the body keeps what was in it.
-    defp body(%{body_params: %{__struct__: Conn.Unfetched}} = conn, most) do
+    defp body(%{body_params: %{__struct__: Conn.Unfetched}} = conn, {most, larger}) do
       case Conn.read_body(conn, length: most) do
         {:ok, body, conn} -> {:ok, body, conn}
-        {:more, _part, conn} -> {:error, Response.error(413, "the body is larger than #{most} bytes"), conn}
+        {:more, _part, conn} -> {:error, larger, conn}
         {:error, _reason} -> {:error, Response.error(408, "the request did not arrive in time"), conn}
       end
     end
 
-    defp body(conn, _most), do: {:ok, conn.body_params, conn}
+    defp body(conn, {most, larger}) do
+      with {:ok, fields} <- uploads(Map.to_list(conn.body_params), most, %{}),
+           do: {:ok, fields, conn},
+           else: (:error -> {:error, larger, conn})
+    end
+
+    # The parser has put files of forms on the disk.
+    defp uploads([], _most, fields), do: {:ok, fields}
+
+    defp uploads([{name, %{__struct__: Plug.Upload, path: path}} | rest], most, fields) do
+      case Files.read(path, most) do
+        {:ok, bytes} -> uploads(rest, most - byte_size(bytes), Map.put(fields, name, {:file, bytes}))
+        {:error, _too_large} -> :error
+      end
+    end
+
+    defp uploads([{name, value} | rest], most, fields), do: uploads(rest, most, Map.put(fields, name, value))
 
     defp request(conn, body) do
       %Request{

@@ -16,6 +16,7 @@ defmodule Chatterbex.Telemetry do
   | `[:chatterbex, :generate]` | `Chatterbex.generate/2` | `characters` | `audio_seconds`, `samples`, `rtf`, `tokens_per_second` | the audio's own `metadata` |
   | `[:chatterbex, :stream]` | a stream, from the first chunk that is asked for to its end | `characters` | `chunks`, `audio_seconds`, `first_audio` | `model`, `halted` |
   | `[:chatterbex, :convert]` | `Chatterbex.convert/2` | | `seconds`, `audio_seconds`, `rtf` | the audio's own `metadata` |
+  | `[:chatterbex, :clone]` | `Chatterbex.Voice.clone/2` | | `seconds` (of the recording) | `model` |
   | `[:chatterbex, :model, :load]` | loading a model | | | `model`, `device` |
   | `[:chatterbex, :model, :download]` | fetching a model's files; without `server` | | `fetched` (bytes that came), `total` | `model`, `version`, `language_pack`, `revision`, `folder` |
 
@@ -56,7 +57,7 @@ defmodule Chatterbex.Telemetry do
   `waiting` and `running` count requests that wait and pieces that the model works on. `number` counts chunks from 0,
   and `since_start` is the time since the stream was first asked for one.
 
-  `generate`, `convert` and `download` events are sent in the calling process, `stream` events in the process that takes the
+  `generate`, `convert`, `clone` and `download` events are sent in the calling process, `stream` events in the process that takes the
   chunks (one of the library's own for `Chatterbex.stream_to/3`), all others in the server's.
 
       :telemetry.attach("speech", [:chatterbex, :generate, :stop], &MyApp.Speech.handle/4, nil)
@@ -74,6 +75,7 @@ defmodule Chatterbex.Telemetry do
     [:chatterbex, :generate],
     [:chatterbex, :stream],
     [:chatterbex, :convert],
+    [:chatterbex, :clone],
     [:chatterbex, :model, :load],
     [:chatterbex, :model, :download]
   ]
@@ -120,7 +122,8 @@ defmodule Chatterbex.Telemetry do
   def metrics, do: Metrics.all()
 
   @doc """
-  Writes a line to the log for each text that was spoken, streamed or converted, and for each model that was loaded or
+  Writes a line to the log for each text that was spoken or streamed, each recording that was converted or
+  cloned, and for each model that was loaded or
   unloaded. The lines hold no text of yours.
 
   Fallbacks, crashes and models that cannot be loaded are always logged; this needs no handler.

@@ -49,7 +49,7 @@ defmodule Chatterbex.Voice do
   watermark, which `Chatterbex.Audio.watermarked?/1` finds.
   """
 
-  alias Chatterbex.{Audio, Client, DefaultServer, Error, Files, Model, Options, Test}
+  alias Chatterbex.{Audio, Client, DefaultServer, Error, Files, Model, Options, Telemetry, Test}
   alias Chatterbex.Voice.{Folder, Recording, Saved, Source}
 
   @enforce_keys [:data, :family]
@@ -99,25 +99,32 @@ defmodule Chatterbex.Voice do
   """
   @spec clone(Path.t() | Audio.t(), keyword) :: {:ok, t} | {:error, Error.t()}
   def clone(source, options \\ []) do
-    with {:ok, options} <- Options.validate(:clone, options),
-         {:ok, server} <- DefaultServer.resolve(options.server),
-         {:ok, about} <- Client.about(server, options.timeout),
-         :ok <- clones(about.model),
-         :ok <- Options.supported(options, about.model),
-         {:ok, recording} <- recording(source),
-         :ok <- Recording.check(recording, about.model),
-         {:ok, answer} <-
-           Client.call_model(server, "clone", command(recording, options, about), options.timeout) do
-      marks =
-        Map.merge(answer["quality"], %{
-          "name" => options.name,
-          "note" => options.note,
-          "sample_rate" => recording.sample_rate
-        })
+    Telemetry.span([:chatterbex, :clone], %{}, DefaultServer.asked(options), fn ->
+      with {:ok, options} <- Options.validate(:clone, options),
+           {:ok, server} <- DefaultServer.resolve(options.server),
+           {:ok, about} <- Client.about(server, options.timeout),
+           :ok <- clones(about.model),
+           :ok <- Options.supported(options, about.model),
+           {:ok, recording} <- recording(source),
+           :ok <- Recording.check(recording, about.model),
+           {:ok, answer} <-
+             Client.call_model(server, "clone", command(recording, options, about), options.timeout),
+           {:ok, voice} <- voice(answer, recording, options) do
+        {:ok, voice, %{seconds: recording.seconds}, %{model: about.model.name}}
+      end
+    end)
+  end
 
-      with {:error, why} <- Saved.new(answer["voice"], marks),
-           do: {:error, Error.new(:generation_failed, "what the model made of the recording #{why}")}
-    end
+  defp voice(answer, recording, options) do
+    marks =
+      Map.merge(answer["quality"], %{
+        "name" => options.name,
+        "note" => options.note,
+        "sample_rate" => recording.sample_rate
+      })
+
+    with {:error, why} <- Saved.new(answer["voice"], marks),
+         do: {:error, Error.new(:generation_failed, "what the model made of the recording #{why}")}
   end
 
   @doc """
@@ -152,6 +159,7 @@ defmodule Chatterbex.Voice do
   defp clones(_model), do: :ok
 
   defp recording(%Audio{} = audio), do: of_audio(audio)
+  defp recording(%Recording{} = recording), do: {:ok, recording}
 
   defp recording(path) when is_binary(path) do
     case Source.read(path) do
@@ -199,6 +207,25 @@ defmodule Chatterbex.Voice do
   """
   @spec save(t, Path.t()) :: :ok | {:error, Error.t()}
   def save(%__MODULE__{data: data}, path) when is_binary(data), do: Files.write(path, data)
+
+  # Puts a voice into the folder of the server in `:server`, which is on the server's node, under a name that nothing there
+  # has.
+  @doc false
+  @spec keep(t, String.t(), keyword) :: :ok | {:error, Error.t()}
+  def keep(%__MODULE__{data: data}, name, server: server) do
+    with {:ok, about} <- Client.about(server, 60_000) do
+      case about do
+        %{voices: nil} ->
+          {:error,
+           Error.new(:file_error, "voices cannot be added without a folder for them: #{configure()}", %{
+             posix: :enoent
+           })}
+
+        about ->
+          there(about, Folder, :add, [about.voices, name, data])
+      end
+    end
+  end
 
   @doc """
   Reads a voice that `save/2` has written.
@@ -276,7 +303,7 @@ defmodule Chatterbex.Voice do
 
   defp entries(%{voices: nil}), do: {:ok, []}
   defp entries(%{model: %Model{voice_family: nil}}), do: {:ok, []}
-  defp entries(about), do: there(about, :entries, [about.voices])
+  defp entries(about), do: there(about, Source, :entries, [about.voices])
 
   # The option `:voice` as the model takes it. `about` is what `Chatterbex.Client.about/2` tells of the server.
   @doc false
@@ -335,15 +362,16 @@ defmodule Chatterbex.Voice do
 
   defp named(name, about) do
     if Folder.name?(name),
-      do: there(about, :named, [about.voices, name, about.model.voice_family]),
+      do: there(about, Source, :named, [about.voices, name, about.model.voice_family]),
       else: :unknown
   end
 
   # The folder is on the node of the server.
-  defp there(%{node: node}, function, arguments) when node == node(), do: apply(Source, function, arguments)
+  defp there(%{node: node}, module, function, arguments) when node == node(),
+    do: apply(module, function, arguments)
 
-  defp there(about, function, arguments) do
-    :erpc.call(about.node, Source, function, arguments, 60_000)
+  defp there(about, module, function, arguments) do
+    :erpc.call(about.node, module, function, arguments, 60_000)
   catch
     kind, reason ->
       {:error,

@@ -57,7 +57,7 @@ end
 defmodule Chatterbex.PlugTest do
   use ExUnit.Case, async: true
 
-  import Chatterbex.TestHelp, only: [start_fake: 0, await_idle: 1]
+  import Chatterbex.TestHelp, only: [start_fake: 0, start_server: 1, await_idle: 1]
 
   alias Chatterbex.{Audio, JSON}
   alias Plug.Conn
@@ -98,6 +98,40 @@ defmodule Chatterbex.PlugTest do
     assert %{status: 200} = conn = @plug.call(conn, options)
     assert byte_size(sent(conn)) == 6
     assert %{status: 400} = @plug.call(%{conn | state: :unset, body_params: %{"_json" => []}}, options)
+  end
+
+  @tag :tmp_dir
+  test "a recording that a parser has put on the disk becomes a voice", %{tmp_dir: dir} do
+    File.mkdir!(Path.join(dir, "voices"))
+    path = Path.join(dir, "upload")
+    :ok = Audio.write(Chatterbex.VoiceHelp.tone(6), path, format: :wav)
+    speech = start_server(model: :turbo, testing: true, voices: Path.join(dir, "voices"))
+
+    fields = %{
+      "name" => "ann",
+      "consent" => "yes",
+      "audio_sample" => %{
+        __struct__: Plug.Upload,
+        path: path,
+        filename: "../x.wav",
+        content_type: "audio/wav"
+      }
+    }
+
+    conn =
+      struct!(Conn,
+        method: "POST",
+        path_info: ["v1", "audio", "voices"],
+        req_headers: [{"content-type", "multipart/form-data; boundary=x"}],
+        body_params: fields
+      )
+
+    assert %{status: 403} = @plug.call(conn, @plug.init(server: speech))
+    small = @plug.init(server: speech, add_voices: true, max_recording: 1_000)
+    assert %{status: 413} = refused = @plug.call(conn, small)
+    assert sent(refused) =~ "the body is larger than"
+    assert %{status: 200} = @plug.call(conn, @plug.init(server: speech, add_voices: true))
+    assert File.ls!(Path.join(dir, "voices")) == ["ann.voice"]
   end
 
   test "errors, bodies that are too large, and other paths", %{options: options} do

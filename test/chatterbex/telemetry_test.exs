@@ -2,6 +2,7 @@ defmodule Chatterbex.TelemetryTest do
   use ExUnit.Case, async: true
 
   import Chatterbex.TestHelp
+  import Chatterbex.VoiceHelp, only: [tone: 1]
   import ExUnit.CaptureLog
 
   alias Chatterbex.{Error, Telemetry}
@@ -204,6 +205,29 @@ defmodule Chatterbex.TelemetryTest do
 
     assert {:ok, %{device: %{requested: :mps, actual: :cpu, reason: "told to"}}} =
              Chatterbex.info(server: name)
+  end
+
+  test "a voice that is made, and one that is not", %{name: name} do
+    start_supervised!({Chatterbex, name: name, model: :turbo, testing: true})
+    assert {:ok, _voice} = Chatterbex.Voice.clone(tone(6), server: name, name: "Ann")
+    assert {%{system_time: _time}, %{telemetry_span_context: context}} = event([:clone, :start], name)
+
+    assert {%{duration: _, seconds: 6.0} = measurements,
+            %{telemetry_span_context: ^context, model: :turbo, error: nil} = metadata} =
+             event([:clone, :stop], name)
+
+    assert {:error, error} = Chatterbex.Voice.clone(tone(1), server: name)
+    assert {failed, %{error: ^error}} = event([:clone, :stop], name)
+    refute is_map_key(failed, :seconds)
+
+    for %{event_name: [:chatterbex, :clone, :stop]} = metric <- Telemetry.metrics() do
+      assert is_map_key(measurements, List.last(metric.name))
+      assert %{server: ^name, model: :turbo, result: :ok} = metric.tag_values.(metadata)
+    end
+
+    assert capture_log(fn ->
+             Telemetry.Log.handle([:chatterbex, :clone, :stop], measurements, metadata, :error)
+           end) =~ ~r/#{inspect(name)} made a voice of 6.00 s of audio with :turbo in \d+ ms/
   end
 
   describe "metrics" do

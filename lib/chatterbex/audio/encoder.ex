@@ -36,7 +36,7 @@ defmodule Chatterbex.Audio.Encoder do
   @spec push(t, Audio.t()) :: {:ok, binary} | {:error, Error.t()}
   def push(%__MODULE__{encoder: encoder}, %Audio{} = audio) do
     with :ok <- Samples.check(audio),
-         do: encoder |> Native.Audio.encoder_push(audio.samples) |> Samples.from_native()
+         do: encoder |> Native.Audio.flow_push(audio.samples) |> Samples.from_native()
   end
 
   @doc """
@@ -44,7 +44,7 @@ defmodule Chatterbex.Audio.Encoder do
   """
   @spec finish(t) :: {:ok, {binary, [{non_neg_integer, binary}]}} | {:error, Error.t()}
   def finish(%__MODULE__{encoder: encoder}),
-    do: encoder |> Native.Audio.encoder_finish() |> Samples.from_native()
+    do: encoder |> Native.Audio.flow_finish() |> Samples.from_native()
 
   @doc """
   All of a file at once.

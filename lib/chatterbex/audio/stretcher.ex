@@ -21,12 +21,16 @@ defmodule Chatterbex.Audio.Stretcher do
   end
 
   defp push(audio, {stretcher, first}, _factor) do
-    samples = value!(Native.Audio.stretcher_push(stretcher, audio.samples, audio.channels))
+    samples = value!(Native.Audio.flow_push(stretcher, audio.samples))
     {part(audio, samples), {stretcher, first}}
   end
 
   defp finish(nil), do: {[], nil}
-  defp finish({stretcher, first}), do: {part(first, value!(Native.Audio.stretcher_finish(stretcher))), nil}
+
+  defp finish({stretcher, first}) do
+    {samples, []} = value!(Native.Audio.flow_finish(stretcher))
+    {part(first, samples), nil}
+  end
 
   defp part(_audio, ""), do: []
   defp part(%Audio{} = audio, samples), do: [%{audio | samples: samples}]

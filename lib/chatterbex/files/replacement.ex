@@ -97,8 +97,7 @@ defmodule Chatterbex.Files.Replacement do
   @spec write(Path.t(), iodata, keyword) :: :ok | {:error, File.posix()}
   def write(path, content, options \\ []) do
     with {:ok, replacement} <- open(path) do
-      with :ok <- :file.write(replacement.file, content),
-           :ok <- if(options[:sync], do: :file.sync(replacement.file), else: :ok) do
+      with :ok <- fill(replacement, content, options[:sync]) do
         commit(replacement)
       else
         {:error, posix} ->
@@ -106,5 +105,24 @@ defmodule Chatterbex.Files.Replacement do
           {:error, posix}
       end
     end
+  end
+
+  @doc """
+  Writes a file that must not be there yet: of several writers at once, one succeeds.
+  """
+  @spec write_new(Path.t(), iodata) :: :ok | {:error, File.posix()}
+  def write_new(path, content) do
+    with {:ok, replacement} <- open(path) do
+      # A second name for the same file, which unlike a move never replaces one.
+      result = with :ok <- fill(replacement, content, true), do: File.ln(replacement.part, replacement.path)
+
+      abort(replacement)
+      result
+    end
+  end
+
+  defp fill(replacement, content, sync) do
+    with :ok <- :file.write(replacement.file, content),
+         do: if(sync, do: :file.sync(replacement.file), else: :ok)
   end
 end

@@ -130,8 +130,7 @@ defmodule Chatterbex.HTTP.Catalogue do
 
   @spec voices(map, String.t()) :: Response.t()
   def voices(options, query) do
-    with {:ok, fields} <- decoded(&URI.decode_query/1, query),
-         {:ok, _name, server} <- server(options, fields["model"]),
+    with {:ok, _model, server} <- queried(options, query),
          {:ok, names} <- names(server) do
       voices = for name <- Enum.uniq(names ++ [@default]), do: %{id: name, name: name}
       Response.json(200, %{voices: voices})
@@ -139,6 +138,27 @@ defmodule Chatterbex.HTTP.Catalogue do
       {:error, response} -> response
     end
   end
+
+  @doc """
+  The server that the query of an address names (`model=NAME`), as `server/2` gives it.
+  """
+  @spec queried(map, String.t()) :: {:ok, String.t(), Chatterbex.server() | nil} | {:error, Response.t()}
+  def queried(options, query) do
+    with {:ok, fields} <- decoded(&URI.decode_query/1, query), do: server(options, fields["model"])
+  end
+
+  @doc """
+  Whether a voice of this name can be added.
+  """
+  @spec free(Chatterbex.server() | nil, String.t()) :: :ok | {:error, Response.t()}
+  def free(server, name) do
+    with {:ok, names} <- names(server) do
+      if name in [@default | names], do: {:error, taken()}, else: :ok
+    end
+  end
+
+  @spec taken() :: Response.t()
+  def taken, do: Response.error(409, "there is a voice of this name; take another name", param: "name")
 
   @doc """
   All servers by name, for what reports on them.

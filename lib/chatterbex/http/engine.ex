@@ -3,6 +3,7 @@ defmodule Chatterbex.HTTP.Engine do
   # What the HTTP interface asks of the rest of the library. Nothing else in it calls a server.
 
   alias Chatterbex.{Client, DefaultServer, Error, Model, Voice}
+  alias Chatterbex.Voice.Source
 
   # A server answers these at once, also while it speaks or loads.
   @timeout 5_000
@@ -25,6 +26,19 @@ defmodule Chatterbex.HTTP.Engine do
     with {:ok, server} <- DefaultServer.resolve(server),
          {:ok, entries} <- Voice.list(server: server),
          do: {:ok, Enum.map(entries, & &1.name)}
+  end
+
+  @doc """
+  Makes a voice of the bytes of a recording, and keeps it in the server's folder.
+  """
+  @spec add_voice(Chatterbex.server() | nil, binary, String.t(), String.t(), timeout) ::
+          :ok | {:error, Error.t()}
+  def add_voice(server, bytes, name, consent, timeout) do
+    with {:ok, server} <- DefaultServer.resolve(server),
+         {:ok, recording} <- Source.decode(bytes),
+         {:ok, voice} <-
+           Voice.clone(recording, server: server, name: name, note: consent, timeout: timeout),
+         do: Voice.keep(voice, name, server: server)
   end
 
   @doc """

@@ -23,12 +23,17 @@ defmodule Chatterbex.HTTP.Failure do
 
   @retry_seconds 2
 
-  @spec response(Error.t()) :: Response.t()
-  def response(%Error{reason: reason} = error) when reason in @request do
-    Response.error(400, error.message, param: param(error), code: Atom.to_string(reason))
+  @doc """
+  The response for an error. `param` is the field of the request that is to blame where the error names none.
+  """
+  @spec response(Error.t(), String.t() | nil) :: Response.t()
+  def response(error, param \\ nil)
+
+  def response(%Error{reason: reason} = error, param) when reason in @request do
+    Response.error(400, error.message, param: param(error) || param, code: Atom.to_string(reason))
   end
 
-  def response(%Error{reason: :overloaded}) do
+  def response(%Error{reason: :overloaded}, _param) do
     Response.error(
       429,
       "the server has as many requests as it takes; try again in #{@retry_seconds} s",
@@ -38,8 +43,8 @@ defmodule Chatterbex.HTTP.Failure do
   end
 
   # Their messages may name files and hosts, which the client must not see.
-  def response(%Error{reason: reason} = error) do
-    Logger.error("a request for speech failed: #{error.message}")
+  def response(%Error{reason: reason} = error, _param) do
+    Logger.error("a request failed: #{error.message}")
     headers = if reason in @passing, do: [{"retry-after", "#{@retry_seconds}"}], else: []
 
     Response.error(503, "the model cannot speak now (#{reason}); the server's log says why",

@@ -17,7 +17,7 @@ defmodule Chatterbex.HTTP.Metrics do
     :openapi,
     :other
   ]
-  @statuses [200, 204, 400, 401, 404, 405, 413, 415, 429, 500, 503]
+  @statuses [200, 204, 400, 401, 403, 404, 405, 409, 413, 415, 429, 500, 503]
 
   # Milliseconds to the first byte of speech.
   @buckets [10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000]

@@ -3,7 +3,7 @@ defmodule Chatterbex.HTTP.Request do
   An HTTP request, as a web server has read it.
 
   `method` is in capitals, `path` begins with `/` and has no query; the names of `headers` are in lower case. `body` is what
-  was sent, or a map where a parser has read it as JSON already.
+  was sent, or a map where a parser has read it already, as JSON or as a form. A file of a form is `{:file, bytes}` in it.
   """
 
   @enforce_keys [:method, :path]

@@ -46,14 +46,17 @@ defmodule Chatterbex.HTTP.Response do
   end
 
   defp type(401), do: "authentication_error"
+  defp type(403), do: "permission_error"
   defp type(429), do: "rate_limit_error"
   defp type(status) when status >= 500, do: "server_error"
   defp type(_status), do: "invalid_request_error"
 
   defp code(400), do: "invalid_value"
+  defp code(403), do: "forbidden"
   defp code(404), do: "not_found"
   defp code(405), do: "method_not_allowed"
   defp code(408), do: "request_timeout"
+  defp code(409), do: "already_exists"
   defp code(413), do: "request_too_large"
   defp code(415), do: "unsupported_media_type"
   defp code(431), do: "headers_too_large"

@@ -2,7 +2,7 @@ defmodule Chatterbex.HTTP.Speech do
   @moduledoc false
   # POST /v1/audio/speech.
 
-  alias Chatterbex.{Audio, Error}
+  alias Chatterbex.{Audio, Error, Pull}
   alias Chatterbex.Audio.Stretcher
   alias Chatterbex.HTTP.{Catalogue, Encoding, Engine, Events, Failure, Fields, Metrics, Request, Response}
 
@@ -55,12 +55,12 @@ defmodule Chatterbex.HTTP.Speech do
 
   # Takes the first element, and gives a stream that begins with it. That stream can be taken once.
   defp first(audio, metrics) do
-    case Enumerable.reduce(audio, {:cont, nil}, fn part, _none -> {:suspend, part} end) do
-      {:suspended, part, continue} ->
-        parts = Stream.resource(fn -> {:first, part, continue} end, &next/1, &close/1)
+    case audio |> Pull.open() |> Pull.next() do
+      {:ok, part, rest} ->
+        parts = Stream.resource(fn -> {:first, part, rest} end, &next/1, &close/1)
         {:ok, Stream.map(parts, &sound(&1, metrics))}
 
-      {_done, nil} ->
+      :done ->
         {:error, Error.new(:generation_failed, "there was no audio")}
     end
   rescue
@@ -68,25 +68,21 @@ defmodule Chatterbex.HTTP.Speech do
   end
 
   # An error closes what it comes from: nothing is left to close after it.
-  defp next({:first, part, continue}), do: {[part], continue}
+  defp next({:first, part, rest}), do: {[part], rest}
   defp next(nil), do: {:halt, nil}
 
-  defp next(continue) do
-    case continue.({:cont, nil}) do
-      {:suspended, part, continue} -> {[part], continue}
-      {_done, _none} -> {:halt, nil}
+  defp next(rest) do
+    case Pull.next(rest) do
+      {:ok, part, rest} -> {[part], rest}
+      :done -> {:halt, nil}
     end
   rescue
     error in Error -> {[error], nil}
   end
 
   defp close(nil), do: :ok
-  defp close({:first, _part, continue}), do: close(continue)
-
-  defp close(continue) do
-    continue.({:halt, nil})
-    :ok
-  end
+  defp close({:first, _part, rest}), do: Pull.close(rest)
+  defp close(rest), do: Pull.close(rest)
 
   defp sound(%Audio{} = audio, _metrics), do: audio
 

@@ -31,24 +31,16 @@ defmodule Chatterbex.Native.Audio do
     first_call(fn -> __MODULE__.encoder_new(format, sample_rate, channels, quality) end)
   end
 
-  @spec encoder_push(encoder, binary) :: {:ok, binary} | error
-  def encoder_push(encoder, samples), do: first_call(fn -> __MODULE__.encoder_push(encoder, samples) end)
-
-  @spec encoder_finish(encoder) :: {:ok, {binary, [{non_neg_integer, binary}]}} | error
-  def encoder_finish(encoder), do: first_call(fn -> __MODULE__.encoder_finish(encoder) end)
-
   @spec stretcher_new(float, pos_integer, pos_integer) :: {:ok, stretcher} | error
   def stretcher_new(factor, sample_rate, channels) do
     first_call(fn -> __MODULE__.stretcher_new(factor, sample_rate, channels) end)
   end
 
-  @spec stretcher_push(stretcher, binary, pos_integer) :: {:ok, binary} | error
-  def stretcher_push(stretcher, samples, channels) do
-    first_call(fn -> __MODULE__.stretcher_push(stretcher, samples, channels) end)
-  end
+  @spec flow_push(encoder | stretcher, binary) :: {:ok, binary} | error
+  def flow_push(flow, samples), do: first_call(fn -> __MODULE__.flow_push(flow, samples) end)
 
-  @spec stretcher_finish(stretcher) :: {:ok, binary} | error
-  def stretcher_finish(stretcher), do: first_call(fn -> __MODULE__.stretcher_finish(stretcher) end)
+  @spec flow_finish(encoder | stretcher) :: {:ok, {binary, [{non_neg_integer, binary}]}} | error
+  def flow_finish(flow), do: first_call(fn -> __MODULE__.flow_finish(flow) end)
 
   @spec wav_decode(binary, pos_integer, pos_integer) :: {:ok, decoded} | error
   def wav_decode(wav, max_seconds, max_samples) do

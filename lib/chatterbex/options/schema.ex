@@ -601,6 +601,17 @@ defmodule Chatterbex.Options.Schema do
       default: 262_144,
       doc: "how large the body of a request may be, in bytes"
     ],
+    add_voices: [
+      type: :boolean,
+      default: false,
+      doc:
+        "whether `POST /v1/audio/voices` makes voices of recordings, which are kept in the folder of voices of the server"
+    ],
+    max_recording: [
+      type: {:integer, 1, 67_108_864},
+      default: 10_485_760,
+      doc: "how large such a recording may be, in bytes"
+    ],
     unknown_fields: [
       type: {:in, [:reject, :pass]},
       default: :reject,

@@ -13,6 +13,8 @@ defmodule Chatterbex.Speech.TextSource do
   # The puller may be blocked in the source's code. The guard, which never is, has it close the source when the taker
   # ends or asks for it, and kills it where that takes too long.
 
+  alias Chatterbex.Pull
+
   @enforce_keys [:guard, :ref, :puller]
   defstruct @enforce_keys ++ [asked: false]
 
@@ -36,7 +38,7 @@ defmodule Chatterbex.Speech.TextSource do
         monitor = Process.monitor(taker)
 
         receive do
-          {:begin, ref} -> idle(suspended(enumerable), ref, monitor)
+          {:begin, ref} -> idle(Pull.open(enumerable), ref, monitor)
           {:DOWN, ^monitor, :process, _taker, _reason} -> :ok
         end
       end)
@@ -76,21 +78,17 @@ defmodule Chatterbex.Speech.TextSource do
     Chatterbex.Mailbox.flush(ref)
   end
 
-  # An Enumerable as a function that gives one element at a time.
-  defp suspended(enumerable),
-    do: &Enumerable.reduce(enumerable, &1, fn element, _last -> {:suspend, element} end)
-
   defp idle(source, ref, monitor) do
     receive do
       {^ref, :more} -> pull(source, ref, monitor)
-      :close -> source.({:halt, nil})
-      {:DOWN, ^monitor, :process, _taker, _reason} -> source.({:halt, nil})
+      :close -> Pull.close(source)
+      {:DOWN, ^monitor, :process, _taker, _reason} -> Pull.close(source)
     end
   end
 
   defp pull(source, ref, monitor) do
     case next(source) do
-      {:fragment, fragment, source} ->
+      {:ok, fragment, source} ->
         send(ref, {ref, {:fragment, fragment}})
         idle(source, ref, monitor)
 
@@ -100,12 +98,8 @@ defmodule Chatterbex.Speech.TextSource do
   end
 
   defp next(source) do
-    case source.({:cont, nil}) do
-      {:suspended, fragment, source} -> {:fragment, fragment, source}
-      {_done_or_halted, _last} -> :done
-    end
+    Pull.next(source)
   catch
-    # It has closed what it had open.
     kind, reason -> {:failed, kind, reason, __STACKTRACE__}
   end
 

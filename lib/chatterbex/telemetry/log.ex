@@ -5,7 +5,7 @@ defmodule Chatterbex.Telemetry.Log do
   require Logger
 
   @events for(
-            span <- [:generate, :stream, :convert],
+            span <- [:generate, :stream, :convert, :clone],
             part <- [:stop, :exception],
             do: [:chatterbex, span, part]
           ) ++
@@ -53,6 +53,11 @@ defmodule Chatterbex.Telemetry.Log do
 
     "#{how} #{seconds(measurements.audio_seconds)} of audio in #{measurements.chunks} chunks" <>
       first <> ", #{time(measurements.duration)} in all"
+  end
+
+  defp line([:clone, :stop], measurements, metadata) do
+    "made a voice of #{seconds(measurements.seconds)} of audio with #{inspect(metadata.model)} in " <>
+      time(measurements.duration)
   end
 
   defp line([call, :stop], measurements, metadata) do

@@ -21,18 +21,22 @@ defmodule Chatterbex.Telemetry.Metrics do
   # By an event's name and a measurement, as in "chatterbex.generate.stop.duration".
   defp list do
     calls =
-      for call <- ["generate", "stream", "convert"] do
+      for call <- ["generate", "stream", "convert", "clone"] do
         [
           {:counter, "chatterbex.#{call}.stop.duration",
            result: true, description: "calls, by what came of them"},
           {:summary, "chatterbex.#{call}.stop.duration", unit: @milliseconds, result: true},
-          {:sum, "chatterbex.#{call}.stop.audio_seconds", unit: :second},
           {:counter, "chatterbex.#{call}.exception.duration",
            description: "calls in which your own code raised"}
         ]
       end
 
+    audio =
+      for call <- ["generate", "stream", "convert"],
+          do: {:sum, "chatterbex.#{call}.stop.audio_seconds", unit: :second}
+
     List.flatten(calls) ++
+      audio ++
       [
         {:summary, "chatterbex.generate.stop.rtf", description: "seconds of work per second of audio"},
         {:summary, "chatterbex.generate.stop.tokens_per_second", description: "speech tokens of T3"},

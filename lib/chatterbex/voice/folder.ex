@@ -3,7 +3,7 @@ defmodule Chatterbex.Voice.Folder do
   # A folder of voices, each a file or several that are named after it: `ann.voice` is saved, `ann.wav` a recording.
   # It is looked at whenever it is asked, so that what is put there is there.
 
-  alias Chatterbex.Error
+  alias Chatterbex.{Error, Files}
 
   @saved [".voice", ".safetensors"]
   @recordings [".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus"]
@@ -48,6 +48,27 @@ defmodule Chatterbex.Voice.Folder do
   def name?(name) do
     String.printable?(name) and name != "" and not String.starts_with?(name, ".") and
       not String.contains?(name, ["/", "\\"])
+  end
+
+  @doc """
+  Adds a saved voice under a name that no other has. Its file appears whole or not at all.
+  """
+  @spec add(Path.t(), String.t(), binary) :: :ok | {:error, Error.t()}
+  def add(folder, name, data) do
+    path = Path.join(folder, name <> hd(@saved))
+
+    with {:ok, entries} <- list(folder),
+         false <- name?(name) and List.keymember?(entries, name, 0),
+         :ok <- Files.write_new(path, data) do
+      :ok
+    else
+      {:error, %Error{details: %{posix: posix}} = error} when posix != :eexist -> {:error, error}
+      _there -> {:error, taken(name)}
+    end
+  end
+
+  defp taken(name) do
+    Error.new(:file_error, "there is a voice #{inspect(name)} in the folder already", %{name: name})
   end
 
   defp rank(file), do: Enum.find_index(@saved ++ @recordings, &(&1 == ending(file)))

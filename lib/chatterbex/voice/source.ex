@@ -34,6 +34,12 @@ defmodule Chatterbex.Voice.Source do
   end
 
   @doc """
+  The recording in the bytes of a file.
+  """
+  @spec decode(binary) :: {:ok, Recording.t()} | {:error, Error.t()}
+  def decode(bytes), do: bytes |> Audio.from_format(@limits) |> recording("recording")
+
+  @doc """
   Reads a saved voice, whatever its name ends with.
   """
   @spec saved(Path.t()) :: {:ok, Voice.t()} | {:error, Error.t()}

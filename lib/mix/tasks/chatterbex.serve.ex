@@ -22,6 +22,7 @@ defmodule Mix.Tasks.Chatterbex.Serve do
       processes: the variable `CHATTERBEX_API_KEY` hides it
     * `--no-api-key` - take requests without a key from other machines, too
     * `--cors ORIGIN` - the origin of web pages that may call, as in `https://example.com`, or `*`
+    * `--add-voices` - let clients add voices of recordings to the folder of voices
     * `--pass-unknown` - hand fields that OpenAI does not have, such as `seed` and `temperature`, to the model
     * `--max-input NUMBER` - how long a text may be, in characters (default 4096)
     * `--max-requests NUMBER` - how many requests for speech are served at a time (default 100)
@@ -41,7 +42,7 @@ defmodule Mix.Tasks.Chatterbex.Serve do
   alias Chatterbex.{CommandLine, Error, HTTP}
 
   @speech [:model, :device, :voices, :checkpoint, :download, :home, :max_queue]
-  @http [:port, :ip, :cors, :max_input, :max_requests]
+  @http [:port, :ip, :cors, :add_voices, :max_input, :max_requests]
 
   @switches [
     port: :integer,
@@ -49,6 +50,7 @@ defmodule Mix.Tasks.Chatterbex.Serve do
     api_key: :string,
     no_api_key: :boolean,
     cors: :string,
+    add_voices: :boolean,
     pass_unknown: :boolean,
     max_input: :integer,
     max_requests: :integer,

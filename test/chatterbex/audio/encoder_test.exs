@@ -26,10 +26,11 @@ defmodule Chatterbex.Audio.EncoderTest do
     assert {:error, %{reason: :invalid_option}} = Encoder.finish(encoder)
 
     {:ok, stretcher} = Native.Audio.stretcher_new(2.0, 24_000, 1)
+    assert {:ok, {_samples, []}} = Native.Audio.flow_finish(stretcher)
 
     for other <- [make_ref(), stretcher, nil] do
-      assert {:error, {:invalid_option, _message, _details}} = Native.Audio.encoder_push(other, "")
-      assert {:error, {:invalid_option, _message, _details}} = Native.Audio.encoder_finish(other)
+      assert {:error, {:invalid_option, _message, _details}} = Native.Audio.flow_push(other, "")
+      assert {:error, {:invalid_option, _message, _details}} = Native.Audio.flow_finish(other)
     end
   end
 

@@ -2,7 +2,7 @@ defmodule Chatterbex.HTTP.HostileTest do
   use ExUnit.Case, async: true
 
   import Chatterbex.HTTPClient, only: [raw: 2, parse: 1, request: 3, bytes: 3, connect: 1]
-  import Chatterbex.TestHelp, only: [start_fake: 1, await_idle: 1, await: 1]
+  import Chatterbex.TestHelp, only: [start_fake: 1, start_server: 1, await_idle: 1, await: 1]
 
   alias Chatterbex.{Clients, JSON}
   alias Chatterbex.HTTP.Server
@@ -11,8 +11,21 @@ defmodule Chatterbex.HTTP.HostileTest do
 
   setup_all do
     speech = start_fake(max_queue: 1_000)
-    web = start_supervised!({Server, server: speech, port: 0, read_timeout: 1_000, unknown_fields: :pass})
-    {:ok, web: web, speech: speech}
+    folder = Path.join(System.tmp_dir!(), "voices-#{System.unique_integer([:positive])}")
+    File.mkdir!(folder)
+    on_exit(fn -> File.rm_rf!(folder) end)
+    cloner = start_server(model: :turbo, testing: true, voices: folder)
+
+    options = [
+      server: speech,
+      models: %{"cloner" => cloner},
+      add_voices: true,
+      port: 0,
+      read_timeout: 1_000,
+      unknown_fields: :pass
+    ]
+
+    {:ok, web: start_supervised!({Server, options}), speech: speech, folder: folder}
   end
 
   # Values that are unlikely to be expected, in every field.
@@ -84,6 +97,44 @@ defmodule Chatterbex.HTTP.HostileTest do
     ]
   end
 
+  defp forms do
+    part = fn head, value -> "--b\r\nContent-Disposition: form-data; #{head}\r\n\r\n#{value}\r\n" end
+    consent = part.(~s(name="consent"), "yes")
+
+    names =
+      for name <- [
+            "../../x",
+            "/etc/passwd",
+            ".",
+            "..",
+            "a\0b",
+            "a\r\nb",
+            "\u202E",
+            <<0xFF>>,
+            String.duplicate("a", 9_000)
+          ],
+          do:
+            part.(~s(name="name"), name) <>
+              consent <> part.(~s(name="audio_sample"; filename="x"), "RIFF") <> "--b--"
+
+    recordings =
+      for recording <- ["", "RIFF", "fLaC", "OggS", <<0xFF, 0xFB, 0x90, 0>>, :rand.bytes(5_000)],
+          do:
+            part.(~s(name="name"), "ann") <>
+              consent <> part.(~s(name="audio_sample"; filename="../../x"), recording) <> "--b--"
+
+    broken = [
+      "--b",
+      "--b--",
+      "--b\r\n\r\n",
+      "--b--b--b",
+      String.duplicate("--b\r\n", 5_000),
+      String.duplicate(consent, 500)
+    ]
+
+    names ++ recordings ++ broken
+  end
+
   defp requests do
     paths = [
       "/v1/../../etc/passwd",
@@ -104,13 +155,22 @@ defmodule Chatterbex.HTTP.HostileTest do
 
     methods = ~w(GET HEAD POST PUT DELETE OPTIONS TRACE CONNECT PATCH BREW)
 
-    for(path <- paths, do: bytes("GET", path, [])) ++
+    # A form has other ways to be wrong than JSON.
+    forms =
+      for form <- forms(), path <- ["/v1/audio/voices", "/v1/audio/voices?model=cloner"] do
+        bytes("POST", path, headers: [{"Content-Type", "multipart/form-data; boundary=b"}], body: form)
+      end
+
+    forms ++
+      for(path <- paths, do: bytes("GET", path, [])) ++
+      for(method <- methods, do: bytes(method, "/v1/audio/voices", [])) ++
       for(method <- methods, do: bytes(method, "/v1/audio/speech", []))
   end
 
   test "some hundred hostile requests: each is answered, none with 5xx, and the server lives", %{
     web: web,
-    speech: speech
+    speech: speech,
+    folder: folder
   } do
     listener = Server.port(web)
 
@@ -120,7 +180,7 @@ defmodule Chatterbex.HTTP.HostileTest do
         do: bytes("POST", "/v1/audio/speech", headers: [@json], body: body)
       ) ++ requests()
 
-    assert length(hostile) > 400
+    assert length(hostile) > 450
 
     hostile
     |> Task.async_stream(fn request -> {request, web |> raw(request) |> parse()} end,
@@ -128,13 +188,14 @@ defmodule Chatterbex.HTTP.HostileTest do
       timeout: 60_000
     )
     |> Enum.each(fn {:ok, {request, {status, headers, _body}}} ->
-      assert status in [200, 400, 404, 405, 413, 415, 431],
+      assert status in [200, 400, 404, 405, 413, 415, 429, 431],
              "#{status} for #{inspect(request, printable_limit: 300)}"
 
       refute Map.has_key?(headers, "x-injected")
     end)
 
     await_idle(speech)
+    assert File.ls!(folder) == []
     assert Server.port(web) == listener
     assert {200, _headers, _body} = request(web, "GET", "/health")
   end
@@ -206,6 +267,8 @@ defmodule Chatterbex.HTTP.HostileTest do
       )
 
     assert status == 0, output
+    assert [_all, generated] = Regex.run(~r/(\d+) generated, \1 passed/, output)
+    assert String.to_integer(generated) > 500
     assert {200, _headers, _body} = request(web, "GET", "/health")
   end
 end

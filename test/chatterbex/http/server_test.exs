@@ -204,7 +204,7 @@ defmodule Chatterbex.HTTP.ServerTest do
     large = String.duplicate(" ", 300_000)
     assert {413, _headers, _body} = web |> raw(bytes("POST", "/v1/audio/speech", body: large)) |> parse()
 
-    chunked = "POST /health HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n40001\r\n"
+    chunked = "POST /v1/audio/speech HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n40001\r\n"
     assert {413, _headers, _body} = web |> raw(chunked) |> parse()
   end
 

@@ -17,7 +17,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
   # A client that still sends when it gets its error is read for this long, in milliseconds and bytes. Were the
   # connection closed at once, the error would be lost.
   @linger 2_000
-  @most_lingering 1_048_576
+  @most_lingering 16_777_216
 
   @begin_timeout 5_000
 
@@ -126,17 +126,21 @@ defmodule Chatterbex.HTTP.Server.Connection do
 
   defp parsed({:error, message}, state, _deadline), do: refuse(state, 400, message)
 
-  defp parsed({:ok, %{body: {:length, length}}}, %{settings: %{max_body: most}} = state, _deadline)
-       when length > most,
-       do: too_large(state)
-
   defp parsed({:ok, head}, state, deadline) do
-    # A client that asks waits for this before it sends the body.
+    {most, larger} = HTTP.limit(state.settings.http, http_request(head, ""))
+    head = Map.merge(head, %{most: most, larger: larger})
+
+    case head.body do
+      {:length, length} when length > most -> refuse(state, larger)
+      _length -> begin_body(head, state, deadline)
+    end
+  end
+
+  # A client that asks waits for this before it sends the body.
+  defp begin_body(head, state, deadline) do
     if head.continue and head.body != {:length, 0}, do: send_bytes(state, "HTTP/1.1 100 Continue\r\n\r\n")
     body(head, [], 0, state, deadline)
   end
-
-  defp too_large(state), do: refuse(state, 413, "the body is larger than #{state.settings.max_body} bytes")
 
   defp body(%{body: {:length, length}} = head, parts, _size, %{buffer: buffer} = state, deadline) do
     case buffer do
@@ -146,7 +150,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
   end
 
   defp body(%{body: :chunked} = head, parts, size, state, deadline) do
-    case Wire.chunk(state.buffer, state.settings.max_body - size) do
+    case Wire.chunk(state.buffer, head.most - size) do
       {:data, data, rest} ->
         body(head, [data | parts], size + byte_size(data), %{state | buffer: rest}, deadline)
 
@@ -157,7 +161,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
         more(state, deadline, false, &body(head, parts, size, &1, &2))
 
       :too_large ->
-        too_large(state)
+        refuse(state, head.larger)
 
       {:error, message} ->
         refuse(state, 400, message)
@@ -167,9 +171,13 @@ defmodule Chatterbex.HTTP.Server.Connection do
   ## Answering
 
   defp request(head, body, state) do
+    request = http_request(head, body)
+    answer(HTTP.long?(request), request, head, state)
+  end
+
+  defp http_request(head, body) do
     {path, query} = Wire.path(head.target)
-    request = %Request{method: head.method, path: path, query: query, headers: head.headers, body: body}
-    answer(HTTP.speech?(request), request, head, state)
+    %Request{method: head.method, path: path, query: query, headers: head.headers, body: body}
   end
 
   defp answer(false, request, head, state) do
@@ -319,7 +327,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
   defp overdue(job, state) do
     stop(job)
 
-    refuse(state, 503, "the speech was not begun within #{state.settings.request_timeout} ms")
+    refuse(state, 503, "there was no answer within #{state.settings.request_timeout} ms")
   end
 
   defp broken(%{streaming: true}, state), do: reset(state)
@@ -349,8 +357,9 @@ defmodule Chatterbex.HTTP.Server.Connection do
 
   ## Ends
 
-  defp refuse(state, status, message) do
-    response = Response.error(status, message)
+  defp refuse(state, status, message), do: refuse(state, Response.error(status, message))
+
+  defp refuse(state, response) do
     head = Wire.head(response, %{version: {1, 1}, keep: false}, IO.iodata_length(response.body))
 
     case send_bytes(state, [head, response.body]) do

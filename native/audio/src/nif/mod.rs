@@ -12,10 +12,7 @@ use crate::error::AudioError;
 use crate::limits::Caller;
 use crate::samples;
 
-nif_library!(
-    c"Elixir.Chatterbex.Native.Audio",
-    [&stream::ENCODERS, &stream::STRETCHERS]
-);
+nif_library!(c"Elixir.Chatterbex.Native.Audio", [&stream::FLOWS]);
 
 /// Does the work of a NIF.
 fn work<T>(work: impl FnOnce() -> Result<T, AudioError>) -> Result<T, NifError> {

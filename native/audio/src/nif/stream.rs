@@ -1,6 +1,6 @@
 //! What takes samples as they come: files that grow, and sound at another pace.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::PoisonError;
 
 use chatterbex_nif::{Handles, NifError};
 use rustler::{Atom, Binary, Encoder as _, Env, Term};
@@ -12,8 +12,7 @@ use crate::samples::read;
 use crate::stretch::Stretcher;
 use crate::wav;
 
-pub(super) static ENCODERS: Handles<Option<Encoder>> = Handles::new(c"encoder");
-pub(super) static STRETCHERS: Handles<Option<Stretcher>> = Handles::new(c"stretcher");
+pub(super) static FLOWS: Handles<Option<Flow>> = Handles::new(c"audio_flow");
 
 rustler::atoms! {
     pcm,
@@ -25,23 +24,32 @@ rustler::atoms! {
     mp3,
 }
 
-/// Does something with a value that is of no more use once that fails.
-fn with<T, R>(
-    value: &Mutex<Option<T>>,
-    work_on: impl FnOnce(T) -> Result<(Option<T>, R), AudioError>,
+/// Both are used alike: made, pushed to, and finished once.
+pub(super) enum Flow {
+    File(Encoder),
+    Sound { stretcher: Stretcher, channels: u32 },
+}
+
+/// Does something with what a term stands for, which is of no more use once that fails.
+fn with<R>(
+    flow: Term,
+    work_on: impl FnOnce(Flow) -> Result<(Option<Flow>, R), AudioError>,
 ) -> Result<R, NifError> {
-    let mut value = value.lock().unwrap_or_else(PoisonError::into_inner);
-    let taken = value.take().ok_or(AudioError::Ended)?;
+    let flow = FLOWS.get(flow).ok_or(AudioError::Ended)?;
+    let mut flow = flow.lock().unwrap_or_else(PoisonError::into_inner);
+    let taken = flow.take().ok_or(AudioError::Ended)?;
     let (kept, result) = work(|| work_on(taken))?;
-    *value = kept;
+    *flow = kept;
     Ok(result)
 }
 
-fn handle<T: Send + 'static>(
-    handles: &Handles<Option<T>>,
-    term: Term,
-) -> Result<std::sync::Arc<Mutex<Option<T>>>, NifError> {
-    Ok(handles.get(term).ok_or(AudioError::Ended)?)
+fn make<'a>(
+    env: Env<'a>,
+    new: impl FnOnce() -> Result<Flow, AudioError>,
+) -> Result<Term<'a>, NifError> {
+    let flow = work(new)?;
+    let handle = FLOWS.make(env, Some(flow));
+    handle.ok_or_else(|| no_memory(size_of::<Flow>()))
 }
 
 /// `encoder_new(format, rate, channels, bits_or_bitrate) :: {:ok, encoder} | {:error, error}`
@@ -75,37 +83,9 @@ fn encoder_new(
             "a format must be one of those of Chatterbex.Native.Audio",
         ));
     };
-    let encoder = work(|| Encoder::new(format, rate, channels))?;
-    let handle = ENCODERS.make(env, Some(encoder));
-    handle.ok_or_else(|| no_memory(size_of::<Encoder>()))
-}
-
-/// `encoder_push(encoder, samples) :: {:ok, binary} | {:error, error}`
-#[rustler::nif(schedule = "DirtyCpu")]
-fn encoder_push<'a>(
-    env: Env<'a>,
-    encoder: Term<'a>,
-    samples: Binary<'a>,
-) -> Result<Binary<'a>, NifError> {
-    let bytes = with(&*handle(&ENCODERS, encoder)?, |mut encoder| {
-        let bytes = encoder.push(&samples)?;
-        Ok((Some(encoder), bytes))
-    })?;
-    binary(env, &bytes)
-}
-
-/// `encoder_finish(encoder) :: {:ok, {binary, [{place, binary}]}} | {:error, error}`
-#[rustler::nif(schedule = "DirtyCpu")]
-fn encoder_finish<'a>(env: Env<'a>, encoder: Term<'a>) -> Result<Term<'a>, NifError> {
-    let ending = with(&*handle(&ENCODERS, encoder)?, |encoder| {
-        Ok((None, encoder.finish()?))
-    })?;
-    let patches = ending
-        .patches
-        .iter()
-        .map(|(place, bytes)| Ok((*place, binary(env, bytes)?).encode(env)))
-        .collect::<Result<Vec<Term>, NifError>>()?;
-    Ok((binary(env, &ending.bytes)?, patches).encode(env))
+    make(env, || {
+        Ok(Flow::File(Encoder::new(format, rate, channels)?))
+    })
 }
 
 /// `stretcher_new(factor, rate, channels) :: {:ok, stretcher} | {:error, error}`
@@ -116,31 +96,69 @@ fn stretcher_new(
     rate: u32,
     channels: u32,
 ) -> Result<Term<'_>, NifError> {
-    let stretcher = work(|| Stretcher::new(factor, rate, channels))?;
-    let handle = STRETCHERS.make(env, Some(stretcher));
-    handle.ok_or_else(|| no_memory(size_of::<Stretcher>()))
+    make(env, || {
+        let stretcher = Stretcher::new(factor, rate, channels)?;
+        Ok(Flow::Sound {
+            stretcher,
+            channels,
+        })
+    })
 }
 
-/// `stretcher_push(stretcher, samples, channels) :: {:ok, samples} | {:error, error}`
+/// `flow_push(encoder_or_stretcher, samples) :: {:ok, binary} | {:error, error}`
+///
+/// Gives what is ready: bytes of the file, or samples.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn stretcher_push<'a>(
+fn flow_push<'a>(
     env: Env<'a>,
-    stretcher: Term<'a>,
+    flow: Term<'a>,
     samples: Binary<'a>,
-    channels: u32,
 ) -> Result<Binary<'a>, NifError> {
-    let samples = with(&*handle(&STRETCHERS, stretcher)?, |mut stretcher| {
-        let samples = stretcher.push(&read(&samples, channels)?)?;
-        Ok((Some(stretcher), samples))
+    let ready = with(flow, |mut flow| {
+        let ready = match &mut flow {
+            Flow::File(encoder) => Ready::Bytes(encoder.push(&samples)?),
+            Flow::Sound {
+                stretcher,
+                channels,
+            } => Ready::Samples(stretcher.push(&read(&samples, *channels)?)?),
+        };
+        Ok((Some(flow), ready))
     })?;
-    sample_binary(env, &samples)
+    ready.binary(env)
 }
 
-/// `stretcher_finish(stretcher) :: {:ok, samples} | {:error, error}`
+/// `flow_finish(encoder_or_stretcher) :: {:ok, {binary, [{place, binary}]}} | {:error, error}`
+///
+/// Gives what was left, and of a file the bytes to write over those at places before.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn stretcher_finish<'a>(env: Env<'a>, stretcher: Term<'a>) -> Result<Binary<'a>, NifError> {
-    let samples = with(&*handle(&STRETCHERS, stretcher)?, |stretcher| {
-        Ok((None, stretcher.finish()?))
+fn flow_finish<'a>(env: Env<'a>, flow: Term<'a>) -> Result<Term<'a>, NifError> {
+    let (ready, patches) = with(flow, |flow| {
+        let last = match flow {
+            Flow::File(encoder) => {
+                let ending = encoder.finish()?;
+                (Ready::Bytes(ending.bytes), ending.patches)
+            }
+            Flow::Sound { stretcher, .. } => (Ready::Samples(stretcher.finish()?), Vec::new()),
+        };
+        Ok((None, last))
     })?;
-    sample_binary(env, &samples)
+    let patches = patches
+        .iter()
+        .map(|(place, bytes)| Ok((*place, binary(env, bytes)?).encode(env)))
+        .collect::<Result<Vec<Term>, NifError>>()?;
+    Ok((ready.binary(env)?, patches).encode(env))
+}
+
+enum Ready {
+    Bytes(Vec<u8>),
+    Samples(Vec<f32>),
+}
+
+impl Ready {
+    fn binary<'a>(&self, env: Env<'a>) -> Result<Binary<'a>, NifError> {
+        match self {
+            Self::Bytes(bytes) => binary(env, bytes),
+            Self::Samples(samples) => sample_binary(env, samples),
+        }
+    }
 }
