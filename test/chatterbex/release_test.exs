@@ -46,7 +46,9 @@ defmodule Chatterbex.ReleaseTest do
     assert {:ok, audio} = Chatterbex.Audio.read(Path.join(elsewhere, "release.wav"))
     assert Chatterbex.Audio.duration(audio) > 0.5
 
-    # An isolated model, in a VM that boots the whole release and is not distributed.
+    # An isolated model, in a VM that boots the whole release and is not distributed. The model's own VM does not boot it.
+    File.rm!(Path.join(elsewhere, "started_by"))
+
     {output, status} =
       System.cmd("timeout", ["--signal=KILL", "120", Path.join(release, "bin/consumer"), "start"],
         cd: elsewhere,
@@ -62,5 +64,6 @@ defmodule Chatterbex.ReleaseTest do
 
     assert status == 0, output
     assert output =~ "died: 1; distributed: false"
+    assert [_one_vm] = elsewhere |> Path.join("started_by") |> File.read!() |> String.split()
   end
 end
