@@ -81,7 +81,7 @@ def test_a_causal_convolution(products: Any, random: Any, length: int) -> None:
 
 
 def test_attention(products: Any, random: Any) -> None:
-    """Scores that are off by e change a weight by the factor exp(2e) at most, for their sum changes as well."""
+    """Scores that are off by e change a weight by exp(2e) at most, for their sum changes as well."""
     heads, width, unit = 3, 64, ROUNDOFF[products.name]
     query, key, value = (random(ROWS, heads * width).to(products.dtype) for _ in range(3))
     split = [each.double().unflatten(1, (heads, width)).transpose(0, 1) for each in (query, key, value)]
