@@ -18,7 +18,8 @@ defmodule Chatterbex.Doctor.Files do
     end
   end
 
-  defp whole(name, folder, %{verify: false}), do: found(name, "all files are in #{folder}", folder, context)
+  defp whole(name, folder, %{verify: false} = context),
+    do: found(name, "all files are in #{folder}", folder, context)
 
   defp whole(name, folder, context) do
     case ModelFiles.verify(name, home: context.home) do

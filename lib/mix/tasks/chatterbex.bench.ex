@@ -63,6 +63,7 @@ defmodule Mix.Tasks.Chatterbex.Bench do
     outcome =
       options
       |> Keyword.replace_lazy(:timeout, &(&1 * 1000))
+      |> Keyword.replace_lazy(:precision, &precision/1)
       |> Keyword.put(:progress, fn told -> if show?, do: Terminal.show(told <> " ...") end)
       |> Bench.run()
 
@@ -73,4 +74,7 @@ defmodule Mix.Tasks.Chatterbex.Bench do
       {:error, error} -> Mix.raise(error.message)
     end
   end
+
+  defp precision(name),
+    do: Enum.find([:float32, :bfloat16, :int8, :auto], name, &(Atom.to_string(&1) == name))
 end
