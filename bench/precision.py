@@ -1,8 +1,10 @@
 """What a lower precision costs on the CPU: the figures that `precision: :auto` decides by.
 
     python bench/precision.py [nano] [turbo] [english] [--factors 1 20 100] [--threads N]
+    python bench/precision.py [nano] [turbo] [english] --speed [--rounds N] [--tokens N]
 
-The checkpoints are synthetic, of the published size, with a voice of 10 s. A factor is by how much some
+With `--speed` it measures how fast the models speak instead, in one process, precisions in turn: read the
+ratios. The checkpoints are synthetic, of the published size, with a voice of 10 s. A factor is by how much some
 channels are larger than the others, as in trained transformers: see test/python/synthetic/outliers.py.
 
 It needs the Python of bin/test (`bin/setup --dev`, `bin/test tools`) and the native library (`mix compile`).
@@ -12,14 +14,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
+import time
 from functools import partial
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "priv" / "python"), str(HERE.parent / "test" / "python")]
 
 import torch
+import upstream
 from chatterbex import registry, s3gen
 from chatterbex.checkpoint import read_safetensors
 from chatterbex.device import processor
@@ -62,17 +68,50 @@ def flow_row(name: str, factor: float, folder: Path) -> str:
     return f"flow bfloat16  mel {found['mel_snr']:.1f} dB, waveform {found['waveform_snr']:.1f} dB below the signal"
 
 
+def speed(name: str, folder: Path, options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        recording = str(upstream.record(Path(scratch) / "person.wav"))
+        sides = {one: upstream.Ours(name, str(folder), recording, one) for one in ("float32", "auto", "int8")}
+        for one in sides.values():
+            one.load_packages()
+            one.load()
+            one.voice()
+    times: dict[tuple[str, str], list[float]] = {}
+    for turn in range(options.rounds + 1):
+        for precision, one in sides.items():
+            # The number of tokens is another one each time, as no two texts have the same length.
+            tokens = options.tokens + turn
+            for part, work in (("t3", one.t3), ("s3gen", one.s3gen), ("whole", one.whole)):
+                began = time.perf_counter()
+                work(tokens, turn)
+                seconds = time.perf_counter() - began
+                if turn:  # the first one warms up
+                    times.setdefault((part, precision), []).append(seconds / tokens * 25)
+    for precision, one in sides.items():
+        about = one._model.info()["precision"]
+        medians = {part: median(times[part, precision]) for part in ("t3", "s3gen", "whole")}
+        gains = {part: median(times[part, "float32"]) / value for part, value in medians.items()}
+        told = ", ".join(f"{part} {value:.3f} ({gains[part]:.2f} times)" for part, value in medians.items())
+        print(f"{name}, {precision} (T3 {about['t3']}, flow {about['flow']}): {told} s per s of audio", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=["nano", "turbo"])
     parser.add_argument("--factors", nargs="+", type=float, default=[1.0, 20.0])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", choices=["t3", "flow"])
+    parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=100, help="25 are a second of speech")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"{processor.name()}; multiplies bfloat16: {processor.multiplies_bfloat16()}; limits {verdict.LIMITS}")
     for name in options.models:
         folder = checkpoint(name, full=True)
+        if options.speed:
+            speed(name, folder, options)
+            continue
         for factor in options.factors:
             for part, row in (("t3", partial(t3_row, threads=options.threads)), ("flow", flow_row)):
                 if options.only in (None, part):

@@ -214,9 +214,21 @@ def _damage_what_is_kept(files: Path, _patch: pytest.MonkeyPatch) -> None:
         path.write_text('{"t3":')
 
 
+def _make_it_no_verdict(files: Path, _patch: pytest.MonkeyPatch) -> None:
+    for path in (files.parent / "cache").glob("nano-*.json"):
+        path.write_text(path.read_text().replace("int8", "int4"))
+
+
 @pytest.mark.parametrize(
     "change",
-    [_change_a_file, _change_the_processor, _change_the_code, _change_torch, _damage_what_is_kept],
+    [
+        _change_a_file,
+        _change_the_processor,
+        _change_the_code,
+        _change_torch,
+        _damage_what_is_kept,
+        _make_it_no_verdict,
+    ],
 )
 def test_it_is_measured_again_when_what_it_depends_on_has_changed(
     tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[..., None]
@@ -268,18 +280,27 @@ def test_auto_measures_once_and_speaks_in_what_passed(
     model.close()
 
 
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        (Limits(kl_divergence=0.0, mel_snr=90.0), ("float32", "float32")),
+        (Limits(changed_tokens=0.5, waveform_snr=90.0), ("int8", "float32")),
+        (Limits(changed_tokens=0.0), ("float32", "bfloat16")),
+    ],
+)
 def test_auto_refuses_what_is_over_a_limit(
-    folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    folder: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+    limits: Limits,
+    expected: tuple[str, str],
 ) -> None:
     monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: True)
-    strict = Limits(kl_divergence=0.0, mel_snr=90.0)
-    monkeypatch.setattr(verdict.measure, "__kwdefaults__", {"limits": strict})
+    monkeypatch.setitem(verdict.measure.__kwdefaults__, "limits", limits)
     model = load(NanoModel, folder("nano"), precision="auto")
     about = model.info()["precision"]
     model.close()
-    assert (about["t3"], about["flow"]) == ("float32", "float32")
-    assert not about["verdict"]["t3"]["passed"]
-    assert not about["verdict"]["flow"]["passed"]
+    assert (about["t3"], about["flow"]) == expected
+    assert about["verdict"]["limits"] == asdict(limits)
 
 
 def test_int8_brings_a_flow_in_bfloat16(folder: Callable[[str], Path], half: bool) -> None:

@@ -231,16 +231,13 @@ def flow_error(make: Callable[[str], S3GenPass], precision: str, voice: Referenc
     """
     tokens = voice.prompt_token[:, :_TOKENS]
     task = MelTask(tokens[:, tokens[0] < CODES], voice, Noise(0), final=True)
-    whole = make("float32")
-    [expected] = finish(whole.mel_stages([task]))
-    noise = Noise(0)
-    random = noise.source(0, expected.shape[2], whole.harmonics, FRAME)
-    source, _ = whole.source(whole.pitch(expected), noise.phases(whole.harmonics), random)
-    [given] = finish(make(precision).mel_stages([task]))
-    return {
-        "mel_snr": snr(expected, given),
-        "waveform_snr": snr(whole.wave(expected, source), whole.wave(given, source)),
-    }
+    [expected] = finish(make("float32").mel_stages([task]))
+    lower, noise = make(precision), Noise(0)
+    [given] = finish(lower.mel_stages([task]))
+    random = noise.source(0, expected.shape[2], lower.harmonics, FRAME)
+    source, _ = lower.source(lower.pitch(expected), noise.phases(lower.harmonics), random)
+    waves = [lower.wave(mel, source) for mel in (expected, given)]  # the vocoder is in float32
+    return {"mel_snr": snr(expected, given), "waveform_snr": snr(*waves)}
 
 
 def snr(expected: Tensor, given: Tensor) -> float:
@@ -276,12 +273,9 @@ class Verdicts:
         if self._folder is None:
             return measure()
         path = self._folder / f"{self._model}-{self._digest(text, limits)}.json"
-        kept = _load(path)
+        kept = _verdict(_load(path))
         if kept is not None:
-            try:
-                return Verdict(**{name: kept[name] for name in Verdict.__dataclass_fields__})
-            except KeyError:
-                _logger.debug("%s is no verdict", path)
+            return kept
         verdict = measure()
         _save(path, {"model": self._model, "folder": str(self._place), **asdict(verdict)})
         return verdict
@@ -312,6 +306,17 @@ class Verdicts:
         if known != before:
             _save(path, known)
         return found
+
+
+def _verdict(value: Mapping[str, Any] | None) -> Verdict | None:
+    """What a file holds, or None where that is no verdict."""
+    try:
+        verdict = Verdict(**{name: value[name] for name in Verdict.__dataclass_fields__})
+        precision = verdict.precision
+    except (AttributeError, KeyError, TypeError):
+        return None
+    known = precision.t3 in ("float32", "int8") and precision.flow in ("float32", "bfloat16")
+    return verdict if known else None
 
 
 def _checksum(path: Path) -> str:
