@@ -22,7 +22,7 @@ from chatterbex.models import verdict
 from chatterbex.models.precision import Precision, on_cpu, on_gpu
 from chatterbex.models.turbo import NanoModel
 from chatterbex.models.verdict import LIMITS, Limits, Verdict, Verdicts
-from chatterbex.t3 import T3, CpuPass, T3Conditionals
+from chatterbex.t3 import T3, CpuPass, T3Conditionals, T3Request, T3Session
 from synthetic import outliers
 from synthetic import t3 as synthetic_t3
 
@@ -100,6 +100,20 @@ def test_outliers_are_refused_and_the_plain_weights_are_not(name: str) -> None:
     judged = verdict._judged("int8", t3_figures(200.0, name), LENIENT)
     assert not judged["passed"], judged
     assert judged["kl_divergence"] > LIMITS.kl_divergence
+
+
+@pytest.mark.parametrize("name", ["nano", "english"])
+def test_what_is_compared_is_what_a_session_speaks(name: str) -> None:
+    config = synthetic_t3.tiny(name)
+    t3 = T3.from_state_dict(config, synthetic_t3.state_dict(config))
+    voice = T3Conditionals.from_mapping(synthetic_t3.conditionals(config, prompt=20))
+    text = synthetic_t3.text_tokens(config, 9)
+    way = CpuPass(t3, verdict.ROWS, threads=1)
+    _, [_, speech, *_] = verdict._speak(way, t3.front, voice, text, None)
+    session = T3Session(t3.front, way, max_batch=1)
+    session.admit(T3Request("a", text, voice, seed=1, max_tokens=20, detect_runaway=False))
+    heard = [event.token for _ in range(40) if session.busy for event in session.step()]
+    assert heard == [token if token < config.speech_codes else None for token in speech[:20]]
 
 
 def test_float32_compared_with_itself_differs_in_nothing() -> None:
