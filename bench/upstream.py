@@ -47,16 +47,17 @@ TEXTS = {name: "The river rose in the night, and by the" for name in ("nano", "t
 class Ours:
     """A model of chatterbex, without the engine around it."""
 
-    def __init__(self, name: str, folder: str, recording: str) -> None:
+    def __init__(self, name: str, folder: str, recording: str, precision: str = "float32") -> None:
         self._name, self._folder = name, folder
         self._recording = recording
+        self._precision = precision
         self._text = TEXTS.get(name, TEXT)
         self._ids = iter(range(1, 10**9))
 
     def load_packages(self) -> None:
         from chatterbex import registry
 
-        options = {"checkpoint": self._folder, "device": "cpu", "max_batch": 8}
+        options = {"checkpoint": self._folder, "device": "cpu", "max_batch": 8, "precision": self._precision}
         self._loading = registry.find(self._name).load(options)
         while next(self._loading) != "files":
             pass

@@ -447,7 +447,9 @@ defmodule Chatterbex do
     * `:components` - the device of each part of the model, as `%{t3: "mps:0"}`; all parts that speak are on one.
       `:analysis` and `:ve`, which make voices, stay on the CPU
     * `:versions` - of the Python packages that the model runs on, by their names, as `%{"torch" => "2.15.0"}`
-    * `:precision` - `%{requested: string, t3: string}`, what T3 computes in; `nil` for a model without T3
+    * `:precision` - `%{requested: string, t3: string | nil, flow: string, verdict: map | nil}`: what T3 and S3Gen's flow
+      compute in, and what `precision: :auto` has measured, as in [the guide](production.md#precision); `nil` for a model
+      without a choice
     * `:checkpoint` - the folder with the model's files, or `nil`
     * `:isolation` - `:none` or `:peer`
     * `:testing` - whether there is no model: see `Chatterbex.Test`

@@ -12,7 +12,7 @@ defmodule Chatterbex.Bench do
   machine does meanwhile goes into the figures.
   """
 
-  alias Chatterbex.{Audio, Configuration, Device, Error, Model, Options}
+  alias Chatterbex.{Audio, Configuration, Device, Error, Model, Options, Precision}
 
   # Of the Harvard sentences (IEEE Recommended Practice for Speech Quality Measurements, 1969), lists 1 and 2.
   @sentences [
@@ -31,6 +31,7 @@ defmodule Chatterbex.Bench do
     * `rtf` - the second by the first: below 1 is faster than real time
     * `tokens_per_second` - speech tokens of T3, 25 of which make a second of audio; `nil` for models without T3
     * `first_audio_seconds` - until the first chunk of a stream of all sentences: the median of the rounds
+    * `precision` - what the model computed in, as in `Chatterbex.info/1`; `nil` for models without a choice
   """
   @type measured :: %{
           device: String.t(),
@@ -39,7 +40,8 @@ defmodule Chatterbex.Bench do
           work_seconds: float,
           rtf: float,
           tokens_per_second: float | nil,
-          first_audio_seconds: float
+          first_audio_seconds: float,
+          precision: map | nil
         }
 
   @typedoc """
@@ -159,7 +161,7 @@ defmodule Chatterbex.Bench do
         reason: after_all.device.reason,
         measured:
           if(after_all.device.actual == before.device.actual,
-            do: Map.put(measured, :load_seconds, loading(before.load))
+            do: Map.merge(measured, %{load_seconds: loading(before.load), precision: before.precision})
           )
       }
     after
@@ -243,9 +245,12 @@ defmodule Chatterbex.Bench do
     #{Enum.map_join([head | rows], "\n", &row/1)}
 
     RTF is seconds of work per second of audio: below 1 is faster than real time.
-    #{conclusion(report)}\
+    #{Enum.map_join(report.measured, &precision/1)}#{conclusion(report)}\
     """
   end
+
+  defp precision(%{precision: nil}), do: ""
+  defp precision(%{device: device, precision: precision}), do: "On #{device}: #{Precision.used(precision)}.\n"
 
   defp conclusion(%{faster: "cpu"} = report) do
     [_cpu, device] = report.measured

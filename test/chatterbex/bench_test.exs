@@ -98,17 +98,27 @@ defmodule Chatterbex.BenchTest do
     assert refused(["--rounds"]) == "--rounds needs a value."
     assert refused(["nano"]) =~ ~s(unexpected argument "nano".)
     assert refused(["--rounds", "0"]) =~ "must be a whole number from 1 to 100, got 0"
+    assert refused(["--precision", "int4"]) =~ ~s(one of :float32, :bfloat16, :int8, :auto, got "int4")
     assert refused(["--model", "trubo"]) =~ "Did you mean :turbo?"
   end
 
   @tag skip: no_chatterbox(), timeout: 600_000
   test "a Chatterbox model, with its tokens" do
-    options = [model: :nano, checkpoint: checkpoint(:nano), device: "cpu", rounds: 1, max_tokens: 6]
+    options = [
+      model: :nano,
+      checkpoint: checkpoint(:nano),
+      device: "cpu",
+      rounds: 1,
+      max_tokens: 6,
+      precision: :int8
+    ]
+
     assert {:ok, %{measured: [cpu], reason: nil, versions: versions} = report} = Bench.run(options)
     assert is_float(cpu.tokens_per_second) and cpu.tokens_per_second > 0
     assert is_map_key(versions, "torch")
     # 6 tokens and 3 of silence, of 0.04 s, for each of 3 sentences.
     assert_in_delta cpu.audio_seconds, 1.08, 0.001
-    assert Bench.text(report) =~ "Only the CPU was measured."
+    assert %{requested: "int8", t3: "int8", flow: flow, verdict: nil} = cpu.precision
+    assert Bench.text(report) =~ "\nOn cpu: T3 in int8, flow in #{flow}.\nOnly the CPU was measured."
   end
 end

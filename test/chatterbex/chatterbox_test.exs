@@ -95,7 +95,7 @@ defmodule Chatterbex.ChatterboxTest do
       assert %{requested: :cpu, actual: :cpu, reason: nil, warning: nil, proof: nil, limited: nil} =
                info.device
 
-      assert info.precision == %{requested: "float32", t3: "float32"}
+      assert info.precision == %{requested: "float32", t3: "float32", flow: "float32", verdict: nil}
       assert info.checkpoint == folder
 
       parts = ~w(t3 s3gen ve analysis)a
@@ -106,6 +106,21 @@ defmodule Chatterbex.ChatterboxTest do
       assert info.versions["torch"] =~ ~r/^\d+\.\d+/
 
       assert Enum.all?(~w(packages files t3 s3gen voices text watermark device)a, &is_float(info.load[&1]))
+    end
+
+    test "measures which precision its files bear, and keeps what it found", %{folder: folder} do
+      {:ok, server} = Chatterbex.start_link(model: :nano, checkpoint: folder, device: :cpu, precision: :auto)
+      assert :ok = Chatterbex.await_ready(server: server)
+      assert {:ok, %{precision: precision}} = Chatterbex.info(server: server)
+      assert %{requested: "auto", t3: t3, flow: flow, verdict: %{t3: measured} = verdict} = precision
+      assert %{precision: "int8", kl_divergence: divergence, changed_tokens: changed} = measured
+      assert divergence > 0 and changed >= 0
+      assert t3 == if(measured.passed, do: "int8", else: "float32")
+      assert flow == if(verdict.flow && verdict.flow.passed, do: "bfloat16", else: "float32")
+
+      kept = Chatterbex.Precision.newest(Chatterbex.Python.home(), :nano, folder)
+      assert Map.take(kept, [:t3, :flow, :limits]) == Map.take(verdict, [:t3, :flow, :limits])
+      :ok = Chatterbex.stop(server: server)
     end
 
     test "speaks for several callers side by side as for each alone", %{folder: folder} do

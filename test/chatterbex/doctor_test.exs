@@ -301,7 +301,21 @@ defmodule Chatterbex.DoctorTest do
             ~w(conds.pt vocab.json merges.txt added_tokens.json special_tokens_map.json tokenizer_config.json),
           do: File.write!(Path.join(snapshot, file), "something")
 
-      assert home |> examine() |> status("model nano") == :ok
+      assert %{status: :ok, details: %{precision: nil}} = home |> examine() |> check("model nano")
+
+      part = %{precision: "int8", passed: true, kl_divergence: 0.001, changed_tokens: 0.002}
+      File.mkdir_p!(Path.join(home, "precision"))
+
+      File.write!(
+        Path.join(home, "precision/nano-0.json"),
+        Chatterbex.JSON.encode(%{folder: snapshot, t3: part, flow: nil})
+      )
+
+      assert %{status: :ok, message: message} = home |> examine() |> check("model nano")
+
+      assert message =~
+               "; precision: :auto has T3 in int8 (KL divergence 0.00100 nats, 0.20% of tokens changed), flow in float32"
+
       # No voice is in that file.
       assert %{status: :failed, message: message} = home |> examine(verify: true) |> check("model nano")
       assert message =~ "damaged"

@@ -27,6 +27,8 @@ defmodule Chatterbex.OptionsTest do
 
   test "every wrong value is told with what was expected" do
     table = [
+      {:server, :precision, :int4, "must be one of :float32, :bfloat16, :int8, :auto, got :int4"},
+      {:server, :precision, "auto", ~s(:auto, got "auto")},
       {:generate, :seed, -1, "must be a whole number from 0 to 4294967295, got -1"},
       {:generate, :seed, 1.5, "must be a whole number from 0 to 4294967295, got 1.5"},
       {:generate, :seed, 0x100000000, "got 4294967296"},

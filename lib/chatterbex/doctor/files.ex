@@ -4,7 +4,7 @@ defmodule Chatterbex.Doctor.Files do
 
   import Chatterbex.Doctor.Check
 
-  alias Chatterbex.{Error, Model, ModelFiles}
+  alias Chatterbex.{Error, Model, ModelFiles, Precision}
 
   def models(context) do
     {for(%Model{profile: "torch", python: nil} = model <- Model.all(), do: model(model.name, context)),
@@ -18,16 +18,21 @@ defmodule Chatterbex.Doctor.Files do
     end
   end
 
-  defp whole(name, folder, %{verify: false}), do: found(name, "all files are in #{folder}", folder)
+  defp whole(name, folder, %{verify: false} = context),
+    do: found(name, "all files are in #{folder}", folder, context)
 
   defp whole(name, folder, context) do
     case ModelFiles.verify(name, home: context.home) do
-      {:ok, files} -> found(name, "#{length(files)} files are right, in #{folder}", folder)
+      {:ok, files} -> found(name, "#{length(files)} files are right, in #{folder}", folder, context)
       {:error, error} -> problem(name, :failed, error)
     end
   end
 
-  defp found(name, message, folder), do: new(:model, "model #{name}", :ok, message, nil, %{folder: folder})
+  defp found(name, message, folder, context) do
+    verdict = Precision.newest(context.home, name, folder)
+    told = if verdict, do: "; precision: :auto has #{Precision.text(verdict)}", else: ""
+    new(:model, "model #{name}", :ok, message <> told, nil, %{folder: folder, precision: verdict})
+  end
 
   # A file that is there and of no use was not meant to be so.
   defp not_whole(name, %Error{details: %{folder: folder, files: files}} = error) do

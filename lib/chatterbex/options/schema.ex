@@ -71,11 +71,12 @@ defmodule Chatterbex.Options.Schema do
       doc: "how many voices made from audio the model keeps; the default is the model's own, 32"
     ],
     precision: [
-      type: {:in, [:float32, :bfloat16, :int8]},
+      type: {:in, [:float32, :bfloat16, :int8, :auto]},
       default: :float32,
       doc:
-        "what T3 computes in: `:bfloat16` on CUDA and `:int8` on the CPU are faster and take less memory, and speak " <>
-          "slightly differently. A device that cannot do it uses `:float32`; `Chatterbex.info/1` says what it is"
+        "the lowest precision that a part of the model may compute in: lower ones are faster and take less memory, and " <>
+          "speak slightly differently. `:auto` measures on the CPU which ones the model's files bear, and takes the fastest " <>
+          "of those: see [the guide](production.md#precision)"
     ],
     voices: [
       type: :folder,
@@ -534,6 +535,7 @@ defmodule Chatterbex.Options.Schema do
            :t3,
            :revision,
            :version,
+           :precision,
            :home
          ])
          |> Keyword.merge(

@@ -2,7 +2,7 @@ defmodule Chatterbex.Server.Loading do
   @moduledoc false
   # What must be there before a model can be loaded: its files and a Python with its packages.
 
-  alias Chatterbex.{Device, Error, Model, ModelFiles}
+  alias Chatterbex.{Device, Error, Model, ModelFiles, Precision, Python}
   alias Chatterbex.Server.Engine
 
   @doc """
@@ -74,6 +74,7 @@ defmodule Chatterbex.Server.Loading do
         "max_batch" => options.max_batch,
         "max_voices" => options.max_voices,
         "precision" => Atom.to_string(options.precision),
+        "cache" => Precision.folder(Python.home(home: options.home)),
         "checkpoint" => folder,
         "version" => options.version && Atom.to_string(options.version),
         "pack" => options.language_pack,

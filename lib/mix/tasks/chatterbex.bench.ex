@@ -16,6 +16,7 @@ defmodule Mix.Tasks.Chatterbex.Bench do
 
     * `-m`, `--model NAME` - the model (default `hibari`, the built-in voice)
     * `-d`, `--device DEVICE` - `auto`, `cpu`, `mps`, `cuda` or `cuda:N` (default `auto`)
+    * `--precision NAME` - `float32`, `bfloat16`, `int8` or `auto` (default `float32`)
     * `--checkpoint DIR` - a folder with the model's files
     * `--download` - fetch files of the model that are missing
     * `--rounds NUMBER` - how often each sentence is measured (default 3)
@@ -36,6 +37,7 @@ defmodule Mix.Tasks.Chatterbex.Bench do
   @switches [
     model: :string,
     device: :string,
+    precision: :string,
     checkpoint: :string,
     download: :boolean,
     rounds: :integer,
@@ -61,6 +63,7 @@ defmodule Mix.Tasks.Chatterbex.Bench do
     outcome =
       options
       |> Keyword.replace_lazy(:timeout, &(&1 * 1000))
+      |> Keyword.replace_lazy(:precision, &precision/1)
       |> Keyword.put(:progress, fn told -> if show?, do: Terminal.show(told <> " ...") end)
       |> Bench.run()
 
@@ -71,4 +74,7 @@ defmodule Mix.Tasks.Chatterbex.Bench do
       {:error, error} -> Mix.raise(error.message)
     end
   end
+
+  defp precision(name),
+    do: Enum.find([:float32, :bfloat16, :int8, :auto], name, &(Atom.to_string(&1) == name))
 end

@@ -13,10 +13,11 @@ import torch
 from running import drained, torch_threads
 
 from chatterbex import s3gen
-from chatterbex.device.proof import MARGIN, gain
+from chatterbex.device.proof import BFLOAT16, FLOAT32, MARGIN, gain
 from chatterbex.s3gen import TOKEN, Decoding, GpuPass, MelTask, Reference, conformer, signal, together
 from chatterbex.s3gen.estimator import Estimator, mish_
 from chatterbex.s3gen.gpu import unet
+from chatterbex.s3gen.products import BFLOAT16 as BFLOAT16_PRODUCTS
 from chatterbex.s3gen.vocoder import Vocoder
 
 SEED = 9
@@ -140,18 +141,31 @@ def test_the_flows_network_in_parts_gives_the_whole(pair: Any, length: int, thre
             time = network.time_embed_mixer(torch.cat([time, ours._time(network, 0.8, x)], dim=1))
         joined = torch.cat([x, mu, speaker[:, :, None].expand_as(mu), condition], dim=1)
         given = Estimator(network)(joined, time)
+        half = Estimator(network, BFLOAT16_PRODUCTS)(joined, time)
         plain = unet(network, joined, time)
         # Upstream's own refuses float64.
         exact = unet(network.double(), joined.double(), time.double())
     assert given.shape == expected.shape == x.shape
     assert rounded_alike(given, expected, exact)
     assert rounded_alike(plain, expected, exact), "the pass for GPUs"
+    # The same sums multiply a coarser rounding.
+    assert rounded_alike(half, expected, exact, unit=BFLOAT16), "in bfloat16"
+    assert not rounded_alike(half, expected, exact), "this is float32"
     assert expected.abs().max() > 0.1, "the synthetic network says nothing, so this shows nothing"
 
 
-def rounded_alike(ours: torch.Tensor, theirs: torch.Tensor, exact: torch.Tensor) -> bool:
-    """Whether ours is as close to float64 as another order of the sums of upstream's float32 may be."""
-    return gain(ours, exact) <= MARGIN * max(1.0, gain(theirs, exact))
+def rounded_alike(
+    ours: torch.Tensor, theirs: torch.Tensor, exact: torch.Tensor, unit: float = FLOAT32
+) -> bool:
+    """Whether ours is as close to float64 as another order of the sums of upstream's float32 may be.
+
+    Args:
+        ours: what is judged.
+        theirs: upstream's, in float32.
+        exact: in float64.
+        unit: the unit roundoff of ours.
+    """
+    return gain(ours, exact) * FLOAT32 / unit <= MARGIN * max(1.0, gain(theirs, exact))
 
 
 def test_an_activation_without_a_logarithm_is_the_same() -> None:

@@ -73,12 +73,13 @@ class Machine:
 def look() -> Machine:
     """Looks at this machine. Imports PyTorch where it is installed."""
     from chatterbex import process
+    from chatterbex.device import processor
 
     torch_facts, torch_error = _torch()
     return Machine(
         system=platform.system(),
         architecture=platform.machine(),
-        processor=_processor(),
+        processor=processor.name(),
         cores=process.cores(),
         memory=_memory(),
         macos=_macos(),
@@ -142,15 +143,3 @@ def _memory() -> int | None:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return None
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            for line in file:
-                key, _, value = line.partition(":")
-                if key.strip() == "model name" and value.strip():
-                    return value.strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine() or "CPU"

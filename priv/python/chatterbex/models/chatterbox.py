@@ -13,6 +13,7 @@ import importlib.metadata
 import time
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -23,12 +24,13 @@ from chatterbex import checkpoint, upstream, watermark
 from chatterbex.device import Runtime
 from chatterbex.errors import ChatterbexError
 from chatterbex.model import Chunk, Failure, Model, Notice, Request
-from chatterbex.models import loading, speech
+from chatterbex.models import loading, speech, verdict
 from chatterbex.models.loading import Options, Residents
 from chatterbex.models.options import number, whole
 from chatterbex.models.passes import ChatterboxSubject, Passes, Weights
 from chatterbex.models.scheduler import Scheduler
 from chatterbex.models.speech import Speech, Traits
+from chatterbex.models.verdict import Verdicts
 from chatterbex.s3gen import RATE
 from chatterbex.t3 import Sampling, T3Config
 from chatterbex.text import most_tokens
@@ -77,6 +79,10 @@ class ChatterboxModel(Model):
             batch=options.max_batch,
             threads=options.threads,
             precision=options.precision,
+            verdicts=Verdicts(
+                options.cache, self.name, options.folder, self.files(options.folder, options.extra)
+            ),
+            measured=self.tokenize(verdict.TEXT, {"language": "en"}) if speaks else [],
         )
         self._runtime: Runtime[Weights, Passes] = Runtime(
             subject,
@@ -103,7 +109,8 @@ class ChatterboxModel(Model):
         Args:
             options: "checkpoint" (str: the folder with the model's files), "device", "fallback",
                 "threads", "max_batch", "max_voices" (how many voices are kept, default 32),
-                "precision" (see `passes.PRECISIONS`), and what the model adds.
+                "precision" (see `precision.py`), "cache" (str: the folder that keeps what was measured for
+                the precision "auto"), and what the model adds.
 
         Yields:
             "packages", "files", "t3", "s3gen", "voices", "text", "watermark" and "device".
@@ -249,7 +256,12 @@ class ChatterboxModel(Model):
         if way.t3 is not None:
             about["components"]["t3"] = about["components"]["s3gen"]
             about["memory"]["t3"] = way.t3.weight_bytes
-            about["precision"] = {"requested": self._options.precision, "t3": way.t3.precision}
+        about["precision"] = {
+            "requested": self._options.precision,
+            "t3": None if way.t3 is None else way.t3.precision,
+            "flow": way.s3gen.precision,
+            "verdict": None if way.verdict is None else asdict(way.verdict),
+        }
         for package in ("chatterbox-tts", "s3tokenizer", "resemble-perth"):
             try:
                 about["versions"][package] = importlib.metadata.version(package)

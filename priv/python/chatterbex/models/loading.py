@@ -12,7 +12,8 @@ import torch
 from chatterbex import checkpoint, s3gen, voices
 from chatterbex.errors import ChatterbexError
 from chatterbex.models.options import whole
-from chatterbex.models.passes import PRECISIONS, Weights
+from chatterbex.models.passes import Weights
+from chatterbex.models.precision import PRECISIONS
 from chatterbex.t3 import T3
 from chatterbex.threads import use_threads
 from chatterbex.voices import Voice
@@ -31,6 +32,7 @@ class Options:
     voices: int = 32
     threads: int = 1
     precision: str = "float32"
+    cache: Path | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -56,7 +58,16 @@ class Options:
             raise ChatterbexError(
                 "invalid_option", f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}"
             )
-        known = ("checkpoint", "device", "fallback", "threads", "max_batch", "max_voices", "precision")
+        known = (
+            "checkpoint",
+            "device",
+            "fallback",
+            "threads",
+            "max_batch",
+            "max_voices",
+            "precision",
+            "cache",
+        )
         return cls(
             folder=Path(folder),
             device=options.get("device") or "auto",
@@ -65,6 +76,7 @@ class Options:
             voices=whole(options, "max_voices", 32, 1, 100_000),
             threads=torch.get_num_threads(),
             precision=precision,
+            cache=Path(options["cache"]) if options.get("cache") else None,
             extra={key: value for key, value in options.items() if key not in known},
         )
 

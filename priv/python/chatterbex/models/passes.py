@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -13,6 +15,9 @@ from torch import Tensor
 from chatterbex import pages, s3gen
 from chatterbex.device import Needs, Subject, require_finite, size_of, tolerance
 from chatterbex.device.proof import BFLOAT16, FLOAT32
+from chatterbex.models import verdict
+from chatterbex.models.precision import on_cpu, on_gpu
+from chatterbex.models.verdict import Verdict, Verdicts
 from chatterbex.s3gen import SILENCE, Decoding, S3Gen, S3GenPass
 from chatterbex.s3gen import proof as s3gen_proof
 from chatterbex.s3gen.gpu import WORK_OF_TOKEN
@@ -33,8 +38,7 @@ _ROOM: Final = 15
 
 _LONGEST: Final = 1000  # tokens of a request
 
-PRECISIONS: Final = ("float32", "bfloat16", "int8")
-"""What T3 may compute in: bfloat16 on CUDA, int8 on the CPU, and float32 everywhere. S3Gen stays float32."""
+_logger = logging.getLogger("chatterbex.models")
 
 
 @dataclass(frozen=True)
@@ -52,10 +56,15 @@ class Weights:
 
 @dataclass(frozen=True)
 class Passes:
-    """What a model speaks with on one device."""
+    """What a model speaks with on one device.
+
+    Attributes:
+        verdict: why it has its precision, where that was measured.
+    """
 
     s3gen: S3GenPass
     t3: Pass | None
+    verdict: Verdict | None = None
 
 
 class ChatterboxSubject(Subject[Weights, Passes]):
@@ -71,6 +80,8 @@ class ChatterboxSubject(Subject[Weights, Passes]):
         batch: int,
         threads: int,
         precision: str = "float32",
+        verdicts: Verdicts | None = None,
+        measured: list[int] | None = None,
     ) -> None:
         """Prepares to build.
 
@@ -81,7 +92,9 @@ class ChatterboxSubject(Subject[Weights, Passes]):
             text: tokens of a few words.
             batch: how many requests are wanted at a time.
             threads: of the CPU.
-            precision: that T3 should compute in, where the device can.
+            precision: one of `precision.PRECISIONS`.
+            verdicts: where "auto" keeps what it has measured; None to measure each time.
+            measured: tokens of `verdict.TEXT`, for "auto"; None for `text`.
         """
         self._load = load
         self._front = front
@@ -90,6 +103,8 @@ class ChatterboxSubject(Subject[Weights, Passes]):
         self._batch = batch
         self._threads = threads
         self._precision = precision
+        self._verdicts = verdicts
+        self._measured = measured or text
         self._s3gen_figures = s3gen_proof.Figures(voice.gen, _TOKENS)
 
     def load(self) -> Weights:
@@ -98,18 +113,33 @@ class ChatterboxSubject(Subject[Weights, Passes]):
 
     def cpu(self, loaded: Weights) -> Passes:
         """See `Subject.cpu`."""
-        t3, weights = None, list(loaded.s3gen.parameters())
+        weights = [*loaded.s3gen.parameters(), *(loaded.t3.weights.values() if loaded.t3 else ())]
+        judged = self._judge(loaded) if self._precision == "auto" else None
+        precision = judged.precision if judged else on_cpu(self._precision)
         # Packing waits for memory, so both networks are packed side by side.
         with ThreadPoolExecutor(1, "chatterbex-packing") as beside:
-            packed = beside.submit(s3gen.CpuPass, loaded.s3gen)
-            if loaded.t3 is not None:
-                rows = self._batch * rows_of_request(loaded.t3.config)
-                precision = "int8" if self._precision == "int8" else "float32"
-                t3 = CpuPass(loaded.t3, rows, threads=self._threads, precision=precision)
-                weights += loaded.t3.weights.values()
-            built = Passes(packed.result(), t3)
+            packed = beside.submit(s3gen.CpuPass, loaded.s3gen, precision.flow)
+            t3 = None if loaded.t3 is None else self._t3(loaded.t3, precision.t3)
+            built = Passes(packed.result(), t3, judged)
         pages.release(weights)
         return built
+
+    def _t3(self, t3: T3, precision: str, rows: int | None = None) -> CpuPass:
+        rows = rows or self._batch * rows_of_request(t3.config)
+        return CpuPass(t3, rows, threads=self._threads, precision=precision)
+
+    def _judge(self, loaded: Weights) -> Verdict:
+        """What was measured of these files before, or is measured now."""
+
+        def measure() -> Verdict:
+            t3 = None if loaded.t3 is None else partial(self._t3, loaded.t3, rows=verdict.ROWS)
+            flow = partial(s3gen.CpuPass, loaded.s3gen)
+            found = verdict.measure(t3, flow, front=self._front, voice=self._voice, text=self._measured)
+            pages.release(loaded.s3gen.parameters())
+            _logger.info("precision, measured on this checkpoint: T3 %s, flow %s", found.t3, found.flow)
+            return found
+
+        return measure() if self._verdicts is None else self._verdicts.of(self._measured, measure)
 
     def parts(self, loaded: Weights) -> MutableMapping[str, Any]:
         """See `Subject.parts`."""
@@ -124,8 +154,8 @@ class ChatterboxSubject(Subject[Weights, Passes]):
         t3 = None
         if "t3" in parts:
             body = parts["t3"]
-            if self._precision == "bfloat16" and body.speech_emb.weight.device.type == "cuda":
-                body.to(torch.bfloat16)
+            kind = body.speech_emb.weight.device.type
+            body.to(getattr(torch, on_gpu(self._precision, kind).t3))
             t3 = GpuPass(body, batch * rows_of_request(body.config), eager_attention=eager_attention)
         return Passes(s3gen.GpuPass(parts["s3gen"]), t3)
 
@@ -150,7 +180,7 @@ class ChatterboxSubject(Subject[Weights, Passes]):
 
     def tolerances(self) -> Mapping[str, float]:
         """See `Subject.tolerances`."""
-        unit = BFLOAT16 if self._precision == "bfloat16" else FLOAT32
+        unit = BFLOAT16 if on_gpu(self._precision, "cuda").t3 == "bfloat16" else FLOAT32
         limits = {name: tolerance(_ROOM * gain, FLOAT32) for name, gain in s3gen_proof.GAINS.items()}
         return {**limits, "t3.logits": tolerance(_ROOM * t3_proof.GAIN, unit)}
 

@@ -9,17 +9,28 @@ from chatterbex.s3gen import conformer
 from chatterbex.s3gen.estimator import Estimator
 from chatterbex.s3gen.network import S3Gen
 from chatterbex.s3gen.passes import S3GenPass
+from chatterbex.s3gen.products import PRODUCTS
 from chatterbex.s3gen.vocoder import Vocoder
 
 
 class CpuPass(S3GenPass):
-    """The way through S3Gen on the CPU. Packing takes about half a second."""
+    """The way through S3Gen on the CPU. Packing takes about half a second.
 
-    def __init__(self, network: S3Gen) -> None:
-        """Packs the weights of a network that is on the CPU. The network's own stay as they are."""
+    Attributes:
+        precision: of the flow's products. The rest of S3Gen is computed in float32.
+    """
+
+    def __init__(self, network: S3Gen, precision: str = "float32") -> None:
+        """Packs the weights of a network that is on the CPU. The network's own stay as they are.
+
+        Args:
+            network: flow and vocoder.
+            precision: "float32" or "bfloat16".
+        """
         super().__init__(network)
+        self.precision = precision
         with torch.inference_mode():
-            self._estimator = Estimator(network.flow.decoder.estimator)
+            self._estimator = Estimator(network.flow.decoder.estimator, PRODUCTS[precision])
             self._vocoder = Vocoder(network.mel2wav)
 
     def padded(self, length: int) -> int:

@@ -54,7 +54,10 @@ class S3GenPass(abc.ABC):
         network: the weights.
         steps: steps of the flow that it was made for.
         look_ahead: tokens that must follow one before it can be spoken.
+        precision: of the flow's products: "float32" or "bfloat16".
     """
+
+    precision: str = "float32"
 
     def __init__(self, network: S3Gen) -> None:
         """Takes the weights, on their device."""

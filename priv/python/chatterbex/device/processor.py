@@ -1,0 +1,37 @@
+"""What the processor is and can do, as the system tells."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Final
+
+_CPUINFO: Final = Path("/proc/cpuinfo")
+_BFLOAT16: Final = frozenset({"avx512_bf16", "amx_bf16"})
+
+
+def name(cpuinfo: Path = _CPUINFO) -> str:
+    """The processor's name, or its architecture where the system does not tell."""
+    return _field("model name", cpuinfo) or platform.processor() or platform.machine() or "CPU"
+
+
+def multiplies_bfloat16(cpuinfo: Path = _CPUINFO) -> bool:
+    """Tells whether this processor has instructions that multiply bfloat16.
+
+    It is known of x86 on Linux. Elsewhere the answer is no: without such instructions bfloat16 is slower
+    than float32, and PyTorch's products have not been measured on processors of another kind.
+    """
+    return not _BFLOAT16.isdisjoint(_field("flags", cpuinfo).split())
+
+
+def _field(name: str, cpuinfo: Path) -> str:
+    """What the first processor has under a name; "" where there is nothing."""
+    try:
+        with cpuinfo.open(encoding="utf-8", errors="replace") as file:
+            for line in file:
+                key, _, value = line.partition(":")
+                if key.strip() == name and value.strip():
+                    return value.strip()
+    except OSError:
+        pass
+    return ""
