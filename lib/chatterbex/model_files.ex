@@ -127,8 +127,8 @@ defmodule Chatterbex.ModelFiles do
 
   Options: those above, and `:checkpoint`, a folder of your own that is looked at instead of the cache.
 
-  Where files of several repositories belong together, as those of a language pack do, the folder is made of links; it is in the home
-  (`Chatterbex.Python.home/1`).
+  The files of a language pack, and those with `flow: :meanflow`, come from two repositories. Their folder is made
+  of links, and is in the home (`Chatterbex.Python.home/1`).
 
   ## Examples
 

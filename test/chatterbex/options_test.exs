@@ -139,6 +139,19 @@ defmodule Chatterbex.OptionsTest do
     assert message(:generate, flow: :meanflow) =~ "unknown option :flow."
   end
 
+  test "a model is loaded with what the server was told" do
+    {:ok, english} = Chatterbex.Model.fetch(:english)
+    given = [flow: :meanflow, flow_steps: 4, first_chunk_steps: 1, reference_seconds: 3]
+    assert {:ok, options} = Options.validate(:server, given)
+
+    assert %{
+             "flow" => "meanflow",
+             "flow_steps" => 4,
+             "first_chunk_steps" => 1,
+             "reference_seconds" => 3.0
+           } = Chatterbex.Server.Loading.command(1, english, options, "/files")["options"]
+  end
+
   test "a request of a model without a flow refuses what is about it" do
     {:ok, hibari} = Chatterbex.Model.fetch(:hibari)
 
