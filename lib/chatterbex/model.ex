@@ -104,8 +104,21 @@ defmodule Chatterbex.Model do
   @doc false
   @spec useless(t) :: [atom]
   def useless(%__MODULE__{python: own}) when own != nil, do: []
-  def useless(%__MODULE__{profile: "hibari"}), do: [:checkpoint, :revision, :version, :language_pack]
+
+  def useless(%__MODULE__{profile: "hibari"}),
+    do: [
+      :checkpoint,
+      :revision,
+      :version,
+      :language_pack,
+      :flow,
+      :flow_steps,
+      :first_chunk_steps,
+      :reference_seconds
+    ]
+
   def useless(%__MODULE__{name: :multilingual}), do: []
+  def useless(%__MODULE__{name: name}) when name in [:turbo, :nano], do: [:version, :language_pack, :flow]
   def useless(%__MODULE__{}), do: [:version, :language_pack]
 
   defp unknown(name) do
@@ -121,7 +134,15 @@ defmodule Chatterbex.Model do
 
   # What all models take that draw speech tokens one by one.
   @tokens [:temperature, :top_p, :repetition_penalty, :max_tokens, :retries]
-  @chunks [:chunk_tokens, :chunk_growth, :chunk_most]
+  # What all models take that make sound of speech tokens.
+  @sound [
+    :reference_seconds,
+    :flow_steps,
+    :first_chunk_steps,
+    :chunk_tokens,
+    :chunk_growth,
+    :chunk_most
+  ]
 
   @sounds Chatterbex.Text.Markup.sounds()
 
@@ -179,7 +200,7 @@ defmodule Chatterbex.Model do
   end
 
   defp chatterbox(name, fields) do
-    fields = Keyword.update(fields, :options, @chunks, &(&1 ++ @chunks))
+    fields = Keyword.update(fields, :options, @sound, &(&1 ++ @sound))
 
     struct!(
       __MODULE__,

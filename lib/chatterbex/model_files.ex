@@ -24,6 +24,8 @@ defmodule Chatterbex.ModelFiles do
     * `:version` - `:v3` (the default) or `:v2`, of `:multilingual`.
     * `:language_pack` - of `:multilingual`: `"zh-cmn"`, `"es-mx-latam"`, `"pt-br"`, `"es-es"`, `"pt-pt"` or
       `"hi"`. Most of a pack is in a repository of its own, the rest is that of `:multilingual`.
+    * `:flow` - `:meanflow` has the distilled flow of `:turbo` in the place of the model's own, of `:english`,
+      `:multilingual` and `:conversion`: one file of S3Gen from turbo's repository.
     * `:repo` - the repository of a fine-tune, as in `"someone/chatterbox-german"`: see below.
     * `:t3` - a fine-tuned T3, a `.safetensors` file: its path or, with `:repo`, its name in the repository.
     * `:revision` - a branch, a tag or a commit of the repository. Default: `"main"`.
@@ -53,7 +55,7 @@ defmodule Chatterbex.ModelFiles do
   alias Chatterbex.{Error, Options, Python, Telemetry}
   alias Chatterbex.ModelFiles.{Cache, Check, Download, Place, Removal, Set}
 
-  @names [:version, :language_pack, :repo, :t3, :revision, :home]
+  @names [:version, :language_pack, :flow, :repo, :t3, :revision, :home]
 
   @typedoc """
   What there is of a model: `folder` is where all its files are, or `nil`; `files` are those in it, `missing` those
@@ -125,8 +127,8 @@ defmodule Chatterbex.ModelFiles do
 
   Options: those above, and `:checkpoint`, a folder of your own that is looked at instead of the cache.
 
-  A language pack's folder is made of links to the files of two repositories; it is in the home
-  (`Chatterbex.Python.home/1`).
+  The files of a language pack, and those with `flow: :meanflow`, come from two repositories. Their folder is made
+  of links, and is in the home (`Chatterbex.Python.home/1`).
 
   ## Examples
 
@@ -277,7 +279,7 @@ defmodule Chatterbex.ModelFiles do
   Removes a model's files from the cache, of all revisions, and tells which files went and how many bytes that
   freed. Files that another model needs which is here stay, and so does all else in the cache.
 
-  Options: `:version`, `:language_pack`, `:repo`, `:t3` and `:home`. Of a fine-tune, only the files that came from its repository
+  Options: `:version`, `:language_pack`, `:flow`, `:repo`, `:t3` and `:home`. Of a fine-tune, only the files that came from its repository
   are removed. Nothing to remove is no error.
 
   ## Examples
@@ -331,7 +333,7 @@ defmodule Chatterbex.ModelFiles do
   end
 
   # What the repository of a fine-tune lacks is known when it was asked for all files.
-  defp transfer(%Set{sources: [own]} = set, options, report) do
+  defp transfer(%Set{sources: [own | _others]} = set, options, report) do
     asked = %{own | files: Enum.map(own.files, &%{&1 | optional: not Set.t3?(&1)})}
 
     with {:ok, first} <- Download.run(%{set | sources: [asked], base: []}, options, report),

@@ -222,17 +222,20 @@ defmodule Chatterbex.Options do
   end
 
   defp useless(name, model) do
-    whose =
-      if name in [:version, :language_pack],
-        do: "it is one of :multilingual",
-        else: "it comes with the setup, and has no files of its own"
-
     Error.new(
       :not_supported,
-      "the model #{inspect(model.name)} has no option #{inspect(name)}: #{whose}.",
+      "the model #{inspect(model.name)} has no option #{inspect(name)}: #{why(name)}.",
       %{option: name, model: model.name}
     )
   end
+
+  defp why(name) when name in [:version, :language_pack], do: "it is one of :multilingual"
+  defp why(:flow), do: "it is one of :english, :multilingual and :conversion"
+
+  defp why(name) when name in [:flow_steps, :first_chunk_steps, :reference_seconds],
+    do: "it is one of the Chatterbox models"
+
+  defp why(_name), do: "it comes with the setup, and has no files of its own"
 
   defp language(nil, _model), do: :ok
   defp language(_language, %Model{languages: []}), do: :ok

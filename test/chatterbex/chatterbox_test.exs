@@ -57,6 +57,19 @@ defmodule Chatterbex.ChatterboxTest do
       assert one != other
     end
 
+    test "takes as many steps of the flow as it is told to", %{server: server} do
+      [usual, same, rough] =
+        for options <- [[], [flow_steps: 2, reference_seconds: 10], [flow_steps: 1]] do
+          options = [seed: 7, max_tokens: 8] ++ options
+          assert {:ok, audio} = Chatterbex.generate(server, @text, options)
+          audio.samples
+        end
+
+      assert same == usual
+      assert rough != usual
+      assert byte_size(rough) == byte_size(usual)
+    end
+
     test "tells what was cut short", %{server: server} do
       # Random weights never come to an end.
       assert {:ok, %Audio{metadata: metadata}} = Chatterbex.generate(server, @text, seed: 7, max_tokens: 5)
@@ -170,6 +183,24 @@ defmodule Chatterbex.ChatterboxTest do
 
       assert message =~ "[laugh]"
       assert {:error, %Error{reason: :not_supported}} = Chatterbex.generate(server, @text, top_k: 5)
+    end
+
+    @tag :tmp_dir
+    test "english speaks with the distilled flow", %{tmp_dir: dir} do
+      for name <- File.ls!(checkpoint(:english)), name != "s3gen.safetensors" do
+        File.ln_s!(Path.join(checkpoint(:english), name), Path.join(dir, name))
+      end
+
+      file = "s3gen_meanflow.safetensors"
+      options = [model: :english, checkpoint: dir, device: "cpu", flow: :meanflow]
+      refused = start_supervised!(Supervisor.child_spec({Chatterbex, options}, id: :refused))
+      assert {:error, %Error{reason: :model_files_missing} = error} = Chatterbex.generate(refused, @text)
+      assert error.message =~ "mix chatterbex.models download english --flow meanflow"
+
+      File.ln_s!(Path.join(checkpoint(:nano), file), Path.join(dir, file))
+      server = start_server(options)
+      assert {:ok, audio} = Chatterbex.generate(server, @text, seed: 7, max_tokens: 6)
+      assert samples(audio) == audio.metadata.tokens * @token
     end
 
     test "multilingual speaks the language that it is told, and must be told one" do

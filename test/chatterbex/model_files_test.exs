@@ -22,6 +22,7 @@ defmodule Chatterbex.ModelFilesTest do
 
   @nano "ResembleAI/chatterbox-nano"
   @base "ResembleAI/chatterbox"
+  @turbo "ResembleAI/chatterbox-turbo"
   @hindi "ResembleAI/Chatterbox-Multilingual-hi"
 
   setup_all do
@@ -247,6 +248,78 @@ defmodule Chatterbex.ModelFilesTest do
       assert length(files) == 5
       refute File.exists?(folder)
       assert File.ls!(ModelFiles.cache_folder()) == [".locks"]
+    end
+  end
+
+  describe "the distilled flow" do
+    setup %{hub: hub} do
+      home = Path.join(hub.dir, "home")
+      File.mkdir_p!(home)
+      File.ln_s!(Chatterbex.Python.venv(Chatterbex.Python.home()), Path.join(home, "venv"))
+      %{home: home}
+    end
+
+    test "is turbo's file in the place of the model's own", %{hub: hub, home: home} do
+      serve(hub, :english, flow: :meanflow)
+      options = [flow: :meanflow, home: home]
+      assert {:error, error} = ModelFiles.locate(:english, options)
+      assert error.message =~ "the files of :english (flow meanflow) are not all on this machine"
+      assert error.message =~ "Run: mix chatterbex.models download english --flow meanflow"
+
+      folder = fetch!(:english, options)
+
+      assert Enum.sort(File.ls!(folder)) ==
+               ~w(conds.pt s3gen_meanflow.safetensors t3_cfg.safetensors tokenizer.json ve.safetensors)
+
+      assert File.read!(Path.join(folder, "s3gen_meanflow.safetensors")) ==
+               content("s3gen_meanflow.safetensors", @turbo)
+
+      assert ModelFiles.locate(:english, flow: "meanflow", home: home) == {:ok, folder}
+      assert {:ok, [_t3 | _others]} = ModelFiles.verify(:english, options)
+      assert {:error, _not_here} = ModelFiles.locate(:english, flow: :cfm, home: home)
+      assert {:error, _not_here} = ModelFiles.locate(:turbo, home: home)
+
+      assert {:ok, ^folder} = ModelFiles.locate(:english, flow: :meanflow, checkpoint: folder)
+      assert {:error, error} = ModelFiles.locate(:english, checkpoint: folder)
+      assert error.message =~ "s3gen.safetensors is missing"
+
+      assert {:ok, %{files: files}} = ModelFiles.remove(:english, options)
+      assert length(files) == 5
+      refute File.exists?(folder)
+    end
+
+    test "stays where turbo needs it, and turbo's other files do", %{hub: hub, home: home} do
+      serve(hub, :turbo)
+      serve(hub, :conversion, flow: :meanflow)
+      turbo = fetch!(:turbo)
+      options = [flow: :meanflow, home: home]
+      fetch!(:conversion, options)
+      assert {:ok, %{files: [conditionals]}} = ModelFiles.remove(:conversion, options)
+      assert Path.basename(conditionals) == "conds.pt"
+      assert ModelFiles.locate(:turbo) == {:ok, turbo}
+    end
+
+    test "goes with a language pack and with a fine-tune", %{hub: hub, home: home} do
+      serve(hub, :multilingual, language_pack: "hi", flow: :meanflow)
+      options = [language_pack: "hi", flow: :meanflow, home: home]
+      folder = fetch!(:multilingual, options)
+
+      assert Enum.sort(File.ls!(folder)) ==
+               ~w(conds.pt grapheme_mtl_merged_expanded_v1.json s3gen_meanflow.safetensors t3_hi.safetensors ve.pt)
+
+      serve(hub, :english)
+      write(hub, "someone/german", "t3_cfg.safetensors", content("t3_cfg.safetensors", "someone/german"))
+      options = [repo: "someone/german", flow: :meanflow, home: home]
+      folder = fetch!(:english, options)
+      assert ModelFiles.locate(:english, options) == {:ok, folder}
+
+      assert Enum.sort(File.ls!(folder)) ==
+               ~w(conds.pt s3gen_meanflow.safetensors t3_cfg.safetensors tokenizer.json ve.safetensors)
+
+      assert File.read!(Path.join(folder, "t3_cfg.safetensors")) ==
+               content("t3_cfg.safetensors", "someone/german")
+
+      refute Enum.any?(requests(hub), &(&1["path"] =~ "/s3gen.safetensors"))
     end
   end
 
@@ -548,6 +621,10 @@ defmodule Chatterbex.ModelFilesTest do
             {:hibari, [], :not_supported, "the model :hibari has no files to fetch"},
             {:turbo, [version: :v2], :not_supported, "has no option :version; it is one of :multilingual"},
             {:nano, [language_pack: "hi"], :not_supported, "has no option :language_pack"},
+            {:nano, [flow: :meanflow], :not_supported,
+             "has no option :flow; it is one of :english, :multilingual, :conversion."},
+            {:english, [flow: :mean], :invalid_option,
+             "option :flow must be one of :cfm, :meanflow, got :mean"},
             {:multilingual, [version: :v4], :invalid_option, "must be one of :v3, :v2, got :v4"},
             {:multilingual, [language_pack: "fr"], :invalid_option, ~s("zh-cmn", "es-mx-latam")},
             {:multilingual, [language_pack: "hi", version: :v3], :invalid_option, "give either"},

@@ -98,10 +98,74 @@ defmodule Chatterbex.OptionsTest do
            "the model :hibari has no option :version: it is one of :multilingual."},
           {[language_pack: "hi"],
            "the model :hibari has no option :language_pack: it is one of :multilingual."},
+          {[flow: :meanflow],
+           "the model :hibari has no option :flow: it is one of :english, :multilingual and :conversion."},
+          {[model: :nano, flow: :meanflow],
+           "the model :nano has no option :flow: it is one of :english, :multilingual and :conversion."},
+          {[flow_steps: 2],
+           "the model :hibari has no option :flow_steps: it is one of the Chatterbox models."},
+          {[first_chunk_steps: 1],
+           "the model :hibari has no option :first_chunk_steps: it is one of the Chatterbox models."},
+          {[reference_seconds: 5],
+           "the model :hibari has no option :reference_seconds: it is one of the Chatterbox models."},
           {[model: :turbo, checkpoint: "/models", version: :v3],
            "the model :turbo has no option :version: it is one of :multilingual."}
         ] do
       assert {:error, %{reason: :not_supported, message: ^message}} = Chatterbex.start_link(options)
+    end
+  end
+
+  test "options that trade quality for speed have ranges, of a server, a request and a conversion" do
+    for {option, good, bad, range} <- [
+          {:reference_seconds, [3, 4.5, 10], [2.9, 11, "5"], "a number from 3.0 to 10.0"},
+          {:flow_steps, [1, 50], [0, 51, 2.0], "a whole number from 1 to 50"},
+          {:first_chunk_steps, [1, 50], [0, 51, "1"], "a whole number from 1 to 50"}
+        ],
+        group <- [:server, :pool, :generate, :stream, :stream_to, :convert],
+        option != :first_chunk_steps or group not in [:generate, :convert] do
+      for value <- good do
+        assert {:ok, valid} = Options.validate(group, [{option, value}])
+        assert valid[option] == value
+      end
+
+      assert {:ok, valid} = Options.validate(group, [])
+      assert valid[option] == nil
+
+      for value <- bad do
+        assert message(group, [{option, value}]) ==
+                 "option #{inspect(option)} must be #{range}, got #{inspect(value)}"
+      end
+    end
+
+    assert message(:server, flow: :mean) == "option :flow must be one of :cfm, :meanflow, got :mean"
+    assert message(:generate, flow: :meanflow) =~ "unknown option :flow."
+  end
+
+  test "a model is loaded with what the server was told" do
+    {:ok, english} = Chatterbex.Model.fetch(:english)
+    given = [flow: :meanflow, flow_steps: 4, first_chunk_steps: 1, reference_seconds: 3]
+    assert {:ok, options} = Options.validate(:server, given)
+
+    assert %{
+             "flow" => "meanflow",
+             "flow_steps" => 4,
+             "first_chunk_steps" => 1,
+             "reference_seconds" => 3.0
+           } = Chatterbex.Server.Loading.command(1, english, options, "/files")["options"]
+  end
+
+  test "a request of a model without a flow refuses what is about it" do
+    {:ok, hibari} = Chatterbex.Model.fetch(:hibari)
+
+    for option <- [:reference_seconds, :flow_steps, :first_chunk_steps] do
+      assert {:error, %{reason: :not_supported, message: message}} = Options.supported(%{option => 5}, hibari)
+
+      assert message == "the model :hibari has no option #{inspect(option)}. Of its own it has :speed."
+
+      for name <- [:turbo, :nano, :english, :multilingual, :conversion] do
+        {:ok, model} = Chatterbex.Model.fetch(name)
+        assert Options.supported(%{option => 5}, model) == :ok
+      end
     end
   end
 

@@ -26,16 +26,16 @@ defmodule Chatterbex.ModelFiles.Place do
   comes from the model's own.
   """
   @spec sources(Set.t()) :: [Set.source(), ...]
-  def sources(%Set{sources: [own], base: [base]}) do
+  def sources(%Set{sources: [own | others], base: [base]}) do
     case Cache.snapshot(own.repository, own.revision) do
       {:ok, snapshot} ->
         {lacking, its} = Enum.split_with(own.files, &lacking?(&1, own, snapshot))
         names = Enum.map(lacking, & &1.as)
         sources = [%{own | files: its}, %{base | files: Enum.filter(base.files, &(&1.as in names))}]
-        Enum.reject(sources, &(&1.files == []))
+        Enum.reject(sources, &(&1.files == [])) ++ others
 
       :error ->
-        [own]
+        [own | others]
     end
   end
 
@@ -194,7 +194,8 @@ defmodule Chatterbex.ModelFiles.Place do
 
   defp joined_prefix(set, home) do
     name = set.language_pack || String.replace(set.repo || "", "/", "--")
-    Path.join([home, "models", "#{set.model}-#{name}-"])
+    flow = if set.flow, do: "#{set.flow}-"
+    Path.join([home, "models", "#{set.model}-#{name}-#{flow}"])
   end
 
   defp make(folder, links) do

@@ -14,10 +14,12 @@ defmodule Chatterbex.ModelFiles.Set do
 
   @models [:english, :multilingual, :turbo, :nano, :conversion]
   @versions [:v3, :v2]
+  # Those whose flow can be another one.
+  @flows [:english, :multilingual, :conversion]
   @packs ~w(zh-cmn es-mx-latam pt-br es-es pt-pt hi)
 
   @enforce_keys [:model, :sources]
-  defstruct [:model, :version, :language_pack, :repo, :t3, :sources, base: []]
+  defstruct [:model, :version, :language_pack, :flow, :repo, :t3, :sources, base: []]
 
   @typedoc """
   A file has its `name` in the repository, and the one that it is loaded `as`; a model loads without one that is
@@ -31,6 +33,7 @@ defmodule Chatterbex.ModelFiles.Set do
           model: atom,
           version: :v2 | :v3 | nil,
           language_pack: String.t() | nil,
+          flow: :meanflow | nil,
           repo: String.t() | nil,
           t3: Path.t() | String.t() | nil,
           sources: [source, ...],
@@ -68,11 +71,29 @@ defmodule Chatterbex.ModelFiles.Set do
          {:ok, pack} <- pack(options[:language_pack], model, version),
          {:ok, revision} <- revision(options[:revision]),
          {:ok, repo} <- repo(options[:repo], model, pack),
-         {:ok, t3} <- t3(options[:t3], model, repo) do
+         {:ok, t3} <- t3(options[:t3], model, repo),
+         {:ok, flow} <- flow(options[:flow], model) do
       version = if model == :multilingual and is_nil(pack), do: version || :v3
-      {:ok, model |> make(version, pack, revision) |> fine_tuned(repo, t3)}
+      {:ok, model |> make(version, pack, revision) |> fine_tuned(repo, t3) |> distilled(flow)}
     end
   end
+
+  # The distilled flow is in turbo's file of S3Gen, which stands in for the model's own.
+  defp distilled(set, nil), do: set
+
+  defp distilled(set, :meanflow) do
+    [turbo] = Enum.map(@sets["turbo"]["sources"], &source/1)
+    without = fn source -> %{source | files: Enum.reject(source.files, &s3gen?/1)} end
+
+    %{
+      set
+      | flow: :meanflow,
+        sources: Enum.map(set.sources, without) ++ [%{turbo | files: Enum.filter(turbo.files, &s3gen?/1)}],
+        base: Enum.map(set.base, without)
+    }
+  end
+
+  defp s3gen?(%{as: name}), do: String.starts_with?(name, "s3gen")
 
   # The file of T3 may have another name, and is called as the model's own where it is loaded.
   defp fine_tuned(%{sources: [main | _others]} = set, repo, t3) when is_binary(repo) do
@@ -98,6 +119,9 @@ defmodule Chatterbex.ModelFiles.Set do
   The set in words, as in `:multilingual (language pack hi)`.
   """
   @spec describe(t) :: String.t()
+  def describe(%__MODULE__{flow: flow} = set) when not is_nil(flow),
+    do: "#{describe(%{set | flow: nil})} (flow #{flow})"
+
   def describe(%__MODULE__{repo: repo} = set) when is_binary(repo),
     do: "#{describe(%{set | repo: nil, t3: nil})} (repository #{repo})"
 
@@ -132,6 +156,7 @@ defmodule Chatterbex.ModelFiles.Set do
     for {name, value, usual} <- [
           {:version, set.version, :v3},
           {:language_pack, set.language_pack, nil},
+          {:flow, set.flow, nil},
           {:repo, set.repo, nil},
           {:t3, set.t3, nil},
           {:revision, revision, "main"}
@@ -212,6 +237,22 @@ defmodule Chatterbex.ModelFiles.Set do
       {:error, Error.new(:invalid_option, "give either :version or :language_pack: a pack has one version.")}
 
   defp pack(_given, model, _version), do: {:error, only_multilingual(:language_pack, model)}
+
+  defp flow(nil, _model), do: {:ok, nil}
+  defp flow(given, model) when model in @flows and given in [:cfm, "cfm"], do: {:ok, nil}
+  defp flow(given, model) when model in @flows and given in [:meanflow, "meanflow"], do: {:ok, :meanflow}
+
+  defp flow(given, model) when model in @flows,
+    do: {:error, invalid(:flow, "one of :cfm, :meanflow", given)}
+
+  defp flow(_given, model) do
+    {:error,
+     Error.new(
+       :not_supported,
+       "the model #{inspect(model)} has no option :flow; it is one of #{list(@flows)}.",
+       %{option: :flow, model: model}
+     )}
+  end
 
   defp revision(nil), do: {:ok, nil}
 

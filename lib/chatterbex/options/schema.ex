@@ -4,6 +4,29 @@ defmodule Chatterbex.Options.Schema do
 
   alias Chatterbex.Device
 
+  # Those that trade quality for speed, of a server for all of its requests, or of one request.
+  @reference_seconds [
+    type: {:number, 3.0, 10.0},
+    doc:
+      "how many seconds of the voice's recording, from its beginning, the flow listens to; by default all, at most 10. " <>
+        "With fewer, speech is made faster and has less of the recording's manner (all Chatterbox models): see " <>
+        "[the guide](speed.md)"
+  ]
+
+  @flow_steps [
+    type: {:integer, 1, 50},
+    doc:
+      "steps of the flow; by default 2 for `:turbo`, `:nano` and `flow: :meanflow`, and 10 for others. The work grows with " <>
+        "their number (all Chatterbox models): see [the guide](speed.md)"
+  ]
+
+  @first_chunk_steps [
+    type: {:integer, 1, 50},
+    doc:
+      "steps of the flow for the first chunk of a stream; by default as many as for the others. With 1 it is heard " <>
+        "sooner, and may sound rougher (all Chatterbox models): see [the guide](speed.md)"
+  ]
+
   @server [
     name: [type: :name, doc: "the name to register, as for any `GenServer`"],
     model: [type: :model, default: :hibari, doc: "the model to run, one of `Chatterbex.models/0`"],
@@ -66,6 +89,15 @@ defmodule Chatterbex.Options.Schema do
       type: {:in, ["zh-cmn", "es-mx-latam", "pt-br", "es-es", "pt-pt", "hi"]},
       doc: "a pack of `:multilingual` that was made for one language"
     ],
+    flow: [
+      type: {:in, [:cfm, :meanflow]},
+      doc:
+        "`:meanflow` makes the sound with the distilled flow of `:turbo`, which computes its network twice and not 20 times; " <>
+          "`:cfm` is the model's own (`:english`, `:multilingual`, `:conversion`): see [the guide](speed.md)"
+    ],
+    flow_steps: @flow_steps,
+    first_chunk_steps: @first_chunk_steps,
+    reference_seconds: @reference_seconds,
     max_voices: [
       type: {:integer, 1, 100_000},
       doc: "how many voices made from audio the model keeps; the default is the model's own, 32"
@@ -235,6 +267,8 @@ defmodule Chatterbex.Options.Schema do
       specific: true,
       doc: "how lively the voice is; 0.5 by default (`:english`, `:multilingual`)"
     ],
+    reference_seconds: [{:specific, true} | @reference_seconds],
+    flow_steps: [{:specific, true} | @flow_steps],
     max_tokens: [
       type: {:integer, 1, 4096},
       specific: true,
@@ -279,6 +313,7 @@ defmodule Chatterbex.Options.Schema do
                   "whether a stream goes on when the process of an isolated model died while it was being spoken: the " <>
                     "sentence is spoken again with the same seed, without what was heard of it; `false` ends it with `:engine_crashed`"
               ],
+              first_chunk_steps: [{:specific, true} | @first_chunk_steps],
               chunk_tokens: [
                 type: {:integer, 1, 1000},
                 specific: true,
@@ -352,7 +387,7 @@ defmodule Chatterbex.Options.Schema do
   @chunk_stream Keyword.update!(@chunks, :group, &Keyword.put(&1, :default, false))
 
   @convert @generate
-           |> Keyword.take([:timeout, :seed, :deadline, :priority])
+           |> Keyword.take([:timeout, :seed, :deadline, :priority, :reference_seconds, :flow_steps])
            |> Keyword.merge(
              server: [type: :server, doc: "the server to ask, which must run the model `:conversion`"],
              voice: [

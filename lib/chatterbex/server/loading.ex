@@ -54,7 +54,7 @@ defmodule Chatterbex.Server.Loading do
   end
 
   defp chosen(options) do
-    for name <- [:version, :language_pack, :repo, :t3, :revision, :home],
+    for name <- [:version, :language_pack, :flow, :repo, :t3, :revision, :home],
         value = options[name],
         do: {name, value}
   end
@@ -78,6 +78,10 @@ defmodule Chatterbex.Server.Loading do
         "checkpoint" => folder,
         "version" => options.version && Atom.to_string(options.version),
         "pack" => options.language_pack,
+        "flow" => options.flow && Atom.to_string(options.flow),
+        "flow_steps" => options.flow_steps,
+        "first_chunk_steps" => options.first_chunk_steps,
+        "reference_seconds" => options.reference_seconds,
         # With a repository it is the name of a file that is in the folder.
         "t3" => if(options.t3 && is_nil(options.repo), do: Path.expand(options.t3)),
         "repo" => options.repo

@@ -2,7 +2,7 @@ defmodule Chatterbex.Speech.Piece do
   @moduledoc false
   # A chunk of a text on its way: what is spoken has a number, what is only silence has none.
 
-  alias Chatterbex.{Server.Request, Text.Chunk}
+  alias Chatterbex.{Model, Server.Request, Text.Chunk}
 
   @enforce_keys [:number, :text, :pause]
   defstruct [:number, :text, :pause]
@@ -28,9 +28,18 @@ defmodule Chatterbex.Speech.Piece do
   @doc """
   The piece as it goes to the server.
   """
-  @spec command(t, boolean) :: Request.piece()
-  def command(piece, stream),
-    do: %{number: piece.number, text: piece.text, stream: stream, options: %{}}
+  @spec command(t, boolean, Model.t()) :: Request.piece()
+  def command(piece, stream, model) do
+    # Only the first piece of a text is waited for.
+    later? = piece.number > 0 and :first_chunk_steps in model.options
+
+    %{
+      number: piece.number,
+      text: piece.text,
+      stream: stream,
+      options: if(later?, do: %{"first_chunk_steps" => 0}, else: %{})
+    }
+  end
 
   @doc """
   Samples of so many milliseconds of silence, one channel.

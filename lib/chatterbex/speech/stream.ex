@@ -282,7 +282,7 @@ defmodule Chatterbex.Speech.Stream do
     do: %{state | window: :queue.in(piece, state.window)}
 
   defp ask_for(piece, state) do
-    case submit([Piece.command(piece, true)], state) do
+    case submit([Piece.command(piece, true, state.plan.model)], state) do
       {:ok, ref} ->
         %{
           state

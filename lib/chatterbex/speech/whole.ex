@@ -35,7 +35,7 @@ defmodule Chatterbex.Speech.Whole do
     told = %{characters: 0, total: String.length(text), pieces: 0, seconds: 0.0}
     by_number = Map.new(spoken, &{&1.number, &1})
 
-    speak(plan, Enum.map(spoken, &Piece.command(&1, false)), told, fn number, audio, told ->
+    speak(plan, Enum.map(spoken, &Piece.command(&1, false, plan.model)), told, fn number, audio, told ->
       tell(progress, by_number[number], audio, told)
     end)
   end

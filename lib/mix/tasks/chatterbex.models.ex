@@ -21,6 +21,7 @@ defmodule Mix.Tasks.Chatterbex.Models do
 
     * `--version VERSION` - `v3` (the default) or `v2`, of `multilingual`
     * `--language-pack PACK` - of `multilingual`: `zh-cmn`, `es-mx-latam`, `pt-br`, `es-es`, `pt-pt` or `hi`
+    * `--flow meanflow` - with the distilled flow of `turbo`, of `english`, `multilingual` and `conversion`
     * `--repo OWNER/NAME` - the repository of a fine-tune of the model
     * `--t3 FILE` - a fine-tuned T3: its path or, with `--repo`, its name in the repository
     * `--revision REVISION` - a branch, a tag or a commit (default `main`)
@@ -42,6 +43,7 @@ defmodule Mix.Tasks.Chatterbex.Models do
   @switches [
     version: :string,
     language_pack: :string,
+    flow: :string,
     repo: :string,
     t3: :string,
     revision: :string,
@@ -173,7 +175,9 @@ defmodule Mix.Tasks.Chatterbex.Models do
   defp flag({:version, version}), do: ["--version", version]
   defp flag({:language_pack, pack}), do: ["--language-pack", pack]
 
-  defp chosen(options), do: Keyword.take(options, [:version, :language_pack, :repo, :t3, :revision, :home])
+  defp chosen(options),
+    do: Keyword.take(options, [:version, :language_pack, :flow, :repo, :t3, :revision, :home])
+
   defp home(options), do: Keyword.take(options, [:home])
 
   # On a terminal one line that changes, else one for each file and each wait.

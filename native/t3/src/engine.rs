@@ -266,6 +266,8 @@ impl Engine {
             threads,
         };
         let plan = Plan::new(batch, &self.sequences, config, self.shape)?;
+        let last = config.layers - 1;
+        let mut finite = Vec::new();
         // SAFETY: there is room for all rows.
         unsafe { std::ptr::copy_nonoverlapping(batch.x.as_ptr(), pass.x.get(), rows * config.dim) };
         for (number, layer) in self.model.layers.iter().enumerate() {
@@ -273,24 +275,39 @@ impl Engine {
                 .products
                 .each_ref()
                 .map(|product| product.as_ref().ok_or(INCOMPLETE));
-            pass.norm(&mut self.pool, &layer.norms[0], &plan.rows)?;
+            pass.norm(&mut self.pool, &layer.norms[0], &plan.all.rows)?;
             pass.qkv(&mut self.pool, qkv?, &plan, number)?;
-            pass.attend(&mut self.pool, &plan, number)?;
-            pass.add(&mut self.pool, out?, &plan.rows, pass.a)?;
-            pass.norm(&mut self.pool, &layer.norms[1], &plan.rows)?;
-            pass.up(&mut self.pool, up?, &plan.rows)?;
-            pass.add(&mut self.pool, down?, &plan.rows, pass.f)?;
+            let mut part = &plan.all;
+            if number == last {
+                finite = pass.finite(batch.counts.iter().copied());
+                // Of the other rows only keys and values are needed from here on.
+                pass.keep(&plan.ends);
+                part = &plan.wanted;
+                if plan.ends.is_empty() {
+                    break;
+                }
+            }
+            pass.attend(&mut self.pool, &plan.tables, part, number)?;
+            pass.add(&mut self.pool, out?, &part.rows, pass.a)?;
+            pass.norm(&mut self.pool, &layer.norms[1], &part.rows)?;
+            pass.up(&mut self.pool, up?, &part.rows)?;
+            pass.add(&mut self.pool, down?, &part.rows, pass.f)?;
         }
-        // SAFETY: written above.
-        let x = unsafe { std::slice::from_raw_parts(pass.x.get(), rows * config.dim) };
-        let finite = plan.finite(batch, x, config.dim);
-        if plan.wanted.order.is_some() {
+        if !plan.ends.is_empty() {
+            let wanted = batch
+                .wanted
+                .iter()
+                .zip(&mut finite)
+                .filter(|(wanted, _)| **wanted);
+            for ((_, finite), end) in wanted.zip(pass.finite(plan.ends.iter().map(|_| 1))) {
+                *finite &= end;
+            }
             let head = self.model.head.as_ref().ok_or(INCOMPLETE)?;
-            pass.norm(&mut self.pool, &self.model.last, &plan.wanted)?;
+            pass.norm(&mut self.pool, &self.model.last, &plan.wanted.rows)?;
             pass.head(
                 &mut self.pool,
                 head,
-                &plan.wanted,
+                &plan.wanted.rows,
                 Shared(logits.as_mut_ptr()),
             )?;
         }
@@ -363,12 +380,10 @@ struct Rows {
     lanes: Vec<Lane>,
     /// Where each row is in its tile when it is rounded; empty where it is not.
     rounded: Vec<Lane>,
-    /// Which rows of the batch they are; `None` for all of them in order.
-    order: Option<Vec<usize>>,
 }
 
 impl Rows {
-    fn new(count: usize, shape: Shape, order: Option<Vec<usize>>) -> Self {
+    fn new(count: usize, shape: Shape) -> Self {
         let tiles = tiles(count, shape.rows);
         let (lanes, rounded) = match shape.rounds {
             false => (Lane::of(&tiles), Vec::new()),
@@ -378,19 +393,26 @@ impl Rows {
             lanes,
             rounded,
             tiles,
-            order: order.filter(|order| !order.is_empty()),
         }
     }
 }
 
+/// Rows that go through a layer together, and how they attend.
+struct Part {
+    rows: Rows,
+    groups: Vec<Group>,
+}
+
 /// What is the same for all layers of one forward pass.
 struct Plan {
-    rows: Rows,
-    wanted: Rows,
+    all: Part,
+    /// The rows whose logits are wanted, numbered from 0.
+    wanted: Part,
+    /// Which rows of all these are, in ascending order.
+    ends: Vec<usize>,
     /// For each row, its block's first number and its position in its sequence.
     places: Vec<(Shared<f32>, usize)>,
     tables: Vec<Vec<Shared<f32>>>,
-    groups: Vec<Group>,
 }
 
 impl Plan {
@@ -400,32 +422,28 @@ impl Plan {
         config: &Config,
         shape: Shape,
     ) -> Result<Self> {
-        let mut plan = Self {
-            rows: Rows::new(batch.counts.iter().sum(), shape, None),
-            wanted: Rows::new(0, shape, None),
-            places: Vec::new(),
-            tables: Vec::new(),
-            groups: Vec::new(),
-        };
-        let mut wanted = Vec::new();
+        let mut places = Vec::new();
+        let mut tables: Vec<Vec<Shared<f32>>> = Vec::new();
+        let mut groups = Vec::new();
+        let mut ends = Vec::new();
+        let mut wanted: Vec<Query> = Vec::new();
         let mut single: Vec<Query> = Vec::new();
         for (number, (id, count)) in batch.sequences.iter().zip(batch.counts).enumerate() {
             let Some(sequence) = sequences.get(id) else {
                 continue;
             };
-            plan.tables.push(
+            tables.push(
                 sequence
                     .blocks
                     .iter()
                     .map(|block| Shared(block.start()))
                     .collect(),
             );
-            let first = plan.places.len();
+            let first = places.len();
             let mut queries: Vec<Query> = Vec::new();
             for i in 0..*count {
                 let position = sequence.length + i;
-                plan.places
-                    .push((plan.tables[number][position / POSITIONS], position));
+                places.push((tables[number][position / POSITIONS], position));
                 queries.push(Query {
                     row: first + i,
                     table: number,
@@ -437,76 +455,84 @@ impl Plan {
             }
             for tile in tiles(queries.len(), shape.queries) {
                 let queries = queries[tile.first..][..tile.rows].to_vec();
-                plan.groups.push(Group {
+                groups.push(Group {
                     common: queries[0].end / POSITIONS,
                     queries,
                 });
             }
             if batch.wanted[number] {
-                wanted.push(first + count - 1);
+                wanted.push(Query {
+                    row: ends.len(),
+                    table: number,
+                    end: sequence.length + count,
+                });
+                ends.push(first + count - 1);
             }
         }
-        plan.group(single, shape.queries);
-        plan.wanted = Rows::new(wanted.len(), shape, Some(wanted));
+        groups.append(&mut grouped(&tables, single, shape.queries));
         debug_assert!(
-            plan.tables
+            tables
                 .iter()
                 .all(|table| table.len() <= config.positions.div_ceil(POSITIONS))
         );
-        Ok(plan)
+        Ok(Self {
+            all: Part {
+                rows: Rows::new(places.len(), shape),
+                groups,
+            },
+            wanted: Part {
+                rows: Rows::new(ends.len(), shape),
+                groups: grouped(&tables, wanted, shape.queries),
+            },
+            ends,
+            places,
+            tables,
+        })
     }
+}
 
-    /// Puts single rows together that begin with the same blocks.
-    fn group(&mut self, single: Vec<Query>, most: usize) {
-        let mut alike: Vec<Vec<Query>> = Vec::new();
-        for query in single {
-            let first = self.tables[query.table][0].0;
-            match alike
-                .iter_mut()
-                .find(|group| self.tables[group[0].table][0].0 == first)
-            {
-                Some(group) => group.push(query),
-                None => alike.push(vec![query]),
-            }
-        }
-        for queries in alike {
-            for tile in tiles(queries.len(), most) {
-                let queries = queries[tile.first..][..tile.rows].to_vec();
-                let common = match queries.len() {
-                    1 => 0,
-                    _ => self.common(&queries),
-                };
-                self.groups.push(Group { queries, common });
-            }
+/// Puts single rows together that begin with the same blocks.
+fn grouped(tables: &[Vec<Shared<f32>>], single: Vec<Query>, most: usize) -> Vec<Group> {
+    let mut alike: Vec<Vec<Query>> = Vec::new();
+    for query in single {
+        let first = tables[query.table][0].0;
+        match alike
+            .iter_mut()
+            .find(|group| tables[group[0].table][0].0 == first)
+        {
+            Some(group) => group.push(query),
+            None => alike.push(vec![query]),
         }
     }
+    let mut groups = Vec::new();
+    for queries in alike {
+        for tile in tiles(queries.len(), most) {
+            let queries = queries[tile.first..][..tile.rows].to_vec();
+            let common = match queries.len() {
+                1 => 0,
+                _ => common(tables, &queries),
+            };
+            groups.push(Group { queries, common });
+        }
+    }
+    groups
+}
 
-    fn common(&self, queries: &[Query]) -> usize {
-        let whole = queries
-            .iter()
-            .map(|query| query.end / POSITIONS)
-            .min()
-            .unwrap_or(0);
-        let table = &self.tables[queries[0].table];
-        (0..whole)
-            .take_while(|block| {
-                queries
-                    .iter()
-                    .all(|query| self.tables[query.table][*block].0 == table[*block].0)
-            })
-            .count()
-    }
-
-    fn finite(&self, batch: &Batch<'_>, x: &[f32], dim: usize) -> Vec<bool> {
-        let mut rest = x;
-        let mut finite = Vec::with_capacity(batch.counts.len());
-        for count in batch.counts {
-            let (mine, others) = rest.split_at(count * dim);
-            finite.push(mine.iter().all(|x| x.is_finite()));
-            rest = others;
-        }
-        finite
-    }
+/// How many whole blocks the rows have in common, from the first on.
+fn common(tables: &[Vec<Shared<f32>>], queries: &[Query]) -> usize {
+    let whole = queries
+        .iter()
+        .map(|query| query.end / POSITIONS)
+        .min()
+        .unwrap_or(0);
+    let table = &tables[queries[0].table];
+    (0..whole)
+        .take_while(|block| {
+            queries
+                .iter()
+                .all(|query| tables[query.table][*block].0 == table[*block].0)
+        })
+        .count()
 }
 
 /// One forward pass: what its parts need.
@@ -534,8 +560,7 @@ impl Pass<'_> {
     /// From `x` to `a`.
     fn norm(&self, pool: &mut Pool, weights: &NormWeights, rows: &Rows) -> Result<()> {
         let dim = self.config.dim;
-        pool.run(self.threads, rows.lanes.len(), &|number, thread| {
-            let row = rows.order.as_ref().map_or(number, |order| order[number]);
+        pool.run(self.threads, rows.lanes.len(), &|row, thread| {
             let mut room = self.room(thread);
             room.row.resize(dim, 0.0);
             // SAFETY: the row exists, and nobody writes it in this part.
@@ -549,8 +574,37 @@ impl Pass<'_> {
                 to: &mut room.row,
             });
             // SAFETY: each piece has a row of its own.
-            unsafe { rows.lanes[number].write(self.a.get(), dim, 0, &room.row) };
+            unsafe { rows.lanes[row].write(self.a.get(), dim, 0, &room.row) };
         })
+    }
+
+    /// Whether the hidden state is finite: of so many rows, of the next so many, and so on.
+    fn finite(&self, counts: impl Iterator<Item = usize>) -> Vec<bool> {
+        let dim = self.config.dim;
+        let mut first = 0;
+        counts
+            .map(|count| {
+                // SAFETY: the rows are there, and nobody writes them between two parts.
+                let x = unsafe {
+                    std::slice::from_raw_parts(self.x.get().add(first * dim), count * dim)
+                };
+                first += count;
+                x.iter().all(|x| x.is_finite())
+            })
+            .collect()
+    }
+
+    /// Moves the hidden states and the queries of some rows, in ascending order, to the front.
+    fn keep(&self, ends: &[usize]) {
+        let dim = self.config.dim;
+        for (to, from) in ends.iter().enumerate() {
+            for rows in [self.x, self.q] {
+                // SAFETY: both rows are there, and nobody else uses them between two parts.
+                unsafe {
+                    std::ptr::copy(rows.get().add(from * dim), rows.get().add(to * dim), dim)
+                };
+            }
+        }
     }
 
     fn qkv(&self, pool: &mut Pool, linear: &Linear, plan: &Plan, layer: usize) -> Result<()> {
@@ -563,14 +617,20 @@ impl Pass<'_> {
             layer,
             q: self.q,
         };
-        self.product(pool, linear, &plan.rows, self.a, &finish)
+        self.product(pool, linear, &plan.all.rows, self.a, &finish)
     }
 
-    fn attend(&self, pool: &mut Pool, plan: &Plan, layer: usize) -> Result<()> {
+    fn attend(
+        &self,
+        pool: &mut Pool,
+        tables: &[Vec<Shared<f32>>],
+        part: &Part,
+        layer: usize,
+    ) -> Result<()> {
         let heads = self.config.heads;
         let failed = Mutex::new(None);
-        pool.run(self.threads, heads * plan.groups.len(), &|piece, thread| {
-            let (head, group) = (piece % heads, &plan.groups[piece / heads]);
+        pool.run(self.threads, heads * part.groups.len(), &|piece, thread| {
+            let (head, group) = (piece % heads, &part.groups[piece / heads]);
             let mut room = self.room(thread);
             let room = &mut *room;
             let scratch = match room.attention.room(group.scratch()) {
@@ -584,13 +644,13 @@ impl Pass<'_> {
             };
             self.set.run(Attend {
                 group,
-                tables: &plan.tables,
+                tables,
                 at: self.layout.at(layer, head),
                 q: self.q.get(),
                 dim: self.config.dim,
                 head,
                 scratch,
-                lanes: &plan.rows.lanes,
+                lanes: &part.rows.lanes,
                 to: self.a.get(),
                 walk: &mut room.walk,
             });

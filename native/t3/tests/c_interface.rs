@@ -236,6 +236,69 @@ fn every_way_of_speaking_gives_the_same_bits() {
     }
 }
 
+/// What is wanted of some sequences changes nothing for the others, now or later.
+#[test]
+fn rows_that_nobody_asks_for_are_only_remembered() {
+    for (backbone, precision) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
+        let config = T3Config {
+            backbone,
+            precision,
+            ..CONFIG
+        };
+        let (dim, vocab) = (config.dim as usize, config.vocab as usize);
+        let counts = [7, 1, 19, 1, 3];
+        let x = numbers(5, 31 * dim);
+        let next = numbers(6, 5 * dim);
+        let engine = Engine::new(config, "");
+        let all: Vec<u64> = counts.iter().map(|_| engine.open(0)).collect();
+        let expected = engine.forward(&all, &counts, &x, 2);
+        let later = engine.forward(&all, &[1; 5], &next, 2);
+        for wanted in [
+            [0, 0, 0, 0, 0],
+            [1, 0, 0, 0, 0],
+            [0, 1, 1, 0, 1],
+            [0, 0, 0, 1, 0],
+        ] {
+            let ids: Vec<u64> = counts.iter().map(|_| engine.open(0)).collect();
+            let asked: Vec<usize> = (0..5).filter(|i| wanted[*i] == 1).collect();
+            let mut logits = vec![f32::NAN; asked.len() * vocab];
+            let mut finite = [7; 5];
+            let given = batch(&ids, &counts, &wanted, &x, &mut logits, &mut finite, 2);
+            // SAFETY: valid pointers.
+            assert_eq!(unsafe { t3_forward(engine.0, &given) }, 0, "{}", message());
+            assert_eq!(finite, [1; 5]);
+            for (number, i) in asked.iter().enumerate() {
+                let bits: Vec<u32> = logits[number * vocab..][..vocab]
+                    .iter()
+                    .map(|x| x.to_bits())
+                    .collect();
+                assert!(bits == expected[i * vocab..][..vocab], "{wanted:?}: {i}");
+            }
+            assert!(
+                engine.forward(&ids, &[1; 5], &next, 2) == later,
+                "{wanted:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_state_that_is_not_finite_is_told_of_where_it_is() {
+    let dim = CONFIG.dim as usize;
+    let engine = Engine::new(CONFIG, "");
+    for wanted in [[0, 0, 0], [1, 1, 1], [0, 1, 1]] {
+        let ids = [engine.open(0), engine.open(0), engine.open(0)];
+        let mut x = numbers(5, 9 * dim);
+        x[4 * dim] = f32::NAN; // the second row of the second sequence
+        let mut logits = vec![0.0; wanted.iter().sum::<u8>() as usize * CONFIG.vocab as usize];
+        let mut finite = [7; 3];
+        let given = batch(&ids, &[3, 3, 3], &wanted, &x, &mut logits, &mut finite, 1);
+        // SAFETY: valid pointers.
+        assert_eq!(unsafe { t3_forward(engine.0, &given) }, 0, "{}", message());
+        assert_eq!(finite, [1, 0, 1], "{wanted:?}");
+    }
+}
+
 /// FNV-1a.
 fn digest(numbers: &[u32]) -> u64 {
     let bytes = numbers.iter().flat_map(|x| x.to_le_bytes());

@@ -39,14 +39,16 @@ def _required() -> dict[str, tuple[str, ...]]:
 REQUIRED_FILES: dict[str, tuple[str, ...]] = _required()
 
 
-def needed_files(model: str, t3: str) -> tuple[str, ...]:
-    """What must be in the folder of a model that speaks text.
+def needed_files(model: str, *, t3: str, s3gen: str) -> tuple[str, ...]:
+    """What must be in the folder of a model.
 
     Args:
         model: a key of ``REQUIRED_FILES``.
         t3: the file of T3: a name in the folder, or the path of a fine-tune.
+        s3gen: the file of S3Gen, a name in the folder.
     """
-    return tuple(t3 if name.startswith("t3") else name for name in REQUIRED_FILES[model])
+    own = {"t3": t3, "s3gen": s3gen}
+    return tuple(own.get(re.split(r"[_.]", name)[0], name) for name in REQUIRED_FILES[model])
 
 
 def check_tokenizer(size: int, known: int, extra: Mapping[str, Any]) -> None:
@@ -92,8 +94,14 @@ def _broken(path: Path, why: str, error: BaseException | None = None) -> Chatter
     return ChatterbexError("model_load_failed", f"{path} {why}. {_AGAIN}", details)
 
 
-def check_files(folder: str | os.PathLike[str], names: Iterable[str]) -> Path:
-    """The folder as a path; an error that lists every one of ``names`` that is not a readable file in it."""
+def check_files(folder: str | os.PathLike[str], names: Iterable[str], download: str = "download") -> Path:
+    """The folder as a path; an error that lists every one of ``names`` that is not a readable file in it.
+
+    Args:
+        folder: the model's.
+        names: of the files.
+        download: how `mix chatterbex.models` is told to fetch them.
+    """
     folder = Path(folder)
     if _stat_kind(folder) != "folder":
         raise _missing(folder, _folder_fault(folder))
@@ -104,7 +112,8 @@ def check_files(folder: str | os.PathLike[str], names: Iterable[str]) -> Path:
         raise ChatterbexError(
             "model_files_missing",
             f"Model files in {folder} cannot be used: {listed}. "
-            "Fetch them with `mix chatterbex.models download`, or check the folder given as `checkpoint:`.",
+            f"Fetch them with `mix chatterbex.models {download}`, or check the folder given as "
+            "`checkpoint:`.",
             {"path": str(folder), "files": list(faults), "faults": faults},
         )
     return folder

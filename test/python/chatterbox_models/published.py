@@ -90,7 +90,7 @@ def model(ours: Any, folder: Path) -> Any:
     body = Upstream().build(config, _weights(folder / ours.t3_file(folder, ours._extra)))
     if hasattr(body.tfmr, "wte"):
         del body.tfmr.wte
-    network = s3gen(folder / ours.s3gen_file, meanflow=ours.meanflow)
+    network = s3gen(folder / ours.s3gen(ours._extra).name, meanflow=ours.s3gen(ours._extra).meanflow)
     encoder = module("models.voice_encoder").VoiceEncoder()
     encoder.load_state_dict(_weights(folder / ours.encoder_file))
     kind, words = _kind_and_words(ours.name, folder)

@@ -25,7 +25,7 @@ from chatterbex.device import Runtime
 from chatterbex.errors import ChatterbexError
 from chatterbex.model import Chunk, Failure, Model, Notice, Request
 from chatterbex.models import loading, speech, verdict
-from chatterbex.models.loading import Options, Residents
+from chatterbex.models.loading import Options, Residents, S3GenFile
 from chatterbex.models.options import number, whole
 from chatterbex.models.passes import ChatterboxSubject, Passes, Weights
 from chatterbex.models.scheduler import Scheduler
@@ -66,6 +66,7 @@ class ChatterboxModel(Model):
         self._residents = residents
         self._text = residents.text
         self._extra = options.extra
+        self._flow = speech.FlowOptions.of(options.extra)
         maker = VoiceMaker(self.family, residents.analysis, residents.encoder)
         self._voices = Voices(maker, residents.voice, residents.front, options.voices)
         self._watermarker = watermark.watermarker()
@@ -110,7 +111,9 @@ class ChatterboxModel(Model):
             options: "checkpoint" (str: the folder with the model's files), "device", "fallback",
                 "threads", "max_batch", "max_voices" (how many voices are kept, default 32),
                 "precision" (see `precision.py`), "cache" (str: the folder that keeps what was measured for
-                the precision "auto"), and what the model adds.
+                the precision "auto"), "flow" ("cfm", the model's own, or "meanflow", the distilled one of
+                turbo, for models with a flow of ten steps), "reference_seconds", "flow_steps" and
+                "first_chunk_steps" (see `admit`), and what the model adds.
 
         Yields:
             "packages", "files", "t3", "s3gen", "voices", "text", "watermark" and "device".
@@ -125,7 +128,9 @@ class ChatterboxModel(Model):
         if cls.t3_name:
             upstream.voice_encoder()
         yield "files"
-        checkpoint.check_files(chosen.folder, cls.files(chosen.folder, chosen.extra))
+        checkpoint.check_files(
+            chosen.folder, cls.files(chosen.folder, chosen.extra), cls.download(chosen.extra)
+        )
         weights, residents = yield from loading.load(cls, chosen.folder, chosen.extra)
         yield "watermark"
         model = cls(chosen, residents)
@@ -140,9 +145,34 @@ class ChatterboxModel(Model):
         return cls.s3gen_strict
 
     @classmethod
+    def s3gen(cls, extra: Mapping[str, Any]) -> S3GenFile:
+        """The file of S3Gen, and what kind it is of.
+
+        Raises:
+            ChatterbexError: There is no such flow ("invalid_option"), or not for this model
+                ("not_supported").
+        """
+        flow = extra.get("flow")
+        if flow not in (None, "cfm", "meanflow"):
+            raise ChatterbexError("invalid_option", f"flow must be cfm or meanflow, not {flow!r}")
+        if flow is not None and cls.meanflow:
+            raise ChatterbexError("not_supported", f"the model {cls.name} has no flow but meanflow")
+        if flow == "meanflow":
+            return S3GenFile("s3gen_meanflow.safetensors", meanflow=True, strict=True)
+        return S3GenFile(cls.s3gen_file, meanflow=cls.meanflow, strict=cls.strict(extra))
+
+    @classmethod
+    def download(cls, extra: Mapping[str, Any]) -> str:
+        """How `mix chatterbex.models` is told to fetch the files; the model is named where it must be."""
+        if extra.get("flow") != "meanflow":
+            return "download"
+        chosen = {"language-pack": extra.get("pack"), "version": extra.get("version"), "flow": "meanflow"}
+        return " ".join(["download", cls.name, *(f"--{flag} {one}" for flag, one in chosen.items() if one)])
+
+    @classmethod
     def files(cls, folder: Path, extra: Mapping[str, Any]) -> tuple[str, ...]:
         """The files that must be there."""
-        return checkpoint.needed_files(cls.name, cls.t3_file(folder, extra))
+        return checkpoint.needed_files(cls.name, t3=cls.t3_file(folder, extra), s3gen=cls.s3gen(extra).name)
 
     @classmethod
     def t3_file(cls, folder: Path, extra: Mapping[str, Any]) -> str:
@@ -168,7 +198,10 @@ class ChatterboxModel(Model):
         "norm_loudness" (bool, default True: of a voice made from samples);
         "max_tokens" (1 to 4096; as many as the text could take, and 1000 at most); "retries" (0 to 10,
         default 2); "chunk_tokens" (first chunk of a stream, default 10),
-        "chunk_growth" (1 to 10, default 2), "chunk_most" (default 250); and the model's own.
+        "chunk_growth" (1 to 10, default 2), "chunk_most" (default 250); "reference_seconds" (3 to 10: of the
+        voice's prompt that the flow sees), "flow_steps" (1 to 50; by default the flow's own),
+        "first_chunk_steps" (the same for the first chunk of a stream; 0 or by default as many as for the
+        others), each by default as the model was loaded with; and the model's own.
         """
         options = request.options
         audio, key = self._voices.wanted(options.get("voice"), options.get("norm_loudness"))
@@ -186,6 +219,7 @@ class ChatterboxModel(Model):
                 bounded=options.get("max_tokens") is None and natural <= _MAX_TOKENS,
                 retries=whole(options, "retries", _RETRIES, 0, 10),
                 plan=speech.Plan.of(options),
+                flow=speech.FlowOptions.of(options, self._flow),
                 voice_key=key,
                 audio=audio,
             )

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import Future
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from chatterbex import checkpoint, voices
+from chatterbex import voices
 from chatterbex.errors import ChatterbexError
 from chatterbex.model import Request
 from chatterbex.models import speech
@@ -35,19 +34,16 @@ class ConversionModel(ChatterboxModel):
     traits = Traits(speaks=False)
     generation_options = frozenset()
 
-    @classmethod
-    def files(cls, folder: Path, extra: Mapping[str, Any]) -> tuple[str, ...]:
-        """The files that must be there."""
-        del folder, extra
-        return checkpoint.REQUIRED_FILES["conversion"]
-
     def tokenize(self, text: str, options: Mapping[str, Any]) -> list[int]:
         """Not for text."""
         del text, options
         raise ChatterbexError("not_supported", "the conversion model does not speak text; give it audio")
 
     def admit(self, request: Request) -> None:
-        """Takes a request; see `Model.admit`. Options: "audio", "voice", "seed" and those of chunks."""
+        """Takes a request; see `Model.admit`.
+
+        Options: "audio", "voice", "seed", and those of the flow and of chunks, as of the other models.
+        """
         options = request.options
         source = options.get("audio")
         if not isinstance(source, Mapping):
@@ -67,6 +63,7 @@ class ConversionModel(ChatterboxModel):
                 traits=self.traits,
                 seed=int(options["seed"]),
                 plan=speech.Plan.of(options),
+                flow=speech.FlowOptions.of(options, self._flow),
                 voice_key=key,
                 audio=audio,
                 source=heard,

@@ -81,6 +81,21 @@ class Options:
         )
 
 
+@dataclass(frozen=True)
+class S3GenFile:
+    """A file of S3Gen.
+
+    Attributes:
+        name: in the model's folder.
+        meanflow: whether its flow was distilled.
+        strict: whether a weight that is not known is an error.
+    """
+
+    name: str
+    meanflow: bool
+    strict: bool
+
+
 @dataclass
 class Residents:
     """What stays on the CPU whatever device speaks.
@@ -140,8 +155,8 @@ def load_weights(model: Any, folder: Path, extra: Mapping[str, Any]) -> Weights:
 
 
 def _load_s3gen(model: Any, folder: Path, extra: Mapping[str, Any]) -> tuple[s3gen.S3Gen, s3gen.Analysis]:
-    path, strict = folder / model.s3gen_file, model.strict(extra)
-    return s3gen.load(path, meanflow=model.meanflow, strict=strict)
+    file = model.s3gen(extra)
+    return s3gen.load(folder / file.name, meanflow=file.meanflow, strict=file.strict)
 
 
 def _load_t3(model: Any, folder: Path, extra: Mapping[str, Any]) -> T3:

@@ -45,7 +45,9 @@ class MultilingualModel(ChatterboxModel):
     @classmethod
     def files(cls, folder: Path, extra: Mapping[str, Any]) -> tuple[str, ...]:
         """The files that must be there; a language pack's T3 may have any name that begins with t3."""
-        return checkpoint.needed_files(f"multilingual-{_version(extra)}", cls.t3_file(folder, extra))
+        return checkpoint.needed_files(
+            f"multilingual-{_version(extra)}", t3=cls.t3_file(folder, extra), s3gen=cls.s3gen(extra).name
+        )
 
     @classmethod
     def t3_file(cls, folder: Path, extra: Mapping[str, Any]) -> str:

@@ -289,6 +289,8 @@ class Scheduler:
             total = longest * (len(members) + 1)
             if members and (total > _TOGETHER or longest > 2 * len(one.job.tokens)):
                 continue
+            if members and one.decoding.steps != members[0][0].decoding.steps:
+                continue
             members.append((one, one.job))
             if self._runtime.actual == "cpu" or len(members) == self._runtime.batch:
                 break

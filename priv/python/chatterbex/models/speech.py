@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -20,13 +20,14 @@ import numpy as np
 from chatterbex.errors import ChatterbexError
 from chatterbex.model import Chunk, Request
 from chatterbex.models.options import number, whole
-from chatterbex.s3gen import RATE, SILENCE, TOKEN, Decoding, S3GenPass
+from chatterbex.s3gen import RATE, SILENCE, TOKEN, Decoding, Reference, S3GenPass
 from chatterbex.voices import Voice
 
 if TYPE_CHECKING:
     from chatterbex.t3 import Sampling
     from chatterbex.voices import Audio
 
+_MOST_STEPS = 50
 _QUIETEST = 1e-3  # peak of speech that is called silent: -60 dB
 
 _logger = logging.getLogger("chatterbex.models")
@@ -77,6 +78,54 @@ class Plan:
         self.due = tokens + self.size
 
 
+@dataclass(frozen=True)
+class FlowOptions:
+    """What a request gives up of the flow's quality for speed.
+
+    Attributes:
+        reference_seconds: of the voice's prompt that the flow sees; None for all of it.
+        steps: of the flow; None for the usual number.
+        first_steps: of the flow, for the first chunk of a stream; None or 0 for as many as later.
+    """
+
+    reference_seconds: float | None = None
+    steps: int | None = None
+    first_steps: int | None = None
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any], default: FlowOptions | None = None) -> FlowOptions:
+        """What a request or a load asks for: "reference_seconds", "flow_steps", "first_chunk_steps".
+
+        Args:
+            options: its options.
+            default: where an option is missing.
+
+        Raises:
+            ChatterbexError: One of them is out of range ("invalid_option").
+        """
+        asked = {
+            "reference_seconds": number(options, "reference_seconds", 3.0, 10.0),
+            "steps": _steps(options, "flow_steps", 1),
+            "first_steps": _steps(options, "first_chunk_steps", 0),
+        }
+        return replace(
+            default or cls(), **{name: value for name, value in asked.items() if value is not None}
+        )
+
+    def decoding(
+        self, way: S3GenPass, voice: Reference, seed: int, *, stream: bool, **given: Any
+    ) -> Decoding:
+        """The decoding of a request; `given` as `Decoding` takes it."""
+        if self.reference_seconds is not None:
+            voice = voice.beginning(self.reference_seconds)
+        first = self.first_steps if stream else None
+        return Decoding(way, voice, seed, steps=self.steps, first_steps=first, **given)
+
+
+def _steps(options: Mapping[str, Any], name: str, least: int) -> int | None:
+    return None if options.get(name) is None else whole(options, name, least, least, _MOST_STEPS)
+
+
 @dataclass
 class Job:
     """A chunk that is being vocoded.
@@ -121,6 +170,7 @@ class Speech:
         retried: how often it did.
         voice_key: what the voice is kept by; None for the built-in one.
         audio: what the voice is made from.
+        flow: how the flow is computed.
         source: what is to be converted.
         stage: "waiting" to be admitted, "listening" to its recordings, "speaking", or "vocoding": no
             token will come any more.
@@ -141,6 +191,7 @@ class Speech:
     plan: Plan
     voice_key: str | None
     audio: Audio | bytes | None
+    flow: FlowOptions = FlowOptions()
     text: list[int] = field(default_factory=list)
     sampling: Sampling | None = None
     guidance: float | None = None
@@ -262,7 +313,9 @@ class Speech:
         """
         if self.job is None and self.ready:
             if self.decoding is None:
-                self.decoding = Decoding(way, self.voice.gen, self.draw_seed, finish=finish)
+                self.decoding = self.flow.decoding(
+                    way, self.voice.gen, self.draw_seed, stream=self.request.stream, finish=finish
+                )
             final = self.finish_reason is not None
             tokens = self.tokens + [SILENCE] * (self.traits.silence if final else 0)
             self.job = Job(self.decoding, tokens, final, self.decoding.stages(tokens, final))

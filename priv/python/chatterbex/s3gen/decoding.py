@@ -41,6 +41,7 @@ class Decoding:
         seed: int,
         *,
         steps: int | None = None,
+        first_steps: int | None = None,
         finish: Callable[[np.ndarray], np.ndarray] | None = None,
         held: int = HELD,
     ) -> None:
@@ -51,6 +52,8 @@ class Decoding:
             reference: the voice.
             seed: of the noise.
             steps: of the flow; None for the usual number.
+            first_steps: of the flow, for the first samples that are given out; None or 0 for as many as
+                later.
             finish: what is done to samples before they are given out, with those around them:
                 the watermark. It must keep their number.
             held: frames at the end of a chunk that wait for what follows.
@@ -60,12 +63,18 @@ class Decoding:
         self._reference = reference.to(s3gen.device)
         self._noise = Noise(seed)
         self._steps = steps
+        self._first_steps = first_steps or steps
         self._finish = finish
         self._hold = held
         self._mel: Tensor | None = None  # frames up to `frames` as they were spoken, the last LEFT of them
         self._source: Tensor | None = None  # their source signal
         self._phases = self._noise.phases(s3gen.harmonics)
         self._held = np.zeros(0, np.float32)
+
+    @property
+    def steps(self) -> int:
+        """Steps of the flow for the samples that come next. Only decodings with as many go together."""
+        return (self._steps if self.frames else self._first_steps) or self._s3gen.steps
 
     def worth(self, tokens: int) -> int:
         """How many samples a chunk of so many tokens in all would give out, when more follow."""
@@ -147,7 +156,8 @@ def together(
     """`Decoding.stages` of several requests, whose flow is computed together.
 
     Args:
-        parts: of one pass: a decoding, all of its tokens so far, and whether these are all.
+        parts: of one pass and with the same `steps`: a decoding, all of its tokens so far, and whether
+            these are all.
 
     Returns:
         The samples of each, or what its vocoding raised.
@@ -161,7 +171,7 @@ def together(
     if not tasks:
         return out
     first = parts[0][0]
-    flow = first._s3gen.mel_stages(list(tasks.values()), steps=first._steps)
+    flow = first._s3gen.mel_stages(list(tasks.values()), steps=first.steps)
     while True:
         with torch.inference_mode():
             mels = advance(flow)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from chatterbex.errors import ChatterbexError
+from chatterbex.s3gen.network import RATE, TOKEN
 
 _CODES = 6561
 _BANDS = 80
@@ -64,6 +65,19 @@ class Reference:
             "prompt_feat": self.prompt_feat,
             "embedding": self.embedding,
         }
+
+    def beginning(self, seconds: float) -> Reference:
+        """The same voice with a shorter prompt.
+
+        The embedding of the speaker stays that of the whole recording.
+
+        Args:
+            seconds: of the prompt to keep. One that is shorter stays as it is.
+        """
+        tokens = int(seconds * RATE / TOKEN)
+        return replace(
+            self, prompt_token=self.prompt_token[:, :tokens], prompt_feat=self.prompt_feat[:, : 2 * tokens]
+        )
 
     def to(self, device: torch.device | str) -> Reference:
         """The same voice on another device."""
