@@ -38,6 +38,7 @@ defmodule Chatterbex.MixProject do
         {:telemetry, "~> 1.0", optional: true},
         {:telemetry_metrics, "~> 1.0 or ~> 0.6", optional: true},
         {:plug, "~> 1.14", optional: true},
+        {:phoenix_live_view, "~> 1.0", optional: true},
         {:ex_doc, "~> 0.31", only: :dev, runtime: false}
       ]
     else
@@ -55,7 +56,7 @@ defmodule Chatterbex.MixProject do
       licenses: ["MIT"],
       links: %{"GitHub" => @source_url, "Changelog" => "#{@source_url}/blob/main/CHANGELOG.md"},
       files:
-        ~w(lib priv/python priv/openapi.json priv/playground.html native/Cargo.toml native/Cargo.lock native/.cargo native/nif
+        ~w(lib priv/python priv/openapi.json priv/playground.html priv/static package.json native/Cargo.toml native/Cargo.lock native/.cargo native/nif
            native/libpython native/audio native/engine native/t3 mix.exs .formatter.exs README.md CHANGELOG.md
            LICENSE)
     ]
@@ -77,6 +78,7 @@ defmodule Chatterbex.MixProject do
           Chatterbex.HTTP.Response,
           Chatterbex.Plug
         ],
+        "Speech in Phoenix": [Chatterbex.LiveView],
         Text: [Chatterbex.Text, Chatterbex.Text.Chunk],
         "What can be asked for": [Chatterbex.Model, Chatterbex.Device, Chatterbex.Options],
         Running: [
