@@ -187,10 +187,12 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     def speech(assigns) do
       ~H"""
       <div id={id(@player.name)} phx-hook="Chatterbex" {@rest}>
-        <div id={id(@player.name) <> "-player"} phx-update="ignore" data-chatterbex="player" data-state="idle">
-          <p :if={@captions} data-chatterbex="caption" aria-live="polite"></p>
-          <button type="button" data-chatterbex="resume" hidden><%= @resume %></button>
-          <button type="button" data-chatterbex="stop" hidden><%= @stop %></button>
+        <div id={id(@player.name) <> "-player"} phx-update="ignore">
+          <div data-chatterbex="player" data-state="idle">
+            <p :if={@captions} data-chatterbex="caption" aria-live="polite"></p>
+            <button type="button" data-chatterbex="resume" hidden><%= @resume %></button>
+            <button type="button" data-chatterbex="stop" hidden><%= @stop %></button>
+          </div>
         </div>
         <p :if={@player.error} role="alert" data-chatterbex="error"><%= @player.error.message %></p>
       </div>

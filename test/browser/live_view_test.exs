@@ -89,6 +89,7 @@ defmodule Chatterbex.Browser.LiveViewTest do
 
     refute part(page, "stop", "hidden")
     assert part(page, "resume", "hidden")
+    assert part(page, "player", "dataset.state") == "playing"
 
     Chromium.until(
       page,
@@ -120,7 +121,8 @@ defmodule Chatterbex.Browser.LiveViewTest do
   end
 
   # Longer than what was heard: with the silence before.
-  defp recorded_all(page), do: for(n <- 0..1, sound = recorded(page, n), sounding(sound) != "", into: "", do: sound)
+  defp recorded_all(page),
+    do: for(n <- 0..1, sound = recorded(page, n), sounding(sound) != "", into: "", do: sound)
 
   test "its button stops the speech, and the work for it", %{page: page, speech: speech} do
     say(page, Stream.cycle(["A sentence. "]) |> Enum.take(200) |> Enum.join())
