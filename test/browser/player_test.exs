@@ -179,6 +179,8 @@ defmodule Chatterbex.Browser.PlayerTest do
           do: a / b
 
     assert ratios == Enum.sort(ratios, :desc)
+    assert hd(ratios) > 0.9
+    assert List.last(ratios) < 0.1
   end
 
   defp samples(binary), do: for(<<sample::binary-4 <- binary>>, do: sample)
@@ -205,6 +207,7 @@ defmodule Chatterbex.Browser.PlayerTest do
     heard = trim(recorded(page))
     before = byte_size(heard) - 12_000 * 4
     assert binary_part(heard, before, 12_000 * 4) == floats(new)
+    assert before < 240_000 * 4
     assert_faded(heard |> binary_part(0, before) |> trim(), floats(old))
   end
 
