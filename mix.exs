@@ -38,6 +38,7 @@ defmodule Chatterbex.MixProject do
         {:telemetry, "~> 1.0", optional: true},
         {:telemetry_metrics, "~> 1.0 or ~> 0.6", optional: true},
         {:plug, "~> 1.14", optional: true},
+        {:phoenix_live_view, "~> 1.0", optional: true},
         {:phoenix_live_dashboard, "~> 0.8", optional: true},
         {:kino, "~> 0.12", optional: true},
         {:ex_doc, "~> 0.31", only: :dev, runtime: false}
@@ -57,7 +58,7 @@ defmodule Chatterbex.MixProject do
       licenses: ["MIT"],
       links: %{"GitHub" => @source_url, "Changelog" => "#{@source_url}/blob/main/CHANGELOG.md"},
       files:
-        ~w(lib priv/python priv/openapi.json priv/playground.html native/Cargo.toml native/Cargo.lock native/.cargo native/nif
+        ~w(lib priv/python priv/openapi.json priv/playground.html priv/static package.json native/Cargo.toml native/Cargo.lock native/.cargo native/nif
            native/libpython native/audio native/engine native/t3 mix.exs .formatter.exs README.md CHANGELOG.md
            LICENSE)
     ]
@@ -81,6 +82,7 @@ defmodule Chatterbex.MixProject do
           Chatterbex.HTTP.Response,
           Chatterbex.Plug
         ],
+        "Speech in Phoenix": [Chatterbex.LiveView],
         Text: [Chatterbex.Text, Chatterbex.Text.Chunk],
         "What can be asked for": [Chatterbex.Model, Chatterbex.Device, Chatterbex.Options],
         Running: [

@@ -107,6 +107,16 @@ rust_ok() {
   version_at_least "$rust_version" "$rust_minimum"
 }
 
+# Prints the first Chromium there is, as test/support/chromium.ex finds it.
+chromium() {
+  local name
+  for name in "${CHATTERBEX_CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable \
+    "/Applications/Chromium.app/Contents/MacOS/Chromium" "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"; do
+    if [ -n "$name" ] && type -P "$name"; then return 0; fi
+  done
+  return 1
+}
+
 # In the order in which to look for them, as in lib/chatterbex/setup/profile.ex.
 python_versions="3.12 3.13 3.11 3.14 3.10"
 

@@ -9,6 +9,9 @@ defmodule Chatterbex.SkippedTests do
   end
 
   @impl true
+  # Those in a browser are another leg of bin/test.
+  def handle_cast({:test_finished, %{state: {:excluded, _reason}, tags: %{browser: true}}}, file), do: {:noreply, file}
+
   def handle_cast({:test_finished, %{state: {state, reason}} = test}, file) when state in [:skipped, :excluded] do
     IO.puts(file, "#{inspect(test.module)} #{test.name}: #{state}, #{reason}")
     {:noreply, file}

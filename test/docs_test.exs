@@ -8,6 +8,18 @@ defmodule Chatterbex.DocsTest do
     assert File.read!(Path.join(@root, "README.md")) =~ ~s({:chatterbex, "~> #{major}.#{minor}"})
   end
 
+  test "the JavaScript package has this version, and is where it says" do
+    {:ok, package} = @root |> Path.join("package.json") |> File.read!() |> Chatterbex.JSON.decode()
+    assert package["version"] == Mix.Project.config()[:version]
+    shipped = Mix.Project.config()[:package][:files]
+    assert "package.json" in shipped
+
+    for {_what, file} <- package["exports"]["."] do
+      assert File.exists?(Path.join(@root, file))
+      assert Enum.any?(shipped, &String.starts_with?(Path.relative_to(Path.expand(file, "/"), "/"), &1))
+    end
+  end
+
   test "every relative link of every document leads somewhere" do
     documents =
       Enum.flat_map(

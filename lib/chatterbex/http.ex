@@ -21,6 +21,7 @@ defmodule Chatterbex.HTTP do
   | `GET /metrics` | counters in Prometheus' text format |
   | `GET /openapi.json` | a description of all this for programs |
   | `GET /` | a page to try it with |
+  | `GET /chatterbex.js` | the player of that page, for pages of your own: see [the guide](liveview.md) |
 
   Those under `/v1` and `/metrics` ask for the API key, where there is one.
 
@@ -80,6 +81,7 @@ defmodule Chatterbex.HTTP do
     "/v1/audio/models" => {:audio_models, ["GET", "HEAD"], :key},
     "/v1/audio/voices" => {:voices, ["GET", "HEAD", "POST"], :key},
     "/" => {:playground, ["GET", "HEAD"], :open},
+    "/chatterbex.js" => {:player, ["GET", "HEAD"], :open},
     "/openapi.json" => {:openapi, ["GET", "HEAD"], :open},
     "/health" => {:health, ["GET", "HEAD"], :open},
     "/ready" => {:ready, ["GET", "HEAD"], :open},
@@ -249,6 +251,7 @@ defmodule Chatterbex.HTTP do
   defp respond(:voices, http, %{method: "POST"} = request), do: Voices.respond(http.options, request)
   defp respond(:voices, http, request), do: Catalogue.voices(http.options, request.query)
   defp respond(:playground, _http, _request), do: Pages.playground()
+  defp respond(:player, _http, _request), do: Pages.player()
   defp respond(:openapi, _http, _request), do: Pages.openapi()
   defp respond(:health, _http, _request), do: Response.json(200, %{status: "ok"})
   defp respond(:ready, http, _request), do: Status.ready(http.options)

@@ -369,6 +369,11 @@ defmodule Chatterbex.HTTPTest do
 
     assert headers["content-security-policy"] =~ "default-src 'none'"
     refute page =~ ~r{(src|href)\s*=\s*"?(https?:)?//}
+
+    assert {200, %{"content-type" => "text/javascript" <> _more}, player} =
+             call(http(context, api_key: "x"), "GET", "/chatterbex.js")
+
+    assert player =~ "export class Player"
   end
 
   test "speech that fails after its first audio is counted, and raises where it is taken", context do

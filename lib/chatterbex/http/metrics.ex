@@ -14,6 +14,7 @@ defmodule Chatterbex.HTTP.Metrics do
     :ready,
     :metrics,
     :playground,
+    :player,
     :openapi,
     :other
   ]

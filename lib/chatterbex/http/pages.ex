@@ -12,12 +12,22 @@ defmodule Chatterbex.HTTP.Pages do
   @external_resource @playground_path
   @playground File.read!(@playground_path)
 
-  # The page has its script and its style inside, and calls this server alone.
-  @policy "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; " <>
+  @player_path Path.expand("../../../priv/static/chatterbex.js", __DIR__)
+  @external_resource @player_path
+  @player File.read!(@player_path)
+
+  # The page calls this server alone. The player's worklet is a blob: that it makes.
+  @policy "default-src 'none'; script-src 'self' 'unsafe-inline' blob:; style-src 'unsafe-inline'; connect-src 'self'; " <>
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
   @spec openapi() :: Response.t()
   def openapi, do: Response.text(200, "application/json", @openapi)
+
+  @spec player() :: Response.t()
+  def player do
+    response = Response.text(200, "text/javascript; charset=utf-8", @player)
+    %{response | headers: response.headers ++ [{"x-content-type-options", "nosniff"}]}
+  end
 
   @spec playground() :: Response.t()
   def playground do
