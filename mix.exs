@@ -38,10 +38,20 @@ defmodule Chatterbex.MixProject do
         {:telemetry, "~> 1.0", optional: true},
         {:telemetry_metrics, "~> 1.0 or ~> 0.6", optional: true},
         {:plug, "~> 1.14", optional: true},
-        {:phoenix_live_view, "~> 1.0", optional: true},
-        {:phoenix_live_dashboard, "~> 0.8", optional: true},
         {:kino, "~> 0.12", optional: true},
         {:ex_doc, "~> 0.31", only: :dev, runtime: false}
+      ] ++ live_view()
+    else
+      []
+    end
+  end
+
+  # Current versions need a newer Elixir than this library does.
+  defp live_view do
+    if Version.match?(System.version(), ">= 1.15.0") do
+      [
+        {:phoenix_live_view, "~> 0.20 or ~> 1.0", optional: true},
+        {:phoenix_live_dashboard, "~> 0.8", optional: true}
       ]
     else
       []
