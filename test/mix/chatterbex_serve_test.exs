@@ -53,7 +53,7 @@ defmodule Mix.Tasks.Chatterbex.ServeTest do
 
     assert get(url <> "/ready", []) == 200
     assert get(url <> "/v1/models", []) == 401
-    assert get(url <> "/v1/models", [{'authorization', 'Bearer secret'}]) == 200
+    assert get(url <> "/v1/models", [{~c"authorization", ~c"Bearer secret"}]) == 200
 
     {:os_pid, pid} = Port.info(port, :os_pid)
     {_output, 0} = System.cmd("kill", ["-TERM", "#{pid}"])
