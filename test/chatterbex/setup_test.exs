@@ -81,7 +81,7 @@ defmodule Chatterbex.SetupTest do
     assert text =~ ~r/^\* installing a tiny package with uv 0.99.0\n  1 packages installed \(\d+\.\d s\)$/m
 
     assert text =~
-             ~r/^\* checking that tiny load\n  they do: tiny 1.0; all packages together take 0 kB \(\d+\.\d s\)$/m
+             ~r/^\* checking that tiny load\n  they do: tiny 1.0; all packages together take 10 bytes \(\d+\.\d s\)$/m
 
     assert text =~ ~r/^Ready after \d+\.\d s\.$/m
     assert text =~ "CHATTERBEX_HOME=#{context.home}"
