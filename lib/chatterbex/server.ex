@@ -28,7 +28,7 @@ defmodule Chatterbex.Server do
     Telemetry
   }
 
-  alias Chatterbex.Server.{Blame, Crashes, Description, Engine, Failure, Loading, Queue, Request}
+  alias Chatterbex.Server.{Blame, Call, Calls, Crashes, Description, Engine, Failure, Loading, Queue, Request}
 
   # A model that failed to load is tried again by the next request, but not by every one of a flood.
   @retry_after 1_000
@@ -376,19 +376,10 @@ defmodule Chatterbex.Server do
   end
 
   defp suspect_calls(state, reason) do
-    Enum.reduce(state.calls, state, fn
-      {id, %{submitted: true} = call}, state ->
-        call = %{call | submitted: false, deaths: [reason | call.deaths]}
-        state = put_in(state.calls[id], call)
+    {guilty, calls} = Calls.died(state.calls, reason)
 
-        if Crashes.guilty?(call.deaths) do
-          answer_call(state, id, {:error, Failure.guilty_call(call)})
-        else
-          state
-        end
-
-      {_id, _waiting}, state ->
-        state
+    Enum.reduce(guilty, %{state | calls: calls}, fn id, state ->
+      answer_call(state, id, {:error, Failure.guilty_call(calls[id])})
     end)
   end
 
@@ -447,34 +438,10 @@ defmodule Chatterbex.Server do
     end
   end
 
-  # Calls go first, in order. One whose process died runs alone, as pieces do; nothing is given out meanwhile.
   defp dispatch(%{status: :ready} = state) do
-    waiting = for {id, %{submitted: false} = call} <- state.calls, do: {id, call.deaths}
-    suspects = for {id, [_ | _]} <- waiting, do: id
-    busy? = map_size(state.queue.running) > 0 or Enum.any?(state.calls, fn {_id, call} -> call.submitted end)
-
-    cond do
-      Enum.any?(state.calls, fn {_id, call} -> call.submitted and call.deaths != [] end) ->
-        state
-
-      suspects != [] and busy? ->
-        state
-
-      suspects != [] ->
-        submit_call(state, Enum.min(suspects))
-
-      Queue.suspicious?(state.queue) and Enum.any?(state.calls, fn {_id, call} -> call.submitted end) ->
-        state
-
-      Queue.suspicious?(state.queue) ->
-        dispatch_pieces(state)
-
-      true ->
-        waiting
-        |> Enum.sort()
-        |> Enum.reduce(state, fn {id, _}, state -> submit_call(state, id) end)
-        |> dispatch_pieces()
-    end
+    {due, pieces?} = Calls.due(state.calls, state.queue)
+    state = Enum.reduce(due, state, &submit_call(&2, &1))
+    if pieces?, do: dispatch_pieces(state), else: state
   end
 
   defp dispatch(state), do: state
@@ -554,14 +521,12 @@ defmodule Chatterbex.Server do
     if open < Queue.limit(state.queue) do
       id = Runtime.new_id()
 
-      call = %{
+      call = %Call{
         from: from,
         function: function,
         arguments: arguments,
         monitor: Process.monitor(caller),
-        timer: start_timer({:call, id}, timeout),
-        submitted: false,
-        deaths: []
+        timer: start_timer({:call, id}, timeout)
       }
 
       dispatch(%{
@@ -587,7 +552,7 @@ defmodule Chatterbex.Server do
     }
 
     case Engine.submit(state.engine, command) do
-      :ok -> put_in(state.calls[id].submitted, true)
+      :ok -> %{state | calls: Map.put(state.calls, id, %{call | submitted: true})}
       {:error, error} -> answer_call(state, id, {:error, error})
     end
   end
