@@ -12,7 +12,7 @@ defmodule Chatterbex.Client do
   # The request is cancelled by `release/2`, and when the calling process ends.
 
   alias Chatterbex.{Error, Mailbox}
-  alias Chatterbex.Options.Schema
+  alias Chatterbex.Options.{Cast, Schema}
   alias Chatterbex.Server.Request
 
   @typedoc """
@@ -146,7 +146,7 @@ defmodule Chatterbex.Client do
   end
 
   defp name(server) do
-    with :error <- Schema.cast(:server, server) do
+    with :error <- Cast.cast(:server, server) do
       {:error,
        Error.new(
          :invalid_option,

@@ -38,18 +38,12 @@ defmodule Chatterbex.Configuration do
 
     case Enum.find(Keyword.keys(configured), &(&1 not in (names ++ @others))) do
       nil -> {:ok, Keyword.take(configured, names)}
-      unknown -> {:error, unknown(unknown, Enum.sort(names ++ @others))}
+      name -> {:error, unknown(name, Enum.sort(names ++ @others))}
     end
   end
 
-  defp unknown(name, names) do
-    Error.new(
-      :invalid_option,
-      "config :chatterbex has an unknown key #{inspect(name)}.#{Options.did_you_mean(name, names)} " <>
-        "The keys are #{Enum.map_join(names, ", ", &inspect/1)}.",
-      %{option: name, options: names}
-    )
-  end
+  defp unknown(name, names),
+    do: Options.unknown(name, names, "config :chatterbex has an unknown key", "keys")
 
   @doc """
   The version of this library.

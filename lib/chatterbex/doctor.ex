@@ -164,25 +164,11 @@ defmodule Chatterbex.Doctor do
   end
 
   defp check(options) do
-    cond do
-      not Keyword.keyword?(options) ->
-        {:error, Error.new(:invalid_option, "options must be a keyword list, got #{inspect(options)}")}
-
-      name = Enum.find(Keyword.keys(options), &(&1 not in @names)) ->
-        listed = Enum.map_join(@names, ", ", &inspect/1)
-        hint = Options.did_you_mean(name, @names)
-
-        {:error,
-         Error.new(:invalid_option, "unknown option #{inspect(name)}.#{hint} The options are #{listed}.", %{
-           option: name,
-           options: @names
-         })}
-
-      invalid = Enum.find(options, fn {name, value} -> not valid?(name, value) end) ->
-        {:error, invalid(invalid)}
-
-      true ->
-        :ok
+    with :ok <- Options.known(options, @names) do
+      case Enum.find(options, fn {name, value} -> not valid?(name, value) end) do
+        nil -> :ok
+        invalid -> {:error, invalid(invalid)}
+      end
     end
   end
 

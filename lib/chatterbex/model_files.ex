@@ -169,7 +169,7 @@ defmodule Chatterbex.ModelFiles do
   """
   @spec download(atom | String.t(), keyword) :: {:ok, Path.t()} | {:error, Error.t()}
   def download(model, options \\ []) do
-    with :ok <- known(options, [:force, :on_progress, :patience | @names]),
+    with :ok <- known(options, [:force, :on_progress | @names], [:patience]),
          :ok <- callback(options[:on_progress]),
          {:ok, set} <- Set.fetch(model, options) do
       if options[:force] != true and Place.whole?(set),
@@ -357,27 +357,17 @@ defmodule Chatterbex.ModelFiles do
 
   defp home(options), do: Python.home(home: options[:home])
 
-  defp known(options, names) do
-    cond do
-      not Keyword.keyword?(options) ->
-        {:error, Error.new(:invalid_option, "options must be a keyword list, got #{inspect(options)}")}
-
-      name = Enum.find(Keyword.keys(options), &(&1 not in names)) ->
-        hint = Options.did_you_mean(name, names)
-        shown = Enum.map_join(names -- [:patience], ", ", &inspect/1)
-
-        {:error,
-         Error.new(:invalid_option, "unknown option #{inspect(name)}.#{hint} The options are #{shown}.")}
-
-      not (is_nil(options[:home]) or is_binary(options[:home])) ->
+  defp known(options, names, hidden \\ []) do
+    with :ok <- Options.known(options, names, hidden) do
+      if is_nil(options[:home]) or is_binary(options[:home]) do
+        :ok
+      else
         {:error,
          Error.new(
            :invalid_option,
            "option :home must be a string, got #{Options.Schema.show(options[:home])}"
          )}
-
-      true ->
-        :ok
+      end
     end
   end
 

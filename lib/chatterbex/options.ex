@@ -132,7 +132,7 @@ defmodule Chatterbex.Options do
   """
 
   alias Chatterbex.{Error, Model}
-  alias Chatterbex.Options.Schema
+  alias Chatterbex.Options.{Cast, Schema}
 
   @typedoc false
   @type group ::
@@ -174,7 +174,7 @@ defmodule Chatterbex.Options do
   def validate(group, options) do
     schema = Schema.fetch(group)
 
-    with :ok <- keyword(options), :ok <- known(options, schema) do
+    with :ok <- keyword(options), :ok <- known(options, Keyword.keys(schema)) do
       Enum.reduce_while(schema, {:ok, %{}}, fn {name, spec}, {:ok, valid} ->
         case cast(options, name, spec) do
           {:ok, value} -> {:cont, {:ok, Map.put(valid, name, value)}}
@@ -184,11 +184,41 @@ defmodule Chatterbex.Options do
     end
   end
 
+  # Checks that options are a keyword list with no other names than these. Those in `hidden` are allowed, too.
+  @doc false
+  @spec known(term, [atom], [atom]) :: :ok | {:error, Error.t()}
+  def known(options, names, hidden \\ []) do
+    cond do
+      not Keyword.keyword?(options) ->
+        {:error,
+         Error.new(:invalid_option, "options must be a keyword list, got #{Schema.show(options)}", %{
+           got: options
+         })}
+
+      name = Enum.find(Keyword.keys(options), &(&1 not in names and &1 not in hidden)) ->
+        {:error, unknown(name, names, "unknown option", "options")}
+
+      true ->
+        :ok
+    end
+  end
+
+  # The error for a name that is not one of `names`, which are `what`.
+  @doc false
+  @spec unknown(atom, [atom], String.t(), String.t()) :: Error.t()
+  def unknown(name, names, unknown, what) do
+    Error.new(
+      :invalid_option,
+      "#{unknown} #{inspect(name)}.#{did_you_mean(name, names)} The #{what} are #{list(names)}.",
+      %{option: name, options: names}
+    )
+  end
+
   # A value that is no option, such as a rate: `name` begins the message.
   @doc false
   @spec value(String.t(), term, term) :: {:ok, term} | {:error, Error.t()}
   def value(name, type, value) do
-    with :error <- Schema.cast(type, value) do
+    with :error <- Cast.cast(type, value) do
       {:error,
        Error.new(:invalid_option, "#{name} must be #{Schema.describe(type)}, got #{Schema.show(value)}", %{
          got: value
@@ -289,7 +319,7 @@ defmodule Chatterbex.Options do
       :ok
     else
       example =
-        if Schema.cast(:server, options) == :error, do: "seed: 7", else: "server: #{Schema.show(options)}"
+        if Cast.cast(:server, options) == :error, do: "seed: 7", else: "server: #{Schema.show(options)}"
 
       {:error,
        Error.new(
@@ -298,23 +328,6 @@ defmodule Chatterbex.Options do
          %{got: options}
        )}
     end
-  end
-
-  defp known(options, schema) do
-    names = Keyword.keys(schema)
-
-    case Enum.find(Keyword.keys(options), &(&1 not in names)) do
-      nil -> :ok
-      name -> {:error, unknown(name, names)}
-    end
-  end
-
-  defp unknown(name, names) do
-    Error.new(
-      :invalid_option,
-      "unknown option #{inspect(name)}.#{did_you_mean(name, names)} The options are #{list(names)}.",
-      %{option: name, options: names}
-    )
   end
 
   defp cast(options, name, spec) do
@@ -326,7 +339,7 @@ defmodule Chatterbex.Options do
   end
 
   defp cast_value(value, name, spec) do
-    case Schema.cast(spec[:type], value) do
+    case Cast.cast(spec[:type], value) do
       {:ok, value} ->
         {:ok, value}
 

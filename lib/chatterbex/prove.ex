@@ -27,7 +27,7 @@ defmodule Chatterbex.Prove do
   is in memory.
   """
 
-  alias Chatterbex.{Audio, Error, Model, Options, Python}
+  alias Chatterbex.{Audio, Configuration, Error, Model, Options, Python}
   alias Chatterbex.Prove.{Checks, Document, Recogniser, Run, Similarity, Words}
 
   # Everyday words, which the recogniser knows.
@@ -121,7 +121,7 @@ defmodule Chatterbex.Prove do
   def markdown(report), do: Document.markdown(report)
 
   defp model(options) do
-    name = Keyword.get(options, :model) || Application.get_env(:chatterbex, :model, :hibari)
+    name = Keyword.get(options, :model) || Configuration.get(:model, :hibari)
 
     with {:ok, model} <- Model.fetch(name) do
       if model.speaks and english?(model),

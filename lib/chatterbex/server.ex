@@ -19,7 +19,6 @@ defmodule Chatterbex.Server do
     Audio,
     Client,
     Configuration,
-    Device,
     Error,
     Model,
     Names,
@@ -29,14 +28,10 @@ defmodule Chatterbex.Server do
     Telemetry
   }
 
-  alias Chatterbex.Server.{Crashes, Engine, Loading, Queue, Request}
+  alias Chatterbex.Server.{Blame, Call, Calls, Crashes, Description, Engine, Failure, Loading, Queue, Request}
 
   # A model that failed to load is tried again by the next request, but not by every one of a flood.
   @retry_after 1_000
-
-  # How many texts that killed a process are remembered, and for how many milliseconds.
-  @most_guilty 100
-  @guilty_for 600_000
 
   @spec start_link(keyword) :: GenServer.on_start() | {:error, Error.t()}
   def start_link(given) do
@@ -53,13 +48,7 @@ defmodule Chatterbex.Server do
   rescue
     # A registry that is missing raises here, in the calling process.
     exception ->
-      {:error,
-       Error.new(
-         :not_running,
-         "the server cannot be registered as #{inspect(options.name)}: #{Exception.message(exception)}. " <>
-           "Is its registry running?",
-         %{server: options.name}
-       )}
+      {:error, Failure.not_registered(options.name, exception)}
   end
 
   defp merge(configured, given),
@@ -116,7 +105,7 @@ defmodule Chatterbex.Server do
       else: {:reply, :ok, state}
   end
 
-  def handle_call(:info, _from, state), do: {:reply, {:ok, describe(state)}, state}
+  def handle_call(:info, _from, state), do: {:reply, {:ok, Description.describe(state)}, state}
 
   # What a caller has to know to cut its text and check its options.
   def handle_call(:about, _from, state) do
@@ -191,18 +180,20 @@ defmodule Chatterbex.Server do
 
   def handle_info({:timeout, {:request, ref}}, state) do
     case state.queue.requests do
-      %{^ref => request} -> {:noreply, state |> fail(request, timed_out(request, state)) |> dispatch()}
-      _closed -> {:noreply, state}
+      %{^ref => request} ->
+        {:noreply, state |> fail(request, Failure.timed_out(request, state)) |> dispatch()}
+
+      _closed ->
+        {:noreply, state}
     end
   end
 
   def handle_info({:timeout, {:call, id}}, state) do
-    error = Error.new(:timeout, "#{inspect(state.name)} did not answer in time. Raise :timeout.")
-    {:noreply, state |> take_back(id) |> answer_call(id, {:error, error})}
+    {:noreply, state |> take_back(id) |> answer_call(id, {:error, Failure.no_answer(state)})}
   end
 
   def handle_info({:timeout, {:load, load}}, %{load: %{ref: load}, status: :loading} = state) do
-    {:noreply, load_failed(state |> stop_preparing() |> stop_engine(), not_ready(state))}
+    {:noreply, load_failed(state |> stop_preparing() |> stop_engine(), Failure.not_ready(state))}
   end
 
   # One timer for each load, not for each request: whether the model is idle is decided here, after all that came before.
@@ -234,15 +225,14 @@ defmodule Chatterbex.Server do
   # The task that prepares a load answers before it ends; where it did not, it crashed.
   def handle_info({:EXIT, task, reason}, %{load: %{task: task}, status: :loading} = state)
       when reason != :normal do
-    error = Error.new(:engine_crashed, "preparing the model crashed: #{Options.Schema.show(reason)}")
-    {:noreply, load_failed(state, error)}
+    {:noreply, load_failed(state, Failure.not_prepared(reason))}
   end
 
   def handle_info(_late_or_foreign, state), do: {:noreply, state}
 
   @impl true
   def terminate(_reason, state) do
-    error = Error.new(:cancelled, "the server #{inspect(state.name)} was stopped before the request was done")
+    error = Failure.stopped(state)
     if state.load && state.status == :loading, do: Telemetry.stop(state.load.span, %{}, %{error: error})
     state |> fail_all(error) |> stop_preparing() |> stop_engine()
   end
@@ -295,24 +285,6 @@ defmodule Chatterbex.Server do
     cancel_timer(state.load.timer)
     failed(%{state | crashes: %Crashes{}}, error)
   end
-
-  defp not_ready(%{options: %{load_timeout: timeout}} = state) do
-    late = "the model #{inspect(state.model.name)} was not ready within #{timeout} ms"
-
-    if state.crashes.loads == 0,
-      do: Error.new(:timeout, "#{late}. Raise :load_timeout.", %{load_timeout: timeout}),
-      else: Error.new(:engine_crashed, "#{late}: its process #{Crashes.loads(state.crashes)}", crashed(state))
-  end
-
-  defp keeps_dying(state) do
-    Error.new(
-      :engine_crashed,
-      "the process of #{inspect(state.name)} keeps dying while it loads the model: it #{Crashes.loads(state.crashes)}",
-      crashed(state)
-    )
-  end
-
-  defp crashed(%{crashes: %{loads: loads, last: reason}}), do: %{exit: reason, times: loads}
 
   defp in_use?(state), do: Queue.open(state.queue) > 0 or state.calls != %{}
 
@@ -371,7 +343,7 @@ defmodule Chatterbex.Server do
     case Crashes.add(state.crashes, reason, loading?) do
       {:give_up, crashes} ->
         state = %{state | crashes: crashes}
-        load_failed(state, keeps_dying(state))
+        load_failed(state, Failure.keeps_dying(state))
 
       {delay, crashes} ->
         Logger.warning(
@@ -393,74 +365,21 @@ defmodule Chatterbex.Server do
     |> then(&Enum.reduce(failed, &1, fn {why, request}, state -> fail_for(why, request, how, state) end))
   end
 
-  defp fail_for(:interrupted, request, how, state) do
-    error =
-      Error.new(
-        :engine_crashed,
-        "the model's process died by #{how} while this stream was being spoken. Streams with resume: true go on.",
-        %{exit: how}
-      )
-
-    fail(state, request, error)
-  end
+  defp fail_for(:interrupted, request, how, state), do: fail(state, request, Failure.interrupted(how))
 
   defp fail_for({:guilty, piece}, request, _how, state) do
-    state = remember_guilty(state, piece)
-    fail(state, request, guilty(piece.text, piece.deaths))
-  end
-
-  defp guilty(text, deaths) do
-    Error.new(
-      :engine_crashed,
-      "the text #{Options.Schema.show(text)} is not spoken: it ended the model's process #{length(deaths)} times, " <>
-        "the last time by #{Crashes.describe(hd(deaths))}",
-      %{text: text, deaths: Enum.map(deaths, &Crashes.describe/1)}
+    fail(
+      %{state | guilty: Blame.remember(state.guilty, piece)},
+      request,
+      Failure.guilty(piece.text, piece.deaths)
     )
   end
 
-  # A conversion has no text, and what it says is not compared.
-  defp remember_guilty(state, %{text: ""}), do: state
-
-  defp remember_guilty(state, piece) do
-    now = System.monotonic_time(:millisecond)
-    guilty = Map.filter(state.guilty, fn {_text, {until, _deaths}} -> until > now end)
-
-    if map_size(guilty) < @most_guilty,
-      do: %{state | guilty: Map.put(guilty, piece.text, {now + @guilty_for, piece.deaths})},
-      else: %{state | guilty: guilty}
-  end
-
-  defp known_guilty(%{guilty: guilty}, text) do
-    with %{^text => {until, deaths}} <- guilty,
-         true <- until > System.monotonic_time(:millisecond) do
-      {:guilty, deaths}
-    else
-      _innocent -> :innocent
-    end
-  end
-
   defp suspect_calls(state, reason) do
-    Enum.reduce(state.calls, state, fn
-      {id, %{submitted: true} = call}, state ->
-        call = %{call | submitted: false, deaths: [reason | call.deaths]}
-        state = put_in(state.calls[id], call)
+    {guilty, calls} = Calls.died(state.calls, reason)
 
-        if Crashes.guilty?(call.deaths) do
-          error =
-            Error.new(
-              :engine_crashed,
-              "#{call.function} is not tried again: it ended the model's process #{length(call.deaths)} times, " <>
-                "the last time by #{Crashes.describe(reason)}",
-              %{function: call.function, deaths: Enum.map(call.deaths, &Crashes.describe/1)}
-            )
-
-          answer_call(state, id, {:error, error})
-        else
-          state
-        end
-
-      {_id, _waiting}, state ->
-        state
+    Enum.reduce(guilty, %{state | calls: calls}, fn id, state ->
+      answer_call(state, id, {:error, Failure.guilty_call(calls[id])})
     end)
   end
 
@@ -513,51 +432,16 @@ defmodule Chatterbex.Server do
         })
 
       :full ->
-        tell(ref, {:error, full(state, "requests", Queue.open(state.queue))})
+        tell(ref, {:error, Failure.full(state, "requests", Queue.open(state.queue))})
         let_caller_go(request)
         state
     end
   end
 
-  defp full(state, what, open) do
-    %{queue: %{max_queue: max} = queue} = state
-
-    Error.new(
-      :overloaded,
-      "the queue of #{inspect(state.name)} is full: #{open} #{what} are open, and #{Queue.limit(queue)} may be " <>
-        "(:max_queue is #{max}). Try again later, or raise :max_queue.",
-      %{open: open, limit: Queue.limit(queue), max_queue: max}
-    )
-  end
-
-  # Calls go first, in order. One whose process died runs alone, as pieces do; nothing is given out meanwhile.
   defp dispatch(%{status: :ready} = state) do
-    waiting = for {id, %{submitted: false} = call} <- state.calls, do: {id, call.deaths}
-    suspects = for {id, [_ | _]} <- waiting, do: id
-    busy? = map_size(state.queue.running) > 0 or Enum.any?(state.calls, fn {_id, call} -> call.submitted end)
-
-    cond do
-      Enum.any?(state.calls, fn {_id, call} -> call.submitted and call.deaths != [] end) ->
-        state
-
-      suspects != [] and busy? ->
-        state
-
-      suspects != [] ->
-        submit_call(state, Enum.min(suspects))
-
-      Queue.suspicious?(state.queue) and Enum.any?(state.calls, fn {_id, call} -> call.submitted end) ->
-        state
-
-      Queue.suspicious?(state.queue) ->
-        dispatch_pieces(state)
-
-      true ->
-        waiting
-        |> Enum.sort()
-        |> Enum.reduce(state, fn {id, _}, state -> submit_call(state, id) end)
-        |> dispatch_pieces()
-    end
+    {due, pieces?} = Calls.due(state.calls, state.queue)
+    state = Enum.reduce(due, state, &submit_call(&2, &1))
+    if pieces?, do: dispatch_pieces(state), else: state
   end
 
   defp dispatch(state), do: state
@@ -572,7 +456,7 @@ defmodule Chatterbex.Server do
   end
 
   defp submit(state, id, request, piece) do
-    with :innocent <- known_guilty(state, piece.text),
+    with :innocent <- Blame.of(state.guilty, piece.text),
          :ok <- Engine.submit(state.engine, generate_command(id, piece, request, state)) do
       state
     else
@@ -580,7 +464,7 @@ defmodule Chatterbex.Server do
         %{state | queue: Queue.let_go(state.queue, id)} |> fail(request, error)
 
       {:guilty, deaths} ->
-        %{state | queue: Queue.let_go(state.queue, id)} |> fail(request, guilty(piece.text, deaths))
+        %{state | queue: Queue.let_go(state.queue, id)} |> fail(request, Failure.guilty(piece.text, deaths))
     end
   end
 
@@ -626,32 +510,6 @@ defmodule Chatterbex.Server do
     %{state | ready_waiters: []}
   end
 
-  defp timed_out(request, state) do
-    waited = System.monotonic_time() - request.opened_at
-    ms = System.convert_time_unit(waited, :native, :millisecond)
-    where = where(request, state)
-
-    {what, remedy} =
-      case request.deadline do
-        nil -> {"no audio after #{ms} ms", "Raise :timeout."}
-        deadline -> {"the deadline #{deadline} has passed", "Give a later :deadline."}
-      end
-
-    details = if request.deadline, do: %{deadline: request.deadline}, else: %{}
-
-    Error.new(
-      :timeout,
-      "#{what}: the request was still #{where}. #{remedy}",
-      Map.put(details, :waited_ms, ms)
-    )
-  end
-
-  defp where(_request, %{status: :loading, crashes: %{loads: loads} = crashes}) when loads > 0,
-    do: "waiting for the model, whose process #{Crashes.loads(crashes)}"
-
-  defp where(%{started: true}, _state), do: "being spoken"
-  defp where(_request, _state), do: "waiting for its turn"
-
   defp tell(ref, message), do: send(ref, {ref, message})
 
   ## Calls
@@ -663,14 +521,12 @@ defmodule Chatterbex.Server do
     if open < Queue.limit(state.queue) do
       id = Runtime.new_id()
 
-      call = %{
+      call = %Call{
         from: from,
         function: function,
         arguments: arguments,
         monitor: Process.monitor(caller),
-        timer: start_timer({:call, id}, timeout),
-        submitted: false,
-        deaths: []
+        timer: start_timer({:call, id}, timeout)
       }
 
       dispatch(%{
@@ -679,7 +535,7 @@ defmodule Chatterbex.Server do
           monitors: Map.put(state.monitors, call.monitor, {:call, id})
       })
     else
-      GenServer.reply(from, {:error, full(state, "calls", open)})
+      GenServer.reply(from, {:error, Failure.full(state, "calls", open)})
       state
     end
   end
@@ -696,7 +552,7 @@ defmodule Chatterbex.Server do
     }
 
     case Engine.submit(state.engine, command) do
-      :ok -> put_in(state.calls[id].submitted, true)
+      :ok -> %{state | calls: Map.put(state.calls, id, %{call | submitted: true})}
       {:error, error} -> answer_call(state, id, {:error, error})
     end
   end
@@ -811,7 +667,7 @@ defmodule Chatterbex.Server do
     case name do
       "done" -> state |> answer_call(id, {:ok, payload}) |> alive() |> dispatch()
       "failed" -> state |> answer_call(id, {:error, Error.from_native(payload)}) |> dispatch()
-      "cancelled" -> state |> answer_call(id, {:error, cancelled()}) |> dispatch()
+      "cancelled" -> state |> answer_call(id, {:error, Failure.cancelled()}) |> dispatch()
       _other -> state
     end
   end
@@ -820,10 +676,8 @@ defmodule Chatterbex.Server do
     do: state |> alive() |> finish(id, fn -> {:done, audio(payload, state)} end)
 
   defp event("failed", id, payload, state), do: finish(state, id, fn -> Error.from_native(payload) end)
-  defp event("cancelled", id, _payload, state), do: finish(state, id, &cancelled/0)
+  defp event("cancelled", id, _payload, state), do: finish(state, id, &Failure.cancelled/0)
   defp event(_other, _id, _payload, state), do: state
-
-  defp cancelled, do: Error.new(:cancelled, "the request was cancelled")
 
   # It works: what went wrong before is no row any more.
   defp alive(state), do: %{state | crashes: %Crashes{}}
@@ -854,57 +708,6 @@ defmodule Chatterbex.Server do
       sample_rate: state.loaded["sample_rate"] || state.model.sample_rate,
       metadata: Map.put(metadata, :model, state.model.name)
     }
-  end
-
-  ## What users are told
-
-  defp describe(state) do
-    %{
-      server: state.name,
-      model: state.model.name,
-      status: status(state.status),
-      error: failure(state.status),
-      device: device(state),
-      queue: %{
-        open: Queue.open(state.queue),
-        waiting: state.queue.waiting,
-        running: map_size(state.queue.running),
-        max_queue: state.queue.max_queue,
-        max_batch: state.queue.max_batch
-      },
-      load: Names.atoms(state.loaded["load"] || %{}),
-      memory: Names.atoms(state.loaded["memory"] || %{}),
-      components: Names.atoms(state.loaded["components"] || %{}),
-      versions: state.loaded["versions"] || %{},
-      precision: Names.atoms(state.loaded["precision"]),
-      checkpoint: state.loaded["checkpoint"],
-      isolation: state.options.isolation,
-      testing: state.options.testing,
-      process: %{os_pid: state.os_pid, died: state.died}
-    }
-  end
-
-  defp status({:failed, _error, _at}), do: :failed
-  defp status(status), do: status
-
-  defp failure({:failed, error, _at}), do: error
-  defp failure(_status), do: nil
-
-  defp device(%{loaded: %{"device" => %{"actual" => actual} = device}} = state) do
-    {:ok, actual} = Device.parse(actual)
-
-    %{
-      requested: state.options.device,
-      actual: actual,
-      reason: device["reason"],
-      warning: device["warning"],
-      proof: Names.atoms(device["proof"]),
-      limited: device["limited"]
-    }
-  end
-
-  defp device(state) do
-    %{requested: state.options.device, actual: nil, reason: nil, warning: nil, proof: nil, limited: nil}
   end
 
   ## Timers

@@ -26,7 +26,7 @@ defmodule Chatterbex.Setup do
   (`UV_DEFAULT_INDEX`, uv.toml) are respected.
   """
 
-  alias Chatterbex.{Error, Files.Replacement, Python}
+  alias Chatterbex.{Error, Files.Replacement, Python, Terminal}
 
   alias Chatterbex.Setup.{
     Build,
@@ -268,7 +268,7 @@ defmodule Chatterbex.Setup do
   end
 
   defp part(%{bytes: bytes, total: total}) when is_integer(bytes) and is_integer(total) and total > 0,
-    do: "#{div(bytes * 10, total)}0 % of #{Step.size(total)}"
+    do: "#{div(bytes * 10, total)}0 % of #{Terminal.bytes(total)}"
 
   defp part(_unknown), do: nil
 

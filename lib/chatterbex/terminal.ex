@@ -28,7 +28,7 @@ defmodule Chatterbex.Terminal do
   def show(line), do: IO.write(:stderr, "\r\e[K" <> line)
 
   @doc """
-  Bytes, to read.
+  A number of bytes in words.
 
       iex> Chatterbex.Terminal.bytes(3_210_000_000)
       "3.2 GB"

@@ -72,7 +72,11 @@ defmodule Chatterbex.JSONTest do
 
   defp any_text do
     for _n <- 1..(:rand.uniform(6) - 1)//1, into: "" do
-      <<Enum.random(['"\\/\b\f\n\r\t\0', ' aZ{}[]:,', [0x1F, 0x7F, 0xE9, 0x2028, 0xFFFD, 0x1F600, 0x10FFFF]])
+      <<Enum.random([
+          ~c("\\/\b\f\n\r\t\0),
+          ~c( aZ{}[]:,),
+          [0x1F, 0x7F, 0xE9, 0x2028, 0xFFFD, 0x1F600, 0x10FFFF]
+        ])
         |> Enum.random()::utf8>>
     end
   end

@@ -1,7 +1,8 @@
 defmodule Chatterbex.OptionsTest do
   use ExUnit.Case, async: true
 
-  alias Chatterbex.{Options, Options.Schema}
+  alias Chatterbex.Options
+  alias Chatterbex.Options.{Cast, Schema}
 
   defp message(group, options) do
     assert {:error, %Chatterbex.Error{reason: :invalid_option, message: message}} =
@@ -171,7 +172,7 @@ defmodule Chatterbex.OptionsTest do
 
   test "every default passes its own check, and every option is documented" do
     for group <- [:server, :generate, :stream, :wav], {name, spec} <- Schema.fetch(group) do
-      unless is_nil(spec[:default]), do: assert({:ok, _value} = Schema.cast(spec[:type], spec[:default]))
+      unless is_nil(spec[:default]), do: assert({:ok, _value} = Cast.cast(spec[:type], spec[:default]))
       assert Schema.docs(group) =~ "`:#{name}` - "
     end
   end

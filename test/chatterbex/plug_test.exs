@@ -28,6 +28,8 @@ unless Code.ensure_loaded?(Plug) do
       halted: false
     ]
 
+    def read_body(%{body: :late}, _options), do: {:error, :timeout}
+
     def read_body(conn, length: most) when byte_size(conn.body) > most,
       do: {:more, binary_part(conn.body, 0, most), conn}
 
@@ -91,6 +93,11 @@ defmodule Chatterbex.PlugTest do
     assert %{status: 200} = conn = @plug.call(conn, options)
     assert byte_size(sent(conn)) < 30
     await_idle(speech)
+  end
+
+  test "a body that does not arrive is answered with 408", %{options: options} do
+    assert %{status: 408} = conn = @plug.call(post_body(:late), options)
+    assert sent(conn) =~ "the request did not arrive in time"
   end
 
   test "a body that a parser has read is taken", %{options: options} do

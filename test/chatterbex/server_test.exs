@@ -123,7 +123,7 @@ defmodule Chatterbex.ServerTest do
             {"?!", [], :invalid_text},
             {"\u{1F600}", [], :invalid_text},
             {nil, [], :invalid_text},
-            {'hello', [], :invalid_text},
+            {~c"hello", [], :invalid_text},
             {<<0xFF>>, [], :invalid_text},
             {"a\0b", [], :invalid_text},
             {String.duplicate("word ", 200_000), [], :invalid_text},

@@ -37,7 +37,8 @@ defmodule Chatterbex.VoiceModelsTest do
     :ok = Audio.write(recording, path, encoding: :f32)
 
     assert {:ok, voice} = Voice.clone(path, server: server, name: "Ann", note: "agreed")
-    assert %{note: "agreed", model: "nano", clipped: 0.0, sample_rate: 24_000} = voice.metadata
+    assert %{note: "agreed", model: "nano", sample_rate: 24_000} = voice.metadata
+    assert voice.metadata.clipped == 0.0
     assert_in_delta voice.metadata.seconds, 5.1, 0.001
     assert voice.metadata.loudness < -10 and voice.metadata.loudness > -40
     assert [short] = voice.metadata.warnings

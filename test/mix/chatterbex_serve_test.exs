@@ -2,6 +2,7 @@ defmodule Mix.Tasks.Chatterbex.ServeTest do
   # Alone: it changes what all tests share.
   use ExUnit.Case, async: false
 
+  alias Chatterbex.HTTPClient
   alias Mix.Tasks.Chatterbex.Serve
 
   # In an operating system process of its own, which it runs until it is told to end.
@@ -39,21 +40,19 @@ defmodule Mix.Tasks.Chatterbex.ServeTest do
   end
 
   defp get(url, headers) do
-    {:ok, {{_version, status, _reason}, _headers, _body}} =
-      :httpc.request(:get, {String.to_charlist(url), headers}, [timeout: 60_000], [])
-
+    %URI{port: port, path: path} = URI.parse(url)
+    {status, _headers, _body} = HTTPClient.request(port, "GET", path, headers: headers)
     status
   end
 
   test "listens, speaks, wants the key of the environment, and ends when it is told to" do
-    {:ok, _started} = Application.ensure_all_started(:inets)
     port = serve(["--port", "0"], [{"CHATTERBEX_API_KEY", "secret"}, {"MIX_ENV", "test"}])
     [_all, url] = line(port, ~r{^Listening on (http://127\.0\.0\.1:\d+)\. The model is being loaded\.$})
     line(port, ~r/^Ready\.$/)
 
     assert get(url <> "/ready", []) == 200
     assert get(url <> "/v1/models", []) == 401
-    assert get(url <> "/v1/models", [{'authorization', 'Bearer secret'}]) == 200
+    assert get(url <> "/v1/models", [{"Authorization", "Bearer secret"}]) == 200
 
     {:os_pid, pid} = Port.info(port, :os_pid)
     {_output, 0} = System.cmd("kill", ["-TERM", "#{pid}"])

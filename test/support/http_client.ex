@@ -6,13 +6,14 @@ defmodule Chatterbex.HTTPClient do
   @timeout 30_000
 
   @doc """
-  Opens a connection to a `Chatterbex.HTTP.Server`.
+  Opens a connection to a `Chatterbex.HTTP.Server`, or to a port of this machine.
   """
-  def connect(server) do
-    port = Chatterbex.HTTP.Server.port(server)
+  def connect(port) when is_integer(port) do
     {:ok, socket} = :gen_tcp.connect({127, 0, 0, 1}, port, [:binary, active: false, packet: :raw])
     socket
   end
+
+  def connect(server), do: server |> Chatterbex.HTTP.Server.port() |> connect()
 
   @doc """
   Sends bytes, and returns all that comes until the server closes the connection.

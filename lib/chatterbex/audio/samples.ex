@@ -14,11 +14,14 @@ defmodule Chatterbex.Audio.Samples do
       do: :ok
 
   def check(%Audio{} = audio) do
+    # As a list: the order of a map's keys is not the same on every OTP.
+    got = [sample_rate: audio.sample_rate, channels: audio.channels, samples: audio.samples]
+
     {:error,
      Error.new(
        :invalid_audio,
        "this is no audio: samples must be a binary of 32-bit floats in whole frames, sample_rate and channels " <>
-         "whole numbers above 0, got #{Options.Schema.show(Map.from_struct(audio))}"
+         "whole numbers above 0, got #{Options.Schema.show(got)}"
      )}
   end
 

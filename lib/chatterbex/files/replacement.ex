@@ -32,14 +32,7 @@ defmodule Chatterbex.Files.Replacement do
          {:ok, file} <- :file.open(part, [:raw, :binary, :write, :exclusive]) do
       replacement = %__MODULE__{path: path, part: part, file: file}
 
-      case keep_mode(path, part) do
-        :ok ->
-          {:ok, replacement}
-
-        {:error, posix} ->
-          abort(replacement)
-          {:error, posix}
-      end
+      with :ok <- path |> keep_mode(part) |> or_abort(replacement), do: {:ok, replacement}
     end
   end
 
@@ -72,13 +65,9 @@ defmodule Chatterbex.Files.Replacement do
   """
   @spec commit(t) :: :ok | {:error, File.posix()}
   def commit(%__MODULE__{} = replacement) do
-    with :ok <- :file.close(replacement.file), :ok <- File.rename(replacement.part, replacement.path) do
-      :ok
-    else
-      {:error, posix} ->
-        abort(replacement)
-        {:error, posix}
-    end
+    result = with :ok <- :file.close(replacement.file), do: File.rename(replacement.part, replacement.path)
+
+    or_abort(result, replacement)
   end
 
   @doc """
@@ -97,13 +86,8 @@ defmodule Chatterbex.Files.Replacement do
   @spec write(Path.t(), iodata, keyword) :: :ok | {:error, File.posix()}
   def write(path, content, options \\ []) do
     with {:ok, replacement} <- open(path) do
-      with :ok <- fill(replacement, content, options[:sync]) do
-        commit(replacement)
-      else
-        {:error, posix} ->
-          abort(replacement)
-          {:error, posix}
-      end
+      with :ok <- replacement |> fill(content, options[:sync]) |> or_abort(replacement),
+           do: commit(replacement)
     end
   end
 
@@ -124,5 +108,12 @@ defmodule Chatterbex.Files.Replacement do
   defp fill(replacement, content, sync) do
     with :ok <- :file.write(replacement.file, content),
          do: if(sync, do: :file.sync(replacement.file), else: :ok)
+  end
+
+  defp or_abort(:ok, _replacement), do: :ok
+
+  defp or_abort({:error, posix}, replacement) do
+    abort(replacement)
+    {:error, posix}
   end
 end

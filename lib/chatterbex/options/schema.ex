@@ -1,8 +1,9 @@
 defmodule Chatterbex.Options.Schema do
   @moduledoc false
-  # The options as data: type, default and documentation of each.
-
-  alias Chatterbex.Device
+  # The options as data: type, default and documentation of each. `Chatterbex.Options.Cast` checks values against the types.
+  #
+  # The documentation of many modules is made from this at compile time, so it must use no other module of the library:
+  # a change in one would compile them all again.
 
   # Those that trade quality for speed, of a server for all of its requests, or of one request.
   @reference_seconds [
@@ -771,78 +772,6 @@ defmodule Chatterbex.Options.Schema do
       "  * `:#{name}` - #{describe(spec[:type])}: #{spec[:doc]}#{default}"
     end)
   end
-
-  @doc """
-  Checks a value against a type, and brings it into the form that the library works with.
-  """
-  @spec cast(term, term) :: {:ok, term} | :error
-  def cast(:boolean, value) when is_boolean(value), do: {:ok, value}
-  def cast(:string, value) when is_binary(value), do: if(String.valid?(value), do: {:ok, value}, else: :error)
-
-  def cast({:string, most}, value) when is_binary(value),
-    do: if(String.valid?(value) and String.length(value) <= most, do: {:ok, value}, else: :error)
-
-  def cast(:map, value) when is_map(value) and not is_struct(value),
-    do: if(Enum.all?(Map.keys(value), &is_atom/1), do: {:ok, value}, else: :error)
-
-  def cast(:named, value) when is_map(value) and not is_struct(value),
-    do: if(Enum.all?(Map.keys(value), &is_binary/1), do: {:ok, value}, else: :error)
-
-  def cast({:integer, min, max}, value) when is_integer(value) and value >= min and value <= max,
-    do: {:ok, value}
-
-  def cast({:number, min, max}, value) when is_number(value) and value >= min and value <= max,
-    do: {:ok, value * 1.0}
-
-  def cast({:in, values}, value), do: if(value in values, do: {:ok, value}, else: :error)
-  def cast(:timeout, :infinity), do: {:ok, :infinity}
-  # 2^32 - 1 is the longest that the VM's timers take.
-  def cast(:timeout, value) when is_integer(value) and value in 1..0xFFFFFFFF, do: {:ok, value}
-  def cast(:device, value), do: Device.parse(value)
-
-  def cast(:devices, [_ | _] = value) do
-    devices = if List.improper?(value), do: [:error], else: Enum.map(value, &Device.parse/1)
-    if Enum.member?(devices, :error), do: :error, else: {:ok, Enum.map(devices, &elem(&1, 1))}
-  end
-
-  def cast(:model, value) when is_binary(value), do: cast(:string, value)
-  def cast(:model, value) when is_atom(value) and not is_boolean(value), do: {:ok, value}
-
-  def cast(:voice, %{__struct__: struct} = value) when struct in [Chatterbex.Audio, Chatterbex.Voice],
-    do: {:ok, value}
-
-  def cast(:voice, {:file, path}), do: with({:ok, path} <- cast(:string, path), do: {:ok, {:file, path}})
-  def cast(:voice, value), do: cast(:string, value)
-  def cast(:language, value) when is_binary(value), do: cast(:string, value)
-  def cast(:language, value) when is_atom(value) and not is_boolean(value), do: {:ok, value}
-
-  def cast(:sounds, value) do
-    if is_list(value) and Enum.all?(value, &sound?/1),
-      do: {:ok, Enum.map(value, &String.downcase/1)},
-      else: :error
-  end
-
-  def cast(:folder, {app, path}) when is_atom(app) and is_binary(path) do
-    {:ok, Application.app_dir(app, path)}
-  rescue
-    # There is no such application.
-    ArgumentError -> :error
-  end
-
-  def cast(:folder, value), do: with({:ok, path} <- cast(:string, value), do: {:ok, Path.expand(path)})
-  def cast(:datetime, %DateTime{} = value), do: {:ok, value}
-  def cast(:function, value) when is_function(value, 1), do: {:ok, value}
-  def cast(:name, value) when is_atom(value) and not is_boolean(value) and value != nil, do: {:ok, value}
-  def cast(:name, {:via, module, _name} = value) when is_atom(module), do: {:ok, value}
-  def cast(:name, {:global, _name} = value), do: {:ok, value}
-  def cast(:asker, value) when is_pid(value) or value == :anyone, do: {:ok, value}
-  def cast(:server, value) when is_pid(value), do: {:ok, value}
-  def cast(:server, {name, node} = value) when is_atom(name) and is_atom(node), do: {:ok, value}
-  def cast(:server, value), do: cast(:name, value)
-  def cast(_type, _value), do: :error
-
-  defp sound?(sound),
-    do: is_binary(sound) and String.valid?(sound) and sound =~ ~r/^[^\s\[\]]+( [^\s\[\]]+)*$/u
 
   @doc """
   A type in words, to follow "must be".

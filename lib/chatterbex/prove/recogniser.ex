@@ -2,7 +2,7 @@ defmodule Chatterbex.Prove.Recogniser do
   @moduledoc false
   # pocketsphinx, which writes down English speech, in an environment of its own beside that of the models.
 
-  alias Chatterbex.{Audio, Error, JSON, Python}
+  alias Chatterbex.{Audio, Error, Files.Replacement, JSON, Python}
   alias Chatterbex.Setup.{Command, Failure, Machine, Place, Profile, Uv}
 
   @lock "recogniser.txt"
@@ -51,8 +51,7 @@ defmodule Chatterbex.Prove.Recogniser do
   """
   @spec hear(Path.t(), [Audio.t()]) :: {:ok, [String.t()]} | {:error, Error.t()}
   def hear(program, audios) do
-    folder =
-      Path.join(System.tmp_dir!(), "chatterbex-prove-#{System.pid()}-#{System.unique_integer([:positive])}")
+    folder = Replacement.unique(Path.join(System.tmp_dir!(), "chatterbex-prove"))
 
     with :ok <- made(folder) do
       try do

@@ -2,7 +2,7 @@ defmodule Chatterbex.Setup.Build do
   @moduledoc false
   # Steps 2 to 5: the environment, the packages, the proof, the manifest.
 
-  alias Chatterbex.{Configuration, Error, JSON, Python}
+  alias Chatterbex.{Configuration, Error, JSON, Python, Terminal}
 
   alias Chatterbex.Setup.{
     Command,
@@ -122,7 +122,7 @@ defmodule Chatterbex.Setup.Build do
     case failed ++ broken do
       [] ->
         names = Enum.map_join(modules, ", ", &Profile.named(&1, answer["packages"]))
-        {:ok, answer, "they do: #{names}; all packages together take #{Step.size(answer["bytes"])}"}
+        {:ok, answer, "they do: #{names}; all packages together take #{Terminal.bytes(answer["bytes"])}"}
 
       problems ->
         lines = Enum.map_join(problems, "\n", &"  | #{&1}")

@@ -51,21 +51,17 @@ defmodule Chatterbex.Setup.Request do
   """
   @spec new(keyword) :: {:ok, t} | {:error, Error.t()}
   def new(options) do
-    if Keyword.keyword?(options),
-      do: check(options),
-      else: {:error, Error.new(:invalid_option, "options must be a keyword list, got #{inspect(options)}")}
+    # A test gives a machine, something small to install, and something small to fetch.
+    with :ok <- Options.known(options, @names, [:machine, :profiles, :model_files]), do: check(options)
   end
 
   defp check(options) do
-    # A test gives a machine, something small to install, and something small to fetch.
     {model_files, options} = Keyword.pop(options, :model_files, Chatterbex.ModelFiles)
     {machine, options} = Keyword.pop_lazy(options, :machine, &Machine.this/0)
     {profiles, options} = Keyword.pop_lazy(options, :profiles, &Profile.all/0)
-    unknown = Enum.find(Keyword.keys(options), &(&1 not in @names))
     invalid = Enum.find(options, fn {name, value} -> not valid?(name, value) end)
 
     cond do
-      unknown -> {:error, unknown(unknown)}
       invalid -> {:error, invalid(invalid)}
       error = Enum.find_value(names(options[:models]), &no_files/1) -> {:error, error}
       error = Enum.find_value(names(options[:languages]), &no_language/1) -> {:error, error}
@@ -140,7 +136,6 @@ defmodule Chatterbex.Setup.Request do
     do: is_list(value) and Enum.all?(value, &(is_atom(&1) or is_binary(&1)))
 
   defp valid?(:report, value), do: is_function(value, 1)
-  defp valid?(_unknown, _value), do: true
 
   defp names(given), do: given |> List.wrap() |> Enum.map(&to_string/1) |> Enum.uniq()
 
@@ -161,14 +156,6 @@ defmodule Chatterbex.Setup.Request do
         %{language: code, languages: languages}
       )
     end
-  end
-
-  defp unknown(name) do
-    Error.new(
-      :invalid_option,
-      "unknown option #{inspect(name)}.#{Options.did_you_mean(name, @names)} The options are #{list(@names)}.",
-      %{option: name, options: @names}
-    )
   end
 
   defp invalid({name, value}) do

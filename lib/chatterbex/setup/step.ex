@@ -37,14 +37,6 @@ defmodule Chatterbex.Setup.Step do
   end
 
   @doc """
-  Bytes, to read.
-  """
-  @spec size(non_neg_integer) :: String.t()
-  def size(bytes) when bytes < 1_000_000, do: "#{div(bytes, 1000)} kB"
-  def size(bytes) when bytes < 1_000_000_000, do: "#{div(bytes, 1_000_000)} MB"
-  def size(bytes), do: "#{Float.round(bytes / 1_000_000_000, 1)} GB"
-
-  @doc """
   Milliseconds of a clock that never goes back.
   """
   @spec now() :: integer

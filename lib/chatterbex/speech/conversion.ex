@@ -3,7 +3,7 @@ defmodule Chatterbex.Speech.Conversion do
   # Says speech again in another voice. What is longer than the model takes at a time is cut at quiet places.
 
   alias Chatterbex.{Audio, Error, Options}
-  alias Chatterbex.Speech.{Metadata, Piece, Plan, Whole}
+  alias Chatterbex.Speech.{Plan, Whole}
   alias Chatterbex.Voice.Recording
 
   @shortest 0.1
@@ -41,7 +41,7 @@ defmodule Chatterbex.Speech.Conversion do
          {:ok, plan} <- Plan.spend(plan, started),
          commands = for({part, number} <- parts, number, do: command(part, number)),
          {:ok, audios} <- Whole.speak(plan, commands, nil, fn _number, _audio, nil -> nil end),
-         do: {:ok, join(parts, audios, plan.model.sample_rate)}
+         do: {:ok, parts |> Enum.map(&said(&1, audios)) |> Whole.join(plan.model)}
   end
 
   defp check(%{seconds: seconds}) when seconds <= @shortest,
@@ -74,16 +74,9 @@ defmodule Chatterbex.Speech.Conversion do
   defp command(part, number),
     do: %{number: number, text: "", stream: false, options: %{"audio" => Recording.command(part)}}
 
-  defp join(parts, audios, rate) do
-    samples =
-      for {part, number} <- parts do
-        if number, do: audios[number].samples, else: Piece.silence(round(part.seconds * 1000), rate)
-      end
-
-    samples = IO.iodata_to_binary(samples)
-    spoken = for {_part, number} <- parts, number, do: audios[number]
-    %{hd(spoken) | samples: samples, metadata: Metadata.merge(spoken, byte_size(samples))}
-  end
+  # What is silent stays as long as it was.
+  defp said({part, nil}, _audios), do: round(part.seconds * 1000)
+  defp said({_part, number}, audios), do: audios[number]
 
   @doc """
   A recording in pieces that the model can take, cut where it is quietest. The work grows with its length, no faster.

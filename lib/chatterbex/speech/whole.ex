@@ -2,7 +2,7 @@ defmodule Chatterbex.Speech.Whole do
   @moduledoc false
   # Speaks a text and joins its pieces into one audio.
 
-  alias Chatterbex.{Audio, Client, Error, Server.Request, Text.Check, Text.Splitter}
+  alias Chatterbex.{Audio, Client, Error, Model, Server.Request, Text.Check, Text.Splitter}
   alias Chatterbex.Speech.{Metadata, Piece, Plan}
 
   @doc """
@@ -94,17 +94,25 @@ defmodule Chatterbex.Speech.Whole do
     do: %{audio | metadata: Metadata.merge([audio], byte_size(audio.samples))}
 
   defp join(pieces, audios, model) do
-    first = Map.get(audios, 0, %Audio{samples: "", sample_rate: model.sample_rate})
-    rate = first.sample_rate
+    pieces
+    |> Enum.flat_map(&[audios[&1.number], &1.pause])
+    |> Enum.reject(&is_nil/1)
+    |> join(model)
+  end
 
-    samples =
-      pieces
-      |> Enum.map(&[Map.get(audios, &1.number, %{samples: ""}).samples, Piece.silence(&1.pause, rate)])
-      |> IO.iodata_to_binary()
-
-    spoken = audios |> Enum.sort_by(&elem(&1, 0)) |> Enum.map(&elem(&1, 1))
+  @doc """
+  Puts audio and silence, which is given in milliseconds, together. There may be silence only.
+  """
+  @spec join([Audio.t() | non_neg_integer], Model.t()) :: Audio.t()
+  def join(parts, model) do
+    spoken = Enum.filter(parts, &is_struct(&1, Audio))
+    first = List.first(spoken) || %Audio{samples: "", sample_rate: model.sample_rate}
+    samples = parts |> Enum.map(&samples(&1, first.sample_rate)) |> IO.iodata_to_binary()
     %{first | samples: samples, metadata: metadata(spoken, byte_size(samples), model)}
   end
+
+  defp samples(%Audio{samples: samples}, _rate), do: samples
+  defp samples(milliseconds, rate), do: Piece.silence(milliseconds, rate)
 
   defp metadata([], _bytes, model), do: %{model: model.name, pieces: 0}
   defp metadata(spoken, bytes, _model), do: Metadata.merge(spoken, bytes)

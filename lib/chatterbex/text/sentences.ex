@@ -15,13 +15,9 @@ defmodule Chatterbex.Text.Sentences do
   import Chatterbex.Text.Characters
 
   alias Chatterbex.Error
-  alias Chatterbex.Text.{Abbreviations, Characters, Ending, Lookahead, Markup, Rank, Word}
+  alias Chatterbex.Text.{Abbreviations, Boundary, Ending, Heading, Lookahead, Markup, Rank, Word}
 
   require Rank
-
-  @longest_heading 60
-  @longest_title 40
-  @longest_unspaced_title 20
 
   @enforce_keys [:rules, :tags, :max]
   defstruct [
@@ -229,7 +225,7 @@ defmodule Chatterbex.Text.Sentences do
     do: unless_lower(text, state, last?, [:lower, :punctuation])
 
   defp line_ends(text, _glue, :text, %{line: {:title, words, _size}, ending: :none} = state, last?) do
-    if heading?(Enum.reverse(words)),
+    if Heading.heading?(Enum.reverse(words)),
       do: unless_lower(text, state, last?, [:lower, :punctuation]),
       else: false
   end
@@ -243,26 +239,6 @@ defmodule Chatterbex.Text.Sentences do
       {:letter, kind, _text} -> if(kind in kinds, do: false, else: :line)
       :absorb -> false
       kind -> if(kind in kinds, do: false, else: :line)
-    end
-  end
-
-  # A heading without a mark: a short first line in capitals, in title case, or in a script without spaces.
-  defp heading?(words) do
-    line = Enum.join(words, " ")
-    size = String.length(line)
-
-    cond do
-      line =~ ~r/[\p{Han}\p{Hiragana}\p{Katakana}]/u ->
-        size <= @longest_unspaced_title
-
-      line =~ ~r/\p{Lu}.*\p{Lu}/u and not (line =~ ~r/\p{Ll}/u) ->
-        size <= @longest_heading
-
-      size <= @longest_title ->
-        line =~ ~r/^\P{L}*\p{Lu}/u and not Enum.any?(words, &(&1 =~ ~r/^\P{L}*\p{Ll}{4}/u))
-
-      true ->
-        false
     end
   end
 
@@ -299,7 +275,7 @@ defmodule Chatterbex.Text.Sentences do
   defp sound(text, kind, tag, rest, glue, state, last?, events) do
     # A mark on the bracket belongs to it.
     with size when is_integer(size) <- Word.marks(rest, ?], state.max, last?),
-         answer when answer != :more <- answer(text, glue, state, last?) do
+         answer when answer != :more <- Boundary.answer(text, glue, state, last?) do
       <<marks::binary-size(size), rest::binary>> = rest
       {state, events} = settle(answer, state, events)
       state = %{state | line: untitled(state.line)}
@@ -319,7 +295,7 @@ defmodule Chatterbex.Text.Sentences do
     do: word(text, glue, state, last?, events)
 
   defp question(text, glue, state, last?, events) do
-    case answer(text, glue, state, last?) do
+    case Boundary.answer(text, glue, state, last?) do
       :more ->
         {text, glue, state, events}
 
@@ -337,67 +313,6 @@ defmodule Chatterbex.Text.Sentences do
     {%{state | pending: nil, after: if(kind in [:hard, :normal], do: Rank.clause(), else: Rank.weak())},
      events}
   end
-
-  # Does the sentence end before `text`?
-
-  defp answer(_text, _glue, %{pending: nil}, _last?), do: :none
-
-  # 「走れ！」と言った: what was said is part of the sentence.
-  defp answer(<<0x3068::utf8, _rest::binary>>, :none, %{pending: {:hard, true}}, _last?), do: false
-
-  defp answer(<<0x3063::utf8, 0x3066::utf8, _rest::binary>>, :none, %{pending: {:hard, true}}, _last?),
-    do: false
-
-  defp answer(<<0x3063::utf8>>, :none, %{pending: {:hard, true}}, false), do: :more
-
-  # “你好！”——他说
-  defp answer(<<c::utf8, _rest::binary>>, :none, %{pending: {:hard, _closed?}}, _last?) when is_dash(c),
-    do: false
-
-  defp answer(text, glue, %{pending: {kind, closed?}} = state, last?) do
-    case if(marked_space?(text, glue), do: :absorb, else: Lookahead.next(text, state.tags, last?)) do
-      next when next in [:more, :absorb] -> next
-      next when next in [:pause, :end] -> true
-      next -> ends?(kind, next, closed?, state, last?)
-    end
-  end
-
-  # A space with a mark on it is a character, and nothing to cut at.
-  defp marked_space?(<<c::utf8, _rest::binary>>, glue) when c >= 0x300 and glue != :none, do: joined?(?\s, c)
-  defp marked_space?(_text, _glue), do: false
-
-  defp ends?(:hard, _next, _closed?, _state, _last?), do: true
-  defp ends?(kind, _next, _closed?, _state, _last?) when kind in [:always, :marker], do: false
-  defp ends?(_kind, :punctuation, _closed?, _state, _last?), do: false
-
-  # In a text that begins its sentences with small letters, one may follow.
-  defp ends?(:normal, {:letter, :lower, _text}, closed?, state, _last?),
-    do: state.case == :lower and not closed?
-
-  defp ends?(:normal, _next, _closed?, _state, _last?), do: true
-
-  defp ends?(:number, :digit, _closed?, _state, _last?), do: false
-  defp ends?(:number, {:letter, :upper, text}, _closed?, _state, last?), do: not_roman(text, last?)
-  defp ends?(:number, next, closed?, state, last?), do: ends?(:normal, next, closed?, state, last?)
-
-  defp ends?(:ordinal, {:letter, :uncased, _text}, _closed?, _state, _last?), do: true
-
-  defp ends?(:ordinal, {:letter, :upper, _text}, _closed?, %{rules: %{ordinals: kind}}, _last?)
-       when kind != :before_any,
-       do: true
-
-  defp ends?(kind, {:letter, letter, text}, _closed?, %{rules: rules}, last?) when letter != :lower do
-    if rules.starters == %{},
-      do: kind == :maybe,
-      else: Lookahead.starter?(text, rules.starters, last?)
-  end
-
-  defp ends?(_kind, _next, _closed?, _state, _last?), do: false
-
-  # "Vol. II" goes on, "He said no. It" does not.
-  defp not_roman(<<c, rest::binary>>, last?) when c in [?I, ?V, ?X, ?L, ?C], do: not_roman(rest, last?)
-  defp not_roman("", last?), do: if(last?, do: false, else: :more)
-  defp not_roman(<<c::utf8, _rest::binary>>, _last?), do: Characters.kind(c) in [:upper, :lower]
 
   # Words.
 
@@ -537,7 +452,7 @@ defmodule Chatterbex.Text.Sentences do
   end
 
   defp mend(%{begun?: true}, glue, _class, text) when glue != :none,
-    do: if(marked_space?(text, glue), do: {:marked, white(glue)}, else: glue)
+    do: if(Boundary.marked_space?(text, glue), do: {:marked, white(glue)}, else: glue)
 
   defp mend(_state, glue, _class, _text), do: glue
 
@@ -545,9 +460,9 @@ defmodule Chatterbex.Text.Sentences do
   defp white(:space), do: " "
   defp white({_binding_or_marked, white}), do: white
 
-  defp titled({:title, words, count}, text, size) when count + size < @longest_heading,
-    do: {:title, [text | words], count + size + 1}
+  defp titled({:title, words, count}, text, size) do
+    if count + size < Heading.longest(), do: {:title, [text | words], count + size + 1}, else: :text
+  end
 
-  defp titled({:title, _words, _count}, _text, _size), do: :text
   defp titled(line, _text, _size), do: line
 end

@@ -7,8 +7,6 @@ defmodule Chatterbex.Voice.Source do
   alias Chatterbex.Voice.{Cache, Folder, Recording, Saved}
 
   @most_bytes 64 * 1024 * 1024
-  # More than is taken, so that what is only a little too long is told its length.
-  @limits [max_bytes: @most_bytes, max_seconds: 2 * Recording.longest()]
 
   @type t :: Voice.t() | Recording.t()
 
@@ -26,7 +24,7 @@ defmodule Chatterbex.Voice.Source do
     if Folder.saved?(path) do
       with {:ok, voice} <- saved(path), do: {:ok, voice, byte_size(voice.data)}
     else
-      with {:ok, recording} <- path |> Audio.read(@limits) |> recording(path) do
+      with {:ok, recording} <- path |> Audio.read(limits()) |> recording(path) do
         Recording.warn(recording, path)
         {:ok, recording, byte_size(recording.samples)}
       end
@@ -37,7 +35,7 @@ defmodule Chatterbex.Voice.Source do
   The recording in the bytes of a file.
   """
   @spec decode(binary) :: {:ok, Recording.t()} | {:error, Error.t()}
-  def decode(bytes), do: bytes |> Audio.from_format(@limits) |> recording("recording")
+  def decode(bytes), do: bytes |> Audio.from_format(limits()) |> recording("recording")
 
   @doc """
   Reads a saved voice, whatever its name ends with.
@@ -131,4 +129,7 @@ defmodule Chatterbex.Voice.Source do
       {:error, _unreadable} -> nil
     end
   end
+
+  # Above the longest recording, so that the error for one that is a little too long names its length.
+  defp limits, do: [max_bytes: @most_bytes, max_seconds: 2 * Recording.longest()]
 end

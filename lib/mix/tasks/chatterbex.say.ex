@@ -201,9 +201,7 @@ defmodule Mix.Tasks.Chatterbex.Say do
 
   defp pieces(stream, {:file, _writer}), do: stream
 
-  defp join([last | _before] = parts) do
-    %{last | samples: parts |> Enum.reverse() |> Enum.map(& &1.samples) |> IO.iodata_to_binary()}
-  end
+  defp join(parts), do: parts |> Enum.reverse() |> Audio.concat() |> Error.unwrap!()
 
   defp deliver_one(audio, {seconds, sink}), do: {seconds + Audio.duration(audio), put!(sink, audio)}
 

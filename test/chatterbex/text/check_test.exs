@@ -37,8 +37,8 @@ defmodule Chatterbex.Text.CheckTest do
     end
 
     test "a charlist" do
-      assert message('Hello') ==
-               "the text must be a string, got the list 'Hello'. Convert a charlist with to_string/1."
+      assert message(~c"Hello") ==
+               "the text must be a string, got the list #{inspect(~c"Hello")}. Convert a charlist with to_string/1."
     end
 
     test "bytes that are not UTF-8" do
