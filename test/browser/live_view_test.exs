@@ -154,6 +154,7 @@ defmodule Chatterbex.Browser.LiveViewTest do
     all = spoken(page)
     expected = expected(speech, new)
     assert binary_part(all, byte_size(all), -byte_size(expected)) == expected
+    assert {:ok, %{queue: %{open: 0}}} = Chatterbex.info(server: speech)
   end
 
   test "two players speak at the same time", %{page: page, speech: speech} do
