@@ -90,3 +90,12 @@ def _need_simulation() -> None:
     lacking = simulated_mps.missing()
     if lacking is not None:
         pytest.skip(f"no simulated MPS device: {lacking}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says how much memory this process had at most."""
+    if sys.platform == "linux":
+        import resource
+
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        terminalreporter.write_line(f"peak memory of this process: {peak} MiB")
