@@ -16,15 +16,23 @@ class Shelf:
 
     def __init__(self) -> None:
         self._kept: dict[Any, Any] = {}
-        self._in_use: set[Any] = set()
+        self._in_use: list[Any] = []
 
     def end(self) -> None:
-        """Ends a test: the next one uses nothing yet, not even in fixtures of a whole module."""
+        """Ends a test: the next one uses nothing yet, not even in fixtures of a whole module.
+
+        One that used several leaves only the first for the next.
+        """
+        several = len(self._in_use) > 1
+        del self._in_use[1:]
+        if several:
+            self.clear()
         self._in_use.clear()
 
     def take(self, key: Any, make: Callable[[], Any]) -> Any:
         """What was made by this name before, if it is still there; else it is made, in the room of others."""
-        self._in_use.add(key)
+        if key not in self._in_use:
+            self._in_use.append(key)
         if key not in self._kept:
             self.clear()
             self._kept[key] = make()
@@ -32,7 +40,7 @@ class Shelf:
 
     def clear(self) -> None:
         """Drops what this test does not use."""
-        for other in set(self._kept) - self._in_use:
+        for other in set(self._kept).difference(self._in_use):
             dropped = self._kept.pop(other)
             if hasattr(dropped, "close"):
                 dropped.close()

@@ -228,6 +228,15 @@ def test_speech_is_converted(folder: Folder, recording: tuple[np.ndarray, int], 
     samples = samples[: rate + 300]
     audio = {"samples": samples.tobytes(), "sample_rate": rate}
     said = say(model, request(text="", audio=audio))
+    for bad in (
+        None,
+        {"samples": b"", "sample_rate": rate},
+        {"samples": bytes(4 * 16_000), "sample_rate": 16_000},
+    ):
+        with pytest.raises(ChatterbexError):
+            model.admit(request(text="", audio=bad))
+    model.close()
+    del model
     give_back_memory()
     theirs = published.s3gen(folder("conversion") / "s3gen.safetensors", meanflow=False)
     tokens, _ = theirs.tokenizer(torch.from_numpy(samples)[None])
@@ -238,14 +247,6 @@ def test_speech_is_converted(folder: Folder, recording: tuple[np.ndarray, int], 
         expected, _ = theirs.inference(speech_tokens=tokens, ref_dict=conditionals)
     expected = watermarker().apply(expected[0].numpy(), 24_000)
     assert np.abs(said.samples() - expected).max() < 1e-3
-    for bad in (
-        None,
-        {"samples": b"", "sample_rate": rate},
-        {"samples": bytes(4 * 16_000), "sample_rate": 16_000},
-    ):
-        with pytest.raises(ChatterbexError):
-            model.admit(request(text="", audio=bad))
-    model.close()
 
 
 # -- streams, batches and voices --------------------------------------------------------------------

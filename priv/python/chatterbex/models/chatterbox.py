@@ -66,7 +66,7 @@ class ChatterboxModel(Model):
         self._residents = residents
         self._text = residents.text
         self._extra = options.extra
-        self._flow = speech.FlowOptions.of(options.extra)
+        self._flow = options.flow
         maker = VoiceMaker(self.family, residents.analysis, residents.encoder)
         self._voices = Voices(maker, residents.voice, residents.front, options.voices)
         self._watermarker = watermark.watermarker()

@@ -14,6 +14,7 @@ from chatterbex.errors import ChatterbexError
 from chatterbex.models.options import whole
 from chatterbex.models.passes import Weights
 from chatterbex.models.precision import PRECISIONS
+from chatterbex.models.speech import FlowOptions
 from chatterbex.t3 import T3
 from chatterbex.threads import use_threads
 from chatterbex.voices import Voice
@@ -33,6 +34,7 @@ class Options:
     threads: int = 1
     precision: str = "float32"
     cache: Path | None = None
+    flow: FlowOptions = field(default_factory=FlowOptions)
     extra: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -77,6 +79,7 @@ class Options:
             threads=torch.get_num_threads(),
             precision=precision,
             cache=Path(options["cache"]) if options.get("cache") else None,
+            flow=FlowOptions.of(options),
             extra={key: value for key, value in options.items() if key not in known},
         )
 
