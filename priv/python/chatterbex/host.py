@@ -317,7 +317,7 @@ def _give_memory_back(device: str) -> None:
         try:
             empty_cache(device)
         except Exception:
-            _logger.debug("%s did not give its memory back", device, exc_info=True)
+            _logger.debug("%s did not release its memory", device, exc_info=True)
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it, and needs it
     if trim is not None:
         trim(0)
