@@ -157,7 +157,7 @@ class Runtime(Generic[L, P]):
         self._fell_back(choice.actual, reason, component, when, cause)
 
     def _settle(self, device: str, loaded: L) -> tuple[str, str | None, str, DeviceFailure | None] | None:
-        """Moves to a device and proves it. Returns None, or why it failed, in which component, when, and how."""
+        """Moves to a device and proves it. If it fails, returns why, in which component, when and how."""
         self._parts = self._subject.parts(loaded)
         needs = self._subject.needs(self._parts)
         free = free_memory(device)
