@@ -311,7 +311,7 @@ class _Blank(TorchFunctionMode):
     """Allocates what a file will fill on the meta device, and skips initialisers.
 
     Tables that a module computes (position encodings, windows, fades) are computed as usual: no file has
-    them, and a blanket ``torch.device("meta")`` would lose them. (It also imports sympy, which takes seconds.)
+    them, and a blanket ``torch.device("meta")`` would lose them. (It also imports sympy: that takes seconds.)
     """
 
     def __torch_function__(
