@@ -127,7 +127,7 @@ fn finds_standard_library(home: &Path, version: (u32, u32), library: Option<&Pat
 }
 
 fn has_standard_library(base: &Path, (major, minor): (u32, u32)) -> bool {
-    // lib64 is what some distributions call it (sys.platlibdir).
+    // Some distributions call it lib64 (sys.platlibdir).
     ["lib", "lib64"].iter().any(|lib| {
         let folder = base.join(lib).join(format!("python{major}.{minor}"));
         folder.join("encodings").is_dir() && folder.join("os.py").is_file()

@@ -11,8 +11,8 @@ const CONTINUED: u8 = 1;
 const FIRST: u8 = 2;
 const LAST: u8 = 4;
 
-/// Checks that a file is one stream, whole from its first page to its last, and returns that stream: what
-/// comes behind it would be searched for pages that nobody checked.
+/// Checks that a file is one stream, complete from its first page to its last, and returns that stream. A decoder
+/// would search bytes after it for pages that were not checked.
 pub fn check<'a>(file: &'a [u8], format: &'static str) -> Result<&'a [u8], AudioError> {
     let damaged = |page: u32, what: &str| AudioError::Damaged {
         format,
@@ -70,7 +70,7 @@ pub fn check<'a>(file: &'a [u8], format: &'static str) -> Result<&'a [u8], Audio
     Ok(file)
 }
 
-/// The first packets of a file that [`check`] passed: at most so many.
+/// The first packets of a file that passed [`check`], at most `count`.
 pub fn packets(file: &[u8], count: usize) -> Vec<Vec<u8>> {
     let mut packets = Vec::new();
     let mut packet = Vec::new();

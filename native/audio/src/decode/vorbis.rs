@@ -1,12 +1,12 @@
 //! The setup of a Vorbis file, checked before a decoder makes its tables (Vorbis I specification,
 //! section 4.2.4).
 
-/// What the tables of all codebooks may take, in bytes. Encoders ask for one or two megabytes.
+/// The most bytes for the tables of all codebooks. Encoders need one or two megabytes.
 const MOST_TABLES: u64 = 16 << 20;
-/// What Symphonia reads of one codebook.
+/// The most dimensions of a codebook that Symphonia reads.
 const MOST_DIMENSIONS: u32 = 32;
 const MOST_ENTRIES: u32 = 128 * 1024;
-/// Of a floor of type 0, which no encoder has written since 2001: what one costs grows with both.
+/// The highest order of a floor of type 0, which no encoder has written since 2001. Its cost grows with both.
 const MOST_ORDER: u32 = 32;
 const MOST_BARKS: u32 = 1024;
 
@@ -15,7 +15,7 @@ type Check<T = ()> = Result<T, &'static str>;
 /// How a Vorbis stream begins.
 pub const MARKER: &[u8] = b"\x01vorbis";
 
-/// Whether a packet that begins with this byte is a header, and not sound.
+/// Whether a packet that begins with this byte is a header rather than sound.
 pub fn is_header(first: u8) -> bool {
     first & 1 == 1
 }
@@ -23,7 +23,7 @@ pub fn is_header(first: u8) -> bool {
 /// Checks the three packets that a stream begins with: identification, comment and setup.
 ///
 /// # Errors
-/// What is wrong, in words that follow "is damaged".
+/// The problem, in words that follow "is damaged".
 pub fn check(packets: &[Vec<u8>]) -> Check {
     let [identification, comment, setup] = packets else {
         return Err("it ends before its sound begins");
@@ -78,11 +78,11 @@ pub fn check(packets: &[Vec<u8>]) -> Check {
     bits.expect(1, 1, "its setup does not end as one does")
 }
 
-/// What matters of a codebook to those that use it.
+/// The properties of a codebook that its users need.
 struct Book {
     /// Whether it has vectors.
     vectors: bool,
-    /// What its tables take, at the most.
+    /// The most bytes that its tables take.
     bytes: u64,
 }
 
@@ -119,8 +119,8 @@ fn codebook(bits: &mut Bits) -> Check<Book> {
     })
 }
 
-/// The greatest whole number that `entries` is not below when it is raised to `dimensions`. Symphonia
-/// computes it with 32-bit floats and panics where that goes wrong.
+/// The largest whole number whose power of `dimensions` is at most `entries`. Symphonia computes it with 32-bit
+/// floats, and panics if the result is wrong.
 fn root(entries: u32, dimensions: u32) -> Check<u32> {
     let value = (entries as f32).powf(1.0 / dimensions as f32).floor() as u32;
     let below = value.checked_pow(dimensions);
@@ -167,13 +167,13 @@ impl Lengths {
         self.0[length + 1..].iter().map(|n| u64::from(*n)).sum()
     }
 
-    /// What the tables take that look codewords up, eight bits at a time.
+    /// The bytes in the tables that look up codewords, eight bits at a time.
     fn table_bytes(&self) -> Check<u64> {
         const TABLE: u64 = 256 * 8 + 512;
         const CODEWORD: u64 = 64;
         let codewords = self.longer_than(0);
 
-        // A codebook of one codeword needs no bits to tell it from others.
+        // A codebook of one codeword needs no bits.
         let lone = codewords == 1 && self.0[1] == 1;
         let leaves: u64 = (1..33).map(|n| u64::from(self.0[n]) << (32 - n)).sum();
         if codewords > 0 && !lone && leaves != 1 << 32 {
@@ -199,7 +199,7 @@ fn floor(bits: &mut Bits, books: &[Book]) -> Check {
             }
             bits.skip(6 + 8)?;
             let count = bits.count(4)?;
-            // Symphonia reads a bit too many for the number of one, and panics beyond the sixteenth.
+            // Symphonia reads one bit too many for the number, and panics beyond the sixteenth.
             if count == 16 {
                 return Err("a floor of it makes no sense");
             }
@@ -328,7 +328,7 @@ struct Bits<'a> {
 }
 
 impl Bits<'_> {
-    /// So many bits, at most 32.
+    /// Reads `count` bits, at most 32.
     fn read(&mut self, count: u32) -> Check<u32> {
         let start = (self.at / 8) as usize;
         self.skip(count.into())?;
@@ -350,7 +350,7 @@ impl Bits<'_> {
         Ok(())
     }
 
-    /// A number of things: one more than the bits say.
+    /// Reads a number of things: one more than the value of the bits.
     fn count(&mut self, bits: u32) -> Check<u32> {
         Ok(self.read(bits)? + 1)
     }
@@ -371,7 +371,7 @@ impl Bits<'_> {
         }
     }
 
-    /// The number of a codebook that has vectors.
+    /// Reads the number of a codebook that has vectors.
     fn vectors(&mut self, books: &[Book], otherwise: &'static str) -> Check {
         let number = self.read(8)? as usize;
         match books.get(number) {
