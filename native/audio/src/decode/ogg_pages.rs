@@ -1,4 +1,4 @@
-//! The pages of an Ogg file, checked: the decoders pass over one that is missing or damaged.
+//! Checks the pages of an Ogg file, because the decoders skip missing or damaged ones.
 
 use symphonia::core::checksum::Crc32;
 use symphonia::core::io::Monitor;
@@ -58,7 +58,7 @@ pub fn check<'a>(file: &'a [u8], format: &'static str) -> Result<&'a [u8], Audio
                 "it does not go on where the one before it ends",
             ));
         }
-        // A packet goes on behind a segment that is full.
+        // A packet continues after a full segment.
         unfinished = segments.last().map_or(unfinished, |length| *length == 255);
 
         if head[5] & LAST != 0 && !next.starts_with(b"OggS") {

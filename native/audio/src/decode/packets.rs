@@ -124,10 +124,10 @@ struct Run {
     format: &'static str,
     /// The reader skips damaged parts, and packets give their own place.
     frames_are_numbered: bool,
-    /// Frames of MP3 are made of what earlier ones left over: those at the beginning of a file that
-    /// was cut out of a longer one cannot be decoded.
+    /// Frames of MP3 use bits that earlier ones left over, so the first frames of a file that was cut from
+    /// a longer one cannot be decoded.
     starts_in_the_middle: bool,
-    /// How many frames fewer than promised are no sign of a cut.
+    /// How many of the promised frames may be missing without a sign of a cut.
     frames_of_doubt: u64,
 }
 
