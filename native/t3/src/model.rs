@@ -106,7 +106,7 @@ pub struct NormWeights {
     pub bias: Vec<f32>,
 }
 
-/// How a model's matrices are kept.
+/// How a model's matrices are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
     /// As they are.

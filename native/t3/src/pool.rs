@@ -40,7 +40,7 @@ struct Job {
 struct Common {
     /// The job's number (high half) and how many of its pieces nobody has taken (low half).
     open: AtomicU64,
-    /// The job. It changes only while no piece of the last one is open or being worked on.
+    /// The job. It changes only while no piece of the last job is open or in progress.
     job: AtomicPtr<Job>,
     /// Which helpers may take pieces, bit by bit.
     allowed: AtomicU64,
@@ -391,7 +391,7 @@ mod tests {
     fn a_helper_that_was_waited_for_is_left_out_for_a_while() {
         let mut pool = Pool::new();
         pool.grow(3).unwrap();
-        // each piece waits until as many threads are there as may be, or all pieces are taken
+        // each piece waits until all allowed threads have joined, or all pieces are taken
         let helpers = |pool: &mut Pool, expected: u32| {
             let seen = AtomicU64::new(0);
             pool.run(3, 3, &|_, thread| {

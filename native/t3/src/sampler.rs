@@ -27,7 +27,7 @@ pub struct Sampling {
 /// Which random number is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Draw {
-    /// Of the speech.
+    /// The seed of the speech.
     pub seed: u64,
     /// How many tokens of the speech came before.
     pub step: u32,
