@@ -1,4 +1,4 @@
-//! The one signal whose disposition Python needs changed.
+//! Changes the disposition of the one signal for which Python needs it.
 
 use std::mem::MaybeUninit;
 

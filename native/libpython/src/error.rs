@@ -15,7 +15,7 @@ pub enum LibPythonError {
     Unreadable {
         /// The file.
         path: String,
-        /// What the system says.
+        /// The system's message.
         why: String,
     },
     /// An `ar` archive: a Python built without a shared library.

@@ -376,9 +376,9 @@ const INCOMPLETE: Error = Error {
 /// Rows in the order in which a product goes through them.
 struct Rows {
     tiles: Vec<Tile>,
-    /// Where each row is written: in its tile, or row after row where it is rounded before a product.
+    /// Where each row is written: in its tile, or row after row if it is rounded before a product.
     lanes: Vec<Lane>,
-    /// Where each row is in its tile when it is rounded; empty where it is not.
+    /// Where each row is in its tile when it is rounded; empty if it is not.
     rounded: Vec<Lane>,
 }
 

@@ -398,7 +398,7 @@ mod tests {
         kept.columns()
     }
 
-    /// The order of summation, as the module says it.
+    /// The order of summation, as the module documents it.
     fn by_the_book(x: &[f32], w: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
         let mut out = Vec::new();
         for row in x.chunks(inputs) {

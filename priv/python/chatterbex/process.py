@@ -101,8 +101,8 @@ def refuse_fork() -> None:
 
     def refuse() -> NoReturn:
         raise RuntimeError(
-            "os.fork is refused: Python is embedded in the BEAM here, whose other threads a forked "
-            "child would lack; use subprocess, or multiprocessing with the 'spawn' method"
+            "os.fork is refused: Python is embedded in the BEAM here, and a forked child would lack the "
+            "BEAM's other threads; use subprocess, or multiprocessing with the 'spawn' method"
         )
 
     for name in ("fork", "forkpty"):

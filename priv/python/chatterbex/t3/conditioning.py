@@ -118,7 +118,7 @@ class Front:
         Args:
             config: the checkpoint's sizes.
             weights: all of its tensors, on the CPU.
-            instruction_set: see `native.Engine`; it changes no number.
+            instruction_set: see `native.Engine`; the results do not depend on it.
         """
         self.config = config
         self._encoder = ConditionEncoder(config, weights, instruction_set)
