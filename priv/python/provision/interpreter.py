@@ -1,7 +1,7 @@
 """Finds the shared library of the Python that runs it, and proves it by opening the library.
 
-Prints one line of JSON. The setup runs it with `python -I`, even with Pythons that turn out to be too old. So it
-uses only the syntax of Python 3.6 and the standard library.
+Prints one line of JSON. The setup runs it with `python -I`, even with Pythons that turn out to be too old.
+So it uses only the syntax of Python 3.6 and the standard library.
 """
 
 import json
