@@ -52,7 +52,7 @@ pub fn encode(
         return Err(AudioError::NoSamples);
     }
 
-    // A block that does not compress is stored as it is, so a file is never larger than its samples.
+    // A block that does not compress is stored as it is, so it never needs more room than its samples.
     let size = floats.len().saturating_mul(bits as usize / 8) + HEADER_ROOM;
     let mut file = Vec::new();
     file.try_reserve_exact(size)

@@ -45,7 +45,7 @@ impl<C, K> Inbox<C, K> {
         Batch { commands, cancels }
     }
 
-    /// Takes the next control, if one waits.
+    /// Removes and returns the next control, if one waits.
     pub fn control(&self) -> Option<K> {
         self.controls.try_recv().ok()
     }

@@ -5,8 +5,8 @@ use std::mem::MaybeUninit;
 use rustler::sys::{ErlNifBinary, enif_alloc_binary};
 use rustler::{Binary, Env, OwnedBinary};
 
-/// Creates a zeroed binary of `bytes` bytes. Returns `None` if there is no memory for it, where rustler's own
-/// constructor would end the process.
+/// Creates a zeroed binary of `bytes` bytes. Returns `None` if there is no memory for it; rustler's own constructor
+/// would end the process.
 pub fn try_binary(bytes: usize) -> Option<OwnedBinary> {
     let raw = allocate(bytes)?;
 

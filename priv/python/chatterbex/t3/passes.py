@@ -54,7 +54,7 @@ class Pass(Protocol):
         """Returns a slot. Numbers in it that are not finite cannot reach another request."""
 
     def prefix(self, slot: Any) -> Any:
-        """A copy of the slot's contents, to keep."""
+        """Keeps the slot's current contents as a prefix."""
 
     def read(self, slots: Sequence[Any], x: Tensor, want: bool) -> Tensor | None:
         """Appends the same number of positions to each slot.
