@@ -48,7 +48,7 @@ unsafe extern "C" {
 
 const CAN_TAKE_BACK: bool = cfg!(any(target_env = "gnu", target_os = "macos"));
 
-/// If a handler cannot be removed, as with musl, it is registered at most this often.
+/// If a handler cannot be removed, as with musl, it is registered at most this many times.
 const MOST: u32 = 1_000;
 
 /// The address identifies our handler among all others; the value counts how often it was registered.

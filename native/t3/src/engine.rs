@@ -328,7 +328,7 @@ impl Engine {
         }
         let count = batch.sequences.len();
         if batch.counts.len() != count || batch.wanted.len() != count {
-            return invalid("there must be as many counts and wishes as sequences".into());
+            return invalid("there must be as many counts and flags as sequences".into());
         }
         let mut rows = 0_usize;
         for (i, (id, positions)) in batch.sequences.iter().zip(batch.counts).enumerate() {

@@ -28,7 +28,7 @@ pub fn check<'a>(file: &'a [u8], format: &'static str) -> Result<&'a [u8], Audio
             return Err(cut());
         };
         if !head.starts_with(b"OggS\0") {
-            return Err(damaged(number, "it does not begin as a page does"));
+            return Err(damaged(number, "it does not begin like a page"));
         }
 
         let (segments, body) = body.split_at_checked(head[26].into()).ok_or_else(cut)?;

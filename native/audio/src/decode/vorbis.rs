@@ -33,7 +33,7 @@ pub fn check(packets: &[Vec<u8>]) -> Check {
         comment.starts_with(b"\x03vorbis"),
         setup.strip_prefix(b"\x05vorbis"),
     ) else {
-        return Err("it does not begin as a Vorbis file does");
+        return Err("it does not begin like a Vorbis file");
     };
     if channels == 0 {
         return Err("it has no channels");
@@ -50,7 +50,7 @@ pub fn check(packets: &[Vec<u8>]) -> Check {
         let book = codebook(&mut bits)?;
         tables += book.bytes;
         if tables > MOST_TABLES {
-            return Err("its codebooks ask for more memory than those of any encoder");
+            return Err("its codebooks need more memory than those of any encoder");
         }
         books.push(book);
     }
@@ -73,9 +73,9 @@ pub fn check(packets: &[Vec<u8>]) -> Check {
     for _ in 0..bits.count(6)? {
         bits.read(1)?;
         bits.expect(0, 32, "it has a mode of an unknown type")?;
-        bits.below(mappings, 8, "a mode of it has a mapping that is not there")?;
+        bits.below(mappings, 8, "a mode uses a mapping that does not exist")?;
     }
-    bits.expect(1, 1, "its setup does not end as one does")
+    bits.expect(1, 1, "its setup does not end correctly")
 }
 
 /// The properties of a codebook that its users need.
@@ -87,7 +87,7 @@ struct Book {
 }
 
 fn codebook(bits: &mut Bits) -> Check<Book> {
-    bits.expect(0x56_43_42, 24, "a codebook does not begin as one does")?;
+    bits.expect(0x56_43_42, 24, "a codebook does not begin correctly")?;
     let dimensions = bits.read(16)?;
     let entries = bits.read(24)?;
     if dimensions == 0 || dimensions > MOST_DIMENSIONS || entries == 0 || entries > MOST_ENTRIES {
@@ -195,16 +195,16 @@ fn floor(bits: &mut Bits, books: &[Book]) -> Check {
             let rate = bits.read(16)?;
             let barks = bits.read(16)?;
             if order == 0 || order > MOST_ORDER || rate == 0 || barks == 0 || barks > MOST_BARKS {
-                return Err("a floor of it makes no sense");
+                return Err("a floor is invalid");
             }
             bits.skip(6 + 8)?;
             let count = bits.count(4)?;
             // Symphonia reads one bit too many for the number, and panics beyond the sixteenth.
             if count == 16 {
-                return Err("a floor of it makes no sense");
+                return Err("a floor is invalid");
             }
             for _ in 0..count {
-                bits.vectors(books, "a floor of it has a codebook that is not there")?;
+                bits.vectors(books, "a floor uses a codebook that does not exist")?;
             }
             Ok(())
         }
@@ -226,14 +226,10 @@ fn curve(bits: &mut Bits, books: &[Book]) -> Check {
         dimensions.push(bits.read(3)? + 1);
         let subclasses = bits.read(2)?;
         if subclasses > 0 {
-            bits.below(count, 8, "a floor of it has a codebook that is not there")?;
+            bits.below(count, 8, "a floor uses a codebook that does not exist")?;
         }
         for _ in 0..1 << subclasses {
-            bits.below(
-                count + 1,
-                8,
-                "a floor of it has a codebook that is not there",
-            )?;
+            bits.below(count + 1, 8, "a floor uses a codebook that does not exist")?;
         }
     }
 
@@ -244,13 +240,13 @@ fn curve(bits: &mut Bits, books: &[Book]) -> Check {
         for _ in 0..dimensions[class] {
             let point = bits.read(range)?;
             if points.contains(&point) {
-                return Err("a floor of it has two points at one place");
+                return Err("a floor has two points at one place");
             }
             points.push(point);
         }
     }
     if points.len() > 65 {
-        return Err("a floor of it has more than 65 points");
+        return Err("a floor has more than 65 points");
     }
     Ok(())
 }
@@ -262,14 +258,14 @@ fn residue(bits: &mut Bits, books: &[Book]) -> Check {
     let begin = bits.read(24)?;
     let end = bits.read(24)?;
     if end < begin {
-        return Err("a residue of it ends before it begins");
+        return Err("a residue ends before it begins");
     }
     bits.skip(24)?;
     let classifications = bits.count(6)?;
     bits.below(
         books.len() as u32,
         8,
-        "a residue of it has a codebook that is not there",
+        "a residue uses a codebook that does not exist",
     )?;
 
     let mut used = 0;
@@ -279,7 +275,7 @@ fn residue(bits: &mut Bits, books: &[Book]) -> Check {
         used += low.count_ones() + high.count_ones();
     }
     for _ in 0..used {
-        bits.vectors(books, "a residue of it has a codebook that is not there")?;
+        bits.vectors(books, "a residue uses a codebook that does not exist")?;
     }
     Ok(())
 }
@@ -298,7 +294,7 @@ fn mapping(bits: &mut Bits, channels: u32, floors: u32, residues: u32) -> Check 
             let magnitude = bits.read(width)?;
             let angle = bits.read(width)?;
             if magnitude == angle || magnitude.max(angle) >= channels {
-                return Err("it couples channels that are not there");
+                return Err("it couples channels that do not exist");
             }
         }
     }
@@ -306,17 +302,13 @@ fn mapping(bits: &mut Bits, channels: u32, floors: u32, residues: u32) -> Check 
 
     if submaps > 1 {
         for _ in 0..channels {
-            bits.below(submaps, 4, "a mapping of it has a part that is not there")?;
+            bits.below(submaps, 4, "a mapping uses a part that does not exist")?;
         }
     }
     for _ in 0..submaps {
         bits.skip(8)?;
-        bits.below(floors, 8, "a mapping of it has a floor that is not there")?;
-        bits.below(
-            residues,
-            8,
-            "a mapping of it has a residue that is not there",
-        )?;
+        bits.below(floors, 8, "a mapping uses a floor that does not exist")?;
+        bits.below(residues, 8, "a mapping uses a residue that does not exist")?;
     }
     Ok(())
 }

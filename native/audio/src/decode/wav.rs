@@ -35,7 +35,7 @@ pub fn decode(file: &[u8], mut sink: Sink) -> Result<Form, AudioError> {
     }
     if !data.len().is_multiple_of(frame) {
         return Err(AudioError::BadFormat(format!(
-            "{} bytes of samples are no whole number of {frame}-byte frames",
+            "{} bytes of samples are not a whole number of {frame}-byte frames",
             data.len()
         )));
     }

@@ -341,7 +341,7 @@ class Engine:
         rows = np.ones(number, np.uint32) if counts is None else np.asarray(counts, np.uint32).reshape(-1)
         wanted = np.ones(number, np.uint8) if want is None else np.asarray(want, np.uint8).reshape(-1)
         if len(rows) != number or len(wanted) != number:
-            raise ValueError("there must be as many counts and wishes as sequences")
+            raise ValueError("there must be as many counts and flags as sequences")
         x = np.ascontiguousarray(_float32(x))
         logits = np.empty((int(np.count_nonzero(wanted)), self.config.speech_vocab), np.float32)
         finite = np.zeros(number, np.uint8)
