@@ -105,7 +105,7 @@ fn every_truncation_is_said_so() {
                 Err(error) => {
                     let message = error.to_string();
                     let known = message.contains("truncated")
-                        || message.contains("no audio file")
+                        || message.contains("not an audio file")
                         || message.contains("without Vorbis")
                         || message.contains("no samples")
                         || message.contains("damaged");
