@@ -540,7 +540,7 @@ defmodule Chatterbex.ModelFilesTest do
       assert %{why: :disk_full, needed: needed, free: free} = error.details
       assert needed > free
       assert error.message =~ "#{disk} has no room for them"
-      assert error.message =~ "name another place in HF_HOME"
+      assert error.message =~ "set HF_HOME to another folder"
     end
 
     test "a cache that cannot be written", %{hub: hub, tmp_dir: dir} do
