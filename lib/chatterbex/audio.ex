@@ -239,7 +239,7 @@ defmodule Chatterbex.Audio do
 
       iex> {:error, error} = Chatterbex.Audio.from_format("hello")
       iex> error.message
-      "these 5 bytes are no audio file: neither WAV, FLAC, MP3, Ogg Vorbis nor Ogg Opus"
+      "these 5 bytes are not an audio file: neither WAV, FLAC, MP3, Ogg Vorbis nor Ogg Opus"
   """
   @spec from_format(binary, keyword) :: {:ok, t} | {:error, Error.t()}
   def from_format(file, options \\ []) when is_binary(file), do: Format.decode(file, options)

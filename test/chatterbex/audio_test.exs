@@ -67,10 +67,10 @@ defmodule Chatterbex.AudioTest do
       <<head::binary-size(40), _size::32-little, data::binary>> = wav
 
       assert invalid(head <> <<0xFFFFFFF0::32-little>> <> data) =~
-               "promises 4294967280 bytes of samples and the file has 200"
+               "promises 4294967280 bytes of samples, but the file has 200"
 
       assert invalid(head <> <<300::32-little>> <> data) =~
-               "promises 300 bytes of samples and the file has 200"
+               "promises 300 bytes of samples, but the file has 200"
     end
 
     test "a file without samples" do

@@ -132,7 +132,7 @@ defmodule Chatterbex.ModelFilesTest do
       assert %{why: :connection, file: "t3_nano_v1.safetensors", repository: @nano, status: 503} =
                error.details
 
-      assert error.message =~ "What has come is kept"
+      assert error.message =~ "The next download continues from here"
 
       assert {:error, error} = ModelFiles.locate(:nano)
       assert error.message =~ "A download was cut off: the next one goes on there. Run: mix chatterbex.models"
@@ -520,7 +520,7 @@ defmodule Chatterbex.ModelFilesTest do
       assert fetch!(:nano) == folder
       error = refused(:turbo, :model_files_missing)
       assert error.details.why == :offline
-      assert error.message =~ "HF_HUB_OFFLINE forbids to fetch them"
+      assert error.message =~ "HF_HUB_OFFLINE forbids downloading them"
       assert error.message =~ "ResembleAI/chatterbox-turbo into #{ModelFiles.cache_folder()}"
       assert length(requests(hub)) == asked
     end
@@ -540,7 +540,7 @@ defmodule Chatterbex.ModelFilesTest do
       assert %{why: :disk_full, needed: needed, free: free} = error.details
       assert needed > free
       assert error.message =~ "#{disk} has no room for them"
-      assert error.message =~ "name another place in HF_HOME"
+      assert error.message =~ "set HF_HOME to another folder"
     end
 
     test "a cache that cannot be written", %{hub: hub, tmp_dir: dir} do

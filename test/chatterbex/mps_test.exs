@@ -101,7 +101,7 @@ defmodule Chatterbex.MpsTest do
   test "fallback: false makes a device that cannot be used an error", context do
     assert {:error, %Error{reason: :device_unavailable, message: message}} = context.refused.ready
     assert message =~ "moving t3 to mps failed"
-    assert message =~ "fallback: true would have gone on with the CPU"
+    assert message =~ "With fallback: true, the model would use the CPU instead"
 
     [request] = context.refused.requests
     assert {:error, %Error{reason: :device_unavailable}} = request.spoken

@@ -1,9 +1,9 @@
-//! The two ends of audio: silence taken off them, and fades.
+//! The two ends of audio: removes silence, and fades.
 
 use std::ops::Range;
 
-/// Which frames are left when the silence at both ends is taken off: from the first to the last one
-/// with a sample beyond `threshold` (a factor of full scale) and `margin` frames on either side.
+/// The frames that remain when the silence at both ends is removed: from the first to the last frame with a
+/// sample beyond `threshold` (a factor of full scale), plus `margin` frames on either side.
 pub fn sounding(samples: &[f32], channels: u32, threshold: f64, margin: usize) -> Range<usize> {
     let channels = channels as usize;
     let loud = |sample: &f32| f64::from(sample.abs()) > threshold;
@@ -20,24 +20,24 @@ pub fn sounding(samples: &[f32], channels: u32, threshold: f64, margin: usize) -
     start..end.min(samples.len() / channels)
 }
 
-/// Where a fade is.
+/// Where to fade.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// At the beginning, from nothing.
+    /// At the beginning, from silence.
     In,
-    /// At the end, to nothing.
+    /// At the end, to silence.
     Out,
-    /// At both.
+    /// At both ends.
     Both,
 }
 
-/// Fades over `frames`, or over all there are. The curve is half a wave of a cosine: it has no kink at
-/// either end, and a fade out over the fade in of something else adds up to one.
+/// Fades over `frames`, or over all frames if there are fewer. The curve is half a cosine wave: it has no kink at
+/// either end, and a fade-out added to a fade-in gives one.
 pub fn fade(samples: &mut [f32], channels: u32, side: Side, frames: usize) {
     let channels = channels as usize;
     let all = samples.len() / channels;
     let frames = frames.min(all);
-    // The outermost frame becomes silent, and the first one after the fade is the first in full.
+    // The outermost frame becomes silent, and the first frame after the fade is the first at full level.
     let gain = |frame: usize| (0.5 - 0.5 * turn(frame, frames).cos()) as f32;
 
     if side != Side::Out {
@@ -75,7 +75,7 @@ mod tests {
         assert_eq!(sounding(&samples, 1, 0.1, 1), 1..6);
         assert_eq!(sounding(&samples, 1, 0.1, usize::MAX), 0..7);
         assert_eq!(sounding(&samples, 1, 0.0, 0), 1..6);
-        // What is as loud as the threshold is silence.
+        // A sample exactly at the threshold is silence.
         assert_eq!(sounding(&samples, 1, 0.5, 3), 0..0);
         assert_eq!(sounding(&[], 2, 0.1, 5), 0..0);
     }

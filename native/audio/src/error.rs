@@ -1,4 +1,4 @@
-//! What can be wrong with audio.
+//! The errors about audio.
 
 use std::ops::RangeInclusive;
 
@@ -16,17 +16,17 @@ pub enum AudioError {
     Misaligned {
         /// Size of the binary in bytes.
         bytes: usize,
-        /// Channels asked for.
+        /// The requested number of channels.
         channels: u32,
     },
-    /// Sample rate or channels that no WAV header can hold.
+    /// A sample rate or number of channels that no WAV header can hold.
     #[error("{name} must be an integer from 1 to {maximum}, got {value}")]
     OutOfRange {
         /// The argument.
         name: &'static str,
-        /// What was given.
+        /// Its value.
         value: i64,
-        /// The greatest that is allowed.
+        /// The largest allowed value.
         maximum: i64,
     },
     /// More than a RIFF file can hold.
@@ -40,7 +40,7 @@ pub enum AudioError {
     NotWav(String),
     /// The file ends before the length that its own header gives.
     #[error(
-        "the WAV file is truncated: it should be {expected} bytes long and is {actual}; copy or \
+        "the WAV file is truncated: it should be {expected} bytes long but is {actual}; copy or \
          record it again"
     )]
     Truncated {
@@ -49,9 +49,9 @@ pub enum AudioError {
         /// Length found, in bytes.
         actual: u64,
     },
-    /// The length of the samples in the header is more than what is there.
+    /// The header gives a greater length than the samples have.
     #[error(
-        "the WAV file's header promises {promised} bytes of samples and the file has {actual}: \
+        "the WAV file's header promises {promised} bytes of samples, but the file has {actual}: \
          its header is wrong"
     )]
     LengthMismatch {
@@ -60,10 +60,10 @@ pub enum AudioError {
         /// Length found, in bytes.
         actual: u64,
     },
-    /// A part is missing that every WAV file has.
+    /// A required part of a WAV file is missing.
     #[error("the WAV file has no {0} chunk")]
     MissingChunk(&'static str),
-    /// The format chunk makes no sense.
+    /// The format chunk is invalid.
     #[error("the WAV file's format chunk is wrong: {0}")]
     BadFormat(String),
     /// A codec other than PCM and 32-bit float.
@@ -72,18 +72,18 @@ pub enum AudioError {
          with: ffmpeg -i in.wav -c:a pcm_s16le out.wav"
     )]
     Unsupported(String),
-    /// A proper file with nothing in it, or nothing for a file.
+    /// A valid file without samples, or no samples to write to a file.
     #[error("there are no samples in it")]
     NoSamples,
-    /// A file of a kind that is known and not read.
+    /// A file of a known but unsupported kind.
     #[error(
         "this is {0}, which cannot be read: only WAV, FLAC, MP3, Ogg Vorbis and Ogg Opus can. \
          Convert it, for example with: ffmpeg -i in out.wav"
     )]
     OtherFormat(&'static str),
-    /// A file of no kind that is known.
+    /// A file of an unknown kind.
     #[error(
-        "these {bytes} bytes are no audio file: neither WAV, FLAC, MP3, Ogg Vorbis nor Ogg Opus"
+        "these {bytes} bytes are not an audio file: neither WAV, FLAC, MP3, Ogg Vorbis nor Ogg Opus"
     )]
     UnknownFormat {
         /// Size of the file.
@@ -94,10 +94,10 @@ pub enum AudioError {
     Damaged {
         /// The file's format.
         format: &'static str,
-        /// Where, and in which way.
+        /// What is damaged, and where.
         what: String,
     },
-    /// A compressed file that ends before it should.
+    /// A compressed file that ends too early.
     #[error("the {format} file is truncated: {how}; copy or record it again")]
     CutShort {
         /// The file's format.
@@ -105,7 +105,7 @@ pub enum AudioError {
         /// Where it ends.
         how: String,
     },
-    /// Longer than the caller wants.
+    /// Longer than the caller allows.
     #[error(
         "the audio is longer than {seconds} s; cut it, or ask for more with the option :max_seconds"
     )]
@@ -113,7 +113,7 @@ pub enum AudioError {
         /// The limit.
         seconds: u32,
     },
-    /// More samples than the caller wants.
+    /// More samples than the caller allows.
     #[error(
         "the audio has more than {samples} samples; cut it, or allow more with the option :max_samples"
     )]
@@ -121,7 +121,7 @@ pub enum AudioError {
         /// The limit, for all channels together.
         samples: u64,
     },
-    /// More samples than so few bytes hold in any recording.
+    /// More samples than any recording of this size holds.
     #[error(
         "these {bytes} bytes hold more sound than any recording of their size: the file is damaged, \
          or made to exhaust memory"
@@ -130,29 +130,29 @@ pub enum AudioError {
         /// Size of the file.
         bytes: usize,
     },
-    /// The process that asked for the audio is gone.
-    #[error("nobody waits for the audio any more")]
+    /// The calling process no longer exists.
+    #[error("the process that asked for the audio no longer exists")]
     Abandoned,
-    /// NaN or an infinity among the samples.
+    /// The samples contain NaN or infinity.
     #[error(
         "the samples of frame {frame} are not finite numbers: nothing can be computed from them"
     )]
     NotFinite {
-        /// Where, from 0.
+        /// The frame, from 0.
         frame: usize,
     },
-    /// Numbers that no sound has.
+    /// Numbers that are too large for sound.
     #[error(
         "frame {frame} has a sample of {sample:e}, which is no sound: full scale is 1.0, and at most \
          1e12 can be computed with"
     )]
     NoSound {
-        /// Where, from 0.
+        /// The frame, from 0.
         frame: usize,
         /// The first such sample.
         sample: f32,
     },
-    /// A sample rate that something cannot be done at.
+    /// A sample rate that an operation does not support.
     #[error(
         "the sample rate must be from {} to {} Hz for audio to {purpose}, got {rate}",
         range.start(),
@@ -161,65 +161,65 @@ pub enum AudioError {
     Rate {
         /// The rate, in Hz.
         rate: u32,
-        /// The rates that it can be done at.
+        /// The supported rates.
         range: RangeInclusive<u32>,
-        /// What, in words.
+        /// The operation, in words.
         purpose: &'static str,
     },
-    /// A sample rate that a format does not know.
+    /// A sample rate that a format does not support.
     #[error(
-        "{format} knows the sample rates {} Hz only, and this audio has {rate}; bring it to one of them \
+        "{format} supports only the sample rates {} Hz, and this audio has {rate}; convert it to one of them \
          with Chatterbex.Audio.resample/2",
         listed(rates)
     )]
     OtherRate {
         /// The rate, in Hz.
         rate: u32,
-        /// Those that it knows.
+        /// The supported rates.
         rates: &'static [u32],
         /// The format's name.
         format: &'static str,
     },
-    /// An encoder that failed, or was finished.
+    /// An encoder that failed or was finished.
     #[error("this encoder has ended; make a new one")]
     Ended,
-    /// More channels than there is sense in.
+    /// More channels than an operation supports.
     #[error(
-        "the audio has {channels} channels, and at most {most} can be worked on; mix them with \
+        "the audio has {channels} channels, and at most {most} are supported; mix them with \
          Chatterbex.Audio.mono/1"
     )]
     ManyChannels {
-        /// How many there are.
+        /// The number of channels.
         channels: u32,
-        /// How many may be.
+        /// The most channels.
         most: u32,
     },
-    /// A result of more samples than are made at once.
+    /// A result with too many samples.
     #[error("the result would have more than {most} samples: work on shorter parts of the audio")]
     ManySamples {
-        /// How many there may be, in all channels together.
+        /// The most samples, in all channels together.
         most: u64,
     },
-    /// A library refused what it should have taken.
+    /// A library refused input that it should accept.
     #[error("the audio could not be processed: {0}")]
     Failed(String),
     /// No memory for the result.
     #[error("no memory for {bytes} bytes of audio")]
     OutOfMemory {
-        /// Size asked for, in bytes.
+        /// The requested size, in bytes.
         bytes: usize,
     },
 }
 
 impl AudioError {
-    /// No memory for so many samples.
+    /// An error for `samples` samples that do not fit in memory.
     pub fn no_memory(samples: usize) -> Self {
         Self::OutOfMemory {
             bytes: samples.saturating_mul(4),
         }
     }
 
-    /// For what cannot happen: the words of the library that says it did.
+    /// An error that should be impossible, with the message of the library that reports it.
     pub fn failed(what: impl ToString) -> Self {
         Self::Failed(what.to_string())
     }

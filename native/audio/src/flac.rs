@@ -12,11 +12,11 @@ use crate::samples::floats;
 
 /// The rates that FLAC holds.
 pub const RATES: RangeInclusive<u32> = 1..=655_350;
-/// As many as FLAC knows.
+/// The most channels in a FLAC file.
 pub const MOST_CHANNELS: u32 = 8;
-/// Frames that are given to the encoder at once.
+/// Frames that the encoder receives at once.
 const BLOCK: usize = 4096;
-/// Room for the metadata, and for what a block may need beyond its samples.
+/// Room for the metadata, and for the overhead of a block.
 const HEADER_ROOM: usize = 65_536;
 
 /// A FLAC file of the samples (32-bit little-endian floats), as integers of 16 or 24 bits.
@@ -52,7 +52,7 @@ pub fn encode(
         return Err(AudioError::NoSamples);
     }
 
-    // A block that cannot be made smaller is kept as it is: more than the samples need is never written.
+    // A block that does not compress is stored as it is, so it never needs more room than its samples.
     let size = floats.len().saturating_mul(bits as usize / 8) + HEADER_ROOM;
     let mut file = Vec::new();
     file.try_reserve_exact(size)
@@ -94,7 +94,7 @@ mod tests {
         super::encode(samples, rate, channels, bits, Caller::patient())
     }
 
-    /// Samples that integers of so many bits hold exactly.
+    /// Samples that integers of `bits` bits hold exactly.
     fn exact(samples: impl IntoIterator<Item = f32>, bits: u32) -> Vec<f32> {
         let samples = samples.into_iter();
         samples

@@ -149,7 +149,7 @@ pub fn vorbis_bomb(codebooks: u32) -> Vec<u8> {
     vorbis(&setup)
 }
 
-/// A FLAC file of so many frames with 65,535 samples of silence in each of 8 channels.
+/// A FLAC file of `frames` frames with 65,535 samples of silence in each of 8 channels.
 pub fn flac_bomb(frames: u32) -> Vec<u8> {
     let mut file = b"fLaC\x80\0\0\x22\xff\xff\xff\xff\0\0\0\0\0\0".to_vec();
     // 655,350 Hz, 8 channels, 8 bits, an unknown number of samples and no checksum of them.
@@ -179,7 +179,7 @@ fn crc(bytes: &[u8], bits: u32, polynomial: u32) -> u32 {
     })
 }
 
-/// An Opus file of so many packets of two bytes, which are 120 ms of nothing in two channels.
+/// An Opus file of `packets` packets of two bytes, each 120 ms of silence in two channels.
 pub fn opus_bomb(packets: usize) -> Vec<u8> {
     let head = OpusHead::new(2, 48_000).unwrap();
     let mut writer = OggOpusWriter::with_tags(Vec::new(), head, OpusTags::new()).unwrap();

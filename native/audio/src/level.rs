@@ -1,11 +1,11 @@
 //! Levels in decibels of full scale.
 
-/// The factor that so many decibels are.
+/// Converts decibels to a factor.
 pub fn factor(decibels: f64) -> f64 {
     10f64.powf(decibels / 20.0)
 }
 
-/// A factor in decibels; that of 0 is negative infinity.
+/// Converts a factor to decibels; 0 becomes negative infinity.
 pub fn decibels(factor: f64) -> f64 {
     20.0 * factor.log10()
 }

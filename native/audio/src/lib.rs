@@ -1,8 +1,7 @@
-//! The audio NIF, `Chatterbex.Native.Audio`: audio files, and what is done with samples. It
-//! needs no Python.
+//! The audio NIF, `Chatterbex.Native.Audio`: audio files and operations on samples. It does not need Python.
 //!
-//! Samples cross as binaries of 32-bit little-endian floats, nominally in -1.0 to 1.0, the channels
-//! interleaved.
+//! Samples cross as binaries of 32-bit little-endian floats, nominally from -1.0 to 1.0, with interleaved
+//! channels.
 
 pub mod decode;
 pub mod edges;
@@ -27,6 +26,6 @@ mod hostile;
 #[cfg(test)]
 mod testing;
 
-// The VM's functions exist only inside the VM: nothing of this links in another program.
+// The VM's functions exist only inside the VM, so this module does not link in another program.
 #[cfg(all(feature = "nif", not(test)))]
 mod nif;

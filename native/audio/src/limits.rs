@@ -1,19 +1,18 @@
-//! How much a file may become, and whether anyone still waits for it.
+//! Limits on the size of decoded audio, and checks that the caller still waits for it.
 
 use crate::error::AudioError;
 
-/// However small a file is, it may hold as many samples: six minutes in one channel at 48 kHz.
+/// A file of any size may hold this many samples: six minutes in one channel at 48 kHz.
 const ALWAYS: u64 = 1 << 24;
-/// No more samples than that fit a byte, on average. Hours of silence in Vorbis, which takes least,
-/// have fewer.
+/// The most samples per byte, on average. Even hours of silence in Vorbis, the densest format, have fewer.
 const MOST_PER_BYTE: u64 = 1024;
 
-/// How much audio is taken out of a file.
+/// How much audio may be read from a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// How long it may be, in seconds.
+    /// The longest duration, in seconds.
     pub max_seconds: u32,
-    /// How many samples it may have, in all channels together.
+    /// The most samples, in all channels together.
     pub max_samples: u64,
 }
 
@@ -47,12 +46,12 @@ impl Limits {
     }
 }
 
-/// Whoever waits for the result of some work.
+/// The caller that waits for a result.
 #[derive(Clone, Copy)]
 pub struct Caller<'a>(&'a dyn Fn() -> bool);
 
 impl<'a> Caller<'a> {
-    /// A caller that waits as long as `waits` is true.
+    /// A caller that waits as long as `waits` returns true.
     pub fn new(waits: &'a dyn Fn() -> bool) -> Self {
         Self(waits)
     }
@@ -62,10 +61,10 @@ impl<'a> Caller<'a> {
         Caller(&|| true)
     }
 
-    /// Asked between two parts of a long work, each of which takes milliseconds.
+    /// Checks that the caller still waits. Call it between parts of long work that take milliseconds each.
     ///
     /// # Errors
-    /// `Abandoned` where nobody waits any more.
+    /// `Abandoned` if the caller no longer waits.
     pub fn check(&self) -> Result<(), AudioError> {
         if (self.0)() {
             Ok(())

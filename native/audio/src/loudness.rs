@@ -8,21 +8,21 @@ use crate::error::AudioError;
 use crate::level::{decibels, factor};
 use crate::limits::Caller;
 
-/// Below it the standard's filter has no place under half the rate.
+/// At lower rates the standard's filter does not fit below half the rate.
 pub const RATES: RangeInclusive<u32> = 4_000..=768_000;
-/// 5.1: the standard gives no weights to more.
+/// 5.1, because the standard has no weights for more channels.
 pub const MOST_CHANNELS: u32 = 6;
-/// What is quieter is not measured, in LUFS: the standard's absolute gate.
+/// The standard's absolute gate, in LUFS. Quieter audio is not measured.
 const GATE: f64 = -70.0;
-/// Frames by which the true peak may come after its samples.
+/// How many frames after its samples the true peak may come.
 const TAIL: usize = 64;
-/// Frames that are measured at once.
+/// How many frames are measured at once.
 const BLOCK: usize = 65_536;
 
 /// How loud audio is.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Loudness {
-    /// Integrated loudness, in LUFS; none where all is below the gate.
+    /// Integrated loudness, in LUFS; `None` if all audio is below the gate.
     pub integrated: Option<f64>,
     /// The highest level between samples, as a factor of full scale.
     pub true_peak: f64,
@@ -101,8 +101,8 @@ fn peak(meter: &EbuR128, channels: u32) -> Result<f64, AudioError> {
     Ok(highest)
 }
 
-/// Makes samples as loud as `target` (LUFS), or as near to it as a true peak of at most `ceiling` (dBTP)
-/// allows. What is silent stays as it is.
+/// Changes the loudness of samples to `target` (LUFS), or as near to it as a true peak of at most `ceiling`
+/// (dBTP) allows. Silence is not changed.
 ///
 /// # Errors
 /// As [`measure`].
@@ -147,7 +147,7 @@ mod tests {
         super::normalize(samples, channels, rate, target, ceiling, Caller::patient())
     }
 
-    /// A sine in so many channels.
+    /// A sine in `channels` channels.
     fn tone(decibels: f64, hertz: f64, rate: u32, seconds: f64, channels: usize) -> Vec<f32> {
         let gain = factor(decibels) as f32;
         sine(hertz, rate, (f64::from(rate) * seconds) as usize)

@@ -1,4 +1,4 @@
-//! Channels into one.
+//! Mixes channels into one.
 
 use crate::error::AudioError;
 use crate::samples::reserve;
@@ -38,7 +38,7 @@ mod tests {
     #[test]
     fn full_scale_stays_full_scale() {
         assert_eq!(mono([1.0; 255].into_iter(), 255), Ok(vec![1.0]));
-        // Beyond what a sum of 32-bit floats holds.
+        // A sum of 32-bit floats could overflow.
         assert_eq!(mono([f32::MAX; 2].into_iter(), 2), Ok(vec![f32::MAX]));
     }
 }

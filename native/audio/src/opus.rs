@@ -9,15 +9,15 @@ use crate::limits::Caller;
 use crate::resample;
 use crate::samples::reserve;
 
-/// Opus is encoded from these and decoded to them, whatever it was encoded from.
+/// The rates that Opus encodes from. It can decode to any of them, whichever the encoder used.
 pub const RATES: [u32; 5] = [8_000, 12_000, 16_000, 24_000, 48_000];
-/// What the simplest layout of Ogg Opus holds.
+/// The most channels in the simplest layout of Ogg Opus.
 pub const MOST_CHANNELS: u32 = 2;
-/// What the container counts in, in Hz.
+/// The rate in which the container counts, in Hz.
 pub const TICKS: usize = 48_000;
 
-/// An Ogg Opus file of samples, with `bitrate` bits a second. It says how long they are, so that a
-/// reader gives as many back. Rates that Opus does not know are brought to 48 kHz.
+/// An Ogg Opus file of samples, at `bitrate` bits per second. It stores their number, so that a reader returns
+/// the same number. Rates that Opus does not support are converted to 48 kHz.
 ///
 /// # Errors
 /// `ManyChannels`, `Abandoned`, and those of [`resample::resample`].
@@ -70,8 +70,8 @@ fn packets(
     encoder.bitrate_bps = bitrate;
     let head = OpusHead::for_encoder(&encoder, from);
 
-    // What the encoder holds back must be pushed out by silence, and the last packet says how much of
-    // it is sound (RFC 7845, sections 4.2 and 4.4).
+    // Silence pushes out the samples that the encoder holds back, and the last packet says how much of it is
+    // sound (RFC 7845, sections 4.2 and 4.4).
     let frames = samples.len() / channels;
     let block = rate as usize / 50;
     let ticks = TICKS / rate as usize;
@@ -158,7 +158,7 @@ mod tests {
                 }
             }
         }
-        // Of a rate that Opus does not know, as much time.
+        // For a rate that Opus does not support, the same duration.
         assert_eq!(through(&vec![0.1; 44_100], 44_100, 1, 64_000).len(), 48_000);
         assert_eq!(through(&vec![0.1; 96_000], 96_000, 1, 64_000).len(), 48_000);
     }

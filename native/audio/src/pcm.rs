@@ -1,4 +1,4 @@
-//! Floats to integers and back.
+//! Converts floats to integers and back.
 
 use crate::error::AudioError;
 use crate::samples::floats;
@@ -6,8 +6,8 @@ use crate::samples::floats;
 /// A sample as an integer of `bits` bits: clamped to -1.0 to 1.0, rounded to the nearest, NaN as
 /// silence.
 ///
-/// The scale is `2^(bits - 1)` both ways, so that an integer read from a file and written again is
-/// the same integer; 1.0 itself becomes the greatest one.
+/// The scale is `2^(bits - 1)` both ways, so an integer that is read from a file and written again does not
+/// change; 1.0 itself becomes the largest integer.
 pub fn quantise(sample: f32, bits: u32) -> i32 {
     if sample.is_nan() {
         return 0;

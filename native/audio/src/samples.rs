@@ -21,7 +21,7 @@ pub fn floats(
         .map(|bytes| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]])))
 }
 
-/// An empty list with room for so many samples.
+/// An empty list with room for `samples` samples.
 pub fn reserve(samples: usize) -> Result<Vec<f32>, AudioError> {
     let mut list = Vec::new();
     list.try_reserve_exact(samples)
@@ -29,10 +29,10 @@ pub fn reserve(samples: usize) -> Result<Vec<f32>, AudioError> {
     Ok(list)
 }
 
-/// Far beyond any sound, full scale being 1.0, and far from where sums and products overflow.
+/// Far beyond any sound (full scale is 1.0), and far below the point where sums and products overflow.
 const LARGEST: f32 = 1e12;
 
-/// The samples in a binary, all of which are numbers that can be computed with.
+/// The samples in a binary, checked to be finite and not too large.
 pub fn read(bytes: &[u8], channels: u32) -> Result<Vec<f32>, AudioError> {
     let floats = floats(bytes, channels)?;
     let mut samples = reserve(floats.len())?;

@@ -13,7 +13,7 @@ pub struct Form {
 }
 
 impl Form {
-    /// Checks what a file says of itself.
+    /// Checks the values in a file's header.
     pub fn new(sample_rate: u32, channels: usize) -> Option<Self> {
         let channels = u16::try_from(channels).ok()?;
         (sample_rate > 0 && channels > 0).then_some(Self {
@@ -23,7 +23,7 @@ impl Form {
     }
 }
 
-/// What keeps samples as they come.
+/// Stores samples as they come.
 pub trait Store {
     /// Appends samples.
     ///
@@ -52,7 +52,7 @@ pub struct Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    /// A sink for what comes out of a file of so many bytes.
+    /// Creates a sink for the samples of a file of `bytes` bytes.
     pub fn new(
         store: &'a mut dyn Store,
         limits: Limits,
@@ -69,7 +69,7 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Sets the form of the samples. False where they have another one already.
+    /// Sets the form of the samples. Returns false if they already have another one.
     #[must_use]
     pub fn takes(&mut self, form: Form) -> bool {
         *self.form.get_or_insert(form) == form
@@ -86,13 +86,13 @@ impl<'a> Sink<'a> {
         self.seconds_of(self.frames())
     }
 
-    /// How long so many frames are, in seconds.
+    /// The duration of `frames` frames, in seconds.
     pub fn seconds_of(&self, frames: u64) -> f64 {
         self.form
             .map_or(0.0, |form| frames as f64 / f64::from(form.sample_rate))
     }
 
-    /// Checks the frames that a file promises, before any is decoded.
+    /// Checks the number of frames that a file promises before any is decoded.
     ///
     /// # Errors
     /// See [`Limits::check`].
@@ -100,7 +100,7 @@ impl<'a> Sink<'a> {
         self.check(form, frames.saturating_mul(form.channels.into()))
     }
 
-    /// Adds whole frames, or none. Called after each packet: here an abandoned call ends.
+    /// Adds whole frames, or none. Decoders call it after each packet, so an abandoned call ends here.
     ///
     /// # Errors
     /// `Abandoned`, `OutOfMemory` and those of [`Limits::check`].
@@ -121,7 +121,7 @@ impl<'a> Sink<'a> {
             .check(samples, form.sample_rate, form.channels, self.file_bytes)
     }
 
-    /// The form of what the store holds now.
+    /// Returns the form of the stored samples.
     ///
     /// # Errors
     /// `NoSamples`.

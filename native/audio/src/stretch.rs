@@ -1,7 +1,7 @@
-//! Speech at another pace and the same pitch, as it comes (WSOLA: Verhelst and Roelands, 1993).
+//! Changes the pace of speech but not its pitch, as it comes (WSOLA: Verhelst and Roelands, 1993).
 //!
-//! Segments of the sound are laid over each other at a fixed distance. Each is taken from near its place
-//! in time, where it goes on most like the segment before it.
+//! Segments of the sound are overlapped at a fixed distance. Each is taken from near its place in time, at the
+//! point where it best continues the segment before it.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -21,7 +21,7 @@ const MOST_CHANNELS: u32 = 64;
 pub struct Stretcher {
     factor: f64,
     channels: usize,
-    /// Frames between two segments of the output; a segment is twice as long.
+    /// Frames between two segments in the output; a segment is twice as long.
     hop: usize,
     reach: usize,
     window: Vec<f32>,
@@ -38,10 +38,10 @@ pub struct Stretcher {
 }
 
 impl Stretcher {
-    /// Makes sound `factor` times as fast.
+    /// Creates a stretcher that makes sound `factor` times as fast.
     ///
     /// # Errors
-    /// `Failed` for a factor beyond [`FACTORS`], `ManyChannels`, `Rate`.
+    /// `Failed` for a factor outside [`FACTORS`], `ManyChannels`, `Rate`.
     pub fn new(factor: f64, rate: u32, channels: u32) -> Result<Self, AudioError> {
         if !FACTORS.contains(&factor) {
             return Err(AudioError::failed(format!(
@@ -84,7 +84,7 @@ impl Stretcher {
         })
     }
 
-    /// Takes samples, and gives those that are ready.
+    /// Accepts samples, and returns those that are ready.
     ///
     /// # Errors
     /// `OutOfMemory`.
@@ -102,7 +102,7 @@ impl Stretcher {
         Ok(out)
     }
 
-    /// Gives the rest: all of it together is as long as the input, divided by the factor.
+    /// Returns the rest. The whole output is as long as the input divided by the factor.
     ///
     /// # Errors
     /// `OutOfMemory`.
@@ -132,7 +132,7 @@ impl Stretcher {
     fn needed(&self) -> u64 {
         let segment = 2 * self.hop as u64;
         let continued = self.last.map_or(0, |last| last + self.hop as u64 + segment);
-        // No more is given than the input so far becomes.
+        // Do not return more than the length of the input so far, divided by the factor.
         let worth = ((self.segments + 1) as f64 * self.hop as f64 * self.factor).ceil() as u64;
         continued
             .max(self.place() + self.reach as u64 + segment)
@@ -148,7 +148,7 @@ impl Stretcher {
             for channel in 0..channels {
                 let at = frame * channels + channel;
                 let sample = self.input[start + at];
-                // The first segment has nothing to be laid over.
+                // The first segment has nothing to overlap.
                 out.push(match self.tail.get(at) {
                     Some(tail) => tail + sample * self.window[frame],
                     None => sample,
@@ -173,7 +173,7 @@ impl Stretcher {
         self.first += gone;
     }
 
-    /// Where near its place a segment goes on most like the last one.
+    /// The point near its place where a segment best continues the last one.
     fn best(&self) -> u64 {
         let Some(last) = self.last else { return 0 };
         let natural = last + self.hop as u64;

@@ -9,7 +9,7 @@ use crate::limits::Caller;
 use crate::pcm::quantise;
 use crate::samples::floats;
 
-/// How samples are kept in a file.
+/// How a file stores samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// 16-bit integers.
@@ -31,7 +31,7 @@ impl Format {
 }
 
 const HEADER_ROOM: u64 = 128;
-/// Samples that are written at once.
+/// How many samples are written at once.
 const BLOCK: usize = 16_384;
 
 fn in_range(name: &'static str, value: i64, maximum: i64) -> Result<u32, AudioError> {
@@ -62,7 +62,7 @@ pub fn encode(
 ) -> Result<Vec<u8>, AudioError> {
     let channels = in_range("channels", channels, i64::from(u16::MAX))?;
     let bytes_per_sample = u32::from(format.bits() / 8);
-    // The header keeps bytes per frame in 16 bits and bytes per second in 32.
+    // The header stores bytes per frame in 16 bits and bytes per second in 32.
     let channels = in_range(
         "channels",
         channels.into(),

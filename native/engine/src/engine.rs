@@ -8,7 +8,7 @@ use crate::error::BridgeError;
 use crate::python;
 use crate::value;
 
-/// What one step of the engine gave: events that are still Python objects.
+/// One event of a step of the engine, still as Python objects.
 pub struct Event<'py> {
     /// The request or model it belongs to.
     pub id: i64,
@@ -16,7 +16,7 @@ pub struct Event<'py> {
     pub name: String,
     /// Its payload, a dict.
     pub payload: Bound<'py, PyAny>,
-    /// Whether it is the last one of that id.
+    /// Whether it is the last event with that id.
     pub last: bool,
 }
 
@@ -24,7 +24,7 @@ pub struct Event<'py> {
 pub struct Engine<'py>(Bound<'py, PyAny>);
 
 impl<'py> Engine<'py> {
-    /// Imports the engine and makes it with `config`, a map that it gets as a dict.
+    /// Imports the engine and creates it with `config`, a map that it receives as a dict.
     pub fn new(py: Python<'py>, path: &[String], config: Term) -> Result<Self, BridgeError> {
         let config = value::to_python(py, config).map_err(|error| {
             BridgeError::Invalid(format!("the engine's configuration: {error}"))
@@ -38,22 +38,22 @@ impl<'py> Engine<'py> {
         make().map_err(|error| python::failure(py, &error, "not_set_up"))
     }
 
-    /// Hands a command over.
+    /// Submits a command.
     pub fn submit(&self, command: Bound<'py, PyAny>) -> PyResult<()> {
         self.0.call_method1("submit", (command,)).map(drop)
     }
 
-    /// Cancels a request; one that is not there is no error.
+    /// Cancels a request. An unknown id is not an error.
     pub fn cancel(&self, id: i64) -> PyResult<()> {
         self.0.call_method1("cancel", (id,)).map(drop)
     }
 
-    /// Whether there is work for a step.
+    /// Whether a step would have work to do.
     pub fn busy(&self) -> PyResult<bool> {
         self.0.call_method0("busy")?.is_truthy()
     }
 
-    /// One step of every model with work.
+    /// Runs one step of every model that has work.
     pub fn step(&self) -> PyResult<Vec<Event<'py>>> {
         let events = self.0.call_method0("step")?;
         let events = events.cast::<PyList>()?;
@@ -73,13 +73,13 @@ impl<'py> Engine<'py> {
             .collect()
     }
 
-    /// Waits until no other thread computes for a model: the process is about to end.
+    /// Waits until no other thread computes for a model, because the process is about to end.
     pub fn rest(&self) -> PyResult<()> {
         self.0.call_method0("rest").map(drop)
     }
 
-    /// The log lines since the last time: level and text. What no UTF-8 can hold in them (a lone
-    /// surrogate) becomes U+FFFD.
+    /// Returns the log lines since the last call, as level and text. Characters that UTF-8 cannot hold (lone
+    /// surrogates) become U+FFFD.
     pub fn drain_log(&self) -> PyResult<Vec<(String, String)>> {
         let lines = self.0.call_method0("drain_log")?;
 

@@ -1,7 +1,7 @@
 //! The environment variables that Python sees.
 //!
-//! Python reads C's environment when it starts. The BEAM keeps a copy of its own, so what is
-//! changed here is seen by Python and by what Python starts, and not by Elixir.
+//! Python reads C's environment when it starts. The BEAM keeps its own copy. So Python and its child
+//! processes see changes made here, and Elixir does not.
 
 use std::collections::BTreeMap;
 
@@ -9,17 +9,17 @@ use crate::error::BridgeError;
 
 /// Whether a variable of the surrounding environment would change how Python starts.
 ///
-/// `PYTHONHOME` or `PYTHONPATH` of a developer's shell would load another Python's modules,
-/// `PYTHONFAULTHANDLER` would take signals from the VM, and so on: none of them is let through.
+/// `PYTHONHOME` or `PYTHONPATH` from a developer's shell would load another Python's modules,
+/// `PYTHONFAULTHANDLER` would take signals from the VM, and so on. None of them is passed on.
 pub fn is_pythons(name: &str) -> bool {
     name.starts_with("PYTHON") || name == "__PYVENV_LAUNCHER__" || name == "VIRTUAL_ENV"
 }
 
-/// What Python is started with, before the settings of the application.
+/// The variables that Python starts with, before the application's own settings.
 pub const DEFAULTS: &[(&str, &str)] = &[
-    // Nothing of the user's own site-packages.
+    // Ignore the user's own site-packages.
     ("PYTHONNOUSERSITE", "1"),
-    // For the Pythons that Python starts: text and paths are UTF-8, whatever the locale.
+    // For child processes that run Python: text and paths are UTF-8, whatever the locale.
     ("PYTHONUTF8", "1"),
 ];
 
@@ -31,7 +31,7 @@ pub fn check(variables: &BTreeMap<String, String>) -> Result<(), BridgeError> {
     for (name, value) in variables {
         if name.is_empty() || name.contains('=') || name.contains('\0') {
             return Err(BridgeError::Invalid(format!(
-                "{name:?} is no name for an environment variable"
+                "{name:?} is not a valid name for an environment variable"
             )));
         }
         if value.contains('\0') {
@@ -43,11 +43,11 @@ pub fn check(variables: &BTreeMap<String, String>) -> Result<(), BridgeError> {
     Ok(())
 }
 
-/// Makes C's environment what Python is to see.
+/// Sets C's environment for Python.
 ///
 /// # Safety
-/// No other thread may be reading C's environment. The VM reads its own copy; call this once,
-/// before Python and anything that comes with it runs.
+/// No other thread may be reading C's environment. The VM reads its own copy. Call this once, before
+/// Python or any of its libraries runs.
 pub unsafe fn apply(variables: &BTreeMap<String, String>) {
     let unwanted: Vec<_> = std::env::vars_os()
         .map(|(name, _)| name)

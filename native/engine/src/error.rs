@@ -6,25 +6,25 @@ use thiserror::Error;
 /// A failure of the bridge itself or of the engine behind it.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum BridgeError {
-    /// The configuration or a command is not what the Elixir side should have sent.
+    /// The Elixir side sent an invalid configuration or command.
     #[error("{0}")]
     Invalid(String),
-    /// The virtual environment is not there, or not whole.
+    /// The virtual environment is missing or incomplete.
     #[error("{0}; run `mix chatterbex.setup`")]
     Environment(String),
-    /// The interpreter came up in another environment than it was told to.
+    /// The interpreter started in the wrong environment.
     #[error(
-        "Python came up in {found} and not in the virtual environment {expected}; run \
+        "Python started in {found}, not in the virtual environment {expected}; run \
          `mix chatterbex.setup --force`, then restart the VM"
     )]
     WrongPrefix {
-        /// The virtual environment that was asked for.
+        /// The requested virtual environment.
         expected: String,
-        /// What `sys.prefix` says.
+        /// The value of `sys.prefix`.
         found: String,
     },
     /// Another Python runs in this VM.
-    #[error("{0}: a VM can run only one Python, restart the VM to change it")]
+    #[error("{0}: a VM can run only one Python; restart the VM to change it")]
     OnePython(String),
     /// The engine runs with another configuration.
     #[error(
@@ -32,27 +32,27 @@ pub enum BridgeError {
          before you start it with a new one"
     )]
     OtherConfiguration,
-    /// No thread could be made.
+    /// The model thread could not be started, or has ended.
     #[error("cannot start the model thread: {0}")]
     Thread(String),
-    /// Something was not done in time.
+    /// Something took too long.
     #[error("{what} took longer than {milliseconds} ms")]
     Timeout {
-        /// What was waited for.
+        /// The step that took too long.
         what: &'static str,
-        /// How long, in milliseconds.
+        /// The limit, in milliseconds.
         milliseconds: u64,
     },
-    /// Too many commands are waiting already.
-    #[error("{waiting} commands are waiting for the engine, which is as many as may: try again")]
+    /// The queue of commands is full.
+    #[error("the engine's queue is full with {waiting} commands: try again")]
     Overloaded {
-        /// How many wait.
+        /// The number of waiting commands.
         waiting: usize,
     },
-    /// There is no engine to take a command.
+    /// No engine is running to receive the command.
     #[error("the engine is {0}: start the :chatterbex application")]
     NotRunning(&'static str),
-    /// The engine broke, and could not be made anew.
+    /// The engine crashed, and could not be started again.
     #[error(
         "the engine crashed and could not be started again: {0}. Restart the :chatterbex \
          application; if that does not help, run `mix chatterbex.setup --force`"
@@ -63,7 +63,7 @@ pub enum BridgeError {
     Python {
         /// One of Chatterbex's reasons.
         reason: &'static str,
-        /// What the exception says.
+        /// The exception's message.
         message: String,
         /// The exception's class.
         exception: String,
@@ -75,9 +75,9 @@ pub enum BridgeError {
     Panic(String),
 }
 
-/// Does work in which a panic is an error like any other.
+/// Runs `work` and turns a panic into an error.
 ///
-/// What the work was changing must not be relied on after an error.
+/// After an error, do not rely on anything that the work was changing.
 pub fn caught<T>(work: impl FnOnce() -> Result<T, BridgeError>) -> Result<T, BridgeError> {
     guarded(work).unwrap_or_else(|what| Err(BridgeError::Panic(what)))
 }

@@ -11,12 +11,12 @@ rustler::atoms! {
     chatterbex_log,
 }
 
-/// What became of a message.
+/// Whether a message was delivered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Sent {
     /// It is in the mailbox.
     Delivered,
-    /// The process is gone.
+    /// The process no longer exists.
     Nobody,
 }
 
@@ -29,8 +29,8 @@ impl<E> From<Result<(), E>> for Sent {
     }
 }
 
-/// Sends `{:chatterbex_event, id, name, payload}`. Only the model thread may: the VM lets no
-/// thread of its own send from an environment that belongs to no process.
+/// Sends `{:chatterbex_event, id, name, payload}`. Call this only on the model thread: the VM's own threads
+/// must not send from an environment that belongs to no process.
 pub fn send(
     to: LocalPid,
     id: i64,
@@ -52,7 +52,7 @@ pub fn send_failed(to: LocalPid, id: i64, error: &NifError) -> Sent {
         let mut details = Term::map_new(env);
         for (key, detail) in &error.details {
             let value = match detail {
-                // Python's own events have no atoms: nor has this one.
+                // Python's own events have no atoms, so this one has none either.
                 Detail::Atom(name) => name.encode(env),
                 other => other.encode(env),
             };

@@ -1,13 +1,13 @@
-//! The end of the VM while the model thread, or threads that work for it, compute.
+//! Ends the VM safely while the model thread, or threads that work for it, compute.
 //!
-//! A process that ends runs the destructors of its C++ libraries (PyTorch's, ONNX Runtime's), and a
-//! thread that still computes then crashes it. With glibc the process ends here without them: its
-//! `on_exit` tells a handler the exit status. Elsewhere there is no such function, so the threads are
-//! asked to rest and waited for.
+//! When a process ends, it runs the destructors of its C++ libraries (PyTorch's, ONNX Runtime's). A thread
+//! that still computes at that moment crashes the process. With glibc, a handler ends the process here
+//! without destructors, because `on_exit` gives it the exit status. Elsewhere there is no such function, so
+//! the handler asks the threads to rest and waits for them.
 //!
-//! The last handler to be registered runs first, and C++ registers a destructor whenever it makes one of
-//! its objects, which it often does on first use. So the handler is taken back and registered again all
-//! the while there is work.
+//! The handler registered last runs first, and C++ registers a destructor whenever it creates one of its
+//! static objects, often on first use. So the handler is removed and registered again as long as there is
+//! work.
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -20,7 +20,7 @@ use crossbeam_channel::Sender;
 
 use crate::state::{Control, Phase, SHARED, deadline};
 
-/// How long the end of the VM waits for a step to end, where it has to.
+/// How long the end of the VM waits for a step to end, if it has to.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 struct Thread {
@@ -29,12 +29,12 @@ struct Thread {
 }
 
 static THREAD: OnceLock<Thread> = OnceLock::new();
-/// Names the model thread, which is made once.
+/// Remembers the model thread, which is created once.
 pub fn prepare(controls: Sender<Control>, id: ThreadId) {
     let _ = THREAD.set(Thread { controls, id });
 }
 
-/// How long the handler may be behind while there is work.
+/// How often the handler is registered again while there is work.
 const PERIOD: Duration = Duration::from_millis(50);
 
 unsafe extern "C" {
@@ -48,10 +48,10 @@ unsafe extern "C" {
 
 const CAN_TAKE_BACK: bool = cfg!(any(target_env = "gnu", target_os = "macos"));
 
-/// Where a handler cannot be taken back, as with musl, it is registered only so often.
+/// If a handler cannot be removed, as with musl, it is registered at most this many times.
 const MOST: u32 = 1_000;
 
-/// Its address names our handler among all others; inside is how often it was registered.
+/// The address identifies our handler among all others; the value counts how often it was registered.
 static OURS: Mutex<u32> = Mutex::new(0);
 static WATCHER: OnceLock<thread::Thread> = OnceLock::new();
 static WORKING: AtomicBool = AtomicBool::new(false);
@@ -60,9 +60,9 @@ thread_local! {
     static TAKING_BACK: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Makes the handler the first one to run.
+/// Makes our handler the first one to run.
 pub fn arm() {
-    // Another thread is at it.
+    // Another thread is doing this already.
     let Ok(mut count) = OURS.try_lock() else {
         return;
     };
@@ -72,8 +72,8 @@ pub fn arm() {
     }
     let name = (&raw const OURS).cast_mut().cast();
 
-    // SAFETY: the first calls our handler, if it is registered, and forgets it; no other has this name.
-    // The library stays mapped until the process is gone.
+    // SAFETY: the first calls our handler, if it is registered, and forgets it; no other handler has this
+    // address. The library stays mapped until the process ends.
     unsafe {
         TAKING_BACK.set(true);
         __cxa_finalize(name);
@@ -82,7 +82,7 @@ pub fn arm() {
     }
 }
 
-/// Keeps the handler the first one while `working`. Called around each stretch of work.
+/// Keeps our handler first while `working`. Call it around each stretch of work.
 pub fn working(working: bool) {
     WORKING.store(working, Ordering::Relaxed);
     arm();
@@ -107,20 +107,20 @@ fn watcher() -> thread::Thread {
         .spawn(body)
     {
         Ok(handle) => handle.thread().clone(),
-        // Without it, the handler is the first one between two steps.
+        // Without that thread, the handler is made first only between two steps.
         Err(_) => thread::current(),
     }
 }
 
 extern "C" fn handler(_: *mut c_void) {
     if !TAKING_BACK.get() && !end_with_status() && !rest(PATIENCE) {
-        // A failure is said rather than a crash risked.
+        // Report a failure rather than risk a crash.
         end(libc::EXIT_FAILURE);
     }
 }
 
-/// Has the process end with its own exit status, before any other handler runs. False where that cannot
-/// be: a handler that a handler registers is the next to run (exit(3)), but only glibc tells it the status.
+/// Makes the process end with its own exit status, before any other handler runs. Returns false if that is
+/// impossible: a handler registered by a handler runs next (exit(3)), but only glibc gives it the status.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 fn end_with_status() -> bool {
     unsafe extern "C" {
@@ -142,20 +142,20 @@ fn end_with_status() -> bool {
 
 /// Ends the process without destructors.
 fn end(status: c_int) {
-    // SAFETY: both take no pointer to anything of ours.
+    // SAFETY: neither takes a pointer to our data.
     unsafe {
         libc::fflush(std::ptr::null_mut());
         libc::_exit(status);
     }
 }
 
-/// Keeps the model thread and those that work for it from computing for the rest of the process.
-/// False where they did not come to rest in time.
+/// Stops the model thread, and the threads that work for it, for the rest of the process. Returns false if
+/// they did not stop in time.
 fn rest(timeout: Duration) -> bool {
     let Some(thread) = THREAD.get() else {
         return true;
     };
-    // Something in Python's own code ended the process: there is nobody to wait for.
+    // Python code on the model thread ended the process, so there is nothing to wait for.
     if thread.id == std::thread::current().id() {
         return false;
     }

@@ -1,4 +1,4 @@
-//! What waits for the model thread.
+//! Commands, cancels and controls that wait for the model thread.
 
 use std::time::Duration;
 
@@ -13,17 +13,17 @@ pub struct Inbox<C, K> {
     controls: Receiver<K>,
 }
 
-/// What was waiting at one moment.
+/// The commands and cancels that were waiting at one moment.
 #[derive(Debug, PartialEq)]
 pub struct Batch<C> {
-    /// To be submitted first, in order.
+    /// Submit these first, in order.
     pub commands: Vec<C>,
-    /// To be cancelled after that.
+    /// Then cancel these.
     pub cancels: Vec<i64>,
 }
 
 impl<C, K> Inbox<C, K> {
-    /// An inbox over those channels.
+    /// Creates an inbox over these channels.
     pub fn new(commands: Receiver<C>, cancels: Receiver<i64>, controls: Receiver<K>) -> Self {
         Self {
             commands,
@@ -32,11 +32,11 @@ impl<C, K> Inbox<C, K> {
         }
     }
 
-    /// Takes what waits, without blocking.
+    /// Takes everything that waits, without blocking.
     ///
-    /// A cancel must not overtake the command it is for. Cancels are taken first: the command of
-    /// each of them was sent before it, hence is among those that wait now. Commands sent later are
-    /// left for the next batch, so that a fast sender cannot keep the engine from its work.
+    /// A cancel must not overtake its command. So cancels are taken first: each one's command was sent
+    /// earlier, and therefore waits already. Later commands are left for the next batch, so that a fast
+    /// sender cannot keep the engine from its work.
     pub fn take(&self) -> Batch<C> {
         let cancels = self.cancels.try_iter().take(self.cancels.len()).collect();
         let waiting = self.commands.len();
@@ -45,12 +45,12 @@ impl<C, K> Inbox<C, K> {
         Batch { commands, cancels }
     }
 
-    /// The next control, if one waits.
+    /// Removes and returns the next control, if one waits.
     pub fn control(&self) -> Option<K> {
         self.controls.try_recv().ok()
     }
 
-    /// Blocks until something waits or the time is up; takes nothing.
+    /// Blocks until something waits or the time is up. Takes nothing.
     pub fn wait(&self, at_most: Duration) {
         let mut select = Select::new();
         select.recv(&self.commands);

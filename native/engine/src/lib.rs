@@ -1,18 +1,18 @@
-//! The engine NIF, `Chatterbex.Native`: Python embedded in the BEAM, on one thread of its own.
+//! The engine NIF, `Chatterbex.Native`: Python embedded in the BEAM, on its own thread.
 //!
-//! Elixir hands commands over (`submit`), the model thread turns them into Python objects, lets
-//! the Python engine take one step after another, and sends what comes out to the process that
-//! asked. Nothing else in the VM ever touches Python, and nothing here knows what a model is.
+//! Elixir submits commands (`submit`). The model thread turns them into Python objects, runs the Python
+//! engine step by step, and sends the resulting events to the process that made the request. Nothing else in
+//! the VM touches Python, and this library does not know what a model is.
 //!
-//! - [`inbox`] commands, cancels and controls, and the order in which they are taken
-//! - [`routes`] which process waits for which request
-//! - [`venv`], [`environment`] what must be true before Python is started
-//! - [`signals`] the exit statuses of Python's children
-//! - `state` what the model thread and its callers share
-//! - `thread`, `lifecycle` the model thread, and starting and stopping it
-//! - `python`, `engine`, `value` the interpreter, the Python engine, and terms as Python objects
-//! - `kept` terms that outlive a call
-//! - `events`, `nif`, `halt` messages to the VM, calls from it, and its end
+//! - [`inbox`]: commands, cancels and controls, and the order in which they are taken
+//! - [`routes`]: which process waits for which request
+//! - [`venv`], [`environment`]: the conditions for starting Python
+//! - [`signals`]: the exit statuses of Python's child processes
+//! - `state`: the state that the model thread and its callers share
+//! - `thread`, `lifecycle`: the model thread, and how it starts and stops
+//! - `python`, `engine`, `value`: the interpreter, the Python engine, and terms as Python objects
+//! - `kept`: terms that outlive a call
+//! - `events`, `nif`, `halt`: messages to the VM, calls from it, and its end
 
 pub mod environment;
 pub mod error;
@@ -21,8 +21,8 @@ pub mod routes;
 pub mod signals;
 pub mod venv;
 
-// The VM's functions and Python's exist only inside a VM that opened libpython: nothing of this
-// links in a test binary.
+// The VM's and Python's functions exist only inside a VM that opened libpython, so these modules do not link
+// in a test binary.
 #[cfg(not(test))]
 mod engine;
 #[cfg(not(test))]

@@ -1,8 +1,8 @@
-//! Starting and stopping the engine, and where it stands.
+//! Starts and stops the engine, and reports its state.
 //!
-//! The model thread is made once and lives as long as the VM: PyTorch, ONNX Runtime and Python
-//! itself remember the thread they were started on. `stop` takes the engine and its models away
-//! and leaves the thread waiting for the next `start`.
+//! The model thread is created once and lives as long as the VM: PyTorch, ONNX Runtime and Python itself
+//! remember the thread on which they started. `stop` removes the engine and its models, and leaves the thread
+//! waiting for the next `start`.
 
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
@@ -23,14 +23,14 @@ struct Thread {
 }
 
 static THREAD: OnceLock<Thread> = OnceLock::new();
-/// The configuration of this run; locked while a run is begun or ended.
+/// The configuration of this run. It is locked while a run starts or stops.
 static CURRENT: Mutex<Option<Kept>> = Mutex::new(None);
 
-/// Starts the engine, or waits for it where it starts already. See `Chatterbex.Native.start/2`.
+/// Starts the engine, or waits for it if it is already starting. See `Chatterbex.Native.start/2`.
 ///
 /// # Errors
-/// Whatever keeps Python or the engine from starting; `Timeout`, after which it goes on starting;
-/// `OtherConfiguration` where it runs with another one.
+/// Anything that keeps Python or the engine from starting; `Timeout`, after which it continues to start;
+/// `OtherConfiguration` if it runs with another configuration.
 pub fn start(config: Term, log: LocalPid) -> Result<(), BridgeError> {
     let settings = Settings::read(config)?;
     let timeout = settings.timeout;
@@ -40,7 +40,7 @@ pub fn start(config: Term, log: LocalPid) -> Result<(), BridgeError> {
         milliseconds: timeout.as_millis() as u64,
     };
 
-    // A run that ends may take its time over its last step. Not under the lock, which `stop` needs.
+    // The last step of the previous run may take a while. Wait without the lock, which `stop` needs.
     let phase = SHARED.wait(deadline, |phase| *phase != Phase::Stopping);
     phase.ok_or_else(|| late("stopping the engine"))?;
 
@@ -69,7 +69,7 @@ pub fn start(config: Term, log: LocalPid) -> Result<(), BridgeError> {
                 sender,
             };
             if thread.controls.send(control).is_err() {
-                return Err(BridgeError::Thread("it is gone".into()));
+                return Err(BridgeError::Thread("it has ended".into()));
             }
         }
     }
@@ -98,7 +98,7 @@ fn model_thread() -> Result<&'static Thread, BridgeError> {
     Ok(THREAD.get_or_init(|| Thread { controls, cancels }))
 }
 
-/// Hands a command over without waiting.
+/// Submits a command without waiting.
 ///
 /// # Errors
 /// See [`Shared::submit`](crate::state::Shared::submit).
@@ -106,29 +106,29 @@ pub fn submit(command: Command) -> Result<(), BridgeError> {
     SHARED.submit(command)
 }
 
-/// Cancels a request between two steps. Never refused; an id that is not live is no error.
+/// Cancels a request between two steps. This is never refused, and an unknown id is not an error.
 pub fn cancel(id: i64) {
-    // Without an engine there is nothing to cancel, and nobody to take it from the channel.
+    // Without an engine there is nothing to cancel, and nothing would read the channel.
     if let (Some(thread), Some(_)) = (THREAD.get(), SHARED.waiting()) {
         let _ = thread.cancels.send(id);
     }
 }
 
-/// Phase, commands that wait, and live requests.
+/// Returns the phase, the number of waiting commands and the number of live requests.
 pub fn status() -> (&'static str, usize, usize) {
     let queued = SHARED.waiting().unwrap_or(0);
     (SHARED.phase().name(), queued, SHARED.live())
 }
 
-/// Stops the engine between two steps: every request that waits or runs gets a final `failed`.
+/// Stops the engine between two steps. Every waiting or running request gets a final `failed`.
 ///
 /// # Errors
-/// `Timeout` where a step takes longer; the engine stops when the step ends.
+/// `Timeout` if the current step takes longer; the engine stops when the step ends.
 pub fn stop(timeout: Duration) -> Result<(), BridgeError> {
     let Some(thread) = THREAD.get() else {
         return Ok(());
     };
-    // What a step loads may not have been seen yet, and the VM may be about to end.
+    // The step may have loaded libraries that were not noticed yet, and the VM may be about to end.
     halt::arm();
 
     {

@@ -1,4 +1,4 @@
-//! The NIF functions. None but `start` and `stop` ever waits, and none runs Python.
+//! The NIF functions. Only `start` and `stop` wait, and none of them runs Python.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The interpreter: started once, on the model thread, and never finalised (extension modules
-//! crash when Python goes away).
+//! The interpreter. It is started once, on the model thread, and never finalised, because extension modules
+//! crash when Python is finalised.
 
 use std::collections::BTreeMap;
 use std::ffi::{CStr, c_int, c_void};
@@ -17,7 +17,7 @@ use crate::error::BridgeError;
 use crate::signals;
 use crate::venv::{Venv, minor_version};
 
-/// Longest traceback that is kept, in bytes: the end of it, which names what failed.
+/// The most bytes of a traceback to keep, from its end, which names what failed.
 const TRACEBACK: usize = 8 * 1024;
 
 /// The environment Python was started in.
@@ -36,14 +36,14 @@ pub fn initialise(program: &str, env: &BTreeMap<String, String>) -> Result<(), B
             return check_prefix(venv);
         }
         return Err(BridgeError::OnePython(format!(
-            "Python already runs in {} and {program} was asked for",
+            "Python already runs in {}, not in {program}",
             venv.root.display()
         )));
     }
 
     // SAFETY: may be called before Python is initialised.
     if unsafe { ffi::Py_IsInitialized() } != 0 {
-        let what = "another library of this VM has started Python already";
+        let what = "another library in this VM has already started Python";
         return Err(BridgeError::OnePython(what.into()));
     }
 
@@ -53,7 +53,7 @@ pub fn initialise(program: &str, env: &BTreeMap<String, String>) -> Result<(), B
         .ok_or_else(|| BridgeError::Environment(format!("libpython calls itself {banner:?}")))?;
     let venv = Venv::check(program, version, framework().as_deref())?;
 
-    // SAFETY: nothing of Python runs yet, and the VM reads an environment of its own.
+    // SAFETY: no part of Python runs yet, and the VM reads its own copy of the environment.
     unsafe { environment::apply(env) };
 
     // Python finds the environment's pyvenv.cfg next to this name. It keeps the pointer.
@@ -67,14 +67,14 @@ pub fn initialise(program: &str, env: &BTreeMap<String, String>) -> Result<(), B
 
     use_utf8();
     signals::keep_exit_statuses();
-    // Py_InitializeEx(0), the 0 being "no signal handlers", and the GIL let go.
+    // Calls Py_InitializeEx(0), where 0 means "no signal handlers", and releases the GIL.
     Python::initialize();
 
     check_prefix(STARTED.get_or_init(|| venv))
 }
 
-/// The file of the open libpython, on the system where Python looks for its standard library from
-/// there.
+/// The file of the open libpython, on the system where Python searches for its standard library from that
+/// file.
 fn framework() -> Option<PathBuf> {
     if !cfg!(target_os = "macos") {
         return None;
@@ -92,9 +92,9 @@ fn framework() -> Option<PathBuf> {
     }
 }
 
-/// Makes text and paths UTF-8 whatever locale the VM was started in (often C, in a container).
+/// Makes text and paths UTF-8, whatever locale the VM was started in (often C, in a container).
 ///
-/// An embedded Python does not read `PYTHONUTF8`; this flag of old it does, where it has it.
+/// An embedded Python does not read `PYTHONUTF8`, but it reads this older flag if it has it.
 fn use_utf8() {
     // SAFETY: the symbol is an int in every Python that has it, read only when Python starts.
     unsafe {
@@ -121,7 +121,7 @@ fn check_prefix(venv: &Venv) -> Result<(), BridgeError> {
     }
 }
 
-/// Puts folders in front of `sys.path`, the first one first; what is there already stays.
+/// Puts folders in front of `sys.path`, in order. Folders that are already in it stay where they are.
 pub fn prepend_path(py: Python<'_>, folders: &[String]) -> PyResult<()> {
     let path = py.import("sys")?.getattr("path")?;
     let path = path.cast::<PyList>()?;
@@ -134,17 +134,17 @@ pub fn prepend_path(py: Python<'_>, folders: &[String]) -> PyResult<()> {
     Ok(())
 }
 
-/// Lets go of an object and of what is kept alive by going in circles: a model is full of those.
+/// Releases an object and collects reference cycles, of which a model has many.
 pub fn release(py: Python<'_>, object: impl Sized) {
     drop(object);
 
-    // Nothing depends on it; what it raises comes from finalisers, whose authors should know.
+    // Nothing depends on the result. Exceptions come from finalisers, and are printed for their authors.
     if let Err(error) = py.import("gc").and_then(|gc| gc.call_method0("collect")) {
         error.write_unraisable(py, None);
     }
 }
 
-/// An exception as an error. `reason` is for exceptions that bring none of their own.
+/// Converts an exception to an error. `reason` is for exceptions without their own.
 pub fn failure(py: Python<'_>, error: &PyErr, reason: &'static str) -> BridgeError {
     let value = error.value(py);
     let text = |name: &str| -> Option<String> { value.getattr(name).ok()?.extract().ok() };
@@ -153,7 +153,7 @@ pub fn failure(py: Python<'_>, error: &PyErr, reason: &'static str) -> BridgeErr
         Ok(name) => name.to_string_lossy().into_owned(),
         Err(_) => "an exception".to_owned(),
     };
-    // A ChatterbexError says both in words made for users.
+    // A ChatterbexError has a reason and a message for users.
     let own = text("reason").and_then(|reason| known_reason(&reason));
     let message = match (own, text("message")) {
         (Some(_), Some(message)) => message,

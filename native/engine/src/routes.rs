@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-/// Request ids and the processes that get their events; a route ends with its final event.
+/// Request ids, and the processes that receive their events. A route ends with its final event.
 pub struct Routes<P>(HashMap<i64, P>);
 
 impl<P: Copy + PartialEq> Routes<P> {
@@ -12,7 +12,7 @@ impl<P: Copy + PartialEq> Routes<P> {
         Self(HashMap::new())
     }
 
-    /// Routes a request to a process. False, and nothing changed, when the id is another's.
+    /// Routes a request to a process. Returns false and changes nothing if the id is in use.
     #[must_use]
     pub fn open(&mut self, id: i64, process: P) -> bool {
         match self.0.entry(id) {
@@ -24,12 +24,12 @@ impl<P: Copy + PartialEq> Routes<P> {
         }
     }
 
-    /// The process that an event of that request goes to.
+    /// The process that receives the events of a request.
     pub fn to(&self, id: i64) -> Option<P> {
         self.0.get(&id).copied()
     }
 
-    /// Ends a route; true if there was one.
+    /// Ends a route. Returns whether there was one.
     pub fn close(&mut self, id: i64) -> bool {
         self.0.remove(&id).is_some()
     }

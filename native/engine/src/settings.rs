@@ -1,4 +1,4 @@
-//! What `start` is told.
+//! The settings in the configuration of `start`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use rustler::{Decoder, NifResult, Term};
 use crate::environment;
 use crate::error::BridgeError;
 
-/// Of commands that wait for the model thread.
+/// The largest queue of commands for the model thread.
 pub const LONGEST_QUEUE: usize = 65_536;
 
-/// The keys of the configuration that this library reads; the whole of it goes to the Python engine.
+/// The settings that this library reads. The Python engine receives the whole configuration.
 pub struct Settings {
     /// `"program"`: the virtual environment's `bin/python`.
     pub program: String,
-    /// `"python_path"`: folders put in front of `sys.path`, the first one first. Default: none.
+    /// `"python_path"`: folders to put in front of `sys.path`, in order. Default: none.
     pub python_path: Vec<String>,
     /// `"env"`: environment variables that Python starts with. Default: none.
     pub env: BTreeMap<String, String>,
@@ -36,7 +36,7 @@ impl Settings {
             None => BTreeMap::new(),
         };
 
-        // The queue's memory is taken at once.
+        // The queue's memory is allocated at once.
         if !(1..=LONGEST_QUEUE).contains(&queue) {
             return Err(invalid(
                 "queue",
@@ -68,7 +68,7 @@ fn optional<'a, T: Decoder<'a>>(config: Term<'a>, name: &str) -> Result<Option<T
         Err(_) => Ok(None),
         Ok(term) => match term.decode() {
             Ok(value) => Ok(Some(value)),
-            Err(_) => Err(invalid(name, "is of the wrong type")),
+            Err(_) => Err(invalid(name, "has the wrong type")),
         },
     }
 }

@@ -1,13 +1,13 @@
-//! The one signal whose disposition Python needs changed.
+//! Changes the disposition of the one signal for which Python needs it.
 
 use std::mem::MaybeUninit;
 
-/// Lets Python wait for the processes it starts.
+/// Lets Python wait for its child processes.
 ///
-/// The VM ignores SIGCHLD, and for a process that does, the kernel throws the exit statuses of its
-/// children away: every `subprocess.run` would return 0. The default disposition does nothing
-/// either when a child ends, but keeps its status. The VM starts its own programs from a helper
-/// process and takes no part in this; where an application handles SIGCHLD, its handler stays.
+/// The VM ignores SIGCHLD. If a process ignores it, the kernel discards the exit statuses of its children,
+/// and every `subprocess.run` would return 0. The default disposition also does nothing when a child ends,
+/// but keeps its status. This does not affect the VM, which starts its own programs from a helper process.
+/// If an application handles SIGCHLD, its handler stays.
 pub fn keep_exit_statuses() {
     // SAFETY: plain system calls on a local struct, which the first one fills in.
     unsafe {
@@ -30,7 +30,7 @@ mod tests {
     use super::*;
     use std::process::Command;
 
-    // One test, as a disposition is the whole process's.
+    // One test, because a disposition belongs to the whole process.
     #[test]
     fn statuses_are_kept_where_the_signal_was_ignored() {
         let status = || {

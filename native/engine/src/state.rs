@@ -15,28 +15,28 @@ use crate::settings::Settings;
 pub struct Command {
     /// Its `"id"`.
     pub id: i64,
-    /// The process that gets its events.
+    /// The process that receives its events.
     pub reply_to: LocalPid,
     /// The command, still a term.
     pub command: Kept,
 }
 
-/// Where the engine stands.
+/// The state of the engine.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Phase {
     /// Never started.
     NotStarted,
-    /// Python starts, or the engine is being made.
+    /// Python is starting, or the engine is being created.
     Starting,
-    /// It takes commands.
+    /// It accepts commands.
     Running,
-    /// It was told to stop and ends its step.
+    /// It was told to stop, and is finishing its step.
     Stopping,
     /// Stopped; it may be started again.
     Stopped,
-    /// It could not be made, or not made anew.
+    /// It could not be started, or not started again after a crash.
     Crashed(BridgeError),
-    /// The process ends.
+    /// The process is ending.
     Halted,
 }
 
@@ -55,17 +55,17 @@ impl Phase {
     }
 }
 
-/// What the model thread is told outside of commands.
+/// An instruction to the model thread, other than a command.
 pub enum Control {
-    /// Make the engine and take commands from this channel.
+    /// Create the engine and take commands from this channel.
     Start {
         /// The parts of the configuration that this library reads.
         settings: Settings,
-        /// The whole of it, for the Python engine.
+        /// The whole configuration, for the Python engine.
         config: Kept,
         /// The bounded channel of this run.
         commands: Receiver<Command>,
-        /// Its other end, for the gate to be opened when the engine is there.
+        /// Its sending end, with which the gate opens when the engine is ready.
         sender: Sender<Command>,
     },
     /// End this run.
@@ -78,13 +78,13 @@ pub enum Control {
 pub struct Shared {
     phase: Mutex<Phase>,
     changed: Condvar,
-    /// Open while the engine takes commands.
+    /// Open while the engine accepts commands.
     gate: RwLock<Option<Sender<Command>>>,
     live: AtomicUsize,
     log: Mutex<Option<LocalPid>>,
 }
 
-/// The one that there is: Python is the whole process's.
+/// The only instance, because there is one Python per process.
 pub static SHARED: Shared = Shared {
     phase: Mutex::new(Phase::NotStarted),
     changed: Condvar::new(),
@@ -93,24 +93,24 @@ pub static SHARED: Shared = Shared {
     log: Mutex::new(None),
 };
 
-/// When a wait that begins now ends. One of more than a year would overflow the clock.
+/// When a wait that begins now ends. A wait of more than a year would overflow the clock.
 pub fn deadline(timeout: Duration) -> Instant {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
     Instant::now() + timeout.min(YEAR)
 }
 
-/// A lock that a panic elsewhere does not spoil.
+/// Locks a mutex, even if another thread panicked while it held it.
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {
-    /// The phase, now.
+    /// The current phase.
     pub fn phase(&self) -> Phase {
         lock(&self.phase).clone()
     }
 
-    /// Changes the phase and wakes who waits for it. Nothing comes after `Halted`.
+    /// Changes the phase and wakes the threads that wait for it. No phase follows `Halted`.
     pub fn set(&self, phase: Phase) {
         let mut now = lock(&self.phase);
         if *now != Phase::Halted {
@@ -120,7 +120,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Lets commands in, unless the engine was told to stop while it started.
+    /// Opens the gate for commands, unless the engine was told to stop while it started.
     pub fn engine_ready(&self, sender: Sender<Command>) {
         let mut phase = lock(&self.phase);
         if *phase == Phase::Starting {
@@ -131,7 +131,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Waits until the phase is one that is wanted; `None` when the time is up.
+    /// Waits for a wanted phase. Returns `None` if the time is up.
     pub fn wait(&self, deadline: Instant, wanted: impl Fn(&Phase) -> bool) -> Option<Phase> {
         let mut phase = lock(&self.phase);
 
@@ -145,15 +145,15 @@ impl Shared {
         Some(phase.clone())
     }
 
-    /// Lets no more commands in. All that were let in are in the channel when this returns.
+    /// Closes the gate. All accepted commands are in the channel when this returns.
     pub fn close_gate(&self) {
         *self.gate.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
-    /// Hands a command over without waiting.
+    /// Submits a command without waiting.
     ///
     /// # Errors
-    /// `Overloaded` where the channel is full, `NotRunning` or `Crashed` where nobody takes it.
+    /// `Overloaded` if the channel is full, `NotRunning` or `Crashed` if there is no engine.
     pub fn submit(&self, command: Command) -> Result<(), BridgeError> {
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
 
@@ -175,7 +175,7 @@ impl Shared {
         }
     }
 
-    /// How many commands wait; `None` where none are taken.
+    /// How many commands wait; `None` if the engine accepts none.
     pub fn waiting(&self) -> Option<usize> {
         let gate = self.gate.read().unwrap_or_else(PoisonError::into_inner);
         gate.as_ref().map(Sender::len)
@@ -191,12 +191,12 @@ impl Shared {
         self.live.store(live, Ordering::Relaxed);
     }
 
-    /// Changes the process that gets log lines.
+    /// Changes the process that receives log lines.
     pub fn log_to(&self, process: LocalPid) {
         *lock(&self.log) = Some(process);
     }
 
-    /// The process that gets log lines.
+    /// The process that receives log lines.
     pub fn log_pid(&self) -> Option<LocalPid> {
         *lock(&self.log)
     }

@@ -1,4 +1,4 @@
-//! The model thread: the only one that ever runs Python.
+//! The model thread, the only one that runs Python.
 
 use std::collections::VecDeque;
 use std::thread::{self, Builder, ThreadId};
@@ -21,20 +21,20 @@ use crate::settings::Settings;
 use crate::state::{Command, Control, Phase, Shared};
 use crate::value;
 
-/// The default of secondary threads (512 KiB on macOS, 2 MiB in Rust) is too small for PyTorch and
-/// deep recursion. Only what is touched takes memory.
+/// The default for secondary threads (512 KiB on macOS, 2 MiB in Rust) is too small for PyTorch and deep
+/// recursion. Only touched pages use memory.
 const STACK: usize = 32 * 1024 * 1024;
 
-/// How often an idle engine is asked for log lines that threads of Python's own may have written.
+/// How often an idle engine is asked for log lines from Python's own threads.
 const IDLE_LOG: Duration = Duration::from_secs(2);
 
 /// How a run of the engine ended.
 enum End {
     /// It was told to stop.
     Stopped,
-    /// The process ends.
+    /// The process is ending.
     Halted,
-    /// The engine broke and could not be made anew.
+    /// The engine crashed and could not be started again.
     Crashed(BridgeError),
 }
 
@@ -67,7 +67,7 @@ pub fn spawn(
                         End::Halted => rest(shared),
                     }
                 }
-                // A stop that came when the engine had crashed on its own.
+                // A stop that arrived after the engine had crashed.
                 Control::Stop => {
                     if shared.phase() == Phase::Stopping {
                         shared.set(Phase::Stopped);
@@ -85,7 +85,7 @@ pub fn spawn(
     Ok(thread.thread().id())
 }
 
-/// The end of the process: never again anything of Python.
+/// Parks the thread at the end of the process, so that it never runs Python again.
 fn rest(shared: &Shared) -> ! {
     shared.set(Phase::Halted);
     loop {
@@ -105,7 +105,7 @@ fn run(
         return End::Crashed(error);
     }
 
-    // Attached for the whole run; let go of whenever there is nothing to do.
+    // Attached for the whole run, and detached whenever there is nothing to do.
     Python::attach(|py| {
         let make = || config.with(|config| Engine::new(py, &settings.python_path, config));
         let engine = match caught(make) {
@@ -134,7 +134,7 @@ struct Run<'py> {
     shared: &'static Shared,
     inbox: Inbox<Command, Control>,
     routes: Routes<LocalPid>,
-    /// Taken from the inbox and still to be done: what breaks the engine half-way loses none.
+    /// Taken from the inbox and still to be done, so that a crash in between loses nothing.
     commands: VecDeque<Command>,
     cancels: Vec<i64>,
 }
@@ -154,9 +154,9 @@ impl<'py> Run<'py> {
                     return End::Stopped;
                 }
                 Some(Control::Halt) => {
-                    // What goes wrong in Python now is nobody's concern any more.
+                    // Errors in Python no longer matter.
                     let _ = engine.rest();
-                    // The process ends: its models go with it, faster than Python would free them.
+                    // The process is ending, which frees the models faster than Python would.
                     std::mem::forget(engine);
                     return End::Halted;
                 }
@@ -172,10 +172,10 @@ impl<'py> Run<'py> {
 
             if let Err(error) = turn {
                 self.fail_all(&engine, &error);
-                // Its models must be gone before new ones take their memory.
+                // Free its models before new ones need the memory.
                 python::release(self.py, engine);
                 match caught(&make) {
-                    Ok(anew) => engine = anew,
+                    Ok(new) => engine = new,
                     Err(error) => {
                         self.shared.close_gate();
                         self.refuse_queued(&NifError::from(BridgeError::Crashed(
@@ -188,7 +188,7 @@ impl<'py> Run<'py> {
         }
     }
 
-    /// Takes what waits, then lets the engine take one step, or waits for something to do.
+    /// Takes everything that waits, then runs one step of the engine, or waits for something to do.
     fn turn(&mut self, engine: &Engine<'py>) -> PyResult<()> {
         let batch = self.inbox.take();
         self.commands.extend(batch.commands);
@@ -256,7 +256,7 @@ impl<'py> Run<'py> {
             payload,
             last,
         } = event;
-        // An event of a request whose process is gone, or that has failed already.
+        // The request's process no longer exists, or the request has already failed.
         let Some(process) = self.routes.to(id) else {
             return Ok(());
         };
@@ -284,7 +284,7 @@ impl<'py> Run<'py> {
         Ok(())
     }
 
-    /// Sends on what Python logged. A log that cannot be read is no reason to end anything.
+    /// Forwards Python's log. A log that cannot be read does not end the engine.
     fn forward_log(&self, engine: &Engine<'py>) {
         let Ok(lines) = engine.drain_log() else {
             return;
@@ -296,11 +296,11 @@ impl<'py> Run<'py> {
         }
     }
 
-    /// The engine broke: every live request fails.
+    /// Fails every live request after the engine crashed.
     fn fail_all(&mut self, engine: &Engine<'py>, error: &BridgeError) {
         let mut failed = NifError::from(error.clone());
         let message = format!(
-            "the engine crashed and was started anew: {}",
+            "the engine crashed and was started again: {}",
             failed.message
         );
         failed.reason = "engine_crashed";
@@ -331,7 +331,7 @@ impl<'py> Run<'py> {
         }
     }
 
-    /// The engine stops: whatever waits or runs is cancelled.
+    /// Cancels everything that waits or runs, because the engine stops.
     fn refuse_all(&mut self) {
         let error = NifError::new("cancelled", "the engine was stopped");
         self.shared.close_gate();

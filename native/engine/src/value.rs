@@ -1,4 +1,4 @@
-//! Terms as Python objects and Python objects as terms: the only format on the wire.
+//! Converts terms to Python objects and back. This is the only format between the two.
 //!
 //! | term | Python |
 //! |---|---|
@@ -19,7 +19,7 @@
 //! | `list`, `tuple` | list |
 //! | `dict` with `str` keys | map with binary keys |
 //! | NumPy `float32` array, 1-D and contiguous | binary of 32-bit little-endian floats |
-//! | NumPy scalar | as the Python number it stands for |
+//! | NumPy scalar | as the corresponding Python number |
 
 use std::ffi::c_void;
 
@@ -30,7 +30,7 @@ use pyo3::types::{
 };
 use rustler::{Atom, Binary, Encoder, Env, MapIterator, Term, TermType};
 
-/// How deep values may be nested.
+/// The deepest nesting of values.
 const DEPTH: usize = 32;
 
 rustler::atoms! {
@@ -38,7 +38,7 @@ rustler::atoms! {
     bytes,
 }
 
-/// Why a value cannot cross, and where in the whole it was found.
+/// Why a value cannot be converted, and its place in the whole.
 #[derive(Debug, thiserror::Error)]
 #[error("{what} at {}", if place.is_empty() { "the top" } else { place })]
 pub struct ValueError {
@@ -54,19 +54,19 @@ impl ValueError {
         }
     }
 
-    /// The same error, seen from one level above.
+    /// The same error, as seen from one level up.
     fn inside(mut self, place: impl std::fmt::Display) -> Self {
         self.place = format!("/{place}{}", self.place);
         self
     }
 }
 
-/// A term as a Python object.
+/// Converts a term to a Python object.
 pub fn to_python<'py>(py: Python<'py>, term: Term) -> Result<Bound<'py, PyAny>, ValueError> {
     term_to_python(py, term, DEPTH)
 }
 
-/// A Python object as a term of `env`.
+/// Converts a Python object to a term of `env`.
 pub fn to_term<'a>(env: Env<'a>, object: &Bound<'_, PyAny>) -> Result<Term<'a>, ValueError> {
     python_to_term(env, object, DEPTH)
 }
@@ -100,7 +100,7 @@ fn term_to_python<'py>(
         TermType::List => {
             let depth = deeper(depth)?;
             let list = PyList::empty(py);
-            // The iterator panics at the end of an improper list; its length cannot be taken.
+            // The iterator panics at the end of an improper list, so check its length first.
             let items = term
                 .list_length()
                 .and_then(|_| term.into_list_iterator())
@@ -198,7 +198,7 @@ fn python_to_term<'a>(
         return copy(env, bytes.as_bytes());
     }
     if let Ok(bytes) = object.cast::<PyByteArray>() {
-        // SAFETY: the GIL is held and nothing of Python runs while the bytes are copied.
+        // SAFETY: the GIL is held, and no Python code runs while the bytes are copied.
         return copy(env, unsafe { bytes.as_bytes() });
     }
     if let Some(array) = Array::of(object)? {
@@ -276,7 +276,7 @@ struct Array {
 }
 
 impl Array {
-    /// What the object says of itself, where it has an array interface at all.
+    /// Reads the object's array interface, if it has one.
     fn of(object: &Bound<'_, PyAny>) -> Result<Option<Self>, ValueError> {
         let Ok(interface) = object.getattr("__array_interface__") else {
             return Ok(None);
@@ -295,7 +295,7 @@ impl Array {
         read().map(Some).map_err(python_failed)
     }
 
-    /// The array's bytes, copied once; a scalar as the number it stands for.
+    /// The array's bytes, copied once, or a scalar as a number.
     fn to_term<'a>(
         &self,
         env: Env<'a>,
@@ -312,8 +312,8 @@ impl Array {
                 let bytes = length
                     .checked_mul(4)
                     .ok_or_else(|| ValueError::new("an array of impossible size"))?;
-                // SAFETY: NumPy says that `length` floats lie there without gaps; `object` is
-                // borrowed, so that they stay, and the GIL is held while they are copied.
+                // SAFETY: NumPy guarantees `length` contiguous floats at that address; `object` is
+                // borrowed, so they stay there, and the GIL is held while they are copied.
                 let samples = unsafe {
                     std::slice::from_raw_parts(self.address as *const c_void as *const u8, bytes)
                 };

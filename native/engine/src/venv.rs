@@ -1,7 +1,7 @@
-//! A virtual environment, looked at before Python is.
+//! Checks a virtual environment before Python starts in it.
 //!
-//! An interpreter that does not find its standard library ends the process: it must not be
-//! started unless the library is there.
+//! An interpreter that does not find its standard library ends the process. So it must not be started unless
+//! the library is there.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,9 +18,9 @@ pub struct Venv {
 }
 
 impl Venv {
-    /// Checks the environment of `program` (its `bin/python`) for a Python of `version` (major and
-    /// minor, that of the libpython which is open). `library` is that libpython where Python looks
-    /// for its standard library next to it, as frameworks on macOS do.
+    /// Checks the environment of `program` (its `bin/python`). `version` is the major and minor version of the
+    /// open libpython. `library` is that libpython's file, if Python looks for its standard library next to
+    /// it, as frameworks on macOS do.
     ///
     /// # Errors
     /// `Environment`, naming what is missing.
@@ -97,11 +97,11 @@ pub fn minor_version(text: &str) -> Option<(u32, u32)> {
     Some((major, minor.parse().ok()?))
 }
 
-/// Whether Python's standard library is where it was installed: next to its home, next to what its
-/// home links to, or next to its library.
+/// Whether Python's standard library is where it was installed: next to its home, next to the target of its
+/// home's link, or next to its library.
 ///
-/// Python itself looks further up, and may find a system's library of the same version; an
-/// environment that changed its Python is better said to be broken.
+/// Python itself also looks further up, and may find the system's library of the same version. It is better
+/// to report an environment with a changed Python as broken.
 fn finds_standard_library(home: &Path, version: (u32, u32), library: Option<&Path>) -> bool {
     let (major, minor) = version;
     let names = [
@@ -127,7 +127,7 @@ fn finds_standard_library(home: &Path, version: (u32, u32), library: Option<&Pat
 }
 
 fn has_standard_library(base: &Path, (major, minor): (u32, u32)) -> bool {
-    // lib64 is what some distributions call it (sys.platlibdir).
+    // Some distributions call it lib64 (sys.platlibdir).
     ["lib", "lib64"].iter().any(|lib| {
         let folder = base.join(lib).join(format!("python{major}.{minor}"));
         folder.join("encodings").is_dir() && folder.join("os.py").is_file()
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// A folder with an environment and the Python it is of; removed at the end of a test.
+    /// A folder with an environment and its Python, removed at the end of a test.
     struct Scene(PathBuf);
 
     impl Scene {
@@ -184,7 +184,7 @@ mod tests {
         let scene = Scene::new();
         assert_eq!(scene.check((3, 11)).unwrap().root, scene.0.join("venv"));
 
-        // uv writes version_info, and older versions of it nothing.
+        // uv writes version_info; its older versions write neither.
         scene.configure("version_info = 3.11.7.final.0");
         assert!(scene.check((3, 11)).is_ok());
         scene.configure("");

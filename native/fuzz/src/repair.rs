@@ -111,7 +111,7 @@ fn frame(frame: &mut [u8]) {
     frame[body..].copy_from_slice(&whole.to_be_bytes());
 }
 
-/// The length of a frame's header without its checksum, where the bytes begin with one.
+/// The length of a frame's header without its checksum, if the bytes begin with one.
 fn header_length(bytes: &[u8]) -> Option<usize> {
     let head: &[u8; 5] = bytes.first_chunk()?;
     let (block, rate) = (head[2] >> 4, head[2] & 15);

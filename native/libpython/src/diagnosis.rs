@@ -1,43 +1,43 @@
-//! What a file is, by its first bytes: the dynamic linker's own words seldom help a newcomer.
+//! Recognises a file by its first bytes, because the dynamic linker's messages seldom help a newcomer.
 
 use crate::error::LibPythonError;
 
-/// Bytes of a file's beginning that a diagnosis looks at.
+/// How many bytes at the beginning of a file a diagnosis reads.
 pub const HEAD: usize = 64;
 
-/// A kind of file, told by its first bytes.
+/// A kind of file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Kind {
-    /// An ELF shared object (or a position-independent executable) for that machine.
+    /// An ELF shared object (or a position-independent executable) for a machine.
     ElfShared(Machine),
     /// Another ELF file: an executable or an object file.
     ElfOther(&'static str),
-    /// A Mach-O dynamic library for that machine.
+    /// A Mach-O dynamic library for a machine.
     MachShared(Machine),
     /// Another Mach-O file.
     MachOther,
-    /// A Mach-O file for several machines; the linker chooses.
+    /// A Mach-O file for several machines, from which the linker chooses.
     MachFat,
     /// A static library.
     Archive,
-    /// No bytes at all.
+    /// An empty file.
     Empty,
     /// Anything else.
     Unknown,
 }
 
-/// A processor and the width of its words.
+/// A processor and its word size.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Machine(pub String);
 
 impl Machine {
-    /// The one this code runs on.
+    /// The machine that this code runs on.
     pub fn here() -> Self {
         Self(std::env::consts::ARCH.to_owned())
     }
 }
 
-/// Tells the kind of file from its first bytes (up to [`HEAD`]).
+/// Recognises the kind of a file from its first bytes (up to [`HEAD`]).
 pub fn kind(head: &[u8]) -> Kind {
     match head {
         [] => Kind::Empty,
@@ -97,7 +97,7 @@ fn mach(head: &[u8]) -> Kind {
     }
 }
 
-/// Refuses what this VM's dynamic linker cannot open, and says what it is instead.
+/// Refuses a file that this VM's dynamic linker cannot open, and says what the file is.
 pub fn check(path: &str, head: &[u8]) -> Result<(), LibPythonError> {
     let not_a_library = |what: &str| {
         Err(LibPythonError::NotALibrary {

@@ -5,17 +5,17 @@ use thiserror::Error;
 
 use crate::version::MINIMUM;
 
-const REMEDY: &str = "run `mix chatterbex.setup --force` to choose a Python anew";
+const REMEDY: &str = "run `mix chatterbex.setup --force` to choose another Python";
 
 /// Why a file is not the Python library that is needed.
 #[derive(Debug, Clone, PartialEq, Error)]
 pub enum LibPythonError {
-    /// Nothing there, or not readable.
+    /// The file does not exist or cannot be read.
     #[error("cannot read the Python library {path}: {why}; {REMEDY}")]
     Unreadable {
         /// The file.
         path: String,
-        /// What the system says.
+        /// The system's message.
         why: String,
     },
     /// An `ar` archive: a Python built without a shared library.
@@ -36,8 +36,8 @@ pub enum LibPythonError {
         /// What it is, with its article.
         what: String,
     },
-    /// For another processor.
-    #[error("{path} is built for {found} and this VM runs on {expected}; {REMEDY}")]
+    /// The library is for another processor.
+    #[error("{path} is built for {found}, but this VM runs on {expected}; {REMEDY}")]
     WrongArchitecture {
         /// The file.
         path: String,
@@ -46,21 +46,21 @@ pub enum LibPythonError {
         /// This VM's.
         expected: String,
     },
-    /// The dynamic linker refused.
+    /// The dynamic linker refused the file.
     #[error("cannot open the Python library {path}: {why}; {REMEDY}")]
     Refused {
         /// The file.
         path: String,
-        /// What the dynamic linker says.
+        /// The dynamic linker's message.
         why: String,
     },
-    /// A library, but no Python.
+    /// The library is not Python's.
     #[error("{path} is a library, but not Python's: it has no Py_GetVersion; {REMEDY}")]
     NotPython {
         /// The file.
         path: String,
     },
-    /// A Python that is too old.
+    /// The Python is too old.
     #[error(
         "{path} is Python {version}; Chatterbex needs {}.{} or newer; {REMEDY}",
         MINIMUM.0, MINIMUM.1
@@ -71,7 +71,7 @@ pub enum LibPythonError {
         /// Its version.
         version: String,
     },
-    /// A Python without a GIL, whose binary interface is another.
+    /// A Python without a GIL, which has a different binary interface.
     #[error("{path} is a free-threaded Python {version}, which is not supported; {REMEDY}")]
     FreeThreaded {
         /// The file.
@@ -79,13 +79,13 @@ pub enum LibPythonError {
         /// Its version.
         version: String,
     },
-    /// One was opened before.
+    /// Another library is open already.
     #[error(
         "this VM already runs the Python library {open}, and a VM can have only one: restart it \
          to use {path}"
     )]
     AnotherIsOpen {
-        /// The file asked for.
+        /// The requested file.
         path: String,
         /// The file that is open.
         open: String,

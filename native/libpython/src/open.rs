@@ -12,7 +12,7 @@ use crate::diagnosis::{self, HEAD};
 use crate::error::LibPythonError;
 use crate::version::Version;
 
-/// The library that is open, by its real path.
+/// The open library, by its real path.
 struct Opened {
     path: PathBuf,
     version: String,
@@ -20,11 +20,11 @@ struct Opened {
 
 static OPENED: Mutex<Option<Opened>> = Mutex::new(None);
 
-/// Opens the Python library at `path` with its symbols global, for ever, and returns its version,
-/// such as `3.11.7`. The same library again is the same answer.
+/// Opens the Python library at `path` for ever, with global symbols, and returns its version, such as
+/// `3.11.7`. Opening the same library again returns the same version.
 ///
 /// # Errors
-/// See [`LibPythonError`]. Nothing of a library that is refused stays open.
+/// See [`LibPythonError`]. A refused library does not stay open.
 pub fn open(path: &str) -> Result<String, LibPythonError> {
     let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
     let real = real_path(path)?;
@@ -38,26 +38,26 @@ pub fn open(path: &str) -> Result<String, LibPythonError> {
 
     diagnosis::check(path, &head(path)?)?;
 
-    // Some other NIF may have brought a Python of its own.
+    // Another NIF may have opened its own Python.
     if let Some(other) = global_python()
         && fs::canonicalize(&other).ok().as_ref() != Some(&real)
     {
         return Err(another(path, &other));
     }
 
-    // First without its symbols: a library that is refused must leave no trace.
+    // First without global symbols: a refused library must leave no trace.
     let refused = |error: libloading::Error| LibPythonError::Refused {
         path: path.to_owned(),
         why: words(&error),
     };
-    // SAFETY: opening a library runs its constructors; Python's has none that do anything, and the
-    // path is one that the setup chose for being Python's.
+    // SAFETY: opening a library runs its constructors; Python's do nothing, and the setup chose this path
+    // because the file is Python's.
     let trial = unsafe { Library::open(Some(path), RTLD_LAZY | RTLD_LOCAL) }.map_err(refused)?;
     let version = version(path, &trial)?;
 
     // SAFETY: as above.
     let library = unsafe { Library::open(Some(path), RTLD_NOW | RTLD_GLOBAL) }.map_err(refused)?;
-    // For ever: extension modules crash when Python goes away.
+    // For ever, because extension modules crash when Python is unloaded.
     std::mem::forget(library);
 
     *opened = Some(Opened {
@@ -72,8 +72,8 @@ fn version(path: &str, library: &Library) -> Result<Version, LibPythonError> {
         path: path.to_owned(),
     };
 
-    // SAFETY: the signature is Python's of that name since 1.5; it may be called before Python is
-    // initialised and returns a static string.
+    // SAFETY: Python's function of that name has had this signature since 1.5; it may be called before
+    // Python is initialised, and returns a static string.
     let banner = unsafe {
         let get = library
             .get::<unsafe extern "C" fn() -> *const c_char>(b"Py_GetVersion\0")
@@ -101,7 +101,7 @@ fn version(path: &str, library: &Library) -> Result<Version, LibPythonError> {
     Ok(version)
 }
 
-/// The file that a global `Py_GetVersion` comes from, where there is one already.
+/// The file that a global `Py_GetVersion` comes from, if there is one already.
 fn global_python() -> Option<PathBuf> {
     // SAFETY: both calls only read the link map; the path is copied at once.
     unsafe {
@@ -147,7 +147,7 @@ fn head(path: &str) -> Result<Vec<u8>, LibPythonError> {
     Ok(head)
 }
 
-/// What the dynamic linker itself says, without libloading's preface.
+/// The dynamic linker's own message, without libloading's preface.
 fn words(error: &libloading::Error) -> String {
     match std::error::Error::source(error) {
         Some(source) => source.to_string(),
@@ -197,7 +197,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_broken_library_gives_the_linkers_words() {
-        // A proper beginning with nothing behind it.
+        // A valid header with nothing after it.
         let this = fs::read(std::env::current_exe().unwrap()).unwrap();
         let mut head = this[..HEAD].to_vec();
         head[16] = 3;
@@ -209,7 +209,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn a_library_that_is_not_python_is_refused() {
-        // The C library is there for certain, and its path is in our own memory map.
+        // The C library certainly exists, and its path is in our own memory map.
         let maps = fs::read_to_string("/proc/self/maps").unwrap();
         let libc = maps
             .lines()

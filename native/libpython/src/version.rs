@@ -1,6 +1,6 @@
-//! What `Py_GetVersion` says.
+//! Reads the result of `Py_GetVersion`.
 
-/// The oldest Python that the model NIF works with (its stable ABI is that of 3.10).
+/// The oldest Python that the engine NIF works with (it uses the stable ABI of 3.10).
 pub const MINIMUM: (u32, u32) = (3, 10);
 
 /// A Python's version.
@@ -29,7 +29,7 @@ impl Version {
         })
     }
 
-    /// Whether the model NIF works with it.
+    /// Whether the engine NIF works with it.
     pub fn new_enough(&self) -> bool {
         self.number >= MINIMUM
     }

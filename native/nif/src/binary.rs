@@ -1,12 +1,12 @@
-//! Binaries that may be too large.
+//! Binaries that may be too large for the memory.
 
 use std::mem::MaybeUninit;
 
 use rustler::sys::{ErlNifBinary, enif_alloc_binary};
 use rustler::{Binary, Env, OwnedBinary};
 
-/// A zeroed binary of so many bytes, or `None` where there is no memory for it (rustler's own
-/// constructor ends the process).
+/// Creates a zeroed binary of `bytes` bytes. Returns `None` if there is no memory for it; rustler's own constructor
+/// would end the process.
 pub fn try_binary(bytes: usize) -> Option<OwnedBinary> {
     let raw = allocate(bytes)?;
 
@@ -17,7 +17,7 @@ pub fn try_binary(bytes: usize) -> Option<OwnedBinary> {
     }
 }
 
-/// A binary with a copy of `from`, or `None` where there is no memory for it.
+/// Creates a binary with a copy of `from`, or returns `None` if there is no memory for it.
 pub fn try_copy(from: &[u8]) -> Option<OwnedBinary> {
     let raw = allocate(from.len())?;
 
@@ -28,20 +28,20 @@ pub fn try_copy(from: &[u8]) -> Option<OwnedBinary> {
     }
 }
 
-/// Samples in a binary that grows. Nothing is copied when it becomes a term.
+/// Samples in a growing binary. It becomes a term without a copy.
 pub struct GrowingBinary {
     binary: OwnedBinary,
     used: usize,
 }
 
 impl GrowingBinary {
-    /// An empty binary, or `None` where there is no memory for it.
+    /// Creates an empty binary, or returns `None` if there is no memory for it.
     pub fn new() -> Option<Self> {
         let binary = try_binary(0)?;
         Some(Self { binary, used: 0 })
     }
 
-    /// Appends 32-bit little-endian floats. False, and nothing appended, where there is no memory.
+    /// Appends 32-bit little-endian floats. Returns false and appends nothing if there is no memory.
     #[must_use]
     pub fn extend(&mut self, samples: &[f32]) -> bool {
         let Some(used) = self.used.checked_add(4 * samples.len()) else {
@@ -73,7 +73,7 @@ impl GrowingBinary {
             return self.binary.release(env);
         }
 
-        // It could not shrink: the rest of it stays unseen.
+        // If it could not shrink, its unused rest stays hidden.
         let whole = self.binary.release(env);
         match whole.make_subbinary(0, self.used) {
             Ok(part) => part,

@@ -30,7 +30,7 @@ macro_rules! nif_library {
     };
 }
 
-/// An entry lives as long as the process and never changes once made.
+/// An entry lives as long as the process, and never changes.
 struct Entry(ErlNifEntry);
 
 // SAFETY: the pointers inside are to leaked or static data that nobody writes to.
@@ -41,7 +41,7 @@ unsafe impl Sync for Entry {}
 static ENTRY: OnceLock<Entry> = OnceLock::new();
 static HANDLES: OnceLock<&'static [&'static dyn Opens]> = OnceLock::new();
 
-/// Makes the entry on the first call and returns the same one ever after.
+/// Creates the entry on the first call, and returns the same one on every later call.
 pub fn library_entry(
     module: &'static CStr,
     handles: &'static [&'static dyn Opens],
@@ -70,8 +70,8 @@ unsafe extern "C" fn load(env: *mut ErlNifEnv, _: *mut *mut c_void, _: ErlNifTer
     unsafe { open_handles(env) }
 }
 
-// The state of a library is in its statics, which the new module's code shares with the old's. Only
-// the types of its handles belong to the module.
+// The state of a library is in its statics, which the new module's code shares with the old module's. Only the
+// types of its handles belong to the module.
 unsafe extern "C" fn upgrade(
     env: *mut ErlNifEnv,
     _: *mut *mut c_void,
@@ -82,7 +82,7 @@ unsafe extern "C" fn upgrade(
     unsafe { open_handles(env) }
 }
 
-/// 0 where all could be opened, as the callbacks return it.
+/// Returns 0 if all handles could be opened, as the callbacks must.
 unsafe fn open_handles(env: *mut ErlNifEnv) -> c_int {
     let handles = HANDLES.get().copied().unwrap_or_default();
     // SAFETY: as the caller promises.
@@ -92,8 +92,8 @@ unsafe fn open_handles(env: *mut ErlNifEnv) -> c_int {
 
 /// Keeps this library mapped when the VM closes it: threads may still run its code.
 fn pin() {
-    // SAFETY: dladdr only reads the link map; the path it gives is that of this library, so that
-    // dlopen finds it loaded already and merely marks it as one that is never unloaded.
+    // SAFETY: dladdr only reads the link map. Its path is that of this library, so dlopen finds the library
+    // loaded already, and only marks it as never to be unloaded.
     unsafe {
         let mut info: libc::Dl_info = std::mem::zeroed();
         let here = pin as fn() as *const c_void;

@@ -1,4 +1,4 @@
-//! The failure that crosses to Elixir.
+//! The failure that a NIF returns to Elixir.
 
 use rustler::{Atom, Encoder, Env, Term};
 
@@ -28,9 +28,9 @@ pub const REASONS: &[&str] = &[
     "file_error",
 ];
 
-/// The reason of that name, if it is one that `Chatterbex.Error` knows.
+/// The reason with this name, if `Chatterbex.Error` knows it.
 ///
-/// Names come from Python too: looking them up here means that no name from outside becomes an atom.
+/// Names come from Python too. Looking them up here means that no name from outside becomes an atom.
 pub fn known_reason(name: &str) -> Option<&'static str> {
     REASONS.iter().find(|reason| **reason == name).copied()
 }
@@ -46,20 +46,20 @@ pub enum Detail {
     Integer(i64),
 }
 
-/// A failure: encodes as `{reason, message, details}`, so that a `Result` of it is what a NIF
-/// returns: `{:ok, value}` or `{:error, {reason, message, details}}`.
+/// A failure. It encodes as `{reason, message, details}`, so a NIF can return a `Result` with it:
+/// `{:ok, value}` or `{:error, {reason, message, details}}`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NifError {
     /// One of [`REASONS`].
     pub reason: &'static str,
     /// What was wrong, what was expected, and what to do.
     pub message: String,
-    /// Specifics for programs, as a map with atom keys.
+    /// Details for programs, as a map with atom keys.
     pub details: Vec<(&'static str, Detail)>,
 }
 
 impl NifError {
-    /// A failure without details.
+    /// Creates a failure without details.
     pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             reason,
@@ -75,7 +75,7 @@ impl NifError {
         self
     }
 
-    /// The same failure with `cause`, an atom that tells failures of one reason apart.
+    /// The same failure with `cause`, an atom that distinguishes failures with the same reason.
     #[must_use]
     pub fn cause(self, cause: &'static str) -> Self {
         self.with("cause", Detail::Atom(cause))
@@ -111,7 +111,7 @@ impl Encoder for NifError {
     }
 }
 
-/// What a NIF returns that has nothing to say but `:ok`: `:ok | {:error, NifError}`.
+/// The result of a NIF that returns no value: `:ok | {:error, NifError}`.
 pub struct Done(pub Result<(), NifError>);
 
 impl Encoder for Done {

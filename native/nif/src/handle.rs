@@ -1,4 +1,4 @@
-//! Rust values that live as long as Elixir refers to them.
+//! Rust values that live as long as Elixir holds a reference to them.
 
 use std::ffi::{CStr, c_void};
 use std::marker::PhantomData;
@@ -14,20 +14,19 @@ use rustler::sys::{
 };
 use rustler::{Env, Term};
 
-/// What a library opens when it is loaded.
+/// Something that a library opens when it is loaded.
 pub trait Opens: Sync {
-    /// Opens it, or takes it over from the module's old code. False where the VM refuses.
+    /// Opens it, or takes it over from the module's old code. Returns false if the VM refuses.
     ///
     /// # Safety
-    /// To be called in a library's load or upgrade callback, with its environment.
+    /// Call it in a library's load or upgrade callback, with the callback's environment.
     unsafe fn open(&self, env: *mut ErlNifEnv) -> bool;
 }
 
-/// A kind of handle: a term that stands for a value of type `T`, which is dropped when no process
-/// has the term any more.
+/// A type of handle: a term that refers to a value of type `T`. The value is dropped when no process has the
+/// term any more.
 ///
-/// Rustler's own resources cannot be taken over by new code of their module, which leaves old
-/// pointers behind: these can.
+/// Unlike rustler's own resources, new code of the module can take these over, so no old pointers remain.
 pub struct Handles<T> {
     name: &'static CStr,
     kind: AtomicPtr<ErlNifResourceType>,
@@ -35,7 +34,7 @@ pub struct Handles<T> {
 }
 
 impl<T: Send + 'static> Handles<T> {
-    /// To be kept in a static, and named to [`nif_library!`](crate::nif_library).
+    /// Keep it in a static, and pass it to [`nif_library!`](crate::nif_library).
     pub const fn new(name: &'static CStr) -> Self {
         Self {
             name,
@@ -44,15 +43,15 @@ impl<T: Send + 'static> Handles<T> {
         }
     }
 
-    /// A handle of a value, or `None` where there is no memory for it.
+    /// Creates a handle to a value, or returns `None` if there is no memory for it.
     pub fn make<'a>(&self, env: Env<'a>, value: T) -> Option<Term<'a>> {
         let kind = self.kind.load(Ordering::Acquire);
         if kind.is_null() {
             return None;
         }
 
-        // SAFETY: the type was opened, and the object has room for a pointer. The term holds the
-        // object once it is made, so that the reference of its allocation can be given back.
+        // SAFETY: the type was opened, and the object has room for a pointer. Once the term exists, it holds
+        // the object, so the allocation's own reference can be released.
         unsafe {
             let object = NonNull::new(enif_alloc_resource(kind, size_of::<*const ()>()))?;
             let value: *const Mutex<T> = Arc::into_raw(Arc::new(Mutex::new(value)));
@@ -66,13 +65,13 @@ impl<T: Send + 'static> Handles<T> {
         }
     }
 
-    /// The value that a term stands for, if it is a handle of this kind.
+    /// The value that a term refers to, if the term is a handle of this type.
     pub fn get(&self, term: Term) -> Option<Arc<Mutex<T>>> {
         let kind = self.kind.load(Ordering::Acquire);
         let mut object: *const c_void = null();
 
-        // SAFETY: an object of this kind holds a pointer that `make` put there and that only the
-        // destructor takes away. The term keeps it from running during this call.
+        // SAFETY: an object of this type holds a pointer from `make`, which only the destructor removes. The
+        // term keeps the destructor from running during this call.
         unsafe {
             let env = term.get_env().as_c_arg();
             if kind.is_null() || enif_get_resource(env, term.as_c_arg(), kind, &mut object) == 0 {
@@ -110,6 +109,6 @@ impl<T: Send + 'static> Opens for Handles<T> {
 unsafe extern "C" fn drop_value<T>(_: *mut ErlNifEnv, object: *mut c_void) {
     // SAFETY: called once for each object, by the VM, when no term refers to it any more.
     let value = unsafe { Arc::from_raw(object.cast::<*const Mutex<T>>().read_unaligned()) };
-    // A panic must not reach the VM; there is nobody to tell.
+    // A panic must not reach the VM, and nobody can receive the error.
     let _ = catch_unwind(AssertUnwindSafe(|| drop(value)));
 }

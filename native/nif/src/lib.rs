@@ -1,12 +1,12 @@
-//! What the NIF libraries of Chatterbex share.
+//! The code that Chatterbex's NIF libraries share.
 //!
-//! - [`nif_library!`] makes a library's entry point. It differs from `rustler::init!` in two ways:
-//!   the library stays in memory for ever, and its Elixir module may be loaded again (a reload in
-//!   iex, a hot upgrade) while the old one is in use.
-//! - [`Handles`] keeps a Rust value for as long as Elixir refers to it.
-//! - [`guarded`] turns a panic into an error: none may reach the VM.
-//! - [`GrowingBinary`] takes samples as they come; [`caller_is_alive`] tells whether anyone still wants them.
-//! - [`NifError`] is the one shape of failure: `{:error, {reason, message, details}}`.
+//! - [`nif_library!`] creates a library's entry point. It differs from `rustler::init!` in two ways: the library
+//!   stays in memory for ever, and its Elixir module may be loaded again (a reload in iex, a hot upgrade) while
+//!   the old one is in use.
+//! - [`Handles`] keeps a Rust value as long as Elixir holds a reference to it.
+//! - [`guarded`] turns a panic into an error, because no panic may reach the VM.
+//! - [`GrowingBinary`] collects samples as they come; [`caller_is_alive`] returns whether the caller still waits.
+//! - [`NifError`] is the common form of all failures: `{:error, {reason, message, details}}`.
 
 mod binary;
 mod caller;

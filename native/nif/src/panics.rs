@@ -9,9 +9,9 @@ thread_local! {
     static PLACE: Cell<Option<String>> = const { Cell::new(None) };
 }
 
-/// Does work in which a panic is an error: what the panic said, and where. Nothing of it is printed.
+/// Runs `work`, and turns a panic into an error with the panic's message and place. Nothing is printed.
 ///
-/// Do not rely on what the work was changing after an error.
+/// After an error, do not rely on anything that the work was changing.
 ///
 /// # Errors
 /// The panic's message, followed by the file and line it came from.

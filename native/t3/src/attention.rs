@@ -4,9 +4,9 @@
 //!
 //! A score is a chain of fused multiply-adds over the 64 numbers of query and key. The exponentials of the
 //! scores are added lane by lane, position `p` into lane `p % 16`, then by the tree of [`Simd::sum`]. The values
-//! are added by a chain of fused multiply-adds over the positions, then divided by the sum. So a query's
-//! result depends on nothing but the query and the positions it sees: queries that see the same blocks go
-//! through them together, and the bits are those of each query alone.
+//! are added by a chain of fused multiply-adds over the positions, then divided by the sum. So a query's result
+//! depends only on the query and the positions that it sees. Queries that see the same blocks go through them
+//! together, with the same bits as each query alone.
 
 use crate::HEAD;
 use crate::cache::{PART, POSITIONS};
@@ -17,7 +17,7 @@ use crate::simd::{Kernel, LANES, Simd};
 
 /// Blocks of keys that one query goes through at once.
 const ABREAST: usize = 2;
-/// How many blocks ahead keys and values are asked for.
+/// How many blocks ahead keys and values are prefetched.
 const AHEAD: usize = 3;
 const WIDTH: usize = HEAD / LANES;
 
@@ -26,7 +26,7 @@ const WIDTH: usize = HEAD / LANES;
 pub struct Query {
     /// Its row of the batch.
     pub row: usize,
-    /// Which of the tables of blocks is its sequence's.
+    /// The index of its sequence's table of blocks.
     pub table: usize,
     /// How many positions it sees.
     pub end: usize,
@@ -37,7 +37,7 @@ pub struct Query {
 pub struct Group {
     /// At most [`Simd::QUERIES`].
     pub queries: Vec<Query>,
-    /// Blocks at the beginning that are the same for all of them, and seen whole by all.
+    /// How many blocks at the beginning all of them share and see whole.
     pub common: usize,
 }
 
@@ -50,7 +50,7 @@ impl Group {
             .unwrap_or(0)
     }
 
-    /// Numbers of scratch memory that it needs.
+    /// How many numbers of scratch memory it needs.
     pub fn scratch(&self) -> usize {
         self.queries.len() * (self.end().next_multiple_of(POSITIONS) + 2 * HEAD)
     }
@@ -62,7 +62,7 @@ pub struct Attend<'a> {
     pub group: &'a Group,
     /// For each sequence, where its blocks begin.
     pub tables: &'a [Vec<Shared<f32>>],
-    /// Where in a block this layer's head is.
+    /// The place of this layer's head in a block.
     pub at: usize,
     /// The queries' numbers: row after row, scaled.
     pub q: *const f32,
@@ -70,7 +70,7 @@ pub struct Attend<'a> {
     pub dim: usize,
     /// Which head.
     pub head: usize,
-    /// As much as [`Group::scratch`] says.
+    /// Scratch memory of the size that [`Group::scratch`] returns.
     pub scratch: *mut f32,
     /// The lanes of all rows.
     pub lanes: &'a [Lane],
@@ -91,7 +91,7 @@ impl Kernel for Attend<'_> {
         let mut done = 0;
         let room = self.group.end().next_multiple_of(POSITIONS);
         // SAFETY: the scratch memory is `count * (room + 128)` long; a query's row and table exist, and its table
-        // has blocks for all that it sees.
+        // has blocks for all positions that it sees.
         unsafe {
             let scores = self.scratch;
             let packed = scores.add(count * room);
@@ -170,7 +170,7 @@ impl Attend<'_> {
         let mut block = self.group.common;
         while block < blocks {
             let abreast = ABREAST.min(blocks - block);
-            // where there are fewer left, the last one is computed more than once
+            // if fewer are left, the last one is computed more than once
             let keys: [_; ABREAST] = std::array::from_fn(|i| self.walk[done + i.min(abreast - 1)]);
             let next: [_; ABREAST] = std::array::from_fn(|i| self.walk[done + AHEAD + i]);
             // SAFETY: the blocks exist; the scores have room for all of them.
@@ -230,7 +230,7 @@ impl Attend<'_> {
     }
 }
 
-/// Turns scores into exponentials of what they are below the greatest, and sums them.
+/// Turns scores into exponentials of their distance from the greatest score, and sums them.
 ///
 /// # Safety
 /// `scores` has `end` numbers, filled up to whole blocks of 16.

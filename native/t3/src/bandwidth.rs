@@ -1,4 +1,4 @@
-//! How fast this machine reads memory: what a decode step is measured against.
+//! Measures how fast this machine reads memory, for comparison with a decode step.
 
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ impl Kernel for Read {
         let mut sums = [s.splat(0.0); 4];
         for i in (0..PIECE).step_by(4 * LANES) {
             for (lane, sum) in sums.iter_mut().enumerate() {
-                // SAFETY: a piece has so many numbers.
+                // SAFETY: a piece has this many numbers.
                 *sum = s.add(*sum, unsafe { s.load(self.0.add(i + lane * LANES)) });
             }
         }
@@ -28,7 +28,7 @@ impl Kernel for Read {
     }
 }
 
-/// Bytes per second at which `threads` threads read `bytes` of memory, the best of five times.
+/// How fast `threads` threads read `bytes` of memory, in bytes per second: the best of five runs.
 pub fn bandwidth(set: InstructionSet, bytes: usize, threads: usize) -> Result<f64> {
     let pieces = bytes.div_ceil(PIECE * size_of::<f32>()).max(1);
     let memory = Memory::of::<f32>(pieces * PIECE)?;
@@ -36,7 +36,7 @@ pub fn bandwidth(set: InstructionSet, bytes: usize, threads: usize) -> Result<f6
     let mut pool = Pool::new();
     pool.grow(threads)?;
     pool.run(threads, pieces, &|piece, _| {
-        // SAFETY: each piece has memory of its own. Pages that were never written would be one and the same.
+        // SAFETY: each piece has its own memory. Pages that were never written would all be the same page.
         unsafe { std::slice::from_raw_parts_mut(start.get().add(piece * PIECE), PIECE) }.fill(1.0);
     })?;
     let mut best = 0.0_f64;

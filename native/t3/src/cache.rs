@@ -1,7 +1,7 @@
 //! Keys and values of sequences, in blocks of 16 positions.
 //!
-//! A block holds all layers and heads. Blocks are made when positions are written, and are never moved.
-//! Sequences that begin alike share the whole blocks of their beginning, which nobody writes any more.
+//! A block holds all layers and heads. Blocks are allocated when positions are written, and never move.
+//! Sequences with the same beginning share its whole blocks, which are never written again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,24 +11,24 @@ use crate::error::{Error, Result};
 use crate::memory::Memory;
 use crate::simd::LANES;
 
-/// Positions of a block.
+/// Positions in a block.
 pub const POSITIONS: usize = LANES;
 /// Numbers of a block's keys, or values, for one layer and head.
 pub const PART: usize = POSITIONS * HEAD;
 
-/// How the blocks of a model are made up.
+/// The layout of a model's blocks.
 #[derive(Debug, Clone, Copy)]
 pub struct Layout {
     /// Layers of the model.
     pub layers: usize,
-    /// Heads of a layer.
+    /// Heads in a layer.
     pub heads: usize,
 }
 
 impl Layout {
-    /// Where in a block the keys of a layer's head begin; its values are `PART` numbers further.
+    /// Where in a block the keys of a layer's head begin; its values begin `PART` numbers later.
     ///
-    /// Keys lie number by number, 16 positions of each; values position by position.
+    /// Keys are stored number by number, with 16 positions of each; values are stored position by position.
     pub fn at(&self, layer: usize, head: usize) -> usize {
         (layer * self.heads + head) * 2 * PART
     }
@@ -38,7 +38,7 @@ impl Layout {
     }
 }
 
-/// A block, counted in the cache's size as long as it lives.
+/// A block. It counts towards the cache's size as long as it lives.
 #[derive(Debug)]
 pub struct Block {
     memory: Memory,
@@ -57,8 +57,8 @@ impl Block {
 
     fn copy(&self, layout: Layout) -> Result<Arc<Self>> {
         let block = Self::new(layout, &self.counted)?;
-        // SAFETY: both blocks have so many numbers, and nobody writes this one meanwhile: a forward pass has the
-        // whole engine.
+        // SAFETY: both blocks have this many numbers, and nobody writes this one meanwhile, because a forward
+        // pass has exclusive access to the engine.
         unsafe { std::ptr::copy_nonoverlapping(self.start(), block.start(), layout.numbers()) };
         Ok(block)
     }
@@ -79,15 +79,15 @@ impl Drop for Block {
 /// A sequence's positions so far.
 #[derive(Debug)]
 pub struct Sequence {
-    /// Its blocks, the last one perhaps not full.
+    /// Its blocks; the last one may not be full.
     pub blocks: Vec<Arc<Block>>,
-    /// Positions that were written.
+    /// The number of written positions.
     pub length: usize,
-    /// Most positions that it may have.
+    /// The most positions that it may have.
     pub most: usize,
 }
 
-/// The beginning of a sequence, for others to begin with.
+/// The beginning of a sequence, with which other sequences can begin.
 #[derive(Debug)]
 pub struct Prefix {
     blocks: Vec<Arc<Block>>,
@@ -102,7 +102,7 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// An empty cache.
+    /// Creates an empty cache.
     pub fn new(layout: Layout) -> Self {
         Self {
             layout,
@@ -110,17 +110,17 @@ impl Cache {
         }
     }
 
-    /// How blocks are made up.
+    /// The layout of the blocks.
     pub fn layout(&self) -> Layout {
         self.layout
     }
 
-    /// Bytes of all blocks, shared ones counted once.
+    /// Bytes of all blocks; shared ones count once.
     pub fn bytes(&self) -> usize {
         self.counted.load(Ordering::Relaxed)
     }
 
-    /// A sequence of at most so many positions, that begins with `prefix`.
+    /// Begins a sequence of at most `most` positions with `prefix`.
     pub fn open(&self, most: usize, prefix: Option<&Prefix>) -> Result<Sequence> {
         let Some(prefix) = prefix else {
             return Ok(Sequence {
@@ -156,7 +156,7 @@ impl Cache {
         })
     }
 
-    /// Makes blocks until there is room for `length` positions.
+    /// Allocates blocks until there is room for `length` positions.
     pub fn reserve(&self, sequence: &mut Sequence, length: usize) -> Result<()> {
         while sequence.blocks.len() * POSITIONS < length {
             sequence
@@ -166,7 +166,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Whole blocks are shared, the rest is copied: somebody will write behind it.
+    /// Shares whole blocks and copies the rest, because positions will be written after it.
     fn beginning(&self, blocks: &[Arc<Block>], length: usize) -> Result<Vec<Arc<Block>>> {
         let whole = length / POSITIONS;
         let mut beginning = blocks[..whole].to_vec();

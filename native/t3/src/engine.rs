@@ -21,10 +21,10 @@ use crate::simd::{Dot, InstructionSet, IntKernel, Kernel, LANES, Simd};
 /// Most rows of one forward pass.
 pub const MOST_ROWS: usize = 4096;
 
-/// Names a sequence or a prefix of an engine.
+/// The number of a sequence or a prefix of an engine.
 pub type Id = u64;
 
-/// A model that runs.
+/// A running model.
 pub struct Engine {
     model: Model,
     set: InstructionSet,
@@ -56,21 +56,21 @@ struct ThreadRooms {
     walk: Vec<*const f32>,
 }
 
-// SAFETY: the list is only used by the piece that makes it.
+// SAFETY: only the piece that creates the list uses it.
 unsafe impl Send for ThreadRooms {}
 
-/// What one forward pass computes.
+/// The input of one forward pass.
 #[derive(Debug, Clone)]
 pub struct Batch<'a> {
     /// Sequences, each once.
     pub sequences: &'a [Id],
-    /// How many positions each is continued by, 1 or more.
+    /// How many positions each sequence gets, 1 or more.
     pub counts: &'a [usize],
     /// Whether the logits of each one's last position are wanted.
     pub wanted: &'a [bool],
     /// Embeddings: `dim` numbers for each position, sequence after sequence.
     pub x: &'a [f32],
-    /// Most threads that may work.
+    /// The most threads that may work.
     pub threads: usize,
 }
 
@@ -106,7 +106,7 @@ impl IntKernel for RowsOfInt {
 }
 
 impl Engine {
-    /// An engine without weights; [`take`](Self::take) gives it those.
+    /// Creates an engine without weights; [`take`](Self::take) adds them.
     pub fn new(config: Config, set: InstructionSet) -> Result<Self> {
         let layout = Layout {
             layers: config.layers,
@@ -141,12 +141,12 @@ impl Engine {
         &self.model.config
     }
 
-    /// The instructions it computes with.
+    /// The instruction set that it computes with.
     pub fn instruction_set(&self) -> InstructionSet {
         self.set
     }
 
-    /// Bytes of the weights, and of keys and values.
+    /// Bytes of the weights and of the KV cache.
     pub fn bytes(&self) -> (usize, usize) {
         let angles = self.angles.as_ref().map_or(0, Angles::bytes);
         (self.model.bytes() + angles, self.cache.bytes())
@@ -167,7 +167,7 @@ impl Engine {
         self.model.missing()
     }
 
-    /// Begins a sequence of at most `positions`, with those of a prefix.
+    /// Begins a sequence of at most `positions`, starting with those of a prefix.
     pub fn open(&mut self, positions: usize, prefix: Option<Id>) -> Result<Id> {
         let most = self.model.config.positions;
         if !(1..=most).contains(&positions) {
@@ -189,7 +189,7 @@ impl Engine {
         Ok(self.last_id)
     }
 
-    /// Keeps the first `length` positions of a sequence for others to begin with.
+    /// Keeps the first `length` positions of a sequence, with which others can begin.
     pub fn prefix(&mut self, sequence: Id, length: usize) -> Result<Id> {
         let prefix = self.cache.prefix(self.sequence(sequence)?, length)?;
         self.last_id += 1;
@@ -197,12 +197,12 @@ impl Engine {
         Ok(self.last_id)
     }
 
-    /// Ends a sequence or gives up a prefix; says whether there was one.
+    /// Ends a sequence or releases a prefix. Returns whether there was one.
     pub fn close(&mut self, id: Id) -> bool {
         self.sequences.remove(&id).is_some() | self.prefixes.remove(&id).is_some()
     }
 
-    /// Positions of a sequence that are written.
+    /// The number of written positions of a sequence.
     pub fn length(&self, sequence: Id) -> Result<usize> {
         Ok(self.sequence(sequence)?.length)
     }
@@ -224,10 +224,10 @@ impl Engine {
 
     /// Continues sequences, and writes the wanted logits: `vocab` numbers for each sequence that wants them.
     ///
-    /// Answers for each sequence whether its hidden state is finite.
+    /// Returns for each sequence whether its hidden state is finite.
     ///
     /// # Errors
-    /// Nothing has changed then, unless the error is [`Internal`](crate::error::Code::Internal).
+    /// After an error nothing has changed, unless it is [`Internal`](crate::error::Code::Internal).
     pub fn forward(&mut self, batch: &Batch<'_>, logits: &mut [f32]) -> Result<Vec<bool>> {
         let _ieee = Ieee::set();
         self.check(batch, logits.len())?;
@@ -280,7 +280,7 @@ impl Engine {
             let mut part = &plan.all;
             if number == last {
                 finite = pass.finite(batch.counts.iter().copied());
-                // Of the other rows only keys and values are needed from here on.
+                // From here on, the other rows need only keys and values.
                 pass.keep(&plan.ends);
                 part = &plan.wanted;
                 if plan.ends.is_empty() {
@@ -328,7 +328,7 @@ impl Engine {
         }
         let count = batch.sequences.len();
         if batch.counts.len() != count || batch.wanted.len() != count {
-            return invalid("there must be as many counts and wishes as sequences".into());
+            return invalid("there must be as many counts and flags as sequences".into());
         }
         let mut rows = 0_usize;
         for (i, (id, positions)) in batch.sequences.iter().zip(batch.counts).enumerate() {
@@ -373,12 +373,12 @@ const INCOMPLETE: Error = Error {
     message: String::new(),
 };
 
-/// Rows as a product goes through them.
+/// Rows in the order in which a product goes through them.
 struct Rows {
     tiles: Vec<Tile>,
-    /// Where each row is written: in its tile, or row after row where it is rounded before a product.
+    /// Where each row is written: in its tile, or row after row if it is rounded before a product.
     lanes: Vec<Lane>,
-    /// Where each row is in its tile when it is rounded; empty where it is not.
+    /// Where each row is in its tile when it is rounded; empty if it is not.
     rounded: Vec<Lane>,
 }
 
@@ -397,13 +397,13 @@ impl Rows {
     }
 }
 
-/// Rows that go through a layer together, and how they attend.
+/// Rows that pass through a layer together, and how they attend.
 struct Part {
     rows: Rows,
     groups: Vec<Group>,
 }
 
-/// What is the same for all layers of one forward pass.
+/// The parts of a forward pass that are the same for all layers.
 struct Plan {
     all: Part,
     /// The rows whose logits are wanted, numbered from 0.
@@ -491,7 +491,7 @@ impl Plan {
     }
 }
 
-/// Puts single rows together that begin with the same blocks.
+/// Groups single rows that begin with the same blocks.
 fn grouped(tables: &[Vec<Shared<f32>>], single: Vec<Query>, most: usize) -> Vec<Group> {
     let mut alike: Vec<Vec<Query>> = Vec::new();
     for query in single {
@@ -518,7 +518,7 @@ fn grouped(tables: &[Vec<Shared<f32>>], single: Vec<Query>, most: usize) -> Vec<
     groups
 }
 
-/// How many whole blocks the rows have in common, from the first on.
+/// How many whole blocks the rows share, from the first on.
 fn common(tables: &[Vec<Shared<f32>>], queries: &[Query]) -> usize {
     let whole = queries
         .iter()
@@ -535,17 +535,17 @@ fn common(tables: &[Vec<Shared<f32>>], queries: &[Query]) -> usize {
         .count()
 }
 
-/// One forward pass: what its parts need.
+/// The buffers of one forward pass.
 struct Pass<'a> {
     /// The hidden state, row after row.
     x: Shared<f32>,
-    /// What goes into the next product, tiled.
+    /// The input of the next product, tiled.
     a: Shared<f32>,
     /// Queries, row after row.
     q: Shared<f32>,
     /// The inside of the feed-forward part, tiled.
     f: Shared<f32>,
-    /// What goes into the next product, in 8 bits.
+    /// The input of the next product, in 8 bits.
     rounded: Shared<u8>,
     config: &'a Config,
     set: InstructionSet,
@@ -573,18 +573,18 @@ impl Pass<'_> {
                 eps: self.config.eps,
                 to: &mut room.row,
             });
-            // SAFETY: each piece has a row of its own.
+            // SAFETY: each piece has its own row.
             unsafe { rows.lanes[row].write(self.a.get(), dim, 0, &room.row) };
         })
     }
 
-    /// Whether the hidden state is finite: of so many rows, of the next so many, and so on.
+    /// Whether the hidden state is finite, for each of the consecutive groups with `counts` rows.
     fn finite(&self, counts: impl Iterator<Item = usize>) -> Vec<bool> {
         let dim = self.config.dim;
         let mut first = 0;
         counts
             .map(|count| {
-                // SAFETY: the rows are there, and nobody writes them between two parts.
+                // SAFETY: the rows exist, and nobody writes them between two parts.
                 let x = unsafe {
                     std::slice::from_raw_parts(self.x.get().add(first * dim), count * dim)
                 };
@@ -599,7 +599,7 @@ impl Pass<'_> {
         let dim = self.config.dim;
         for (to, from) in ends.iter().enumerate() {
             for rows in [self.x, self.q] {
-                // SAFETY: both rows are there, and nobody else uses them between two parts.
+                // SAFETY: both rows exist, and nobody else uses them between two parts.
                 unsafe {
                     std::ptr::copy(rows.get().add(from * dim), rows.get().add(to * dim), dim)
                 };
@@ -908,5 +908,5 @@ impl Finish for SwiGlu<'_> {
     }
 }
 
-/// Engines are shared by whoever has their number.
+/// All callers with an engine's number share it.
 pub type Handle = Arc<Mutex<Engine>>;

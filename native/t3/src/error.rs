@@ -1,10 +1,10 @@
-//! What can go wrong, as a code and a message that cross the C interface.
+//! Errors, as a code and a message that cross the C interface.
 
 /// The kind of an error; the numbers are part of the C interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Code {
-    /// An argument is not what it must be.
+    /// An argument is invalid.
     Invalid = 1,
     /// There is no memory left.
     Memory = 2,
@@ -14,7 +14,7 @@ pub enum Code {
     Internal = 4,
 }
 
-/// An error with what was wrong, and what was expected.
+/// An error that says what was wrong and what was expected.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
     /// Its kind.
@@ -27,7 +27,7 @@ pub struct Error {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// An argument is not what it must be.
+    /// An argument is invalid.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self {
             code: Code::Invalid,

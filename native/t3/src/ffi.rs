@@ -1,7 +1,7 @@
 //! The C interface.
 //!
-//! Functions answer 0, or the [`Code`](crate::error::Code) of an error whose text [`t3_message`] tells. Engines are known by numbers, not
-//! by pointers: a number of no engine is an error. No panic leaves a function.
+//! Functions return 0, or the [`Code`](crate::error::Code) of an error. [`t3_message`] returns its text. Engines have
+//! numbers, not pointers, so an unknown number is an error. No panic leaves a function.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ use crate::rope::Rope;
 use crate::sampler::{Draw, Sampling};
 use crate::simd::InstructionSet;
 
-/// Changes whenever a function or a struct of this interface does.
+/// The version of this interface. It changes with every change of a function or a struct.
 const VERSION: u32 = 3;
 
 /// Sizes of a model; see [`Config`].
@@ -67,7 +67,7 @@ pub struct T3Batch {
     pub ids: *const u64,
     /// `sequences` counts of positions.
     pub counts: *const u32,
-    /// `sequences` wishes, 0 or 1.
+    /// `sequences` flags, 0 or 1: whether a sequence's logits are wanted.
     pub wanted: *const u8,
     /// Embeddings.
     pub x: *const f32,
@@ -77,7 +77,7 @@ pub struct T3Batch {
     pub logits: *mut f32,
     /// How many numbers there is room for.
     pub logits_numbers: u64,
-    /// Where it goes whether a sequence's hidden state is finite: `sequences` bytes, 0 or 1.
+    /// Receives whether each sequence's hidden state is finite: `sequences` bytes, 0 or 1.
     pub finite: *mut u8,
 }
 
@@ -101,7 +101,7 @@ pub struct T3Draw {
     pub attempt: u32,
     /// See [`Sampling`].
     pub top_k: u32,
-    /// 1 where the penalty comes first.
+    /// 1 if the penalty comes first.
     pub penalty_first: u32,
 }
 
@@ -233,8 +233,8 @@ unsafe fn put_text(to: *mut c_char, room: u64, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// The version of this interface, which whoever loads the library asks for first. From then on nothing is written to the
-/// terminal when a panic becomes an error: the library has a standard library, and a hook, of its own.
+/// Returns the version of this interface. Call it first after loading the library. From then on, a panic that becomes
+/// an error prints nothing: the library has its own standard library, and its own panic hook.
 #[unsafe(no_mangle)]
 pub extern "C" fn t3_version() -> u32 {
     static ONCE: std::sync::Once = std::sync::Once::new();
@@ -242,7 +242,7 @@ pub extern "C" fn t3_version() -> u32 {
     VERSION
 }
 
-/// The text of the last error of this thread; valid until its next call.
+/// Returns the text of this thread's last error. It is valid until the thread's next call.
 #[unsafe(no_mangle)]
 pub extern "C" fn t3_message() -> *const c_char {
     MESSAGE.with(|kept| kept.borrow().as_ptr())
@@ -264,7 +264,7 @@ pub unsafe extern "C" fn t3_instruction_sets(to: *mut c_char, room: u64) -> i32 
     })
 }
 
-/// Writes at how many bytes per second `threads` threads read `bytes` of memory.
+/// Writes how fast `threads` threads read `bytes` of memory, in bytes per second.
 ///
 /// # Safety
 /// `to` may be written.
@@ -281,7 +281,7 @@ pub unsafe extern "C" fn t3_bandwidth(bytes: u64, threads: u32, to: *mut f64) ->
     })
 }
 
-/// Makes an engine without weights.
+/// Creates an engine without weights.
 ///
 /// # Safety
 /// `config` may be read; `set` is a text, empty for the best instruction set; `to` may be written.
@@ -344,7 +344,7 @@ pub unsafe extern "C" fn t3_new(config: *const T3Config, set: *const c_char, to:
     })
 }
 
-/// Ends an engine. A call that another thread is in comes to its end first.
+/// Ends an engine. Calls on other threads finish first.
 #[unsafe(no_mangle)]
 pub extern "C" fn t3_free(number: u64) -> i32 {
     guarded(|| {
@@ -362,7 +362,7 @@ pub extern "C" fn t3_free(number: u64) -> i32 {
 ///
 /// # Safety
 /// `name` is a text; `shape` and `strides` have `sizes` numbers each (strides in float32 numbers); `start` may be read
-/// at all places that they tell; `used` may be written.
+/// at all places that they give; `used` may be written.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn t3_take(
     number: u64,
@@ -418,7 +418,7 @@ pub unsafe extern "C" fn t3_missing(number: u64, to: *mut c_char, room: u64) -> 
     })
 }
 
-/// Writes the bytes of the weights, and of keys and values.
+/// Writes the bytes of the weights and of the KV cache.
 ///
 /// # Safety
 /// `weights` and `cache` may be written.
@@ -435,7 +435,7 @@ pub unsafe extern "C" fn t3_bytes(number: u64, weights: *mut u64, cache: *mut u6
     })
 }
 
-/// Begins a sequence of at most `positions`, with those of a prefix if that is not 0.
+/// Begins a sequence of at most `positions`, starting with those of a prefix unless that is 0.
 ///
 /// # Safety
 /// `to` may be written.
@@ -465,7 +465,7 @@ pub unsafe extern "C" fn t3_prefix(number: u64, sequence: u64, length: u64, to: 
     })
 }
 
-/// Ends a sequence, or gives up a prefix.
+/// Ends a sequence, or releases a prefix.
 #[unsafe(no_mangle)]
 pub extern "C" fn t3_close(number: u64, id: u64) -> i32 {
     guarded(|| match locked(&*engine(number)?).close(id) {
@@ -474,7 +474,7 @@ pub extern "C" fn t3_close(number: u64, id: u64) -> i32 {
     })
 }
 
-/// Writes how many positions of a sequence are written.
+/// Writes how many positions of a sequence have been written.
 ///
 /// # Safety
 /// `to` may be written.
@@ -534,7 +534,7 @@ fn numbers(list: &[u32]) -> Vec<usize> {
 ///
 /// # Safety
 /// `set` is a text, empty for the best instruction set. `x` may be read for `rows * inputs` numbers, `weight` for
-/// `outputs * inputs`, and `bias` for `outputs`, unless it is null: there is none then. `to` may be written for
+/// `outputs * inputs`, and `bias` for `outputs`; a null `bias` means no bias. `to` may be written for
 /// `rows * outputs`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn t3_linear(
@@ -633,7 +633,7 @@ fn product(name: &str, sizes: &[u64]) -> Result<usize> {
         .ok_or_else(|| Error::invalid(format!("{name} is too long")))
 }
 
-/// Draws a token from `count` logits, with the ids on which the penalty falls.
+/// Draws a token from `count` logits; `seen` has the ids that the penalty applies to.
 ///
 /// # Safety
 /// `draw`, `logits` and `seen` may be read; `token` may be written.

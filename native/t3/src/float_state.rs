@@ -1,6 +1,6 @@
 //! The processor's rounding mode, which other libraries of the process may have changed.
 
-/// Rounding to nearest, with subnormal numbers, on this thread for as long as the value lives.
+/// Rounding to nearest, with subnormal numbers, on this thread as long as the value lives.
 ///
 /// Some libraries make threads treat subnormal numbers as zero (`-ffast-math` does when one is loaded),
 /// and threads inherit it from the thread that starts them. The results would differ from those elsewhere.
@@ -10,7 +10,7 @@ pub struct Ieee {
 }
 
 impl Ieee {
-    /// Sets the state; dropping the value sets it back.
+    /// Sets the state. Dropping the value restores the old state.
     pub fn set() -> Self {
         let before = read();
         let changed = standard(before) != before;

@@ -1,5 +1,5 @@
-//! Layers over plain arrays, for what runs once per voice: no packed weights are kept, and the calling thread does
-//! the work.
+//! Layers over plain arrays, for work that runs once per voice. They keep no packed weights, and run on the calling
+//! thread.
 //!
 //! # Order of summation
 //!
@@ -74,7 +74,7 @@ pub fn linear(
     Ok(())
 }
 
-/// All of a product, piece after piece.
+/// A whole product, computed piece by piece.
 struct Product<'a> {
     x: &'a [f32],
     rows: usize,
@@ -147,8 +147,8 @@ pub fn layer_norm(
 /// `softmax(q * k^T / sqrt(width)) * v` for each head, without a mask.
 ///
 /// # Errors
-/// If the width of a head is no multiple of 16, the lengths do not fit each other, there are no positions, or there is
-/// no memory for a copy of one head's keys.
+/// If the width of a head is not a multiple of 16, the lengths do not fit each other, there are no positions, or there
+/// is no memory for a copy of one head's keys.
 pub fn attention(
     set: InstructionSet,
     heads: usize,
@@ -265,7 +265,7 @@ fn rows_of(name: &str, numbers: usize, width: usize) -> Result<usize> {
         0 => Err(Error::invalid(format!("a row of {name} must have numbers"))),
         _ if numbers.is_multiple_of(width) => Ok(numbers / width),
         _ => Err(Error::invalid(format!(
-            "{name} has {numbers} numbers, which are no rows of {width}"
+            "{name} has {numbers} numbers, which are not whole rows of {width}"
         ))),
     }
 }

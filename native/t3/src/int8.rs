@@ -1,7 +1,7 @@
 //! Matrix products with 8-bit weights and 8-bit activations.
 //!
-//! Weights have a scale for every [`GROUP_INPUTS`] inputs of an output, activations for every as many numbers of a row.
-//! So a row's numbers depend on no other row.
+//! Weights have a scale for every [`GROUP_INPUTS`] inputs of an output; activations have one for every
+//! [`GROUP_INPUTS`] numbers of a row. So a row's numbers do not depend on other rows.
 //!
 //! # Order of summation
 //!
@@ -19,18 +19,18 @@ pub const GROUP_INPUTS: usize = 32;
 const QUADS: usize = GROUP_INPUTS / 4;
 /// Bytes of a group of a panel: its weights, four inputs of a column side by side, then its scales as bfloat16.
 const GROUP_BYTES: usize = PANEL * GROUP_INPUTS + PANEL * 2;
-/// Bytes of a group of a row: its numbers, their scale, and what corrects for weights being stored without a sign.
+/// Bytes of a group of a row: its numbers, their scale, and a correction for weights that are stored without a sign.
 const ROW_BYTES: usize = GROUP_INPUTS + 8;
 /// Groups that all tiles of rows go through before the next ones.
 const BLOCK: usize = 8;
-/// How many bytes ahead weights are asked for.
+/// How many bytes ahead weights are prefetched.
 const AHEAD: usize = 4 * GROUP_BYTES;
 const LINE: usize = 64;
 /// Weights are stored as `w + 128`.
 const OFFSET: i32 = 128;
 const MOST: f32 = 127.0;
 
-/// Adding it rounds to a whole number, which is then in the low bits.
+/// Adding this rounds to a whole number, which is then in the low bits.
 const WHOLE: f32 = 12_582_912.0;
 
 /// 8-bit weights in panels of 32 columns.
@@ -42,7 +42,7 @@ pub struct Weights8 {
 }
 
 impl Weights8 {
-    /// Room for `inputs` times `outputs`, all 0; outputs are filled up to whole panels.
+    /// Room for `inputs` times `outputs`, all 0. Outputs are padded to whole panels.
     pub fn new(inputs: usize, outputs: usize) -> Result<Self> {
         let panels = outputs.div_ceil(PANEL);
         let memory = Memory::of::<u8>(panels * inputs.div_ceil(GROUP_INPUTS) * GROUP_BYTES)?;
@@ -156,7 +156,7 @@ pub struct Round<'a> {
     pub x: &'a [f32],
     /// Its tile and its place in it.
     pub lane: Lane,
-    /// As many bytes as [`row_bytes`] says, for all rows.
+    /// Room for all rows, of the size that [`row_bytes`] returns.
     pub to: *mut u8,
 }
 
@@ -187,7 +187,7 @@ impl Kernel for Round<'_> {
             let zero = s.splat(0.0);
             let size = |x| s.max(x, s.sub(zero, x));
             let greatest = s.greatest(s.max(size(a), size(b)));
-            // 0, or NaN where a number is not finite, which must not be rounded away
+            // 0, or NaN if a number is not finite, which must not be rounded away
             let fault = s.sum(s.fma(a, zero, s.mul(b, zero)));
             let factor = if greatest > 0.0 { MOST / greatest } else { 0.0 };
             let (factor, whole) = (s.splat(factor), s.splat(WHOLE));
@@ -232,7 +232,7 @@ pub struct Piece8<'a, F> {
     pub tiles: &'a [Tile],
     /// Room for 32 sums of each of these rows.
     pub sums: *mut f32,
-    /// What is done with the sums.
+    /// Handles the sums.
     pub finish: &'a F,
 }
 
@@ -410,7 +410,7 @@ mod tests {
         kept.columns()
     }
 
-    /// The order of summation, and the rounding, as the module says it.
+    /// The order of summation and the rounding, as the module documents them.
     fn by_the_book(x: &[f32], w: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
         let mut out = Vec::new();
         for row in x.chunks(inputs) {

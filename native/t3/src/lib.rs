@@ -1,11 +1,11 @@
-//! T3 on the CPU: embeddings in, logits out, and the token that is drawn from them.
+//! T3 on the CPU. It turns embeddings into logits, and draws tokens from logits.
 //!
-//! The library knows GPT-2 and Llama with heads of 64. It needs neither the VM nor Python; `ffi` is its C interface,
-//! which `chatterbex/t3/native.py` calls.
+//! The library supports GPT-2 and Llama with heads of 64. It needs neither the VM nor Python; `ffi` is its C
+//! interface, which `chatterbex/t3/native.py` calls.
 //!
-//! **The same bits everywhere.** A number is the same for every instruction set, every number of threads, alone and
-//! in any batch, however a text is cut into pieces, and whether or not a beginning is shared. Each module that
-//! adds documents in which order; nothing else is allowed to matter.
+//! **The same bits everywhere.** A result is the same, bit for bit, with every instruction set and every number of
+//! threads, alone and in any batch, however a text is cut into pieces, and whether or not a prefix is shared. Each
+//! module that computes sums documents their order; nothing else may affect them.
 
 pub mod attention;
 pub mod bandwidth;
@@ -29,5 +29,5 @@ pub mod simd;
 #[cfg(test)]
 mod testing;
 
-/// Numbers of an attention head.
+/// Numbers in an attention head.
 pub const HEAD: usize = 64;

@@ -1,4 +1,4 @@
-//! Zeroed memory for numbers, aligned to cache lines, in huge pages where there are any.
+//! Zeroed memory for numbers, aligned to cache lines, in huge pages if the system has them.
 
 use std::ptr::NonNull;
 
@@ -20,7 +20,7 @@ pub struct Memory {
 
 // SAFETY: it owns its memory, as a Vec does.
 unsafe impl Send for Memory {}
-// SAFETY: shared references give out only pointers; who follows them answers for it.
+// SAFETY: shared references return only pointers; the code that follows them is responsible.
 unsafe impl Sync for Memory {}
 
 impl Memory {
@@ -36,7 +36,7 @@ impl Memory {
     fn zeroed(bytes: usize) -> Result<Self> {
         let huge = bytes >= HUGE;
         let whole = if huge { bytes + HUGE } else { bytes };
-        // SAFETY: a new anonymous mapping touches nothing that exists.
+        // SAFETY: a new anonymous mapping does not touch existing memory.
         let base = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -113,12 +113,12 @@ impl Drop for Memory {
     }
 }
 
-/// Memory that grows to what it is asked for and keeps its size; its contents are not kept.
+/// Memory that grows to the requested size and never shrinks. Its contents are not kept.
 #[derive(Debug, Default)]
 pub struct Scratch(Option<Memory>);
 
 impl Scratch {
-    /// Room for `count` float32 numbers, of whatever values.
+    /// Room for `count` float32 numbers with arbitrary values.
     pub fn room(&mut self, count: usize) -> Result<*mut f32> {
         match &self.0 {
             Some(memory) if memory.bytes() / size_of::<f32>() >= count => Ok(memory.start()),
@@ -135,7 +135,7 @@ impl Scratch {
     }
 }
 
-/// A pointer that pieces of work on several threads write through, each to places of its own.
+/// A pointer through which pieces of work on several threads write, each to its own places.
 #[derive(Debug, Clone, Copy)]
 pub struct Shared<T>(pub *mut T);
 
@@ -147,7 +147,7 @@ impl<T> Shared<T> {
     }
 }
 
-// SAFETY: a pointer is a number; who follows it answers for it.
+// SAFETY: a pointer is a number; the code that follows it is responsible.
 unsafe impl<T> Send for Shared<T> {}
 // SAFETY: as above.
 unsafe impl<T> Sync for Shared<T> {}

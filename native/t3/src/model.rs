@@ -1,4 +1,4 @@
-//! What a model is made of, and its weights, by the names that checkpoints have.
+//! The sizes of a model, and its weights by their names in checkpoints.
 
 use std::collections::HashMap;
 
@@ -41,12 +41,12 @@ pub struct Config {
     pub eps: f32,
     /// Rotary positions; Llama only.
     pub rope: Rope,
-    /// How the matrices are kept.
+    /// How the matrices are stored.
     pub precision: Precision,
 }
 
 impl Config {
-    /// Refuses sizes that make no model.
+    /// Refuses invalid sizes.
     pub fn check(&self) -> Result<()> {
         let within = |name: &str, value: usize, most: usize| {
             if (1..=most).contains(&value) {
@@ -106,12 +106,12 @@ pub struct NormWeights {
     pub bias: Vec<f32>,
 }
 
-/// How a model's matrices are kept.
+/// How a model's matrices are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
     /// As they are.
     Float32,
-    /// Rounded to 8 bits, and so is what is multiplied with them.
+    /// Rounded to 8 bits, and so are the numbers that they are multiplied with.
     Int8,
 }
 
@@ -171,7 +171,7 @@ impl Matrix {
 pub struct Linear {
     /// The matrix.
     pub weights: Matrix,
-    /// One for each column of its panels; 0 where the model has none.
+    /// One for each column of its panels; 0 if the model has none.
     pub bias: Vec<f32>,
 }
 
@@ -192,7 +192,7 @@ pub const UP: usize = 2;
 /// And out of it.
 pub const DOWN: usize = 3;
 
-/// One layer's weights. A product's memory is made when the first of its tensors comes.
+/// One layer's weights. A product's memory is allocated when the first of its tensors arrives.
 #[derive(Debug, Default)]
 pub struct Layer {
     /// Before attention, and before the feed-forward part.
@@ -201,7 +201,7 @@ pub struct Layer {
     pub products: [Option<Linear>; 4],
 }
 
-/// A model's weights, complete or on the way to it.
+/// A model's weights, perhaps still incomplete.
 #[derive(Debug)]
 pub struct Model {
     /// Its sizes.
@@ -215,7 +215,7 @@ pub struct Model {
     missing: HashMap<String, Tensor>,
 }
 
-/// Where a tensor of a checkpoint goes. A layer's number is `layers` for what is behind the last one.
+/// Where a tensor of a checkpoint goes. The layer's number is `layers` for tensors after the last layer.
 #[derive(Debug, Clone, Copy)]
 struct Tensor {
     layer: usize,
@@ -236,12 +236,12 @@ enum Place {
     Bias(usize),
 }
 
-/// How a matrix's outputs are spread over the panels.
+/// How a matrix's outputs are distributed over the panels.
 #[derive(Debug, Clone, Copy)]
 enum Columns {
     /// One after the other, from this panel on.
     Plain(usize),
-    /// As `Plain`, but the 16 lanes of a panel's first half are to be turned with those of its second: numbers
+    /// As `Plain`, but the 16 lanes of a panel's first half are rotated with those of its second half: numbers
     /// `i` and `i + 32` of a head.
     Turned(usize),
     /// In the first halves of the panels.
@@ -266,19 +266,19 @@ impl Columns {
     }
 }
 
-/// A tensor as the caller has it.
+/// A tensor in the caller's memory.
 #[derive(Debug, Clone, Copy)]
 pub struct Given<'a> {
     /// The first number.
     pub start: *const f32,
     /// One or two sizes.
     pub shape: &'a [usize],
-    /// Distances, in numbers.
+    /// Strides, counted in numbers.
     pub strides: &'a [usize],
 }
 
 impl Model {
-    /// A model without weights.
+    /// Creates a model without weights.
     pub fn new(config: Config) -> Result<Self> {
         config.check()?;
         Ok(Self {
@@ -290,13 +290,13 @@ impl Model {
         })
     }
 
-    /// Takes a tensor of a checkpoint, if it is one that is needed and has not come yet; says whether it was.
+    /// Packs a tensor of a checkpoint if the model needs it and does not have it yet. Returns whether it did.
     ///
     /// # Errors
-    /// If it has another shape, or holds NaN or infinite numbers.
+    /// If it has the wrong shape, or holds NaN or infinite numbers.
     ///
     /// # Safety
-    /// The tensor may be read at every place that its shape and strides tell.
+    /// The tensor must be readable at every place that its shape and strides give.
     pub unsafe fn take(
         &mut self,
         name: &str,
@@ -316,7 +316,7 @@ impl Model {
         Ok(true)
     }
 
-    /// Names of the tensors that have not come yet.
+    /// The names of the missing tensors.
     pub fn missing(&self) -> Vec<&str> {
         let mut names: Vec<_> = self.missing.keys().map(String::as_str).collect();
         names.sort_unstable();
@@ -396,7 +396,7 @@ impl Model {
         let failed = std::sync::Mutex::new(None);
         pool.run(threads, weights.panels(), &|panel, _| {
             let columns = std::array::from_fn(|lane| columns.column(panel, lane, outputs));
-            // SAFETY: the caller's promise; the columns exist; each piece has a panel of its own.
+            // SAFETY: the caller's promise; the columns exist; each piece has its own panel.
             if let Err(error) = unsafe { weights.fill(panel, &columns, &source) } {
                 *failed
                     .lock()

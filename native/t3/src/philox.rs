@@ -21,7 +21,7 @@ pub fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
     [a, b, c, d]
 }
 
-/// A number from 0 up to, but not, 1 for a step of a seed's speech, and an attempt at it.
+/// A number from 0 to 1, excluding 1, for a step of a seed's speech and an attempt at it.
 ///
 /// It has 53 random bits: the first two words of Philox for the counter (step, attempt, 0, 0) and the
 /// seed as the key.

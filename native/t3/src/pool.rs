@@ -1,11 +1,11 @@
 //! A few threads that work together on many small pieces.
 //!
-//! The pieces of a job are handed out one by one; the calling thread takes part. Between jobs the helpers
-//! wait in a loop for a short while, because a step has about a hundred jobs, and then sleep.
+//! The threads take the pieces of a job one by one; the calling thread takes part. Between jobs the helpers
+//! spin for a short while, because a step has about a hundred jobs, and then sleep.
 //!
-//! A helper that the system takes off its core in the middle of a piece holds up the others for
-//! milliseconds. So such a helper is left out for many times as long as it was waited for: beside a busy
-//! neighbour the work goes on about as fast as on one thread.
+//! If the system takes a helper off its core in the middle of a piece, the others wait for milliseconds. So such
+//! a helper is left out for many times as long as the others waited. With a busy neighbour, the work then runs
+//! about as fast as on one thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -24,11 +24,11 @@ const AWAKE: Duration = Duration::from_micros(150);
 /// A wait for a helper's last piece that is longer than this, and than several pieces take, is a stall.
 const STALL: Duration = Duration::from_micros(150);
 const STALL_PIECES: u32 = 4;
-/// A stalled helper is left out for so many times the length of the stall, at first and at most.
+/// A stalled helper is left out for this multiple of the length of the stall, at first and at most.
 const BENCH_FIRST: u32 = 8;
 const BENCH_MOST: u32 = 64;
 
-/// A job's work: the number of the piece and of the thread, the caller's being 0.
+/// A job's work. Its arguments are the numbers of the piece and of the thread; the caller's thread is 0.
 type Work<'a> = dyn Fn(usize, usize) + Sync + 'a;
 
 #[derive(Clone, Copy)]
@@ -40,7 +40,7 @@ struct Job {
 struct Common {
     /// The job's number (high half) and how many of its pieces nobody has taken (low half).
     open: AtomicU64,
-    /// The job. It changes only while no piece of the last one is open or being worked on.
+    /// The job. It changes only while no piece of the last job is open or in progress.
     job: AtomicPtr<Job>,
     /// Which helpers may take pieces, bit by bit.
     allowed: AtomicU64,
@@ -56,7 +56,7 @@ struct Helper {
     asleep: AtomicBool,
 }
 
-/// What the caller knows of one helper.
+/// What the caller knows about one helper.
 struct Known {
     thread: Thread,
     handle: Option<JoinHandle<()>>,
@@ -77,7 +77,7 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Pool {
-    /// A pool of one thread, the caller's.
+    /// Creates a pool of one thread, the caller's.
     pub fn new() -> Self {
         let common = Common {
             open: AtomicU64::new(0),
@@ -94,12 +94,12 @@ impl Pool {
         }
     }
 
-    /// Threads that there are, the caller's included.
+    /// The number of threads, including the caller's.
     pub fn threads(&self) -> usize {
         self.known.len() + 1
     }
 
-    /// Starts helpers until there are this many threads.
+    /// Starts helpers until the pool has this many threads.
     pub fn grow(&mut self, threads: usize) -> Result<()> {
         while self.threads() < threads.min(MOST_THREADS) {
             let (common, index) = (Arc::clone(&self.common), self.known.len());
@@ -120,7 +120,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Does all pieces of a job, with at most `threads` threads, and returns when they are done.
+    /// Runs all pieces of a job on at most `threads` threads, and returns when they are done.
     ///
     /// # Errors
     /// If a piece panicked.
@@ -134,8 +134,8 @@ impl Pool {
         if helpers == 0 {
             return caught(|| (0..pieces as usize).for_each(|piece| work(piece, 0)));
         }
-        // SAFETY: only the lifetime changes. No thread calls it after this function has returned: every piece
-        // that was taken is waited for, and none is open then.
+        // SAFETY: only the lifetime changes. No thread calls it after this function has returned: the function
+        // waits for every piece that was taken, and no piece is open then.
         let work = unsafe { std::mem::transmute::<*const Work<'_>, *const Work<'static>>(work) };
         let mut job = Job { work, pieces };
         self.begin(helpers, &mut job);
@@ -175,8 +175,8 @@ impl Pool {
         common.allowed.store(allowed, Ordering::Relaxed);
         common.job.store(job, Ordering::Relaxed);
         let number = (common.open.load(Ordering::Relaxed) >> 32).wrapping_add(1) & u32::MAX as u64;
-        // After this, all of the above is seen by whoever takes a piece. Sequentially consistent, as is the
-        // helper's own pair of falling asleep and looking again: one of both sees the other.
+        // After this, every thread that takes a piece sees all of the above. This is sequentially consistent, as
+        // is the helper's own pair of falling asleep and looking again, so one of the two sees the other.
         common
             .open
             .store(number << 32 | job.pieces as u64, Ordering::SeqCst);
@@ -213,7 +213,7 @@ impl Pool {
         }
     }
 
-    /// Leaves helpers out (bit by bit) that were waited for.
+    /// Leaves out the late helpers, one per bit.
     fn leave_out(&mut self, late: u64, waited: Duration) {
         let now = Instant::now();
         for (index, known) in self.known.iter_mut().enumerate() {
@@ -224,7 +224,7 @@ impl Pool {
         }
     }
 
-    /// Forgets that helpers were slow, step by step: to be called once for every step that went well.
+    /// Forgets gradually that helpers were slow. Call it once for every successful step.
     pub fn forgive(&mut self) {
         for known in &mut self.known {
             if known.left_out_until.is_none() && known.times > BENCH_FIRST {
@@ -277,8 +277,8 @@ impl Common {
                 Ordering::Acquire,
             ) {
                 Ok(_) => {
-                    // SAFETY: we hold a piece, so the job waits for us, and what it was set to before the piece
-                    // was opened is there.
+                    // SAFETY: we hold a piece, so the job waits for us, and we see the values that were set
+                    // before the piece was opened.
                     let job = unsafe { *self.job.load(Ordering::Relaxed) };
                     return Some((job.pieces as usize - left as usize, job));
                 }
@@ -358,7 +358,7 @@ mod tests {
             while !pool.common.helpers[0].asleep.load(Ordering::SeqCst) {
                 std::thread::yield_now();
             }
-            // each of both pieces waits for the other, so two threads are needed
+            // each of the two pieces waits for the other, so two threads are needed
             let met = AtomicU32::new(0);
             pool.known[0].left_out_until = None;
             pool.run(2, 2, &|_, _| {
@@ -391,7 +391,7 @@ mod tests {
     fn a_helper_that_was_waited_for_is_left_out_for_a_while() {
         let mut pool = Pool::new();
         pool.grow(3).unwrap();
-        // each piece waits until as many threads are there as may be, or all pieces are taken
+        // each piece waits until all allowed threads have joined, or all pieces are taken
         let helpers = |pool: &mut Pool, expected: u32| {
             let seen = AtomicU64::new(0);
             pool.run(3, 3, &|_, thread| {

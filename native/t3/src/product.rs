@@ -4,8 +4,8 @@
 //!
 //! An output is the sum over its inputs in blocks of [`BLOCK`]: within a block, fused multiply-adds in the
 //! order of the inputs, beginning with 0; the sums of the blocks are added in order; the bias comes last.
-//! Lanes are outputs, never inputs, so nothing of this depends on the instruction set, on the rows that
-//! are computed together or on the threads.
+//! Lanes are outputs, never inputs, so the order does not depend on the instruction set, on the rows that are
+//! computed together, or on the threads.
 
 use crate::error::{Error, Result};
 use crate::memory::{Memory, Shared};
@@ -13,15 +13,15 @@ use crate::simd::{Kernel, LANES, Simd};
 
 /// Inputs whose products are summed before they are added to the rest.
 pub const BLOCK: usize = 128;
-/// Columns of a panel: what one piece of work reads of a matrix.
+/// Columns of a panel, which is the part of a matrix that one piece of work reads.
 pub const PANEL: usize = 2 * LANES;
 /// Most rows of the tiles that one piece of work goes through.
 pub const GROUP: usize = 96;
 
 /// Numbers of a line of the processor's caches.
 const LINE: usize = 16;
-/// How many inputs ahead weights are asked for: several rows keep the processor busy for longer than its own
-/// foresight reaches.
+/// How many inputs ahead weights are prefetched: several rows keep the processor busy for longer than its own
+/// prefetching reaches.
 const AHEAD: usize = 64;
 
 /// Rows that go through the weights together.
@@ -47,7 +47,7 @@ pub fn tiles(rows: usize, most: usize) -> Vec<Tile> {
         .collect()
 }
 
-/// Where a row's numbers are in a tiled matrix, in which a tile's rows lie input by input.
+/// Where a row's numbers are in a tiled matrix, which stores a tile's rows input by input.
 #[derive(Debug, Clone, Copy)]
 pub struct Lane {
     /// The row's tile.
@@ -98,7 +98,7 @@ pub struct Source {
     pub outputs: usize,
 }
 
-// SAFETY: it is only read; whoever makes one answers for the pointer.
+// SAFETY: it is only read; the code that creates one is responsible for the pointer.
 unsafe impl Sync for Source {}
 
 /// Weights in panels of 32 columns, each panel input by input.
@@ -110,7 +110,7 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Room for `inputs` times `outputs`, all 0; outputs are filled up to whole panels.
+    /// Room for `inputs` times `outputs`, all 0. Outputs are padded to whole panels.
     pub fn new(inputs: usize, outputs: usize) -> Result<Self> {
         let panels = outputs.div_ceil(PANEL);
         let memory = Memory::of::<f32>(inputs * panels * PANEL)?;
@@ -143,7 +143,7 @@ impl Weights {
         unsafe { self.memory.start::<f32>().add(panel * self.inputs * PANEL) }
     }
 
-    /// Fills lanes of a panel from the columns of a matrix; a lane without a column is left.
+    /// Fills lanes of a panel from the columns of a matrix. A lane without a column is not changed.
     ///
     /// # Errors
     /// If a number is NaN or infinite.
@@ -176,9 +176,9 @@ impl Weights {
     }
 }
 
-/// What is done with the sums of a row: adding the bias and all that follows.
+/// Handles the sums of a row: adds the bias, and does everything after that.
 pub trait Finish: Sync {
-    /// Takes the sums of a row for the 32 columns of a panel.
+    /// Handles the sums of a row for the 32 columns of a panel.
     ///
     /// # Safety
     /// The row and the panel exist, and nobody else works on the same row and panel.
@@ -204,7 +204,7 @@ pub struct Outputs<'a> {
     pub bias: &'a [f32],
     /// Where they go: `outputs` numbers for each row.
     pub to: Shared<f32>,
-    /// How many a row has; columns behind them are left out.
+    /// How many outputs a row has; further columns are dropped.
     pub outputs: usize,
 }
 
@@ -398,7 +398,7 @@ mod tests {
         kept.columns()
     }
 
-    /// The order of summation, as the module says it.
+    /// The order of summation, as the module documents it.
     fn by_the_book(x: &[f32], w: &[f32], inputs: usize, outputs: usize) -> Vec<f32> {
         let mut out = Vec::new();
         for row in x.chunks(inputs) {

@@ -2,7 +2,7 @@
 
 use crate::HEAD;
 
-/// What the angles are made of.
+/// The parameters of the angles.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rope {
     /// Base of the wavelengths.
@@ -11,7 +11,7 @@ pub struct Rope {
     pub factor: f32,
     /// Wavelengths beyond `original_positions / low_freq_factor` are stretched whole.
     pub low_freq_factor: f32,
-    /// Wavelengths below `original_positions / high_freq_factor` are left.
+    /// Wavelengths below `original_positions / high_freq_factor` are not changed.
     pub high_freq_factor: f32,
     /// Positions that the model was first trained with.
     pub original_positions: f32,

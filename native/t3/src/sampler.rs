@@ -1,8 +1,8 @@
-//! Drawing one token from logits.
+//! Draws a token from logits.
 //!
-//! Filters work on float32 scores, in the order in which a model was tuned to be used; chances are float64, from
-//! the `libm` crate. The token is where one [`uniform`] number falls among the chances, added up by
-//! rising token id. So a seed, a step and an attempt give the same token wherever the logits are the same.
+//! Filters work on float32 scores, in the order for which the model was tuned. Probabilities are float64, from the
+//! `libm` crate. The token is where one [`uniform`] number falls among the probabilities, summed by rising token id.
+//! So the same seed, step, attempt and logits give the same token everywhere.
 
 use crate::error::{Error, Result};
 use crate::philox::uniform;
@@ -10,15 +10,15 @@ use crate::philox::uniform;
 /// How a token is drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
-    /// 0 is greedy: the likeliest token after the penalty.
+    /// 0 is greedy: it picks the likeliest token after the penalty.
     pub temperature: f64,
-    /// Above 1 makes tokens that were already spoken less likely.
+    /// A value above 1 makes tokens that were already spoken less likely.
     pub repetition_penalty: f64,
-    /// Keeps the likeliest tokens that have this chance together; 1 keeps all.
+    /// Keeps the likeliest tokens that together have this probability; 1 keeps all.
     pub top_p: f64,
     /// Keeps tokens at least this likely, relative to the likeliest; 0 keeps all.
     pub min_p: f64,
-    /// Keeps so many of the likeliest; 0 keeps all.
+    /// Keeps this number of the likeliest tokens; 0 keeps all.
     pub top_k: usize,
     /// Penalty, temperature, min_p, top_p (Llama), else temperature, top_k, top_p, penalty (GPT-2).
     pub penalty_first: bool,
@@ -27,11 +27,11 @@ pub struct Sampling {
 /// Which random number is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Draw {
-    /// Of the speech.
+    /// The seed of the speech.
     pub seed: u64,
-    /// How many tokens of it came before.
+    /// How many tokens of the speech came before.
     pub step: u32,
-    /// How often this speech was begun before.
+    /// How often this speech was started before.
     pub attempt: u32,
 }
 
@@ -61,8 +61,8 @@ impl Sampling {
     /// Draws a token.
     ///
     /// # Errors
-    /// [`NotFinite`](crate::error::Code::NotFinite) where the greatest logit, or score, is no finite number, or any
-    /// logit is NaN.
+    /// [`NotFinite`](crate::error::Code::NotFinite) if the greatest logit or score is not finite, or any logit is
+    /// NaN.
     pub fn draw(&self, logits: &[f32], seen: &[u32], draw: Draw) -> Result<u32> {
         let scores = self.scores(logits, seen)?;
         let greatest = highest(&scores)?;
@@ -97,7 +97,7 @@ impl Sampling {
         Ok(last)
     }
 
-    /// The scores behind the filters: what was ruled out is minus infinity. Greedy: behind the penalty.
+    /// The scores after the filters; excluded tokens have minus infinity. With greedy, the scores after the penalty.
     pub fn scores(&self, logits: &[f32], seen: &[u32]) -> Result<Vec<f32>> {
         self.check(logits.len(), seen)?;
         highest(logits)?;
@@ -129,7 +129,7 @@ impl Sampling {
         if penalty == 1.0 {
             return;
         }
-        // read before any is written: an id that is there twice is penalised once
+        // read before any is written, so that a repeated id is penalised once
         let marked: Vec<f32> = seen.iter().map(|id| scores[*id as usize]).collect();
         for (id, score) in seen.iter().zip(marked) {
             scores[*id as usize] = if score < 0.0 {
@@ -141,7 +141,7 @@ impl Sampling {
     }
 }
 
-/// The greatest of them, which must be finite; none may be NaN.
+/// The greatest score, which must be finite; none may be NaN.
 fn highest(scores: &[f32]) -> Result<f32> {
     let mut greatest = f32::NEG_INFINITY;
     let mut nan = false;
@@ -170,7 +170,7 @@ fn at_least(scores: &mut [f32], min_p: f64) -> Result<()> {
     Ok(())
 }
 
-/// Keeps the `top_k` greatest, and what equals the least of them.
+/// Keeps the `top_k` greatest scores, and those equal to the least of them.
 fn best(scores: &mut [f32], top_k: usize) {
     if top_k == 0 || top_k >= scores.len() {
         return;
@@ -184,7 +184,7 @@ fn best(scores: &mut [f32], top_k: usize) {
         .for_each(|score| *score = f32::NEG_INFINITY);
 }
 
-/// Keeps the greatest that have the chance `top_p` together. Of equal ones, those with lower ids go first.
+/// Keeps the greatest scores that together have the probability `top_p`. Of equal ones, lower ids come first.
 fn nucleus(scores: &mut [f32], top_p: f64) -> Result<()> {
     if top_p >= 1.0 {
         return Ok(());
@@ -273,7 +273,7 @@ mod tests {
             }),
             [0]
         );
-        // of equal ones, the lower id goes first
+        // of equal ones, the lower id comes first
         assert_eq!(
             scores(Sampling {
                 top_p: 0.6,

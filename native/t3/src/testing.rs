@@ -1,4 +1,4 @@
-//! What the tests share: numbers that are the same on every machine, and products that are kept.
+//! Helpers for tests: numbers that are the same on every machine, and products that are kept.
 
 use crate::memory::Shared;
 use crate::philox::philox;
@@ -37,7 +37,7 @@ impl Numbers {
     }
 }
 
-/// The numbers that a product brings, row by row.
+/// The results of a product, row by row.
 pub struct Kept {
     numbers: Vec<f32>,
     width: usize,

@@ -1,6 +1,6 @@
-"""Files of a model: which there must be, reading them safely, and putting them into modules.
+"""A model's files: which ones are required, how to read them safely, and how to load them into modules.
 
-Nothing in a model's folder is trusted to be whole, and no pickle in it is allowed to run code.
+A file in a model's folder may be damaged, and no pickle in it is allowed to run code.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def _required() -> dict[str, tuple[str, ...]]:
     }
 
 
-#: What must be in a model's folder, by model (and version, or language pack). Optional files are not in it.
+#: The required files in a model's folder, by model (and version, or language pack), without optional ones.
 REQUIRED_FILES: dict[str, tuple[str, ...]] = _required()
 
 
 def needed_files(model: str, *, t3: str, s3gen: str) -> tuple[str, ...]:
-    """What must be in the folder of a model.
+    """The required files in a model's folder.
 
     Args:
         model: a key of ``REQUIRED_FILES``.
@@ -57,7 +57,7 @@ def check_tokenizer(size: int, known: int, extra: Mapping[str, Any]) -> None:
     Args:
         size: how many tokens the tokenizer has.
         known: how many text tokens T3 knows.
-        extra: what the model was loaded with; a fine-tune has "t3" or "repo".
+        extra: the options of the load; a fine-tune has "t3" or "repo".
 
     Raises:
         ChatterbexError: The tokenizer has tokens that T3 does not know ("model_load_failed").
@@ -95,12 +95,12 @@ def _broken(path: Path, why: str, error: BaseException | None = None) -> Chatter
 
 
 def check_files(folder: str | os.PathLike[str], names: Iterable[str], download: str = "download") -> Path:
-    """The folder as a path; an error that lists every one of ``names`` that is not a readable file in it.
+    """Returns the folder as a path. Raises an error that lists all of ``names`` that cannot be read in it.
 
     Args:
-        folder: the model's.
-        names: of the files.
-        download: how `mix chatterbex.models` is told to fetch them.
+        folder: the model's folder.
+        names: the names of the files.
+        download: the arguments with which `mix chatterbex.models` downloads them.
     """
     folder = Path(folder)
     if _stat_kind(folder) != "folder":
@@ -131,7 +131,7 @@ def _folder_fault(folder: Path) -> str:
 
 
 def _file_fault(path: Path) -> str | None:
-    """Why a file cannot be read, or None where it can."""
+    """Why a file cannot be read, or None if it can."""
     try:
         with open(path, "rb") as file:
             return None if file.read(1) else "empty"
@@ -150,10 +150,10 @@ _patched = threading.local()
 
 @contextmanager
 def safe_torch_load() -> Iterator[None]:
-    """While this is open, every ``torch.load`` reads to the CPU and unpickles weights only.
+    """Inside this context, every ``torch.load`` reads to the CPU and unpickles weights only.
 
-    Upstream code, and files saved on a CUDA machine, need the former; files of strangers need the latter.
-    It is undone at the end, also after an error, and may be nested.
+    Upstream code, and files saved on a CUDA machine, need the former; files from strangers need the latter.
+    The context ends cleanly after an error too, and may be nested.
     """
     if getattr(_patched, "depth", 0):
         _patched.depth += 1
@@ -246,7 +246,7 @@ _FLOATS = {torch.float32, torch.float16, torch.bfloat16, torch.float64}
 
 
 def normalised(weights: Mapping[str, torch.Tensor], path: Path) -> dict[str, torch.Tensor]:
-    """The tensors with every float as float32; an error that lists those that are not finite numbers."""
+    """Converts every float to float32. Raises an error that lists the tensors that are not finite."""
     out, bad, odd = {}, [], []
     for name, tensor in weights.items():
         if tensor.is_floating_point():
@@ -254,7 +254,7 @@ def normalised(weights: Mapping[str, torch.Tensor], path: Path) -> dict[str, tor
                 odd.append(f"{name} ({str(tensor.dtype).removeprefix('torch.')})")
                 continue
             tensor = tensor.detach().to(torch.float32)
-            # A NaN or infinity anywhere shows in the sum, which reads the data once and copies nothing.
+            # Any NaN or infinity shows in the sum, which reads the data once and copies nothing.
             if tensor.numel() and not torch.isfinite(tensor.sum()):
                 bad.append(name)
         elif tensor.is_complex() or tensor.is_quantized:
@@ -280,7 +280,7 @@ _NORM_OLD = re.compile(r"^(.*)\.weight_g$")
 
 
 def merge_weight_norm(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weight-normalised layers (length and direction) as plain weights, from both of PyTorch's formats."""
+    """Turns weight-normalised layers (length and direction), in either PyTorch format, into plain weights."""
     out = dict(weights)
     for name in weights:
         if match := _NORM_NEW.match(name):
@@ -308,10 +308,10 @@ _FILL = {
 
 
 class _Blank(TorchFunctionMode):
-    """What is allocated to be filled from a file is made on the meta device, and initialisers do nothing.
+    """Allocates what a file will fill on the meta device, and skips initialisers.
 
-    Tables that a module computes (position encodings, windows, fades) are computed as usual: they are in no
-    file, and a blanket ``torch.device("meta")`` would lose them. (It also imports sympy, for seconds.)
+    Tables that a module computes (position encodings, windows, fades) are computed as usual: no file has
+    them, and a blanket ``torch.device("meta")`` would lose them. (It also imports sympy: that takes seconds.)
     """
 
     def __torch_function__(
@@ -330,7 +330,7 @@ class _Blank(TorchFunctionMode):
 
 
 def blank(make: Any) -> Any:
-    """What ``make()`` builds, with its parameters on the meta device, to be filled by ``fill``."""
+    """Calls ``make()`` with parameters on the meta device, for ``fill`` to fill."""
     with torch.no_grad(), _Blank():
         return make()
 
@@ -345,9 +345,9 @@ def fill(
 ) -> _M:
     """Puts the weights into a module, by assignment, not copy; in evaluation mode and without gradients.
 
-    Missing, unexpected and mis-shaped weights are all listed in one error. ``optional`` are names that old
-    files lack and the module computes by itself, as regular expressions. Where ``strict`` is false,
-    unexpected weights are only told of in the log.
+    One error lists all missing, unexpected and mis-shaped weights. ``optional`` has regular expressions for
+    names that old files lack and the module computes itself. If ``strict`` is false, unexpected weights are
+    only logged.
     """
     optional = [re.compile(pattern) for pattern in optional]
     wanted = module.state_dict()
@@ -397,7 +397,7 @@ def _kind(tensor: torch.Tensor) -> str:
 
 
 def left_blank(module: nn.Module) -> list[str]:
-    """Names of everything in a module that is still on the meta device: what was forgotten."""
+    """The names of everything in a module that is still on the meta device."""
     names = [name for name, value in module.named_parameters() if value.is_meta]
     names += [name for name, value in module.named_buffers() if value.is_meta]
     for prefix, part in module.named_modules():

@@ -1,4 +1,4 @@
-"""The engine: the only door to Python. Commands go in, steps are taken, events come out."""
+"""The engine: the only entry point to Python. It accepts commands, runs in steps and returns events."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from chatterbex.model import Request
 from chatterbex.worker import Worker, wait_a_moment
 
 Event = tuple[int, str, dict[str, Any], bool]
-"""(id, name, payload, final): no event with that id follows a final one."""
+"""(id, name, payload, final): a final event is the last one with its id."""
 
 _REMEMBERED: Final = 4_096
 _logger = logging.getLogger("chatterbex")
@@ -27,14 +27,14 @@ _logger = logging.getLogger("chatterbex")
 class Engine:
     """Runs models step by step.
 
-    Everything happens on the one thread that calls it. Commands are dicts with "op" and "id"; an
-    id is used for one command in the life of the process.
+    Call all methods from one thread. A command is a dict with "op" and "id". Use each id for one
+    command only, for as long as the process lives.
 
     - load: "model" (str), "options" (dict). Events: "loading" {"phase", "seconds"} as each phase
       begins (seconds since the load began), "loaded" {info}, later perhaps "fallback" {...};
-      final: "failed", "cancelled" {} (while loading) or "unloaded" {}. A model that fails is told of
-      before its requests are.
-    - unload: "model_id" (int). Requests of that model fail as "cancelled". Final: "done" {}.
+      final: "failed", "cancelled" {} (while loading) or "unloaded" {}. When a model fails, its own
+      "failed" event comes before those of its requests.
+    - unload: "model_id" (int). The model's requests fail as "cancelled". Final: "done" {}.
     - generate: "model_id", "text" (str), "stream" (bool), "options" (dict). Events: "started" {},
       and when streaming "chunk" {"samples", "metadata"}; final: "done" {"samples" (empty when
       streaming), "sample_rate", "metadata"}, "failed" or "cancelled" {}.
@@ -48,15 +48,15 @@ class Engine:
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        """Prepares this process and starts with no model.
+        """Prepares this process. No model is loaded yet.
 
         Args:
             config: "env" (dict of str to str or None) to set, "threads" (int from 1, default: one
-                less than the cores) for all thread pools, "extra_models" (dict of name to
+                less than the number of cores) for all thread pools, "extra_models" (dict of name to
                 "module:Class") to register. Other keys are ignored.
 
         Raises:
-            ChatterbexError: The config is bad ("invalid_option").
+            ChatterbexError: The config is invalid ("invalid_option").
         """
         self._sink = log.redirect()
         process.prepare(config)
@@ -72,13 +72,13 @@ class Engine:
         self._worker = Worker()
         self._answers: dict[int, Future[dict[str, Any]]] = {}
 
-    # -- the face to Rust -----------------------------------------------------------------------
+    # -- what Rust calls ------------------------------------------------------------------------
 
     def submit(self, command: Mapping[str, Any]) -> None:
-        """Takes a command; the next step acts on it.
+        """Queues a command; the next step executes it.
 
-        A bad command is answered by a "failed" event; one without an id, to which no answer can
-        be sent, is logged.
+        An invalid command gets a "failed" event. A command without an id cannot be answered, so it is
+        logged.
         """
         if isinstance(command, Mapping) and _is_int(command.get("id")):
             self._commands.append(dict(command))
@@ -86,10 +86,10 @@ class Engine:
             _logger.error("a command without a whole number as its id was ignored: %.200r", command)
 
     def cancel(self, id: int) -> None:
-        """Ends a request, a call or a load that is not done; its final event is "cancelled".
+        """Cancels a request, a call or a load that is not done; its final event is "cancelled".
 
-        An id that is not known is remembered for a while, for a cancel may overtake its command;
-        one whose work is done is no error.
+        A cancel may overtake its command, so an unknown id is remembered for a while. Cancelling
+        something that is already done is not an error.
         """
         host = self._hosts.get(id)
         if self._knows(id) or (host and host.loading):
@@ -104,10 +104,10 @@ class Engine:
         return id in self._answers or any(host.has(id) for host in self._hosts.values())
 
     def step(self) -> list[Event]:
-        """Acts on all commands, then lets every model with work do one step.
+        """Executes all queued commands, then runs one step of every model that has work.
 
         Returns:
-            The events that came of it, in order.
+            The resulting events, in order.
         """
         while self._commands:
             self._execute(self._commands.popleft())
@@ -119,14 +119,14 @@ class Engine:
         return events
 
     def busy(self) -> bool:
-        """Tells whether a step would do anything."""
+        """Returns whether a step would do anything."""
         return bool(self._commands or self._events or self._answers) or self._hosts_busy()
 
     def _hosts_busy(self) -> bool:
         return any(host.busy() for host in self._hosts.values())
 
     def _answer(self) -> None:
-        """Answers what the worker has done; waits a moment for it where there is nothing else to do."""
+        """Sends the results of finished work. If there is nothing else to do, waits a moment for them."""
         if self._answers and not (self._commands or self._events or self._hosts_busy()):
             wait_a_moment(list(self._answers.values()))
         for id in [id for id, answer in self._answers.items() if answer.done()]:
@@ -136,7 +136,7 @@ class Engine:
                 self._emit(id, "failed", wrap(error, "generation_failed").payload(), True)
 
     def drain_log(self) -> list[tuple[str, str]]:
-        """Takes what was printed, logged and warned about since the last time.
+        """Takes everything that was printed, logged or warned about since the last call.
 
         Returns:
             (level, text) with level "debug", "info", "warning" or "error", oldest first.
@@ -144,7 +144,7 @@ class Engine:
         return self._sink.drain()
 
     def rest(self) -> None:
-        """Waits until no other thread computes for a model. The process is about to end: no step follows."""
+        """Waits until no other thread computes for a model. Call it last, before the process ends."""
         lanes = sys.modules.get("chatterbex.lanes")
         if lanes is not None:
             lanes.rest()
@@ -159,7 +159,7 @@ class Engine:
             return
         try:
             if self._drop(id):
-                # One id has one listener: what it began before can no longer be told apart.
+                # One id has one listener, who could not tell the two commands' events apart.
                 raise ChatterbexError("invalid_option", f"the id {id} is in use already")
             self._act(id, command)
         except Exception as error:
@@ -204,7 +204,7 @@ class Engine:
         return host
 
     def _drop(self, id: int) -> bool:
-        """Ends what an id began, without an event for it; tells whether there was anything."""
+        """Ends the work with this id without sending an event. Returns whether there was any."""
         answer = self._answers.pop(id, None)
         if answer is not None:
             answer.cancel()

@@ -71,7 +71,7 @@ class ChatterbexError(Exception):
 
 
 class ModelBrokenError(ChatterbexError):
-    """The model can do no further work: the engine fails its requests and drops it."""
+    """The model cannot work any more: the engine fails its requests and drops it."""
 
 
 def wrap(exception: BaseException, reason: str) -> ChatterbexError:
@@ -79,8 +79,8 @@ def wrap(exception: BaseException, reason: str) -> ChatterbexError:
 
     Args:
         exception: What was raised. A ``ChatterbexError`` is returned unchanged.
-        reason: The reason for an exception that does not tell its own. Running out of memory
-            always gives "out_of_memory".
+        reason: The reason for an exception that has none. Running out of memory always gives
+            "out_of_memory".
 
     Returns:
         An error whose details carry "exception" (the class) and "traceback" (its last 8,000
@@ -99,10 +99,10 @@ def wrap(exception: BaseException, reason: str) -> ChatterbexError:
 
 
 def out_of_memory(exception: BaseException) -> bool:
-    """Tells whether an exception means that the machine or its accelerator ran out of memory.
+    """Returns whether an exception means that the machine or its accelerator ran out of memory.
 
-    Torch's own class is known by its name, because torch may not be installed; MPS raises a plain
-    ``RuntimeError`` instead.
+    Torch's own class is recognised by its name, because torch may not be installed. MPS raises a
+    plain ``RuntimeError`` instead.
     """
     if isinstance(exception, MemoryError):
         return True

@@ -1,4 +1,4 @@
-"""One model in the engine: its loading, the requests that wait for it and those that it runs."""
+"""One model in the engine: how it loads, its waiting requests and its running ones."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from chatterbex.model import Samples
 
 Emit = Callable[[int, str, dict[str, Any], bool], None]
-"""Takes an event: id, name, payload, and whether it is the last with that id."""
+"""Receives an event: id, name, payload, and whether it is the last with that id."""
 
 _logger = logging.getLogger("chatterbex")
 
 
 @dataclass
 class Call:
-    """A function of a model that waits to be called."""
+    """A call of a model's function, still to be made."""
 
     id: int
     function: str
@@ -45,15 +45,15 @@ class _Running:
 
 
 class Host:
-    """Keeps a model from the command to load it to its end.
+    """Looks after one model, from the load command to its end.
 
-    Requests and calls may come while it loads; they wait. A step is one phase of loading, or one
-    call and one step of the model.
+    Requests and calls may arrive while the model loads; they wait. A step is one phase of loading,
+    or one call and one step of the model.
 
     Attributes:
-        id: The id of the command that loads it.
+        id: The id of the command that loads the model.
         name: The model's registered name.
-        ended: Whether it failed or was ended; it is of no more use then.
+        ended: Whether the model failed or was ended. The host cannot be used after that.
     """
 
     def __init__(self, id: int, name: str, options: Mapping[str, Any], emit: Emit) -> None:
@@ -72,28 +72,28 @@ class Host:
         self._waiting: dict[int, Request] = {}
         self._live: dict[int, _Running] = {}
 
-    # -- what the engine asks of it -------------------------------------------------------------
+    # -- what the engine calls ------------------------------------------------------------------
 
     @property
     def loading(self) -> bool:
-        """Whether the model is not there yet."""
+        """Whether the model is still loading."""
         return self._model is None
 
     def busy(self) -> bool:
-        """Tells whether a step would do anything."""
+        """Returns whether a step would do anything."""
         if self._model is None or self._calls or self._answers or self._waiting or self._live:
             return True
         try:
             return self._model.busy()
         except Exception:
-            return True  # the next step meets the same exception, and deals with it
+            return True  # the next step meets the same exception and handles it
 
     def has(self, id: int) -> bool:
-        """Tells whether a request or call with this id waits or runs here."""
+        """Returns whether a request or call with this id is waiting or running here."""
         return any(id in works for works in (self._live, self._waiting, self._calls, self._answers))
 
     def add(self, work: Request | Call) -> None:
-        """Takes a request or a call, to wait for its turn."""
+        """Queues a request or a call."""
         if isinstance(work, Request):
             self._waiting[work.id] = work
         else:
@@ -110,7 +110,7 @@ class Host:
             self._cancel(self._model, id)
 
     def info(self) -> dict[str, Any]:
-        """Describes the model: "state" ("loading" or "ready"), what it says of itself, times."""
+        """Describes the model: "state" ("loading" or "ready"), the model's own info, and load times."""
         about: dict[str, Any] = {"model": self.name, "load": dict(self._load)}
         if self._model is None:
             return {**about, "state": "loading", "phase": self._phase}
@@ -130,7 +130,7 @@ class Host:
             self._step_model(self._model)
 
     def end(self, error: ChatterbexError) -> None:
-        """Fails all that waits or runs, and lets go of the model. It sends nothing about itself."""
+        """Fails all waiting and running work and releases the model. Sends no event for the model itself."""
         self.ended = True
         device = self._device()
         for id in (*self._calls, *self._answers, *self._live, *self._waiting):
@@ -168,8 +168,8 @@ class Host:
         except Exception as error:
             self._break(wrap(error, "model_load_failed"))
         else:
-            # What comes before the first phase is announced, such as the import of the model's
-            # own module, counts to that phase.
+            # Work before the first announced phase, such as importing the model's own module,
+            # counts towards that phase.
             self._time(self._phase or phase, began)
             self._phase = phase
             payload = {"phase": phase, "seconds": time.perf_counter() - self._began}
@@ -192,9 +192,9 @@ class Host:
             self._load[phase] = self._load.get(phase, 0.0) + time.perf_counter() - began
 
     def _break(self, error: ChatterbexError) -> None:
-        """Ends a model that failed, and says so before its requests are told.
+        """Ends a model that failed. Its own event comes before those of its requests.
 
-        Whoever hears of the end of a request may ask about the model at once.
+        A caller whose request just failed may ask about the model at once.
         """
         self._fail(self.id, error)
         self.end(error)
@@ -212,7 +212,7 @@ class Host:
             for outcome in outcomes:
                 self._take(model, outcome)
             if self._live and not model.busy():
-                # Better an error now than a caller who waits for ever.
+                # An error now is better than a caller that waits for ever.
                 raise RuntimeError("the model lost a request")
         except Exception as error:
             self._step_failed(model, error)
@@ -229,7 +229,7 @@ class Host:
             self._emit(call.id, "done", answer, True)
 
     def _answer(self) -> None:
-        """Sends the answers that came; waits a moment for one where there is nothing else to do."""
+        """Sends the answers that are ready. If there is nothing else to do, waits a moment for one."""
         if self._answers and not (self._calls or self._waiting or self._live):
             wait_a_moment(list(self._answers.values()))
         for id in [id for id, answer in self._answers.items() if answer.done()]:
@@ -248,7 +248,7 @@ class Host:
             self._emit(request.id, "started", {}, False)
 
     def _take(self, model: Model, outcome: Chunk | Failure | Notice) -> None:
-        """Passes on what came of a step; news of requests that are cancelled is dropped."""
+        """Passes on the outcome of a step; outcomes of cancelled requests are dropped."""
         if isinstance(outcome, Notice):
             self._emit(self.id, outcome.name, outcome.payload, False)
         elif outcome.request_id not in self._live:
@@ -279,7 +279,7 @@ class Host:
             self._emit(id, "done", payload, True)
 
     def _step_failed(self, model: Model, exception: Exception) -> None:
-        """Fails the whole batch, for nobody knows whose fault it was, and a model left unusable."""
+        """Fails the whole batch, because the cause is unknown, and the model if it is left unusable."""
         error = wrap(exception, "generation_failed")
         batch = list(self._live)
         self._live.clear()
@@ -298,7 +298,7 @@ class Host:
             return True
 
     def _cancel(self, model: Model, id: int) -> None:
-        """Has the model forget a request; one that fails at that can't be trusted any more."""
+        """Makes the model forget a request. A model that fails to do so can no longer be trusted."""
         if self.ended:
             return
         try:
@@ -311,13 +311,13 @@ class Host:
 
 
 def _give_memory_back(device: str) -> None:
-    """Frees what a model left behind, and has allocators return what they would keep in reserve."""
-    gc.collect()  # weights are large, and models may well have reference cycles
+    """Frees what a model left behind, and makes allocators return the memory that they hold in reserve."""
+    gc.collect()  # weights are large, and models may have reference cycles
     if device != "cpu" and "torch" in sys.modules:
         try:
             empty_cache(device)
         except Exception:
-            _logger.debug("%s did not give its memory back", device, exc_info=True)
+            _logger.debug("%s did not release its memory", device, exc_info=True)
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it, and needs it
     if trim is not None:
         trim(0)

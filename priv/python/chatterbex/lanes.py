@@ -1,8 +1,8 @@
-"""Work of several requests side by side on the CPU, each with its share of torch's threads.
+"""Runs the work of several requests in parallel on the CPU, each with its share of torch's threads.
 
-Two requests with half the threads each are done sooner than one after the other with all of them:
-threads that work on one request wait for each other after every operation. And T3, which waits for
-the memory, goes well with S3Gen, which computes.
+Two requests with half the threads each finish sooner than one after the other with all threads:
+threads that work on one request wait for each other after every operation. T3 and S3Gen also run
+well together, because T3 is limited by memory bandwidth and S3Gen by computation.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _pools: WeakSet[ThreadPoolExecutor] = WeakSet()
 
 
 def rest() -> None:
-    """Waits for what runs in any lane. What has not begun never will, and nothing can be started any more."""
+    """Waits for running work in all lanes. Queued work is dropped, and no new work can be started."""
     for pool in list(_pools):
         pool.shutdown(cancel_futures=True)
 
 
 def side_by_side(first: Callable[[], K], second: Callable[[], T]) -> tuple[K, T]:
-    """What two functions return, each computed with half of the threads that this thread may use.
+    """Runs two functions in parallel, each with half of this thread's threads. Returns both results.
 
-    They must share nothing that they change. With one thread they run one after the other.
+    They must not share anything that they change. With one thread they run one after the other.
     """
     threads = torch.get_num_threads()
     if threads == 1:
@@ -55,10 +55,10 @@ def side_by_side(first: Callable[[], K], second: Callable[[], T]) -> tuple[K, T]
 
 @dataclass(frozen=True)
 class Done(Generic[K, T]):
-    """A work that is done.
+    """A finished piece of work.
 
     Attributes:
-        key: what it was started with.
+        key: the key that it was started with.
         result: what it returned or raised.
         seconds: how long it took.
     """
@@ -69,27 +69,27 @@ class Done(Generic[K, T]):
 
 
 class Lanes(Generic[K, T]):
-    """Threads for work on the CPU; they are made when they are first needed."""
+    """Threads for work on the CPU, started when they are first needed."""
 
     def __init__(self) -> None:
-        """Makes none yet."""
+        """Starts no thread yet."""
         self._pool: ThreadPoolExecutor | None = None
         self._running: dict[Future[Done[K, T]], K] = {}
 
     @property
     def running(self) -> list[K]:
-        """The keys of what was started and not yet taken by `finished`."""
+        """The keys of started work that `finished` has not returned yet."""
         return list(self._running.values())
 
     @staticmethod
     def count(ready: int) -> int:
-        """How many works to do at once, of so many that are ready: those that use most threads."""
+        """How many of `ready` pieces of work to run at once, so that the most threads are in use."""
         threads = torch.get_num_threads()
         numbers = range(1, min(ready, threads) + 1)
         return max(numbers, key=lambda number: (number * (threads // number), number), default=0)
 
     def start(self, key: K, work: Callable[[], T], threads: int) -> None:
-        """Starts a work, with so many of torch's threads. It must share nothing that it changes."""
+        """Starts `work` with `threads` of torch's threads. It must not share anything that it changes."""
 
         def attempt() -> Done[K, T]:
             use_threads(threads)
@@ -106,10 +106,10 @@ class Lanes(Generic[K, T]):
         self._running[self._pool.submit(attempt)] = key
 
     def finished(self, timeout: float) -> list[Done[K, T]]:
-        """Takes what is done.
+        """Removes finished work and returns it.
 
         Args:
-            timeout: seconds to wait where nothing is done yet.
+            timeout: seconds to wait if nothing is finished yet.
         """
         done, _ = wait(self._running, timeout, FIRST_COMPLETED)
         for future in done:
@@ -117,7 +117,7 @@ class Lanes(Generic[K, T]):
         return [future.result() for future in done]
 
     def close(self) -> None:
-        """Waits for what is running, and ends the threads."""
+        """Waits for running work, and ends the threads."""
         self._running.clear()
         if self._pool is not None:
             self._pool.shutdown()

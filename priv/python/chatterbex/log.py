@@ -1,4 +1,4 @@
-"""What Python prints, logs and warns about, kept for the host's logger instead of a terminal."""
+"""Collects what Python prints, logs and warns about for the host's logger instead of a terminal."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 MAX_LINES: Final = 1_000
-"""How many lines wait at most; older ones are dropped and counted."""
+"""The most lines that wait; older ones are dropped and counted."""
 MAX_LENGTH: Final = 8_000
-"""How many characters a line has at most; the rest of it is cut off."""
+"""The most characters in a line; the rest is cut off."""
 
 _ESCAPE: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -31,9 +31,9 @@ class Sink:
         """Makes an empty sink.
 
         Args:
-            limit: How many lines wait at most, from 1 on. Default: ``MAX_LINES``.
+            limit: The most lines that wait, at least 1. Default: ``MAX_LINES``.
         """
-        # Re-entrant: a finaliser that prints may run while this very thread adds a line.
+        # Re-entrant: a finaliser that prints may run while this same thread adds a line.
         self._lock = threading.RLock()
         self._lines: deque[tuple[str, str]] = deque(maxlen=limit)
         self._dropped = 0
@@ -43,7 +43,7 @@ class Sink:
 
         Args:
             level: "debug", "info", "warning" or "error".
-            text: The message. Terminal escapes and control characters are taken out.
+            text: The message. Terminal escapes and control characters are removed.
         """
         text = _CONTROL.sub("", _ESCAPE.sub("", text)).rstrip()
         if not text:
@@ -56,7 +56,7 @@ class Sink:
             self._lines.append((level, text))
 
     def drain(self) -> list[tuple[str, str]]:
-        """Takes all lines out, oldest first, as (level, text)."""
+        """Removes all lines and returns them, oldest first, as (level, text)."""
         with self._lock:
             lines, dropped = list(self._lines), self._dropped
             self._lines.clear()
@@ -67,7 +67,7 @@ class Sink:
 
 
 class _Raw(io.RawIOBase):
-    """The bytes below a replaced ``sys.stdout``: cuts them into lines for the sink."""
+    """The raw stream below a replaced ``sys.stdout``: cuts the bytes into lines for the sink."""
 
     def __init__(self, sink: Sink, level: str) -> None:
         self._sink = sink
@@ -90,7 +90,7 @@ class _Raw(io.RawIOBase):
 
 
 def _last_drawing(line: bytes) -> bytes:
-    # A progress bar draws itself over and over, each time after a carriage return.
+    # A progress bar redraws itself after each carriage return.
     return line.rstrip(b"\r").rpartition(b"\r")[2]
 
 
@@ -109,10 +109,10 @@ class _Handler(logging.Handler):
 
 
 def level_of(number: int) -> str:
-    """Names a level of the logging module as the host's logger does.
+    """Converts a level of the logging module to the host logger's name for it.
 
     Args:
-        number: Such as ``logging.WARNING``.
+        number: A level such as ``logging.WARNING``.
 
     Returns:
         "debug", "info", "warning" or "error".
@@ -125,13 +125,13 @@ def level_of(number: int) -> str:
 
 
 class Redirection:
-    """Sends the standard streams, the logging module and warnings of this process to a sink."""
+    """Sends this process's standard streams, logging records and warnings to a sink."""
 
     def __init__(self, sink: Sink) -> None:
         """Redirects.
 
         Args:
-            sink: Where everything goes.
+            sink: Receives everything.
         """
         self.sink = sink
         self._streams = {

@@ -33,7 +33,7 @@ def loudness(samples: np.ndarray, rate: int) -> float:
 
 
 def normalised(samples: np.ndarray, rate: int, target: float) -> np.ndarray:
-    """Samples at another loudness; as they are where they have none."""
+    """The samples scaled to another loudness; unchanged if they have none."""
     gain = 10.0 ** ((target - loudness(samples, rate)) / 20.0)
     if not math.isfinite(gain) or gain <= 0.0:
         return samples
@@ -43,8 +43,8 @@ def normalised(samples: np.ndarray, rate: int, target: float) -> np.ndarray:
 def _k_weighted(samples: np.ndarray, rate: int) -> np.ndarray:
     """Both filters at once, in the frequency domain.
 
-    Multiplying spectra wraps the end of a filter's response round to the start. A second of zeros takes that
-    up: by then the slower filter has decayed by exp(-2 * pi * 38).
+    Multiplying spectra wraps the end of a filter's response round to the start. A second of zeros absorbs it:
+    by then the slower filter has decayed by exp(-2 * pi * 38).
     """
     size = 1 << (len(samples) + rate - 1).bit_length()
     bins = size // 2 + 1

@@ -1,9 +1,8 @@
-"""Giving back the memory of weights that are mapped from their file and were packed since.
+"""Releases the memory of weights that are mapped from their file and have since been packed.
 
-Checking a file for numbers that are not finite reads all of it, and what was read stays in the process's
-memory. The pages are unchanged copies of the file, so the system can have them back: whoever touches one
-again gets it from the file. On systems other than Linux nothing is done: they take such pages when they need
-memory.
+Checking a file for numbers that are not finite reads all of it, and those pages stay in the process's memory.
+They are unchanged copies of the file, so the system can have them back: the next access reads them from the
+file again. Nothing is done on systems other than Linux, which reclaim such pages when they need memory.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def release(tensors: Iterable[torch.Tensor]) -> None:
-    """Gives back the pages of some tensors that nobody changed.
+    """Releases the pages of unchanged tensors.
 
     Args:
-        tensors: on the CPU. Those that are not mapped from a checkpoint are left alone.
+        tensors: on the CPU. Tensors that are not mapped from a checkpoint are left alone.
     """
     if sys.platform != "linux":
         return
@@ -40,7 +39,7 @@ def release(tensors: Iterable[torch.Tensor]) -> None:
 
 
 def _mappings() -> Iterator[tuple[int, int]]:
-    """Where checkpoints are mapped: anything else would lose its numbers."""
+    """Where checkpoints are mapped. Any other memory would lose its contents."""
     with open("/proc/self/maps", "rb") as lines:
         for line in lines:
             fields = line.split(maxsplit=5)

@@ -1,4 +1,4 @@
-"""Prepares the process that Python lives in, before any library that reads it is imported."""
+"""Prepares the process that Python runs in, before libraries that read its environment are imported."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _QUIET: Final = {
 
 
 def prepare(config: Mapping[str, Any]) -> int:
-    """Sets the environment variables and refuses what would harm the host process.
+    """Sets the environment variables, and refuses calls that would harm the host process.
 
-    Thread pools are sized by, in this order: "env", "threads", what the process's environment
-    says, ``default_threads()``.
+    The size of a thread pool comes from the first of these that gives one: "env", "threads", the
+    process's environment, ``default_threads()``.
 
     Args:
         config: "env" (dict of str to str, or None to unset) and "threads" (int from 1); each may
             be missing or None.
 
     Returns:
-        How many threads a pool is to have.
+        The number of threads for a pool.
 
     Raises:
         ChatterbexError: A value is of the wrong type or out of range ("invalid_option").
@@ -52,7 +52,9 @@ def prepare(config: Mapping[str, Any]) -> int:
         raise ChatterbexError("invalid_option", "env must be a map of strings to strings or nil")
     threads = config.get("threads")
     if threads is not None and (type(threads) is not int or threads < 1):
-        raise ChatterbexError("invalid_option", f"threads must be a whole number from 1 on, not {threads!r}")
+        raise ChatterbexError(
+            "invalid_option", f"threads must be a whole number, at least 1, not {threads!r}"
+        )
     os.environ.update(_QUIET)
     for name in _POOLS:
         if threads is not None:
@@ -70,15 +72,15 @@ def prepare(config: Mapping[str, Any]) -> int:
 
 
 def default_threads() -> int:
-    """Returns one less than the cores that this process may use, but at least 1.
+    """Returns one less than the number of cores that this process may use, but at least 1.
 
-    The core that is left over is for the host's own schedulers.
+    The remaining core is for the host's own schedulers.
     """
     return max(1, cores() - 1)
 
 
 def cores() -> int:
-    """Returns how many cores this process may use: its affinity and its cgroup's quota."""
+    """Returns how many cores this process may use, by its affinity and its cgroup's quota."""
     affinity = getattr(os, "sched_getaffinity", None)
     count = len(affinity(0)) if affinity else os.cpu_count() or 1
     try:
@@ -92,15 +94,15 @@ def cores() -> int:
 
 
 def refuse_fork() -> None:
-    """Makes ``os.fork`` and ``os.forkpty`` raise; ``subprocess`` goes on working.
+    """Makes ``os.fork`` and ``os.forkpty`` raise; ``subprocess`` keeps working.
 
-    A forked child would have the host's memory and locks but only this one of its threads.
+    A forked child would have the host's memory and locks, but only one of its threads.
     """
 
     def refuse() -> NoReturn:
         raise RuntimeError(
-            "os.fork is refused: Python is embedded in the BEAM here, whose other threads a forked "
-            "child would lack; use subprocess, or multiprocessing with the 'spawn' method"
+            "os.fork is refused: Python is embedded in the BEAM here, and a forked child would lack the "
+            "BEAM's other threads; use subprocess, or multiprocessing with the 'spawn' method"
         )
 
     for name in ("fork", "forkpty"):

@@ -1,4 +1,4 @@
-"""Text in pieces that the built-in voice can turn into phonemes in bounded time."""
+"""Cuts text into pieces that the built-in voice can turn into phonemes in bounded time."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 MAX_TEXT: Final = 600
-"""Characters that are turned into phonemes at once; that work is quadratic in them."""
+"""The most characters turned into phonemes at once. The time for that grows with their square."""
 MAX_RUN: Final = 32
-"""Characters without a space that are read as they are; for "1/1/1/..." it is cubic in them."""
+"""The most characters without a space that are read unchanged. For "1/1/1/..." the time is cubic."""
 MAX_DIGITS: Final = 24
-"""Digits of a number that is read as one; hibari knows no word for those above 10^36."""
+"""The most digits of a number that is read as one; hibari has no words for numbers above 10^36."""
 
 _LINK: Final = re.compile(r"\[[^\[\]]{1,200}\]\([^()]{0,200}\)")
 _RUN: Final = re.compile(rf"\S{{{MAX_RUN + 1},}}")
@@ -24,10 +24,10 @@ _SPACE: Final = re.compile(r"\s+")
 def readable(sentences: list[str]) -> Iterator[str]:
     """Cuts sentences into pieces that hibari reads in bounded time.
 
-    Ordinary sentences pass unchanged. Longer ones than ``MAX_TEXT`` characters are cut at clauses
-    or spaces; runs without a space above ``MAX_RUN`` are parted, numbers above ``MAX_DIGITS``
-    digits are read digit by digit, and digits of other shapes become plain ones. What is inside
-    ``[word](/phonemes/)`` is left alone.
+    Ordinary sentences pass unchanged. Sentences longer than ``MAX_TEXT`` characters are cut at
+    clauses or spaces. Runs without a space longer than ``MAX_RUN`` are split, numbers with more than
+    ``MAX_DIGITS`` digits are read digit by digit, and digits of other shapes become plain ones.
+    Text inside ``[word](/phonemes/)`` is left alone.
 
     Args:
         sentences: Sentences, none of them blank.
@@ -51,8 +51,8 @@ def _part(text: str) -> str:
 
 
 def _plain_digit(sign: str) -> str:
-    # hibari takes signs such as a circled one for part of a number, and can't read it then. Those
-    # that it has words for are left.
+    # hibari treats signs such as a circled one as part of a number, and then can't read it. Signs
+    # that it has words for are kept.
     if sign.isdigit() and not sign.isdecimal() and sign not in "²³":
         return f" {unicodedata.digit(sign)} "
     return sign
@@ -61,7 +61,7 @@ def _plain_digit(sign: str) -> str:
 def _part_run(run: re.Match[str]) -> str:
     left, parts = run.group(), []
     while len(left) > MAX_RUN:
-        # The best place is after the last sign within reach, for it is where a reader would stop.
+        # The best place is after the last sign within reach, because a reader would pause there.
         at = next((i for i in range(MAX_RUN, MAX_RUN // 2, -1) if not left[i - 1].isalnum()), MAX_RUN)
         parts.append(left[:at])
         left = left[at:]
@@ -69,14 +69,14 @@ def _part_run(run: re.Match[str]) -> str:
 
 
 def split(text: str, limit: int) -> Iterator[str]:
-    """Cuts text or phonemes so that no piece is above a limit.
+    """Cuts text or phonemes into pieces within a limit.
 
-    Cuts are made at the ends of clauses; within a clause that is too long at spaces, though not
-    inside ``[word](/phonemes/)``; and within a word that is too long anywhere.
+    It cuts at the ends of clauses. A clause that is too long is cut at spaces, though not inside
+    ``[word](/phonemes/)``. A word that is too long is cut anywhere.
 
     Args:
         text: What to cut.
-        limit: The most characters of a piece, from 1 on.
+        limit: The most characters in a piece, at least 1.
 
     Yields:
         The pieces, in order.
@@ -109,7 +109,7 @@ def _parts(separator: re.Pattern[str], text: str) -> list[str]:
 
 
 def _pack(parts: list[str], limit: int, cut: Callable[[str], Iterator[str]]) -> Iterator[str]:
-    """Joins neighbours with spaces up to the limit; a part above it is cut on its own."""
+    """Joins neighbours with spaces up to the limit. A longer part is cut on its own."""
     packed = ""
     for part in parts:
         if packed and len(packed) + 1 + len(part) > limit:

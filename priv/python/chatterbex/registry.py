@@ -1,4 +1,4 @@
-"""Names of models and where they are; nothing is imported before a model is loaded."""
+"""Maps the names of models to their classes. Nothing is imported until a model is loaded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MODELS: dict[str, str] = {
     "turbo": "chatterbex.models.turbo:TurboModel",
 }
 
-# What `mix chatterbex.setup` installs only where it is told the device.
+# What `mix chatterbex.setup` installs only if it is told the device.
 _WITH_PYTORCH = frozenset(
     {"chatterbox", "perth", "s3tokenizer", "safetensors", "soxr", "tokenizers", "torch"}
 )
@@ -33,7 +33,7 @@ def register(name: str, target: str) -> None:
         target: "module:Class", a subclass of ``chatterbex.model.Model``.
 
     Raises:
-        ChatterbexError: The target is not of that form ("invalid_option").
+        ChatterbexError: The target does not have that form ("invalid_option").
     """
     module, _, attribute = target.partition(":") if isinstance(target, str) else ("", "", "")
     if not (isinstance(name, str) and name and module and attribute.isidentifier()):
@@ -60,7 +60,7 @@ def find(name: str) -> type[Model]:
 
     Raises:
         ChatterbexError: No model has that name ("unknown_model"); its module needs a package
-            that is not installed ("not_set_up"); the target is no model ("model_load_failed").
+            that is not installed ("not_set_up"); the target is not a model ("model_load_failed").
     """
     from chatterbex.model import Model
 
@@ -78,10 +78,10 @@ def find(name: str) -> type[Model]:
 
 
 def missing_package(user: str, error: ModuleNotFoundError) -> ChatterbexError:
-    """Says that a Python package is missing, and what to do.
+    """Makes an error that says which Python package is missing, and what to do.
 
     Args:
-        user: What needs it, such as "the model nano".
+        user: What needs the package, such as "the model nano".
         error: What the import raised.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Work in stages: a generator that yields between two stages and returns the result."""
+"""Work in stages: a generator that yields between stages and returns the result."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def advance(work: Generator[None, None, T]) -> T | None:
-    """Does one stage. Returns the result after the last one, and None before."""
+    """Runs one stage. Returns the result after the last stage, and None before."""
     try:
         next(work)
     except StopIteration as stop:
@@ -18,7 +18,7 @@ def advance(work: Generator[None, None, T]) -> T | None:
 
 
 def finish(work: Generator[None, None, T]) -> T:
-    """Does all stages that are left, and returns the result."""
+    """Runs all remaining stages and returns the result."""
     while True:
         result = advance(work)
         if result is not None:

@@ -1,7 +1,6 @@
-"""The parts of torchaudio that the Chatterbox models use, with torchaudio's results and without its package.
+"""The parts of torchaudio that the Chatterbox models use, with the same results but without the package.
 
-torchaudio's releases stopped at the one for PyTorch 2.11. Only the settings that upstream's code asks for
-are here.
+The last release of torchaudio is for PyTorch 2.11. This has only the settings that upstream's code uses.
 """
 
 from __future__ import annotations
@@ -97,7 +96,7 @@ def _mel_bands(count: int) -> Tensor:
 
 
 class _Transform(nn.Module):
-    """What both spectrograms are set up with."""
+    """The settings that both spectrograms share."""
 
     def __init__(
         self,

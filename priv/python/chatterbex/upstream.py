@@ -1,17 +1,17 @@
-"""The one door to the PyPI packages whose networks are used: chatterbox-tts, s3tokenizer, resemble-perth.
+"""Imports the networks' PyPI packages, and nothing else does: chatterbox-tts, s3tokenizer, resemble-perth.
 
-Imported the plain way they cost 8 to 15 seconds and 2 GB of packages that never run here: chatterbox's
+An ordinary import costs 8 to 15 seconds and 2 GB of packages that never run here: chatterbox's
 ``__init__`` imports every model, perth and s3gen pull librosa (numba, scipy, scikit-learn), diffusers pulls
 torch._dynamo, s3tokenizer pulls onnx. So each package is imported
 
 - without its ``__init__``: a bare package module with the right ``__path__`` stands for it;
-- under a private name, so that a program's own ``import chatterbox`` stays what it is;
-- with stand-ins for what it imports at the top of its files and either never calls (onnx, conformer,
-  omegaconf, yaml, torch's activation checkpoints with sympy behind them) or needs one small function of
+- under a private name, so that a program's own ``import chatterbox`` is not affected;
+- with stand-ins for modules that it imports at the top of its files and either never calls (onnx, conformer,
+  omegaconf, yaml, torch's activation checkpoints with sympy behind them) or needs only for one small function
   (mel filter banks, spectrograms, a Hann window, one attention layer; einops imports torch._dynamo at its
   first call).
 
-``sys.modules`` is put back as it was afterwards. Only the model thread imports, so nobody sees it meanwhile.
+``sys.modules`` is restored afterwards. Only the model thread imports, so no other code sees it meanwhile.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _CHATTERBOX = "chatterbex_upstream"
 
 def _module(name: str, **attributes: Any) -> types.ModuleType:
     module = types.ModuleType(name)
-    module.__path__ = []  # so that "import a.b" finds it to be a package
+    module.__path__ = []  # marks it as a package for "import a.b"
     for key, value in attributes.items():
         setattr(module, key, value)
     return module
 
 
 def _never(name: str) -> Any:
-    """A class to stand where a name is imported, or derived from, and never used."""
+    """A stand-in for a class that is imported, or derived from, but never used."""
 
     def init(self: Any, *_args: Any, **_kwargs: Any) -> None:
         raise NotImplementedError(f"{name} is not part of what Chatterbex runs")
@@ -132,7 +132,7 @@ def _unused_layer(**_: Any) -> None:
 
 
 def _resource_filename(package: str, resource: str) -> str:
-    """What perth asks of pkg_resources, which setuptools 82 no longer brings."""
+    """The function of pkg_resources that perth needs; setuptools 82 no longer includes it."""
     spec = importlib.util.find_spec(package)
     locations = list(spec.submodule_search_locations or []) if spec else []
     if not locations:
@@ -141,9 +141,9 @@ def _resource_filename(package: str, resource: str) -> str:
 
 
 def package_folder(name: str, distribution: str) -> Path:
-    """Where an installed package lies, found without importing it."""
+    """The folder of an installed package, found without importing it."""
     spec = importlib.util.find_spec(name)
-    # A folder of that name somewhere on the path is found too, but has no file of its own.
+    # This also finds a plain folder of that name on the path, which has no file of its own.
     if spec is None or spec.origin is None or not spec.submodule_search_locations:
         raise ChatterbexError(
             "not_set_up",
@@ -156,7 +156,7 @@ def package_folder(name: str, distribution: str) -> Path:
 
 @contextmanager
 def _isolated(packages: Mapping[str, Path]) -> Iterator[None]:
-    """``sys.modules`` with the stand-ins and bare packages in it; as it was before, on the way out."""
+    """Puts the stand-ins and bare packages into ``sys.modules``, and restores it at the end."""
     stand_ins = _stand_ins()
     bare = {}
     for name, folder in packages.items():

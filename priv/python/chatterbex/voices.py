@@ -1,4 +1,4 @@
-"""Reference audio to a voice, and voices that were made before."""
+"""Makes voices from reference audio, and keeps the voices that were made before."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ _FORMAT = "1"
 
 @dataclass(frozen=True)
 class Family:
-    """How the voices of some models are made; models of one family understand each other's.
+    """How a family of models makes its voices. Models of one family can share voices.
 
     Attributes:
-        name: what saved voices are marked with.
-        shortest: seconds of reference audio that it takes more than.
-        loudness: LUFS that reference audio is brought to, or None for none.
-        t3_seconds: seconds that T3's speech prompt is taken from.
-        t3_tokens: most tokens of that prompt.
+        name: the mark in saved voices.
+        shortest: reference audio must be longer than this, in seconds.
+        loudness: loudness that reference audio is normalised to, in LUFS, or None to leave it as it is.
+        t3_seconds: length of the audio for T3's speech prompt, in seconds.
+        t3_tokens: the most tokens in that prompt.
     """
 
     name: str
@@ -56,12 +56,12 @@ ORIGINAL = Family("original", shortest=1.0, loudness=None, t3_seconds=6, t3_toke
 
 @dataclass(frozen=True)
 class Voice:
-    """Who speaks.
+    """A voice.
 
     Attributes:
         family: name of the family of models that it is for.
-        t3: what T3 knows of it; None where only the sound of a voice is wanted.
-        gen: what S3Gen knows of it.
+        t3: T3's part of the voice; None if only the sound of a voice is needed.
+        gen: S3Gen's part of the voice.
     """
 
     family: str
@@ -113,7 +113,7 @@ class Voice:
 
     @classmethod
     def parse(cls, data: bytes, family: Family) -> Voice:
-        """The voice that `dump` made bytes of.
+        """The voice in bytes that `dump` made.
 
         Raises:
             ChatterbexError: It is damaged ("voice_unreadable") or of another family
@@ -126,9 +126,9 @@ class Voice:
             tensors = load(data)
             marks = _marks(data)
         except (SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise _unreadable(f"it is damaged or no saved voice ({error})") from error
+            raise _unreadable(f"it is damaged or not a saved voice ({error})") from error
         if marks.get("chatterbex_voice") != _FORMAT:
-            raise _unreadable("it is a safetensors file, but no voice of this version")
+            raise _unreadable("it is a safetensors file, but not a voice of this version")
         if marks.get("family") != family.name:
             raise ChatterbexError(
                 "not_supported",
@@ -161,7 +161,7 @@ class Audio:
     Attributes:
         samples: mono float32.
         sample_rate: of the samples, in Hz.
-        norm_loudness: whether a family that has a loudness brings the audio to it.
+        norm_loudness: whether to normalise the audio to the family's loudness, if it has one.
     """
 
     samples: np.ndarray
@@ -200,23 +200,23 @@ class Audio:
 
     @property
     def key(self) -> str:
-        """What a voice made from this audio is kept by: it also says how the voice is made."""
+        """The cache key of a voice made from this audio. It includes how the voice is made."""
         return self.digest if self.norm_loudness else f"{self.digest}:as-loud-as-it-is"
 
     @property
     def digest(self) -> str:
-        """The same for the same samples."""
+        """A hash of the samples and their rate."""
         digest = hashlib.sha256(f"{self.sample_rate}:".encode())
         digest.update(self.samples.tobytes())
         return digest.hexdigest()
 
     @property
     def seconds(self) -> float:
-        """How long it is."""
+        """Its length in seconds."""
         return len(self.samples) / self.sample_rate
 
     def check(self, shortest: float) -> None:
-        """Refuses what no voice can be made of.
+        """Refuses audio that no voice can be made from.
 
         Raises:
             ChatterbexError: "voice_too_short", or "voice_unreadable" for silence and for samples
@@ -235,7 +235,7 @@ class Audio:
             raise _unreadable("it is silent")
 
     def quality(self) -> dict[str, Any]:
-        """Figures to judge the recording by: seconds, peak, LUFS, shares of clipped and quiet samples."""
+        """Measures the recording: seconds, peak, LUFS, and the shares of clipped and quiet samples."""
         peak = float(np.max(np.abs(self.samples), initial=0.0))
         level = np.abs(self.samples)
         at_24k = resample(self.samples, orig_sr=self.sample_rate, target_sr=RATE)
@@ -250,30 +250,30 @@ class Audio:
 
 
 class VoiceMaker:
-    """Makes voices of reference audio, on the CPU."""
+    """Makes voices from reference audio, on the CPU."""
 
     def __init__(self, family: Family, analysis: Analysis, encoder: Any | None) -> None:
-        """Takes the networks.
+        """Keeps the networks.
 
         Args:
             family: of the voices.
             analysis: S3Gen's.
-            encoder: upstream's voice encoder, or None where voices have no T3 half.
+            encoder: upstream's voice encoder, or None if the voices have no T3 part.
         """
         self.family = family
         self._analysis = analysis
         self._encoder = encoder
 
     def tokens(self, audio_16k: np.ndarray) -> list[int]:
-        """What is said in some 16 kHz audio, in speech tokens."""
+        """The speech tokens of 16 kHz audio."""
         return self._analysis.tokens(audio_16k)[0].tolist()
 
     def make(self, audio: Audio) -> Voice:
-        """The voice in some audio.
+        """The voice of a recording.
 
         Raises:
-            ChatterbexError: It is too short, silent or damaged, or must keep a loudness that this
-                family never changes ("not_supported").
+            ChatterbexError: The recording is too short, silent or damaged; or it asks to keep its
+                loudness, which this family never changes ("not_supported").
         """
         family = self.family
         if family.loudness is None and not audio.norm_loudness:
@@ -290,7 +290,7 @@ class VoiceMaker:
             return Voice(family.name, None, self._for_s3gen(at_24k))
         gen, t3 = side_by_side(lambda: self._for_s3gen(at_24k), lambda: self._for_t3(at_24k))
         if not torch.isfinite(t3.speaker_emb).all():
-            raise _unreadable("no speaker could be made out in it")
+            raise _unreadable("no speaker could be recognised in it")
         return Voice(family.name, t3, gen)
 
     def _for_s3gen(self, at_24k: np.ndarray) -> Reference:
@@ -321,21 +321,21 @@ def load_encoder(path: Path) -> Any:
 
 
 def _to_16k(prompt: np.ndarray) -> np.ndarray:
-    """With torchaudio's filter, as upstream's S3Gen does it; everything else is resampled by soxr."""
+    """Uses torchaudio's filter, as upstream's S3Gen does; everything else is resampled by soxr."""
     return torchaudio_parts.resample(torch.from_numpy(prompt), RATE, _RATE_16).numpy()
 
 
 class VoiceCache:
-    """The voices that were used last, by their keys. Any thread may use it.
+    """The most recently used voices, by key. Any thread may use it.
 
-    They stay on the CPU: a voice is small, and a pass takes its own copy.
+    They stay on the CPU: a voice is small, and each pass makes its own copy.
 
     Attributes:
-        most: how many are kept.
+        most: the most voices to keep.
     """
 
     def __init__(self, most: int = 32) -> None:
-        """Begins with none."""
+        """Starts empty."""
         self.most = most
         self._voices: OrderedDict[str, Voice] = OrderedDict()
         self._lock = threading.Lock()
@@ -351,7 +351,7 @@ class VoiceCache:
         return size_of(*voices)
 
     def get(self, key: str) -> Voice | None:
-        """The voice of a key, if it is still there."""
+        """The voice with this key, if it is still cached."""
         with self._lock:
             voice = self._voices.get(key)
             if voice is not None:
@@ -369,21 +369,21 @@ class VoiceCache:
 
 
 class Voices:
-    """The voices that one model speaks with: the built-in one, saved ones, and those of recordings.
+    """The voices that one model speaks with: the built-in one, saved ones, and cloned ones.
 
     Attributes:
-        maker: makes voices of recordings.
-        cache: keeps those that were used last.
+        maker: makes voices from recordings.
+        cache: keeps the most recently used voices.
     """
 
     def __init__(self, maker: VoiceMaker, built_in: Voice, front: Any | None, most: int) -> None:
-        """Begins with the built-in voice.
+        """Starts with the built-in voice.
 
         Args:
             maker: of the model's family.
             built_in: the voice that comes with the model.
             front: T3's embeddings, or None for a model that does not speak text.
-            most: how many other voices are kept.
+            most: the most other voices to keep.
         """
         self.maker = maker
         self.cache = VoiceCache(most)
@@ -399,10 +399,10 @@ class Voices:
         return self.cache.bytes
 
     def wanted(self, value: Any, norm_loudness: Any = None) -> tuple[Audio | bytes | None, str | None]:
-        """What a request asks for: a recording or a saved voice, and its key; nothing for the built-in one.
+        """The recording or saved voice that a request asks for, and its key; None for the built-in voice.
 
         Raises:
-            ChatterbexError: It is neither ("invalid_option"), or no voice can be made of the recording.
+            ChatterbexError: It is neither ("invalid_option"), or no voice can be made from the recording.
         """
         if value is None:
             return None, None
@@ -419,7 +419,7 @@ class Voices:
         )
 
     def known(self, source: Audio | bytes | None, key: str | None) -> Voice | None:
-        """The voice that `wanted` named, or None for a recording that must be listened to first."""
+        """The voice that `wanted` returned, or None for a recording that must be cloned first."""
         if key is None:
             return self._built_in
         voice = self.cache.get(key)
@@ -428,7 +428,7 @@ class Voices:
         return voice
 
     def make(self, audio: Audio) -> Voice:
-        """Listens to a recording, which takes seconds, and keeps its voice."""
+        """Clones the voice of a recording, which takes seconds, and caches it."""
         return self.cache.put(audio.key, self.maker.make(audio))
 
     def _parsed(self, data: bytes) -> Voice:

@@ -1,7 +1,7 @@
-"""PerTh, Resemble AI's inaudible watermark: in everything that the Chatterbox models say.
+"""PerTh, Resemble AI's inaudible watermark, which is in all speech of the Chatterbox models.
 
-The network is upstream's; the passes around it are ours, for upstream's own keep gradients and
-import librosa to resample.
+The network is upstream's. The code around it is ours, because upstream's keeps gradients and imports
+librosa to resample.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from chatterbex.voices import Audio
 
 _FILE = "perth_net_250000.pth.tar"
 _SURE = 0.5
-_SHORTEST = 1024  # samples at PerTh's rate: half a window, which the first frame needs to mirror
+_SHORTEST = 1024  # samples at PerTh's rate: half a window, which the first frame mirrors
 
 
 class Watermarker:
-    """Puts the watermark into samples, and finds it. It stays on the CPU."""
+    """Adds the watermark to samples, and detects it. It stays on the CPU."""
 
     def __init__(self) -> None:
-        """Loads PerTh's weights, which come with its package.
+        """Loads PerTh's weights from its package.
 
         Raises:
             ChatterbexError: The package is not installed ("not_set_up") or damaged
@@ -38,7 +38,9 @@ class Watermarker:
         path = folder / _FILE
         weights = checkpoint.read_pickle(path)
         if not isinstance(weights, dict) or not isinstance(weights.get("model"), dict):
-            raise ChatterbexError("model_load_failed", f"{path} is not what the package resemble-perth has")
+            raise ChatterbexError(
+                "model_load_failed", f"{path} is not the file of the package resemble-perth"
+            )
         settings = _settings((folder / "hparams.yaml").read_text(encoding="utf-8"))
         net = checkpoint.blank(lambda: module.PerthNet(module.PerthConfig(**settings)))
         # The file also has the windows of the spectrograms, which the module computes.
@@ -48,10 +50,10 @@ class Watermarker:
 
     @torch.inference_mode()
     def apply(self, samples: np.ndarray, sample_rate: int) -> np.ndarray:
-        """The same samples, as many, with the watermark in them.
+        """The same number of samples, with the watermark.
 
         Args:
-            samples: float32, 1-D. Less than 32 ms are given back as they are.
+            samples: float32, 1-D. Less than 32 ms is returned unchanged.
             sample_rate: of the samples.
         """
         signal = resample(samples, orig_sr=sample_rate, target_sr=self._rate)
@@ -63,13 +65,13 @@ class Watermarker:
         out = net.ap.magphase_to_signal(marked[0], phase).numpy()
         out = resample(out, orig_sr=self._rate, target_sr=sample_rate)[: len(samples)]
         if len(out) < len(samples):
-            # The spectrogram has whole frames only; what is left over stays unmarked.
+            # The spectrogram has only whole frames; the rest stays unmarked.
             out = np.concatenate([out, samples[len(out) :]])
         return np.ascontiguousarray(out, dtype=np.float32)
 
     @torch.inference_mode()
     def confidence(self, samples: np.ndarray, sample_rate: int) -> float:
-        """How sure PerTh is that its watermark is in some samples: 0 to 1."""
+        """How sure PerTh is that the samples have its watermark, from 0 to 1."""
         signal = resample(samples, orig_sr=sample_rate, target_sr=self._rate)
         if len(signal) <= _SHORTEST or not np.any(signal):
             return 0.0
@@ -80,7 +82,7 @@ class Watermarker:
 
 @lru_cache(maxsize=1)
 def watermarker() -> Watermarker:
-    """The one watermarker of this process."""
+    """The watermarker of this process."""
     return Watermarker()
 
 
@@ -99,7 +101,7 @@ def watermarked(samples: np.ndarray, sample_rate: int = 24_000) -> bool:
 
 
 def answer(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What is said of audio that comes in a command.
+    """Answers a command that asks whether audio has the watermark.
 
     Args:
         arguments: "samples" (bytes of float32, or an array; one channel), "sample_rate" (int).
@@ -108,7 +110,7 @@ def answer(arguments: Mapping[str, Any]) -> dict[str, Any]:
         "watermarked" (bool) and "confidence" (float).
 
     Raises:
-        ChatterbexError: It is no audio ("voice_unreadable"), or PerTh is not installed ("not_set_up").
+        ChatterbexError: It is not audio ("voice_unreadable"), or PerTh is not installed ("not_set_up").
     """
     audio = Audio.of(arguments)
     sure = watermarker().confidence(audio.samples, audio.sample_rate)

@@ -1,8 +1,8 @@
-"""Long work beside the step loop.
+"""Long work outside the step loop.
 
-Cloning a voice takes seconds, and so does hearing what is said in a recording or looking for a watermark.
-None of it may keep others from speaking. So a thread of its own does it, on the CPU only. It shares nothing
-that it changes.
+Cloning a voice takes seconds, and so does tokenising a recording or looking for a watermark. None of it may
+keep other requests from speaking. So it runs in its own thread, on the CPU only, and shares nothing that it
+changes.
 """
 
 from __future__ import annotations
@@ -16,28 +16,29 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 MOMENT: Final = 0.05
-"""Seconds that a step with nothing else to do waits for work beside it: a command may come meanwhile."""
+"""How long a step with nothing else to do waits for this work, in seconds. Commands may arrive meanwhile."""
 
 
 class Worker:
     """Does long work, one piece at a time.
 
-    Each piece has a thread that ends with it. OpenMP keeps a team of threads for every thread that has
-    computed with several. If there are more of them than cores, they sleep between two operations
-    where they would spin, and everything that computes with several threads is a tenth slower.
+    Each piece runs in its own thread, which ends with it. OpenMP keeps a team of threads for every thread
+    that has computed with several. If all teams together have more threads than there are cores, their
+    threads sleep between operations instead of spinning, and all computation with several threads becomes a
+    tenth slower.
     """
 
     def __init__(self) -> None:
-        """Starts nothing yet."""
+        """Starts no thread yet."""
         self._running: dict[object, Future[Any]] = {}
         self._closed = threading.Event()
 
     def start(self, key: object, work: Callable[[], T], *, alone: bool) -> Future[T]:
-        """Starts some work, or joins the one that is running for the same.
+        """Starts a piece of work, or joins the one that is already running with the same key.
 
         Args:
-            key: what the result is the same for.
-            work: does it.
+            key: work with the same key has the same result.
+            work: the function to run.
             alone: whether nothing else computes now. If so it gets all of torch's threads, else half.
         """
         self._running = {key: one for key, one in self._running.items() if not one.done()}
@@ -49,7 +50,7 @@ class Worker:
         return self._running[key]
 
     def close(self) -> None:
-        """Forgets what has not begun; what is being done ends by itself."""
+        """Drops work that has not begun. Work that has begun runs to its end."""
         self._closed.set()
         self._running.clear()
 
@@ -65,12 +66,12 @@ class Worker:
 
 
 def wait_a_moment(works: list[Future[Any]]) -> None:
-    """Waits until one of some works is done, or for `MOMENT`."""
+    """Waits until one of these is done, at most for `MOMENT`."""
     wait(works, MOMENT, FIRST_COMPLETED)
 
 
 def _threads(alone: bool) -> int | None:
-    """Of the thread that calls: a thread that lives long keeps a number of its own."""
+    """Taken from the calling thread, because a long-lived thread keeps its own number."""
     torch = sys.modules.get("torch")
     if torch is None:
         return None

@@ -1,7 +1,7 @@
 """Looks at the environment whose Python runs it, or repairs it. Prints one line of JSON.
 
 ``check MODULE...``: packages, those of them that lack files, and whether the modules import.
-``repair``: forgets packages that lack files, so that an installer puts them there again.
+``repair``: removes the records of packages that lack files, so that an installer installs them again.
 """
 
 import csv

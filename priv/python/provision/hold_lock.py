@@ -1,4 +1,4 @@
-"""Holds a lock on a file until stdin closes, which it does however the holder's owner ends.
+"""Holds a lock on a file until stdin closes, which happens however the owner of this process ends.
 
 The kernel frees the lock with the process, so no lock is ever left behind. Prints `busy PID` while another
 process has it, `held` once it is ours, `unsupported REASON` on a file system that knows no locks.
@@ -31,7 +31,7 @@ def main(path: str, owner: str) -> None:
         if not waited:
             waited = True
             _say("busy " + (os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "?"))
-        # Nothing is ever written to stdin: that it can be read means that it was closed.
+        # Nothing is ever written to stdin, so if it is readable, it was closed.
         if select.select([0], [], [], 0.1)[0]:
             return
     os.ftruncate(descriptor, 0)

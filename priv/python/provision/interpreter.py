@@ -1,7 +1,7 @@
-"""Tells where the Python that runs it keeps its shared library, and proves it by opening it.
+"""Finds the shared library of the Python that runs it, and proves it by opening the library.
 
-Prints one line of JSON. Run by the setup with `python -I`, also by Pythons that turn out to be too old, so it
-keeps to what Python 3.6 understands and needs the standard library only.
+Prints one line of JSON. The setup runs it with `python -I`, even with Pythons that turn out to be too old.
+So it uses only the syntax of Python 3.6 and the standard library.
 """
 
 import json
@@ -27,7 +27,7 @@ def library_names() -> list:
 
 
 def library_folders() -> list:
-    """Folders to look in: what the build says, what Debian does, and what is left after a move."""
+    """Folders to look in: the build's own, Debian's, and those that remain after a move."""
     config = sysconfig.get_config_var
     folders = [config("LIBDIR")]
     if config("MULTIARCH"):
@@ -35,7 +35,7 @@ def library_folders() -> list:
     if config("PYTHONFRAMEWORKPREFIX"):
         library = config("LDLIBRARY") or ""
         folders.append(os.path.dirname(os.path.join(config("PYTHONFRAMEWORKPREFIX"), library)))
-    # A relocated build (uv's, conda's, Homebrew's after an upgrade) still has it beside its prefix.
+    # A relocated build (uv's, conda's, Homebrew's after an upgrade) still has it next to its prefix.
     executable = os.path.dirname(os.path.realpath(getattr(sys, "_base_executable", "") or sys.executable))
     folders += [
         os.path.join(sys.base_prefix, "lib"),

@@ -1,14 +1,14 @@
-"""Fetches the files of a model into the user's hub cache. Prints lines of JSON.
+"""Downloads the files of a model into the user's hub cache. Prints lines of JSON.
 
     model_files.py REQUEST
 
 The request is JSON: "cache" (the hub cache's folder), "sources" (each with "repository", "revision",
-"files" and "optional", names of files), "check" (whether the checksums of files that are there are
-compared too) and "patience" (the fields of ``chatterbex.hub.asking.Hub``).
+"files" and "optional", names of files), "check" (whether to compare the checksums of existing files
+too) and "patience" (the fields of ``chatterbex.hub.asking.Hub``).
 
-A line has "event": "progress" (what is done, of which file), or one last "done" ("folders", one for
-each source, "fetched" and "total") or "failed" ("why", "message" and more). The exit code is 0 only
-where all files are there.
+Each line has an "event": "progress" (the progress of a file), or at the end "done" ("folders", one for
+each source, "fetched" and "total") or "failed" ("why", "message" and more). The exit code is 0 only if
+all files are there.
 """
 
 from __future__ import annotations

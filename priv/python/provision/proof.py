@@ -2,7 +2,8 @@
 
     proof.py DEVICE     cpu, mps or cuda
 
-"error" says what does not work on the CPU, where everything must; "fault" why the device cannot be used.
+"error" says what does not work on the CPU, where everything must work. "fault" says why the device cannot
+be used.
 """
 
 from __future__ import annotations

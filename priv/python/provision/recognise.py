@@ -1,7 +1,7 @@
-"""Writes down what is said in recordings: pocketsphinx, with the English model in its own package.
+"""Transcribes recordings with pocketsphinx and the English model in its package.
 
-It runs in an environment of its own, which has nothing but pocketsphinx. The arguments are WAV files
-of one channel, 16,000 Hz and 16 bits. The answer is a JSON list of what was heard, in lower case.
+It runs in its own environment, which has only pocketsphinx. The arguments are WAV files with one
+channel, 16,000 Hz and 16 bits. The answer is a JSON list of the transcripts, in lower case.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ QUIET = bytes(RATE // 4 * 2)
 
 
 def hear(decoder: Decoder, path: str) -> str:
-    """Returns the words of one file, "" where there are none."""
+    """Returns the words of one file, or "" if there are none."""
     with wave.open(path) as file:
         form = file.getnchannels(), file.getframerate(), file.getsampwidth()
         if form != (1, RATE, 2):

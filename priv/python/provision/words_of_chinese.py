@@ -1,6 +1,6 @@
-"""Fetches the words by which spacy_pkuseg divides Chinese text. Prints one line of JSON.
+"""Downloads the dictionary with which spacy_pkuseg divides Chinese text. Prints one line of JSON.
 
-The package has them fetched when it is first used, which would be in the middle of a request.
+The package would download it when it is first used, in the middle of a request.
 """
 
 import json

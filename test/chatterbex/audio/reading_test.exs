@@ -44,7 +44,7 @@ defmodule Chatterbex.Audio.ReadingTest do
     assert refused(path).details.cause == :damaged
 
     File.write!(path, "")
-    assert refused(path).message =~ "these 0 bytes are no audio file"
+    assert refused(path).message =~ "these 0 bytes are not an audio file"
 
     File.write!(path, [<<0, 0, 0, 32>>, "ftypM4A ", :binary.copy(<<0>>, 100)])
     assert refused(path).message =~ "this is an MP4 or M4A file, which cannot be read"

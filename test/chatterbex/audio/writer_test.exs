@@ -82,7 +82,7 @@ defmodule Chatterbex.Audio.WriterTest do
     {:ok, writer} = Writer.open(Path.join(dir, "b.mp3"))
     odd = %Audio{samples: <<0::32>>, sample_rate: 24_001}
     assert {:error, %Error{reason: :invalid_audio, message: message}} = Writer.write(writer, odd)
-    assert message =~ "MP3 knows the sample rates 8000, 11025,"
+    assert message =~ "MP3 supports only the sample rates 8000, 11025,"
     assert {:ok, writer} = Writer.write(writer, hd(parts()))
     assert :ok = Writer.close(writer)
   end

@@ -1,4 +1,4 @@
-//! What a file is, told by its content: names lie.
+//! Recognises a file by its content, because names can be wrong.
 
 /// What a file is, and where its sound begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,18 +13,18 @@ pub enum Kind<'a> {
     Ogg(&'a [u8]),
     /// Opus in Ogg.
     Opus(&'a [u8]),
-    /// Something else that has a name.
+    /// A known but unsupported kind, by its name.
     Other(&'static str),
-    /// Nothing that is known here.
+    /// An unknown kind.
     Unknown,
 }
 
-/// How far into a file that does not begin with a frame of MP3 one is looked for.
+/// How far to search for a frame of MP3 in a file that does not begin with one.
 const MP3_SEARCH: usize = 64 * 1024;
-/// As many frames in a row are no accident.
+/// This many frames in a row cannot be a coincidence.
 const MP3_FRAMES: usize = 4;
 
-/// Tells what a file is.
+/// Recognises a file.
 pub fn kind(file: &[u8]) -> Kind<'_> {
     let file = skip_id3v2(file);
     let at = |offset: usize, magic: &[u8]| file.get(offset..offset + magic.len()) == Some(magic);
@@ -45,7 +45,7 @@ pub fn kind(file: &[u8]) -> Kind<'_> {
     }
 }
 
-/// The codec's name is at the beginning of the first packet, which has the first page for itself.
+/// The codec's name is at the beginning of the first packet, which is alone on the first page.
 fn ogg(file: &[u8]) -> Kind<'_> {
     let segments = file.get(26).map_or(0, |count| usize::from(*count));
     let packet = file.get(27 + segments..).unwrap_or_default();
@@ -106,7 +106,7 @@ fn other(file: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// The length of an ID3v2 tag is given in four bytes of seven bits.
+/// The length of an ID3v2 tag is in four bytes with seven bits each.
 fn skip_id3v2(file: &[u8]) -> &[u8] {
     let mut rest = file;
 
@@ -124,7 +124,7 @@ fn skip_id3v2(file: &[u8]) -> &[u8] {
     rest
 }
 
-/// APEv2 and ID3v1 stand behind the sound, and may hold what looks like a frame.
+/// APEv2 and ID3v1 come after the sound, and may contain bytes that look like a frame.
 fn skip_trailing_tags(file: &[u8]) -> &[u8] {
     let mut rest = file;
 
@@ -138,7 +138,7 @@ fn skip_trailing_tags(file: &[u8]) -> &[u8] {
         && let Some(length) = tag.get(12..16)
     {
         let length = u32::from_le_bytes([length[0], length[1], length[2], length[3]]) as usize;
-        // The header of a tag, where it has one, is not in the length.
+        // The length does not include a tag's header, if it has one.
         let header = if tag[23] & 0x80 == 0 { 0 } else { 32 };
         rest = &rest[..rest.len().saturating_sub(length.saturating_add(header))];
     }
@@ -153,14 +153,14 @@ fn find_mp3(file: &[u8]) -> Option<&[u8]> {
     (0..search)
         .find(|at| {
             let (frames, whole) = mp3_frames(&file[*at..]);
-            // A file of few frames is believed where it begins and ends with one.
+            // A file with few frames is accepted if it begins and ends with a frame.
             frames >= MP3_FRAMES || (*at == 0 && frames > 0 && whole)
         })
         .map(|at| &file[at..])
 }
 
-/// How many frames of one kind follow each other (as many as matter), and whether the last one ends
-/// where the file does, or would.
+/// How many frames of one kind follow each other (up to the number that matters), and whether the last one ends
+/// with the file, or past it.
 fn mp3_frames(file: &[u8]) -> (usize, bool) {
     let mut rest = file;
     let mut first = None;
@@ -184,7 +184,7 @@ fn mp3_frames(file: &[u8]) -> (usize, bool) {
     (MP3_FRAMES, false)
 }
 
-/// The bytes of a frame of layer III, and what all frames of a file share: version and rate.
+/// The size of a frame of layer III in bytes, and the values that all frames of a file share: version and rate.
 fn mp3_header(head: [u8; 4]) -> Option<(usize, (u8, u8))> {
     const BITRATES: [[usize; 15]; 2] = [
         [
@@ -210,7 +210,7 @@ fn mp3_header(head: [u8; 4]) -> Option<(usize, (u8, u8))> {
     let rate = RATES.get(usize::from(head[2] >> 2 & 3))? / divisor;
     let padding = usize::from(head[2] >> 1 & 1);
 
-    // A bit rate of 0 leaves the length open; nothing writes such files.
+    // A bit rate of 0 leaves the length open; no program writes such files.
     (bitrate > 0).then(|| {
         let length = samples / 8 * bitrate * 1000 / rate + padding;
         (length, (version, head[2] >> 2 & 3))

@@ -1,4 +1,4 @@
-//! Any file to samples.
+//! Decodes any supported file to samples.
 
 mod kind;
 mod ogg_opus;
@@ -14,14 +14,14 @@ use crate::limits::{Caller, Limits};
 use crate::sink::{Form, Sink, Store};
 use kind::Kind;
 
-/// Puts the samples of a file into a store: WAV, FLAC, MP3, Vorbis or FLAC in Ogg, Opus in Ogg. Opus
-/// comes at the rate that it was made from where Opus knows that rate, else at 48 kHz.
+/// Puts the samples of a file into a store: WAV, FLAC, MP3, Vorbis or FLAC in Ogg, Opus in Ogg. Opus is decoded at
+/// its original rate if Opus supports that rate, else at 48 kHz.
 ///
-/// Memory is taken for samples that were decoded, never because a file asks for it.
+/// Memory is allocated for decoded samples, never because a file asks for it.
 ///
 /// # Errors
-/// A file that is something else, is damaged, ends too early, or goes beyond the limits; `Abandoned`
-/// where the caller is gone; `OutOfMemory`.
+/// The file is of another kind, is damaged, ends too early, or exceeds the limits; `Abandoned` if the caller no
+/// longer exists; `OutOfMemory`.
 pub fn decode(
     file: &[u8],
     limits: Limits,
@@ -54,7 +54,7 @@ pub fn decode_wav(
     wav::decode(file, Sink::new(store, limits, caller, file.len()))
 }
 
-/// The decoders are others' work. A file that makes one panic is a damaged file.
+/// The decoders come from other libraries. A file that makes one panic counts as damaged.
 fn protected<T>(
     format: &'static str,
     decode: impl FnOnce() -> Result<T, AudioError>,
@@ -67,7 +67,7 @@ fn protected<T>(
     })
 }
 
-/// How the error of a decoder that panicked begins: the fuzz targets look for it.
+/// The beginning of the error for a decoder that panicked. The fuzz targets look for it.
 pub const PANICKED: &str = "its decoder cannot make sense of it (";
 
 fn cut_short(format: &'static str, how: String) -> AudioError {

@@ -1,4 +1,4 @@
-//! The pages of an Ogg file, checked: the decoders pass over one that is missing or damaged.
+//! Checks the pages of an Ogg file, because the decoders skip missing or damaged ones.
 
 use symphonia::core::checksum::Crc32;
 use symphonia::core::io::Monitor;
@@ -11,8 +11,8 @@ const CONTINUED: u8 = 1;
 const FIRST: u8 = 2;
 const LAST: u8 = 4;
 
-/// Checks that a file is one stream, whole from its first page to its last, and returns that stream: what
-/// comes behind it would be searched for pages that nobody checked.
+/// Checks that a file is one stream, complete from its first page to its last, and returns that stream. A decoder
+/// would search bytes after it for pages that were not checked.
 pub fn check<'a>(file: &'a [u8], format: &'static str) -> Result<&'a [u8], AudioError> {
     let damaged = |page: u32, what: &str| AudioError::Damaged {
         format,
@@ -28,7 +28,7 @@ pub fn check<'a>(file: &'a [u8], format: &'static str) -> Result<&'a [u8], Audio
             return Err(cut());
         };
         if !head.starts_with(b"OggS\0") {
-            return Err(damaged(number, "it does not begin as a page does"));
+            return Err(damaged(number, "it does not begin like a page"));
         }
 
         let (segments, body) = body.split_at_checked(head[26].into()).ok_or_else(cut)?;
@@ -58,7 +58,7 @@ pub fn check<'a>(file: &'a [u8], format: &'static str) -> Result<&'a [u8], Audio
                 "it does not go on where the one before it ends",
             ));
         }
-        // A packet goes on behind a segment that is full.
+        // A packet continues after a full segment.
         unfinished = segments.last().map_or(unfinished, |length| *length == 255);
 
         if head[5] & LAST != 0 && !next.starts_with(b"OggS") {
@@ -70,7 +70,7 @@ pub fn check<'a>(file: &'a [u8], format: &'static str) -> Result<&'a [u8], Audio
     Ok(file)
 }
 
-/// The first packets of a file that [`check`] passed: at most so many.
+/// The first packets of a file that passed [`check`], at most `count`.
 pub fn packets(file: &[u8], count: usize) -> Vec<Vec<u8>> {
     let mut packets = Vec::new();
     let mut packet = Vec::new();

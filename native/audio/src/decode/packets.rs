@@ -34,7 +34,7 @@ pub fn mp3(file: &[u8], sink: Sink) -> Result<Form, AudioError> {
     let reader = MpaReader::try_new(stream(file), FormatOptions::default());
     let mut run = Run::new(FORMAT);
     run.starts_in_the_middle = true;
-    // Programs disagree on whether the frame that holds the count is counted.
+    // Programs disagree on whether the count includes the frame that holds it.
     run.frames_of_doubt = 2 * 1152;
     run.decode(
         &mut reader.map_err(|error| unreadable(FORMAT, error))?,
@@ -55,9 +55,9 @@ pub fn ogg(file: &[u8], sink: Sink) -> Result<Form, AudioError> {
             format: FORMAT,
             what: what.into(),
         };
-        // Symphonia makes tables as large as a setup asks for, and panics at some.
+        // Symphonia allocates tables as large as a setup asks for, and panics for some setups.
         vorbis::check(&packets).map_err(damaged)?;
-        // It would read another setup, which nobody checked.
+        // Symphonia would read another setup, which was not checked.
         let mut later = ogg_pages::first_bytes(file).into_iter().skip(packets.len());
         if later.any(vorbis::is_header) {
             return Err(damaged("it has a header in the middle of its sound"));
@@ -70,12 +70,12 @@ pub fn ogg(file: &[u8], sink: Sink) -> Result<Form, AudioError> {
     )
 }
 
-/// Nothing here seeks, and a source that can be sought in makes readers guess lengths.
+/// Nothing here seeks, and with a seekable source the readers guess lengths.
 fn stream<'a>(source: impl Read + Send + Sync + 'a) -> MediaSourceStream<'a> {
     MediaSourceStream::new(Box::new(ReadOnlySource::new(source)), Default::default())
 }
 
-/// A head with the one block that matters, and the frames: pictures and comments are not read.
+/// A header with the one block that matters, and the frames. Pictures and comments are skipped.
 fn flac_frames(file: &[u8]) -> Result<(Vec<u8>, &[u8]), AudioError> {
     const MARKER: &[u8] = b"fLaC";
     const STREAM_INFO: u8 = 0;
@@ -119,15 +119,15 @@ fn unreadable(format: &'static str, error: Error) -> AudioError {
     }
 }
 
-/// One file on its way.
+/// The decoding of one file.
 struct Run {
     format: &'static str,
-    /// The reader passes over what is damaged, and packets say where they belong.
+    /// The reader skips damaged parts, and packets give their own place.
     frames_are_numbered: bool,
-    /// Frames of MP3 are made of what earlier ones left over: those at the beginning of a file that
-    /// was cut out of a longer one cannot be decoded.
+    /// Frames of MP3 use bits that earlier ones left over, so the first frames of a file that was cut from
+    /// a longer one cannot be decoded.
     starts_in_the_middle: bool,
-    /// How many frames fewer than promised are no sign of a cut.
+    /// How many of the promised frames may be missing without a sign of a cut.
     frames_of_doubt: u64,
 }
 

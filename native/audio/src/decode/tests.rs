@@ -105,7 +105,7 @@ fn every_truncation_is_said_so() {
                 Err(error) => {
                     let message = error.to_string();
                     let known = message.contains("truncated")
-                        || message.contains("no audio file")
+                        || message.contains("not an audio file")
                         || message.contains("without Vorbis")
                         || message.contains("no samples")
                         || message.contains("damaged");
@@ -193,7 +193,7 @@ fn the_message_names_the_remedy() {
     let message = |file: &[u8]| decode(file, 60).unwrap_err().to_string();
 
     assert!(message(b"\0\0\0\x20ftypM4A ").contains("ffmpeg"));
-    assert!(message(b"hello").contains("these 5 bytes are no audio file"));
+    assert!(message(b"hello").contains("these 5 bytes are not an audio file"));
     assert!(message(&fixture("speech.flac")[..4_000]).contains("should be 0.40 s long"));
     assert!(message(b"RIFF").contains("not a WAV file"));
 }

@@ -1,12 +1,12 @@
 //! The setup of a Vorbis file, checked before a decoder makes its tables (Vorbis I specification,
 //! section 4.2.4).
 
-/// What the tables of all codebooks may take, in bytes. Encoders ask for one or two megabytes.
+/// The most bytes for the tables of all codebooks. Encoders need one or two megabytes.
 const MOST_TABLES: u64 = 16 << 20;
-/// What Symphonia reads of one codebook.
+/// The most dimensions of a codebook that Symphonia reads.
 const MOST_DIMENSIONS: u32 = 32;
 const MOST_ENTRIES: u32 = 128 * 1024;
-/// Of a floor of type 0, which no encoder has written since 2001: what one costs grows with both.
+/// The highest order of a floor of type 0, which no encoder has written since 2001. Its cost grows with both.
 const MOST_ORDER: u32 = 32;
 const MOST_BARKS: u32 = 1024;
 
@@ -15,7 +15,7 @@ type Check<T = ()> = Result<T, &'static str>;
 /// How a Vorbis stream begins.
 pub const MARKER: &[u8] = b"\x01vorbis";
 
-/// Whether a packet that begins with this byte is a header, and not sound.
+/// Whether a packet that begins with this byte is a header rather than sound.
 pub fn is_header(first: u8) -> bool {
     first & 1 == 1
 }
@@ -23,7 +23,7 @@ pub fn is_header(first: u8) -> bool {
 /// Checks the three packets that a stream begins with: identification, comment and setup.
 ///
 /// # Errors
-/// What is wrong, in words that follow "is damaged".
+/// The problem, in words that follow "is damaged".
 pub fn check(packets: &[Vec<u8>]) -> Check {
     let [identification, comment, setup] = packets else {
         return Err("it ends before its sound begins");
@@ -33,7 +33,7 @@ pub fn check(packets: &[Vec<u8>]) -> Check {
         comment.starts_with(b"\x03vorbis"),
         setup.strip_prefix(b"\x05vorbis"),
     ) else {
-        return Err("it does not begin as a Vorbis file does");
+        return Err("it does not begin like a Vorbis file");
     };
     if channels == 0 {
         return Err("it has no channels");
@@ -50,7 +50,7 @@ pub fn check(packets: &[Vec<u8>]) -> Check {
         let book = codebook(&mut bits)?;
         tables += book.bytes;
         if tables > MOST_TABLES {
-            return Err("its codebooks ask for more memory than those of any encoder");
+            return Err("its codebooks need more memory than those of any encoder");
         }
         books.push(book);
     }
@@ -73,21 +73,21 @@ pub fn check(packets: &[Vec<u8>]) -> Check {
     for _ in 0..bits.count(6)? {
         bits.read(1)?;
         bits.expect(0, 32, "it has a mode of an unknown type")?;
-        bits.below(mappings, 8, "a mode of it has a mapping that is not there")?;
+        bits.below(mappings, 8, "a mode uses a mapping that does not exist")?;
     }
-    bits.expect(1, 1, "its setup does not end as one does")
+    bits.expect(1, 1, "its setup does not end correctly")
 }
 
-/// What matters of a codebook to those that use it.
+/// The properties of a codebook that its users need.
 struct Book {
     /// Whether it has vectors.
     vectors: bool,
-    /// What its tables take, at the most.
+    /// The most bytes that its tables take.
     bytes: u64,
 }
 
 fn codebook(bits: &mut Bits) -> Check<Book> {
-    bits.expect(0x56_43_42, 24, "a codebook does not begin as one does")?;
+    bits.expect(0x56_43_42, 24, "a codebook does not begin correctly")?;
     let dimensions = bits.read(16)?;
     let entries = bits.read(24)?;
     if dimensions == 0 || dimensions > MOST_DIMENSIONS || entries == 0 || entries > MOST_ENTRIES {
@@ -119,8 +119,8 @@ fn codebook(bits: &mut Bits) -> Check<Book> {
     })
 }
 
-/// The greatest whole number that `entries` is not below when it is raised to `dimensions`. Symphonia
-/// computes it with 32-bit floats and panics where that goes wrong.
+/// The largest whole number whose power of `dimensions` is at most `entries`. Symphonia computes it with 32-bit
+/// floats, and panics if the result is wrong.
 fn root(entries: u32, dimensions: u32) -> Check<u32> {
     let value = (entries as f32).powf(1.0 / dimensions as f32).floor() as u32;
     let below = value.checked_pow(dimensions);
@@ -167,13 +167,13 @@ impl Lengths {
         self.0[length + 1..].iter().map(|n| u64::from(*n)).sum()
     }
 
-    /// What the tables take that look codewords up, eight bits at a time.
+    /// The bytes in the tables that look up codewords, eight bits at a time.
     fn table_bytes(&self) -> Check<u64> {
         const TABLE: u64 = 256 * 8 + 512;
         const CODEWORD: u64 = 64;
         let codewords = self.longer_than(0);
 
-        // A codebook of one codeword needs no bits to tell it from others.
+        // A codebook of one codeword needs no bits.
         let lone = codewords == 1 && self.0[1] == 1;
         let leaves: u64 = (1..33).map(|n| u64::from(self.0[n]) << (32 - n)).sum();
         if codewords > 0 && !lone && leaves != 1 << 32 {
@@ -195,16 +195,16 @@ fn floor(bits: &mut Bits, books: &[Book]) -> Check {
             let rate = bits.read(16)?;
             let barks = bits.read(16)?;
             if order == 0 || order > MOST_ORDER || rate == 0 || barks == 0 || barks > MOST_BARKS {
-                return Err("a floor of it makes no sense");
+                return Err("a floor is invalid");
             }
             bits.skip(6 + 8)?;
             let count = bits.count(4)?;
-            // Symphonia reads a bit too many for the number of one, and panics beyond the sixteenth.
+            // Symphonia reads one bit too many for the number, and panics beyond the sixteenth.
             if count == 16 {
-                return Err("a floor of it makes no sense");
+                return Err("a floor is invalid");
             }
             for _ in 0..count {
-                bits.vectors(books, "a floor of it has a codebook that is not there")?;
+                bits.vectors(books, "a floor uses a codebook that does not exist")?;
             }
             Ok(())
         }
@@ -226,14 +226,10 @@ fn curve(bits: &mut Bits, books: &[Book]) -> Check {
         dimensions.push(bits.read(3)? + 1);
         let subclasses = bits.read(2)?;
         if subclasses > 0 {
-            bits.below(count, 8, "a floor of it has a codebook that is not there")?;
+            bits.below(count, 8, "a floor uses a codebook that does not exist")?;
         }
         for _ in 0..1 << subclasses {
-            bits.below(
-                count + 1,
-                8,
-                "a floor of it has a codebook that is not there",
-            )?;
+            bits.below(count + 1, 8, "a floor uses a codebook that does not exist")?;
         }
     }
 
@@ -244,13 +240,13 @@ fn curve(bits: &mut Bits, books: &[Book]) -> Check {
         for _ in 0..dimensions[class] {
             let point = bits.read(range)?;
             if points.contains(&point) {
-                return Err("a floor of it has two points at one place");
+                return Err("a floor has two points at one place");
             }
             points.push(point);
         }
     }
     if points.len() > 65 {
-        return Err("a floor of it has more than 65 points");
+        return Err("a floor has more than 65 points");
     }
     Ok(())
 }
@@ -262,14 +258,14 @@ fn residue(bits: &mut Bits, books: &[Book]) -> Check {
     let begin = bits.read(24)?;
     let end = bits.read(24)?;
     if end < begin {
-        return Err("a residue of it ends before it begins");
+        return Err("a residue ends before it begins");
     }
     bits.skip(24)?;
     let classifications = bits.count(6)?;
     bits.below(
         books.len() as u32,
         8,
-        "a residue of it has a codebook that is not there",
+        "a residue uses a codebook that does not exist",
     )?;
 
     let mut used = 0;
@@ -279,7 +275,7 @@ fn residue(bits: &mut Bits, books: &[Book]) -> Check {
         used += low.count_ones() + high.count_ones();
     }
     for _ in 0..used {
-        bits.vectors(books, "a residue of it has a codebook that is not there")?;
+        bits.vectors(books, "a residue uses a codebook that does not exist")?;
     }
     Ok(())
 }
@@ -298,7 +294,7 @@ fn mapping(bits: &mut Bits, channels: u32, floors: u32, residues: u32) -> Check 
             let magnitude = bits.read(width)?;
             let angle = bits.read(width)?;
             if magnitude == angle || magnitude.max(angle) >= channels {
-                return Err("it couples channels that are not there");
+                return Err("it couples channels that do not exist");
             }
         }
     }
@@ -306,17 +302,13 @@ fn mapping(bits: &mut Bits, channels: u32, floors: u32, residues: u32) -> Check 
 
     if submaps > 1 {
         for _ in 0..channels {
-            bits.below(submaps, 4, "a mapping of it has a part that is not there")?;
+            bits.below(submaps, 4, "a mapping uses a part that does not exist")?;
         }
     }
     for _ in 0..submaps {
         bits.skip(8)?;
-        bits.below(floors, 8, "a mapping of it has a floor that is not there")?;
-        bits.below(
-            residues,
-            8,
-            "a mapping of it has a residue that is not there",
-        )?;
+        bits.below(floors, 8, "a mapping uses a floor that does not exist")?;
+        bits.below(residues, 8, "a mapping uses a residue that does not exist")?;
     }
     Ok(())
 }
@@ -328,7 +320,7 @@ struct Bits<'a> {
 }
 
 impl Bits<'_> {
-    /// So many bits, at most 32.
+    /// Reads `count` bits, at most 32.
     fn read(&mut self, count: u32) -> Check<u32> {
         let start = (self.at / 8) as usize;
         self.skip(count.into())?;
@@ -350,7 +342,7 @@ impl Bits<'_> {
         Ok(())
     }
 
-    /// A number of things: one more than the bits say.
+    /// Reads a number of things: one more than the value of the bits.
     fn count(&mut self, bits: u32) -> Check<u32> {
         Ok(self.read(bits)? + 1)
     }
@@ -371,7 +363,7 @@ impl Bits<'_> {
         }
     }
 
-    /// The number of a codebook that has vectors.
+    /// Reads the number of a codebook that has vectors.
     fn vectors(&mut self, books: &[Book], otherwise: &'static str) -> Check {
         let number = self.read(8)? as usize;
         match books.get(number) {

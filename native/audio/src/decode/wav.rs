@@ -1,5 +1,5 @@
-//! WAV files, read. The chunks are walked and what they promise is held against what is there; files
-//! that other programs write (padded, odd or unknown chunks) are read too.
+//! Reads WAV files. It walks the chunks and compares the sizes that they promise with the file. It also reads the
+//! files of other programs, with padded, odd or unknown chunks.
 
 use crate::error::AudioError;
 use crate::pcm::dequantise;
@@ -8,9 +8,9 @@ use crate::sink::{Form, Sink};
 const PCM: u16 = 1;
 const IEEE_FLOAT: u16 = 3;
 const EXTENSIBLE: u16 = 0xfffe;
-/// What a program writes for a length that it does not know, because it writes into a pipe.
+/// The length that a program writes if it does not know the length, because it writes to a pipe.
 const UNKNOWN: u32 = u32::MAX;
-/// Samples that are converted at once.
+/// How many samples are converted at once.
 const BLOCK: usize = 16_384;
 
 /// Puts the samples of a WAV file into a sink, and returns their form: 8, 16, 24 or 32-bit PCM or 32-bit float,
@@ -35,7 +35,7 @@ pub fn decode(file: &[u8], mut sink: Sink) -> Result<Form, AudioError> {
     }
     if !data.len().is_multiple_of(frame) {
         return Err(AudioError::BadFormat(format!(
-            "{} bytes of samples are no whole number of {frame}-byte frames",
+            "{} bytes of samples are not a whole number of {frame}-byte frames",
             data.len()
         )));
     }
@@ -69,7 +69,7 @@ fn s24([a, b, c]: [u8; 3]) -> f32 {
     dequantise(i32::from_le_bytes([0, a, b, c]) >> 8, 24)
 }
 
-/// Block by block: the sink notices in between that nobody waits any more.
+/// Converts block by block, so that the sink can notice in between that the caller no longer waits.
 fn convert<const BYTES: usize>(
     data: &[u8],
     sink: &mut Sink,
@@ -90,7 +90,7 @@ fn convert<const BYTES: usize>(
 struct Chunks<'a> {
     format: &'a [u8],
     data: &'a [u8],
-    /// The file does not say how long its samples are: they go on to its end.
+    /// The file does not give the length of its samples: they extend to its end.
     to_the_end: bool,
 }
 
@@ -144,7 +144,7 @@ impl<'a> Chunks<'a> {
                         to_the_end: true,
                     });
                 }
-                // By the file's own length it was cut; otherwise this one chunk lies.
+                // By the file's own length it was cut; otherwise this chunk is wrong.
                 (b"data", None) if cut && u32_at(file, 4) != UNKNOWN => return Err(truncated),
                 (b"data", None) => {
                     return Err(AudioError::LengthMismatch {
@@ -157,7 +157,7 @@ impl<'a> Chunks<'a> {
                 (_, Some(_)) => {}
             }
 
-            // A chunk of odd length has a byte of padding behind it.
+            // A chunk of odd length has a byte of padding after it.
             at += 8 + length + (length & 1);
         }
 
@@ -172,7 +172,7 @@ impl<'a> Chunks<'a> {
     }
 }
 
-/// How one sample lies.
+/// How a sample is stored.
 enum Layout {
     U8,
     S16,
@@ -187,7 +187,7 @@ struct Header {
     float: bool,
     form: Form,
     block_align: u16,
-    /// Bits of a sample; it takes `block_align / channels` bytes.
+    /// Bits per sample; a sample takes `block_align / channels` bytes.
     bits: u16,
 }
 
@@ -232,7 +232,7 @@ impl Header {
         }
 
         let bytes = block_align / channels;
-        // A 24-bit sample may sit in 4 bytes; nothing else is laid out loosely in practice.
+        // A 24-bit sample may take 4 bytes; in practice all other samples are packed.
         let snug = bytes == container / 8 || (container == 24 && bytes == 4);
         if !block_align.is_multiple_of(channels) || !snug {
             return bad(format!(
@@ -240,12 +240,12 @@ impl Header {
             ));
         }
 
-        // The header holds the bytes per second in 32 bits.
+        // The header stores the bytes per second in 32 bits.
         if u32::from(block_align).checked_mul(sample_rate).is_none() {
             return bad(format!("its sample rate is {sample_rate} Hz"));
         }
 
-        // Fewer valid bits are left-justified in their container: read as wide as it is, they are
+        // Fewer valid bits are left-justified in their container, so reading the whole container gives
         // the same sound.
         Ok(Self {
             float,

@@ -1,5 +1,5 @@
-//! FLAC. The frames are `flac-codec`'s; what stands before them is written here, because theirs needs
-//! to know how long the file will be.
+//! FLAC. `flac-codec` encodes the frames. The header is written here, because the library's needs the final
+//! length of the file.
 
 use flac_codec::encode::{FlacStreamWriter, Options};
 
@@ -10,7 +10,7 @@ use crate::pcm::quantise;
 
 /// Frames of samples in a FLAC frame.
 const BLOCK: usize = 4096;
-/// Where the header keeps its number of samples, 36 bits of these 8 bytes.
+/// Where the header stores its number of samples, 36 bits of these 8 bytes.
 const TOTAL: usize = 18;
 
 pub(super) struct Encoder {
@@ -101,7 +101,7 @@ impl Encoder {
         let mut bytes = std::mem::take(&mut self.header);
         bytes.append(&mut self.out.take());
 
-        // 0 is "not known", which more than 36 bits hold is.
+        // 0 means "unknown", as it must for more samples than 36 bits can count.
         let total = if self.frames < 1 << 36 {
             self.frames
         } else {
@@ -115,7 +115,7 @@ impl Encoder {
     }
 }
 
-/// Where the writer, which keeps its output to itself, puts it.
+/// Receives the writer's output, which the writer does not return.
 #[derive(Clone, Default)]
 struct Shared(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
 

@@ -1,4 +1,4 @@
-//! Files that are written as their samples come: no more of one is in memory than a block.
+//! Writes files as their samples come, with at most one block in memory.
 
 mod flac;
 mod mp3;
@@ -8,16 +8,16 @@ mod wav;
 use crate::error::AudioError;
 use crate::wav::Format as Integers;
 
-/// What is written.
+/// The format to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// 16-bit little-endian integers, and nothing else.
+    /// 16-bit little-endian integers without a header.
     Pcm,
     /// A WAV file with samples of this width.
     Wav(Integers),
     /// A FLAC file of integers with 16 or 24 bits.
     Flac {
-        /// Bits of a sample.
+        /// Bits per sample.
         bits: u32,
     },
     /// An Ogg Opus file.
@@ -37,12 +37,12 @@ pub enum Format {
 pub struct Ending {
     /// Its last bytes.
     pub bytes: Vec<u8>,
-    /// What is to stand at places before, where they can still be written: how long the file has
-    /// become. Without, it is a file that does not say so.
+    /// Bytes to write at earlier places, if they can still be written: the length of the file. Without them, the
+    /// file does not give its length.
     pub patches: Vec<(u64, Vec<u8>)>,
 }
 
-/// A file that is being written.
+/// A file in the making.
 pub struct Encoder {
     channels: u32,
     kind: Kind,
@@ -59,7 +59,7 @@ impl Encoder {
     /// Begins a file.
     ///
     /// # Errors
-    /// A rate, channels or bits that the format does not know.
+    /// The format does not support the rate, channels or bits.
     pub fn new(format: Format, sample_rate: u32, channels: u32) -> Result<Self, AudioError> {
         let kind = match format {
             Format::Pcm => Kind::Wav(wav::Encoder::plain()),
@@ -79,11 +79,11 @@ impl Encoder {
         Ok(Self { channels, kind })
     }
 
-    /// Takes samples (32-bit little-endian floats), and gives the bytes of the file that are ready,
-    /// those of its beginning with the first. Samples clamp to -1.0 to 1.0, and NaN is silence.
+    /// Accepts samples (32-bit little-endian floats), and returns the bytes of the file that are ready. The first
+    /// call also returns the header. Samples clamp to -1.0 to 1.0, and NaN is silence.
     ///
     /// # Errors
-    /// `Misaligned`, `TooLong`, and what the encoder fails at; then it is of no more use.
+    /// `Misaligned`, `TooLong`, and failures of the encoder. It cannot be used after an error.
     pub fn push(&mut self, samples: &[u8]) -> Result<Vec<u8>, AudioError> {
         let samples = crate::samples::floats(samples, self.channels)?;
         match &mut self.kind {
@@ -97,7 +97,7 @@ impl Encoder {
     /// Ends the file.
     ///
     /// # Errors
-    /// What the encoder fails at.
+    /// Failures of the encoder.
     pub fn finish(self) -> Result<Ending, AudioError> {
         match self.kind {
             Kind::Wav(encoder) => Ok(encoder.finish()),
@@ -108,7 +108,7 @@ impl Encoder {
     }
 }
 
-/// A sample that encoders can take.
+/// A sample that encoders accept.
 fn sound(sample: f32) -> f32 {
     if sample.is_nan() {
         0.0

@@ -5,17 +5,17 @@ use rusty_mp3::{Mp3Encoder, Mp3EncoderConfig};
 use super::Ending;
 use crate::error::AudioError;
 
-/// What MPEG Layer III knows.
+/// The rates of MPEG Layer III.
 pub const RATES: [u32; 9] = [
     8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000,
 ];
-/// From these rates on, a constant bitrate comes with a reservoir of bits, which the encoder keeps
-/// the whole file for. A variable one is given frame by frame.
+/// From this rate on, a constant bitrate uses a bit reservoir, for which the encoder keeps the whole file. It
+/// returns a variable bitrate frame by frame.
 const WITH_RESERVOIR: u32 = 32_000;
 const MOST_CHANNELS: u32 = 2;
 /// Bytes of a frame's header.
 const HEADER: usize = 4;
-/// Samples that are given to the encoder at once.
+/// Samples that the encoder receives at once.
 const BLOCK: usize = 4_608;
 
 pub(super) struct Encoder {
@@ -24,7 +24,7 @@ pub(super) struct Encoder {
     channels: u16,
     block: Vec<f32>,
     begun: bool,
-    /// Whether the first frame is still to come.
+    /// Whether the first frame has not come yet.
     first: bool,
 }
 
@@ -77,8 +77,8 @@ impl Encoder {
         Ok(out)
     }
 
-    /// The first frame says how long the file is. Until that is known, it is one of silence: a reader
-    /// would take what the encoder has put there for a file without sound.
+    /// The first frame gives the length of the file. Until that is known, it is a frame of silence: with the
+    /// encoder's own first frame, a reader would see a file without sound.
     fn drain(&mut self, out: &mut Vec<u8>) {
         while let Ok(mut packet) = self.encoder.next_packet() {
             if self.first {

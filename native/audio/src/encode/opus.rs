@@ -6,7 +6,7 @@ use super::{Ending, sound};
 use crate::error::AudioError;
 use crate::opus::{MOST_CHANNELS, RATES, TICKS};
 
-/// Bytes after which a page is sent: less than a second of speech waits for it.
+/// A page is sent after this many bytes, so that less than a second of speech waits.
 const PAGE: usize = 1_000;
 
 pub(super) struct Encoder {
@@ -15,7 +15,7 @@ pub(super) struct Encoder {
     packet: Vec<u8>,
     input: Vec<f32>,
     channels: usize,
-    /// Frames of a packet.
+    /// Frames in a packet.
     block: usize,
     /// What the container counts for a frame.
     ticks: usize,
@@ -94,7 +94,7 @@ impl Encoder {
         Ok(size)
     }
 
-    /// What the encoder holds back is pushed out by silence, and the last packet says how much of it is
+    /// Silence pushes out the samples that the encoder holds back, and the last packet says how much of it is
     /// sound (RFC 7845, sections 4.2 and 4.4).
     pub(super) fn finish(mut self) -> Result<Ending, AudioError> {
         let end = self.pre_skip + self.frames * self.ticks as u64;

@@ -1,4 +1,4 @@
-//! WAV, and samples without a file around them.
+//! WAV, and samples without a header.
 
 use super::Ending;
 use crate::error::AudioError;
@@ -6,14 +6,14 @@ use crate::limits::Caller;
 use crate::pcm::quantise;
 use crate::wav::{Format, encode};
 
-/// What both sizes say of a file whose length is not known: to the end.
+/// Both sizes in a file of unknown length: they mean "to the end".
 const UNKNOWN: [u8; 4] = [0xff; 4];
 
 pub(super) struct Encoder {
     /// Until it was given.
     header: Vec<u8>,
     format: Format,
-    /// Bytes before the samples; none where there is no file around them.
+    /// Bytes before the samples; none without a header.
     before: u64,
     written: u64,
 }

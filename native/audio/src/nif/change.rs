@@ -1,4 +1,4 @@
-//! Samples to other samples.
+//! Operations from samples to samples.
 
 use chatterbex_nif::{NifError, try_binary};
 use rustler::{Binary, Env, NifUnitEnum};

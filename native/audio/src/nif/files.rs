@@ -1,4 +1,4 @@
-//! Files to samples and back.
+//! Decodes and encodes files.
 
 use chatterbex_nif::{GrowingBinary, NifError, try_binary};
 use rustler::{Atom, Binary, Env, Term};

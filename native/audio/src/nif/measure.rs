@@ -1,4 +1,4 @@
-//! What can be said of samples.
+//! Measurements and plots of samples.
 
 use chatterbex_nif::NifError;
 use rustler::{Binary, Env, NifUnitEnum};

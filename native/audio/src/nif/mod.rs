@@ -1,4 +1,4 @@
-//! The NIF functions. All of them may take long: they run on dirty schedulers.
+//! The NIF functions. All of them may take long, so they run on dirty schedulers.
 
 mod change;
 mod files;
@@ -14,12 +14,12 @@ use crate::samples;
 
 nif_library!(c"Elixir.Chatterbex.Native.Audio", [&stream::FLOWS]);
 
-/// Does the work of a NIF.
+/// Runs the work of a NIF.
 fn work<T>(work: impl FnOnce() -> Result<T, AudioError>) -> Result<T, NifError> {
     Ok(guarded(work).unwrap_or_else(|what| Err(AudioError::Failed(what)))?)
 }
 
-/// Does the work of a NIF that may take long: it is to be left when the calling process is gone.
+/// Runs work of a NIF that may take long, and stops when the calling process no longer exists.
 fn long_work<T>(
     env: Env,
     work_for: impl FnOnce(Caller) -> Result<T, AudioError>,

@@ -1,4 +1,4 @@
-//! What takes samples as they come: files that grow, and sound at another pace.
+//! Operations on samples as they come: encoding a growing file, and changing the pace of sound.
 
 use std::sync::PoisonError;
 
@@ -24,13 +24,13 @@ rustler::atoms! {
     mp3,
 }
 
-/// Both are used alike: made, pushed to, and finished once.
+/// Both are used in the same way: create, push, and finish once.
 pub(super) enum Flow {
     File(Encoder),
     Sound { stretcher: Stretcher, channels: u32 },
 }
 
-/// Does something with what a term stands for, which is of no more use once that fails.
+/// Runs an operation on the value of a term. After an error, the value cannot be used any more.
 fn with<R>(
     flow: Term,
     work_on: impl FnOnce(Flow) -> Result<(Option<Flow>, R), AudioError>,
@@ -107,7 +107,7 @@ fn stretcher_new(
 
 /// `flow_push(encoder_or_stretcher, samples) :: {:ok, binary} | {:error, error}`
 ///
-/// Gives what is ready: bytes of the file, or samples.
+/// Returns what is ready: bytes of the file, or samples.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn flow_push<'a>(
     env: Env<'a>,
@@ -129,7 +129,7 @@ fn flow_push<'a>(
 
 /// `flow_finish(encoder_or_stretcher) :: {:ok, {binary, [{place, binary}]}} | {:error, error}`
 ///
-/// Gives what was left, and of a file the bytes to write over those at places before.
+/// Returns the rest, and for a file also bytes to overwrite at earlier places.
 #[rustler::nif(schedule = "DirtyCpu")]
 fn flow_finish<'a>(env: Env<'a>, flow: Term<'a>) -> Result<Term<'a>, NifError> {
     let (ready, patches) = with(flow, |flow| {

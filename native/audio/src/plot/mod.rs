@@ -7,7 +7,7 @@ mod svg;
 use crate::error::AudioError;
 use crate::resample::MOST_CHANNELS;
 
-/// What is drawn.
+/// What to draw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum View {
     /// The waveform.
@@ -21,7 +21,7 @@ pub enum View {
 /// The kind of file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Lines and letters, with the spectrogram as a picture within.
+    /// Lines and text, with the spectrogram as an embedded picture.
     Svg,
     /// Pixels.
     Png,
@@ -37,7 +37,7 @@ pub struct Size {
 }
 
 impl Size {
-    /// What axes and their letters leave room in, and what still is a picture.
+    /// The allowed sides: with room for the axes and their labels, and not too large.
     pub const SIDES: std::ops::RangeInclusive<u32> = 160..=4096;
 }
 
@@ -68,15 +68,15 @@ enum Anchor {
     End,
 }
 
-/// What a picture is made of, in order.
+/// A part of a picture. Parts are drawn in order.
 enum Mark {
-    /// One colour all over.
+    /// One colour over an area.
     Fill(Area, Colour),
-    /// A column of pixels each, from a row to a row, both in it.
+    /// Columns of pixels, each from one row to another, inclusive.
     Columns(Area, Vec<(u32, u32)>, Colour),
     /// A picture of the area's size.
     Pixels(Area, Vec<u8>),
-    /// Letters, centred on a height.
+    /// Text, centred on a height.
     Text {
         x: u32,
         y: u32,
@@ -85,11 +85,11 @@ enum Mark {
     },
 }
 
-/// Draws samples; of several channels, the waveform is what all of them reach, and the spectrogram their
+/// Draws samples. With several channels, the waveform shows the range of all of them, and the spectrogram their
 /// mean.
 ///
 /// # Errors
-/// `ManyChannels`, `OutOfMemory`; a size beyond [`Size::SIDES`] is `Failed`.
+/// `ManyChannels`, `OutOfMemory`; `Failed` for a size outside [`Size::SIDES`].
 pub fn plot(
     samples: &[f32],
     channels: u32,
@@ -105,7 +105,7 @@ pub fn plot(
         });
     }
     if !Size::SIDES.contains(&size.width) || !Size::SIDES.contains(&size.height) {
-        return Err(AudioError::failed("no picture has this size"));
+        return Err(AudioError::failed("the picture's size is out of range"));
     }
 
     let marks = marks(samples, channels as usize, rate, view, size)?;
@@ -182,7 +182,7 @@ fn waveform(marks: &mut Vec<Mark>, area: Area, samples: &[f32], channels: usize)
             Some((row(most), row(least)))
         })
         .collect();
-    // From one column to the next there is no gap.
+    // Leave no gap from one column to the next.
     for right in 1..columns.len() {
         let (top, bottom) = columns[right - 1];
         columns[right].0 = columns[right].0.min(bottom + 1);
@@ -200,7 +200,7 @@ fn waveform(marks: &mut Vec<Mark>, area: Area, samples: &[f32], channels: usize)
     marks.push(left(area, row(-peak) - 4, format!("-{label}")));
 }
 
-/// The samples of one column out of so many: one frame at least, where there are any.
+/// The samples of one of `columns` columns: at least one frame, if there are any.
 fn part(samples: &[f32], channels: usize, column: u32, columns: u32) -> &[f32] {
     let frames = (samples.len() / channels) as u64;
     let at = |column: u32| u64::from(column) * frames / u64::from(columns);
@@ -230,7 +230,7 @@ fn spectrogram(
     for (value, label) in ticks(highest / unit, f64::from(area.height) / 40.0) {
         let share = 1.0 - value * unit / highest;
         let y = area.y + (share * f64::from(area.height - 1)) as u32;
-        // The uppermost and the lowest stay within the area.
+        // Keep the top and bottom labels within the area.
         let y = y.clamp(area.y + 4, area.y + area.height - 5);
         marks.push(left(area, y, format!("{label} {name}")));
     }
@@ -278,7 +278,7 @@ fn left(area: Area, y: u32, text: String) -> Mark {
     }
 }
 
-/// Round numbers from 0 to `end`, about as many as wanted, and how they are written.
+/// Round numbers from 0 to `end`, about `wanted` of them, and their labels.
 fn ticks(end: f64, wanted: f64) -> Vec<(f64, String)> {
     let raw = end / wanted.max(1.0);
     if !(raw.is_normal() && raw > 0.0) {
@@ -300,7 +300,7 @@ fn ticks(end: f64, wanted: f64) -> Vec<(f64, String)> {
         .collect()
 }
 
-/// A number without zeros that say nothing.
+/// A number without trailing zeros.
 fn short(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
     if text.contains('.') {

@@ -1,4 +1,4 @@
-//! Marks as PNG.
+//! Draws marks as PNG.
 
 use png::{BitDepth, ColorType, Encoder};
 
@@ -96,7 +96,7 @@ impl Canvas {
         }
     }
 
-    /// What lies outside is not drawn.
+    /// Draws a pixel, unless it is outside the picture.
     fn set(&mut self, x: u32, y: u32, colour: Colour) {
         if x < self.size.width && y < self.size.height {
             let at = (y as usize * self.size.width as usize + x as usize) * 3;
@@ -105,7 +105,7 @@ impl Canvas {
     }
 }
 
-/// The few letters that labels are made of, five bits a row.
+/// The characters used in labels, five bits per row.
 fn glyph(character: char) -> [u8; GLYPH_HEIGHT as usize] {
     match character {
         '0' => [0x0e, 0x11, 0x13, 0x15, 0x19, 0x11, 0x0e],

@@ -1,4 +1,4 @@
-//! How much of each frequency there is, over time, in colours.
+//! Shows the strength of each frequency over time as colours.
 
 use realfft::RealFftPlanner;
 
@@ -6,12 +6,12 @@ use super::Area;
 use crate::error::AudioError;
 use crate::samples::reserve;
 
-/// How long the sound is that one spectrum is made of, in seconds.
+/// The length of the sound in one spectrum, in seconds.
 const WINDOW: f64 = 0.032;
-/// Spectra that one column is made of, at most: the work depends on the picture's size then, and not
-/// on how long the audio is.
+/// The most spectra in one column. With this limit, the work depends on the picture's size and not on the length
+/// of the audio.
 const MOST_SPECTRA: usize = 4;
-/// What is more than so many dB below the highest is black.
+/// Levels more than this many dB below the highest are black.
 const RANGE: f32 = 80.0;
 /// From the least to the most: the colours of "inferno", which grow lighter evenly.
 const COLOURS: [[f32; 3]; 5] = [
@@ -103,7 +103,7 @@ fn hann(size: usize) -> Vec<f32> {
         .collect()
 }
 
-/// The colour of a level from 0.0 to 1.0; of what is no number, that of 0.0.
+/// The colour of a level from 0.0 to 1.0; NaN has the colour of 0.0.
 fn colour(level: f32) -> [u8; 3] {
     let steps = (COLOURS.len() - 1) as f32;
     let level = if level.is_nan() { 0.0 } else { level };

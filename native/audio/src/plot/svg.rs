@@ -1,4 +1,4 @@
-//! Marks as SVG.
+//! Draws marks as SVG.
 
 use std::fmt::Write;
 

@@ -1,4 +1,4 @@
-//! From one sample rate to another.
+//! Converts from one sample rate to another.
 
 mod sinc;
 
@@ -9,20 +9,20 @@ use crate::error::AudioError;
 use crate::limits::Caller;
 use crate::samples::reserve;
 
-/// Rates that make sense for sound, and with which the transforms stay small.
+/// Rates that make sense for sound and keep the transforms small.
 pub const RATES: std::ops::RangeInclusive<u32> = 1_000..=768_000;
-/// Each channel has buffers of its own.
+/// Limited because each channel has its own buffers.
 pub const MOST_CHANNELS: u32 = 64;
-/// Frames that are transformed at once. Longer blocks let more of the highest tones through.
+/// How many frames are transformed at once. Longer blocks pass more of the highest tones.
 const BLOCK: usize = 2048;
-/// Rates with no large common divisor make for longer blocks, and each channel has several of them:
-/// beyond this, and where 32-bit floats lose precision, frames are computed one by one.
+/// Rates without a large common divisor need longer blocks, and each channel has several of them. Beyond this
+/// length, and where 32-bit floats lose precision, frames are computed one by one.
 const LONGEST_BLOCK: usize = 1 << 15;
 /// Two gibibytes.
 const MOST_SAMPLES: u64 = 1 << 29;
 
-/// The samples at another rate: `ceil(frames * to / from)` frames, aligned with the old ones. What
-/// lies below 95 % of half the lower rate stays as it is; what lies above half of it is taken away.
+/// The samples at another rate: `ceil(frames * to / from)` frames, aligned with the old ones. Frequencies below
+/// 95 % of half the lower rate are kept; those above half the lower rate are removed.
 ///
 /// # Errors
 /// `Rate` for one outside [`RATES`], `ManyChannels`, `ManySamples`, `OutOfMemory`, `Abandoned`.
@@ -86,7 +86,7 @@ fn in_blocks(
 ) -> Result<Vec<f32>, AudioError> {
     let mut out = reserve(wanted * channels)?;
     let mut rest = samples;
-    // What the filter holds back comes first.
+    // The filter's delay comes first.
     let mut delay = resampler.output_delay();
     let room = resampler.output_frames_max();
     let mut block = reserve(room * channels)?;
@@ -121,9 +121,8 @@ fn in_blocks(
     Ok(out)
 }
 
-/// The frames of a block, before and after. Before it has at least [`BLOCK`] frames, and both numbers
-/// are whole and even: the middle of an odd one lies between two frames, which would shift the sound
-/// by a part of a frame.
+/// The number of frames in a block, before and after. The first is at least [`BLOCK`], and both are whole and
+/// even: the middle of an odd block lies between two frames, which would shift the sound by part of a frame.
 fn block(from: u32, to: u32) -> (usize, usize) {
     let divisor = greatest_common_divisor(from, to);
     let (before, after) = ((from / divisor) as usize, (to / divisor) as usize);

@@ -1,5 +1,5 @@
-//! Frames of another rate, computed one by one: each is a sum of the frames around its place, weighted
-//! by a windowed sine cardinal. The work depends on the number of frames and not on the rates.
+//! Computes the frames at another rate one by one: each is a sum of the frames around its place, weighted by a
+//! windowed sinc. The work depends on the number of frames and not on the rates.
 
 use std::f64::consts::PI;
 
@@ -10,13 +10,13 @@ use crate::samples::reserve;
 /// How far the kernel reaches to either side, in frames of the lower rate. With this window, what is
 /// between 95 and 100 % of half the lower rate fades, and what is beyond is below -100 dB.
 const REACH: usize = 160;
-/// Half the amplitude is left at this share of the lower rate.
+/// The amplitude is halved at this share of the lower rate.
 const CUTOFF: f64 = 0.4875;
 /// The Kaiser window's parameter.
 const BETA: f64 = 12.0;
-/// Points of the kernel's table for each frame. Between two of them it is taken for a line.
+/// Points in the kernel's table per frame. Values between points are interpolated linearly.
 const POINTS: usize = 1024;
-/// Frames that are made before the caller is asked again.
+/// How many frames to compute between two checks of the caller.
 const PART: usize = 1024;
 
 /// `wanted` frames at the new rate.
@@ -40,7 +40,7 @@ pub fn resample(
         if number.is_multiple_of(PART as u64) {
             caller.check()?;
         }
-        // Its place among the old frames: a whole number and a share of the next.
+        // Its place among the old frames: a whole number and a fraction.
         let place = number * u64::from(from);
         let whole = (place / u64::from(to)) as usize;
         let share = (place % u64::from(to)) as f64 / f64::from(to);

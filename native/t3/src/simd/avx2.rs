@@ -23,7 +23,7 @@ pub(super) unsafe fn run_int<K: IntKernel>(kernel: K) -> K::Output {
 
 macro_rules! lanes {
     ($instructions:expr) => {
-        // SAFETY: a value of `Avx2` is made only where the processor has the instructions.
+        // SAFETY: a value of `Avx2` exists only if the processor has the instructions.
         unsafe { $instructions }
     };
 }
@@ -112,7 +112,7 @@ impl Simd for Avx2 {
 
 impl Dot for Avx2 {
     type I = [__m256i; 2];
-    /// Of each group of four bytes the first and the third, and the second and the fourth, in 16 bits.
+    /// The first and third, and the second and fourth, of each group of four bytes, in 16 bits.
     type B = [[__m256i; 2]; 2];
     const TILE: usize = 6;
 
@@ -143,7 +143,7 @@ impl Dot for Avx2 {
     }
     #[inline(always)]
     fn dot(self, a: Self::I, b: Self::B, x: i32) -> Self::I {
-        // the instruction for products of bytes would cut sums off at 16 bits; that for 16 bits does not
+        // the instruction for products of bytes would saturate sums at 16 bits; the one for 16 bits does not
         lanes!({
             let x = _mm256_set1_epi32(x);
             let even = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(x));

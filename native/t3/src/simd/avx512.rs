@@ -23,7 +23,7 @@ pub(super) fn has_dot() -> bool {
 }
 
 /// # Safety
-/// `has_dot` says so.
+/// `has_dot` returned true.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni,avx2,fma")]
 pub(super) unsafe fn run_int<K: IntKernel>(kernel: K) -> K::Output {
     kernel.run(Avx512::<true>(()))
@@ -31,7 +31,7 @@ pub(super) unsafe fn run_int<K: IntKernel>(kernel: K) -> K::Output {
 
 macro_rules! lanes {
     ($instructions:expr) => {
-        // SAFETY: a value of `Avx512` is made only where the processor has the instructions.
+        // SAFETY: a value of `Avx512` exists only if the processor has the instructions.
         unsafe { $instructions }
     };
 }

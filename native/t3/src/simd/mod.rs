@@ -1,9 +1,8 @@
 //! Sixteen float32 lanes, the same on every processor.
 //!
-//! Everything the engine computes is written once against [`Simd`]. Each instruction set fills the
-//! sixteen lanes with registers of its own width. Every operation rounds each lane as IEEE 754 says,
-//! and nothing here adds lanes in an order that depends on the register's width, so all
-//! instruction sets give the same bits.
+//! Every computation of the engine is written once against [`Simd`]. Each instruction set implements the sixteen
+//! lanes with registers of its own width. Every operation rounds each lane as IEEE 754 requires, and no sum of
+//! lanes has an order that depends on the register's width. So all instruction sets give the same bits.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -20,14 +19,13 @@ pub const LANES: usize = 16;
 
 /// The operations of one instruction set.
 ///
-/// A value of the type is the proof that the processor has the instructions: only
-/// [`InstructionSet::run`] makes one.
+/// A value of the type proves that the processor has the instructions: only [`InstructionSet::run`] creates one.
 pub trait Simd: Copy {
     /// Sixteen float32 numbers.
     type V: Copy;
     /// Most rows of a tile of a matrix product.
     const ROWS: usize;
-    /// Vectors of 16 columns that such a tile is wide: 1 or 2.
+    /// The width of such a tile in vectors of 16 columns: 1 or 2.
     const WIDE: usize;
     /// Most queries of a tile of attention.
     const QUERIES: usize;

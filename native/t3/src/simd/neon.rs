@@ -120,7 +120,7 @@ impl Dot for Neon {
     }
     #[inline(always)]
     fn dot(self, a: Self::I, b: Self::B, x: i32) -> Self::I {
-        // 16 bits hold a product of a byte without a sign and one with a sign, and the sum of two does not fit
+        // 16 bits hold the product of an unsigned and a signed byte, but not the sum of two such products
         lanes!(i => {
             let x = vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(x)));
             let low = vreinterpretq_s16_u16(vmovl_u8(vget_low_u8(b[i])));

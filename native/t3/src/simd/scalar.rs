@@ -1,4 +1,4 @@
-//! No vector instructions: what the others are held to, to the bit.
+//! No vector instructions. This is the reference that the others must match, bit for bit.
 
 use super::{Dot, IntKernel, Kernel, LANES, Simd};
 

@@ -1,11 +1,11 @@
-"""Devices: what this machine has, what works, and how a model gets there and back in one piece.
+"""Devices: which ones this machine has, which ones work, and how a model moves to one and back.
 
-Importing this package does not import PyTorch, so a machine without it can say so.
+Importing this package does not import PyTorch, so it can report that PyTorch is missing.
 
-- ``prepare_environment``: variables that PyTorch reads as it is imported.
-- ``detect``, ``devices``: what there is. ``probe``: what works. ``choose``: what to use.
-- ``place``: moves the parts of a model there. ``Proof``: compares what it computes there with the CPU.
-- ``Runtime``: the above for one model, and back to the CPU when its device fails.
+- ``prepare_environment``: sets variables that PyTorch reads when it is imported.
+- ``detect``, ``devices``: list the devices. ``probe``: checks one. ``choose``: picks one.
+- ``place``: moves the parts of a model to a device. ``Proof``: compares its results with the CPU's.
+- ``Runtime``: does all this for one model, and falls back to the CPU when the device fails.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Choosing a device: what was asked for, what it became, and why."""
+"""Chooses a device, and says why it is not the requested one."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _PREFERRED: Final = ("cuda", "mps")
 
 @dataclass(frozen=True)
 class Choice:
-    """A device to use.
+    """The device to use.
 
     Attributes:
-        requested: What was asked for.
-        actual: What to use: "cpu", "mps", "cuda:0".
-        reason: Why it is not what was asked for, or for "auto" why it is the CPU; else None.
-        warning: What to know of the device, else None.
+        requested: The requested device.
+        actual: The device to use: "cpu", "mps", "cuda:0".
+        reason: Why it is not the requested device, or for "auto" why it is the CPU; else None.
+        warning: A known problem of the device, else None.
         report: The probe of the device to use; None for the CPU.
     """
 
@@ -36,7 +36,7 @@ class Choice:
 
     @property
     def fell_back(self) -> bool:
-        """Returns whether another device was asked for by name."""
+        """Returns whether another device was requested by name."""
         return self.requested != "auto" and self.reason is not None
 
 
@@ -63,18 +63,18 @@ def choose(
 ) -> Choice:
     """Chooses a device.
 
-    "auto" takes CUDA, then MPS, then the CPU: the first that passes its probe. A device asked for
-    by name becomes the CPU where it is not there or does not pass.
+    "auto" tries CUDA, then MPS, then the CPU, and uses the first that passes its probe. A device
+    that was requested by name falls back to the CPU if it does not exist or fails its probe.
 
     Args:
         requested: "auto", "cpu", "mps", "cuda" (the first) or "cuda:N".
-        fallback: Whether the CPU may stand in for a device asked for by name.
-        devices: What there is. Default: `detect`.
-        probe: How to try a device.
+        fallback: Whether a device that was requested by name may fall back to the CPU.
+        devices: The available devices. Default: `detect`.
+        probe: Probes a device.
 
     Raises:
-        ChatterbexError: There is no such device ("invalid_option"), or it cannot be used and no
-            other may be ("device_unavailable").
+        ChatterbexError: There is no such device ("invalid_option"), or it cannot be used and
+            fallback is off ("device_unavailable").
     """
     normalise(requested)
     if requested == "cpu":
@@ -93,8 +93,8 @@ def choose(
     if not fallback:
         raise ChatterbexError(
             "device_unavailable",
-            f"{requested} cannot be used: {reason}. Choose another device, or allow the CPU to "
-            "stand in with fallback: true",
+            f"{requested} cannot be used: {reason}. Choose another device, or set fallback: true to "
+            "use the CPU instead",
             {
                 "requested": requested,
                 "reason": reason,

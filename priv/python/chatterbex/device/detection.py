@@ -1,4 +1,4 @@
-"""Which devices there are, and why each that cannot be used cannot."""
+"""Finds the devices of this machine, and says why a device cannot be used."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Device:
     """One device of this machine.
 
     Attributes:
-        device: As in the option: "cpu", "mps", "cuda:0" ("cuda" where there is none).
-        name: What it is called.
-        available: Whether PyTorch can use it; whether it works is for a probe to say.
+        device: Its name in the option: "cpu", "mps", "cuda:0" ("cuda" if there is no GPU).
+        name: Its name for people.
+        available: Whether PyTorch can use it. Only a probe shows whether it works.
         reason: Why it is not available, else None.
-        warning: What to know of it though it is available, else None.
-        memory: Its memory in bytes, where known.
+        warning: A known problem of an available device, else None.
+        memory: Its memory in bytes, if known.
         details: Further facts.
     """
 
@@ -54,7 +54,7 @@ class Device:
 
 
 def detect() -> list[Device]:
-    """Returns the devices of this machine, the CPU first. Imports PyTorch where it is installed."""
+    """Returns the devices of this machine, the CPU first. Imports PyTorch if it is installed."""
     return describe(look())
 
 

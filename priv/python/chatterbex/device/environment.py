@@ -1,4 +1,4 @@
-"""Variables that PyTorch reads when it is imported, and never again."""
+"""Variables that PyTorch reads once, when it is imported."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _DEFAULT_LOW: Final = 1.4
 
 
 def prepare_environment(env: MutableMapping[str, str] | None = None) -> dict[str, str]:
-    """Sets what PyTorch is to find in its environment; what the user has set stays.
+    """Sets variables for PyTorch. Variables that the user has set are kept.
 
     Args:
-        env: The environment. Default: the process's own. PYTORCH_MPS_HIGH_WATERMARK_RATIO in it, how
-            much the MPS allocator may take as a ratio of the recommended working set (0.0, no
-            limit, to 2.0; PyTorch's default is 1.7), brings the low one along.
+        env: The environment. Default: the process's own. If it has PYTORCH_MPS_HIGH_WATERMARK_RATIO,
+            the low watermark is set to match. That is how much memory the MPS allocator may use, as a
+            ratio of the recommended working set (0.0, no limit, to 2.0; PyTorch's default is 1.7).
 
     Returns:
         The variables that were set.
     """
     environment = os.environ if env is None else env
-    # Single operators that MPS lacks are then computed on the CPU by PyTorch itself.
+    # With this, PyTorch itself computes single operators that MPS lacks on the CPU.
     wanted = {_FALLBACK: "1"}
     # The allocator refuses to start with a low watermark above the high one.
     high = _ratio(environment.get(_HIGH))
@@ -37,7 +37,7 @@ def prepare_environment(env: MutableMapping[str, str] | None = None) -> dict[str
 
 
 def _ratio(text: str | None) -> float:
-    """Reads a watermark; what is none PyTorch itself refuses."""
+    """Reads a watermark. PyTorch itself refuses an invalid one."""
     try:
         return float(text or "nan")
     except ValueError:

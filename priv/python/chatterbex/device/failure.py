@@ -1,4 +1,4 @@
-"""Telling a device that failed from a program that is wrong."""
+"""Tells a failing device from a fault in the program."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _MAX_MESSAGE: Final = 300
 _MAX_TRACEBACK: Final = 8_000
 
-# What PyTorch and the drivers below it say; the device's name is in nearly all of it.
+# The messages of PyTorch and the drivers below it. Nearly all of them name the device.
 _SAID: Final = {
     "mps": re.compile(
         r"\bmps\b|\bMPS|Metal\b|Invalid buffer size|Placeholder (storage|tensor)|IOGPU"
@@ -24,7 +24,7 @@ _SAID: Final = {
         r"|nvrtc|indices should be either on cpu"
     ),
 }
-# A TypeError is a program's fault, but for what a device says of types it does not have.
+# A TypeError is the program's fault, unless a device complains about a type that it does not support.
 _TYPES: Final = re.compile(
     r"MPS Tensor to float64|device type tensor to numpy|to the MPS backend", re.IGNORECASE
 )
@@ -32,10 +32,10 @@ _MEMORY: Final = re.compile(r"out of memory|STATUS_ALLOC_FAILED|Invalid buffer s
 
 
 class StrayTensorsError(RuntimeError):
-    """Part of a component is not where the component was moved to."""
+    """Part of a component did not move to the device with it."""
 
     def __init__(self, strays: list[Stray], device: str) -> None:
-        """Says what was left where; the first few tensors stand for all."""
+        """Names the first few tensors and where they are."""
         named = ", ".join(f"{stray.path} on {stray.device}" for stray in strays[:3])
         more = f" and {len(strays) - 3} more" if len(strays) > 3 else ""
         super().__init__(f"not everything is on {device}: {named}{more}")
@@ -43,11 +43,11 @@ class StrayTensorsError(RuntimeError):
 
 
 class WrongResultsError(RuntimeError):
-    """A device computed something else than the CPU does, or numbers that are not finite.
+    """A device's results differ from the CPU's, or are not finite.
 
     Attributes:
-        report: What was compared and how close it was, as `ProofReport.as_dict` gives it; None
-            where nothing was compared.
+        report: What was compared and how close it was, as `ProofReport.as_dict` returns it; None
+            if nothing was compared.
     """
 
     def __init__(self, message: str, report: dict[str, Any] | None = None) -> None:
@@ -58,13 +58,13 @@ class WrongResultsError(RuntimeError):
 
 @dataclass(frozen=True)
 class DeviceFailure:
-    """Why a device cannot go on.
+    """Why a device cannot continue.
 
     Attributes:
         kind: "out_of_memory", "unsupported" (an operator or a type), "placement" (tensors on two
             devices), "wrong_results" (they differ from the CPU's, or are not finite) or "device"
             (anything else).
-        message: The first line of what was said.
+        message: The first line of the exception's message.
         exception: The exception's class.
         traceback: Its last 8,000 characters.
     """
@@ -76,20 +76,20 @@ class DeviceFailure:
 
     @property
     def reason(self) -> str:
-        """Returns the reason that an error about it carries."""
+        """Returns the reason for an error about it."""
         return "out_of_memory" if self.kind == "out_of_memory" else "device_unavailable"
 
 
 def classify(error: BaseException, device: str) -> DeviceFailure | None:
-    """Tells whether an exception is the device's failure.
+    """Decides whether an exception is the device's failure.
 
     Args:
-        error: What was raised while work was done on the device.
-        device: Such as "mps" or "cuda:0".
+        error: What was raised during work on the device.
+        device: A device such as "mps" or "cuda:0".
 
     Returns:
-        What failed, or None for anything else: a mistake in the program, a bad request, or
-        whatever happens on the CPU, where there is nothing to fall back to.
+        What failed, or None for anything else: a mistake in the program, an invalid request, or
+        any failure on the CPU, which has nothing to fall back to.
     """
     kind = device.partition(":")[0]
     if kind not in _SAID:
@@ -105,7 +105,7 @@ def classify(error: BaseException, device: str) -> DeviceFailure | None:
 
 
 def summarise(error: BaseException) -> DeviceFailure:
-    """Keeps what there is to say of an exception, and none of the tensors in its frames."""
+    """Describes an exception without keeping the tensors in its frames alive."""
     text = str(error).strip()
     first = text.splitlines()[0] if text else type(error).__name__
     if len(first) > _MAX_MESSAGE:

@@ -1,4 +1,4 @@
-"""The plain facts about this machine, from which everything else is decided."""
+"""The facts about this machine that decide everything else."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 DRIVER: Final = "/proc/driver/nvidia/version"
-"""Where the NVIDIA driver shows itself on Linux."""
+"""The file by which the NVIDIA driver can be recognised on Linux."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +22,16 @@ class Gpu:
 
 @dataclass(frozen=True)
 class TorchFacts:
-    """What PyTorch says of itself.
+    """What PyTorch reports about itself.
 
     Attributes:
-        version: Such as "2.6.0+cu124".
-        mps_built: Whether it can use MPS at all.
-        mps_available: Whether it can use it here.
-        mps_memory: Recommended working set in bytes, where it tells.
+        version: A version such as "2.6.0+cu124".
+        mps_built: Whether it was built with MPS.
+        mps_available: Whether it can use MPS on this machine.
+        mps_memory: Recommended working set in bytes, if known.
         cuda: The CUDA version it was built for, or None.
         gpus: The CUDA devices that it sees.
-        cuda_error: What it said when asked for them and failed.
+        cuda_error: The error if listing them failed.
     """
 
     version: str
@@ -50,13 +50,13 @@ class Machine:
     Attributes:
         system: "Darwin", "Linux".
         architecture: "arm64", "x86_64".
-        processor: Its name.
+        processor: The processor's name.
         cores: How many cores this process may use.
-        memory: Main memory in bytes, where known.
-        macos: (major, minor), or None where it is not macOS or not known.
+        memory: Main memory in bytes, if known.
+        macos: (major, minor), or None if it is not macOS or not known.
         nvidia_driver: Whether an NVIDIA driver is loaded.
-        torch: What PyTorch says, or None without it.
-        torch_error: Why PyTorch cannot be imported though it is there.
+        torch: What PyTorch reports, or None without PyTorch.
+        torch_error: Why PyTorch is installed but cannot be imported.
     """
 
     system: str
@@ -71,7 +71,7 @@ class Machine:
 
 
 def look() -> Machine:
-    """Looks at this machine. Imports PyTorch where it is installed."""
+    """Examines this machine. Imports PyTorch if it is installed."""
     from chatterbex import process
     from chatterbex.device import processor
 
@@ -94,7 +94,7 @@ def _torch() -> tuple[TorchFacts | None, str | None]:
         return None, None
     try:
         import torch
-    except (ImportError, OSError) as error:  # a library of another architecture, or half a wheel
+    except (ImportError, OSError) as error:  # a library for another architecture, or an incomplete wheel
         return None, str(error)
     mps = torch.backends.mps
     gpus, cuda_error = _gpus(torch)
@@ -120,7 +120,7 @@ def _gpus(torch: Any) -> tuple[tuple[Gpu, ...], str | None]:
         if not torch.cuda.is_available():
             return (), None
         properties = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
-    except Exception as error:  # a broken driver raises all kinds of things
+    except Exception as error:  # a broken driver may raise anything
         return (), str(error)
     return tuple(Gpu(one.name, one.total_memory) for one in properties), None
 

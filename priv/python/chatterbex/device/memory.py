@@ -1,4 +1,4 @@
-"""How much memory a model takes, how much a device has, and giving back what is not used."""
+"""Measures how much memory a model takes and a device has, and releases unused memory."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Needs:
 
     Attributes:
         weights: Bytes of its weights.
-        row: Bytes for each request that is spoken at a time: keys and values.
-        work: Bytes that one step of the vocoder and the flow needs.
+        row: Bytes for the KV cache of one running request.
+        work: Bytes for one step of the vocoder and the flow.
     """
 
     weights: int
@@ -26,14 +26,14 @@ class Needs:
     work: int
 
     def fits(self, free: int, batch: int) -> int:
-        """Returns how many requests at a time fit into some bytes, at most `batch`; 0 for none."""
+        """Returns how many requests fit into `free` bytes at a time, at most `batch`; may be 0."""
         left = free - self.weights - self.work
         if left < 0:
             return 0
         return min(batch, left // self.row) if self.row else batch
 
     def shortage(self, device: str, free: int) -> str:
-        """Returns what is missing, in words."""
+        """Returns a sentence about the memory that is missing."""
         return (
             f"{device} has {_gibibytes(free)} of memory left; the model takes {_gibibytes(self.weights)} "
             f"and needs {_gibibytes(self.row + self.work)} to speak one request"
@@ -41,7 +41,7 @@ class Needs:
 
 
 def size_of(*components: Any) -> int:
-    """Returns how many bytes the tensors of some components take; shared memory counts once."""
+    """Returns the number of bytes in the components' tensors; shared memory counts once."""
     seen: set[Any] = set()
     total = 0
     for component in components:
@@ -64,7 +64,7 @@ def _storage(tensor: torch.Tensor) -> tuple[Any, int]:
 
 
 def free_memory(device: str) -> int | None:
-    """Returns how many bytes a device has left for us, or None where it does not tell."""
+    """Returns the number of bytes that a device has free for this process, or None if it is unknown."""
     import torch
 
     kind, _, index = device.partition(":")
@@ -77,7 +77,7 @@ def free_memory(device: str) -> int | None:
 
 
 def empty_cache(device: str) -> None:
-    """Gives memory that a device's allocator keeps in reserve back to the system."""
+    """Returns memory that a device's allocator holds in reserve to the system."""
     import torch
 
     kind = device.partition(":")[0]

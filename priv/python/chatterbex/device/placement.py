@@ -1,4 +1,4 @@
-"""Moving a model's parts to a device, and seeing that nothing stays behind."""
+"""Moves a model's parts to a device, and checks that no tensor stays behind."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _moving: str | None = None
 
 
 def moving() -> str | None:
-    """Returns the name of the part that is being moved to a device just now."""
+    """Returns the name of the part that is being moved to a device now, or None."""
     return _moving
 
 
 @dataclass
 class PlacementReport:
-    """What became of a move.
+    """The result of a move.
 
     Attributes:
-        device: Where to.
-        reason: Why not everything is there, else None.
+        device: The target device.
+        reason: Why the move failed, else None.
         component: The part that could not be moved.
         failure: The failure.
         seconds: How long each part took.
@@ -39,19 +39,19 @@ class PlacementReport:
 
     @property
     def ok(self) -> bool:
-        """Returns whether everything is where it was to go."""
+        """Returns whether everything was moved."""
         return self.reason is None
 
 
 def place(parts: MutableMapping[str, Any], device: str) -> PlacementReport:
     """Moves the parts of a model to a device, one after the other.
 
-    It only ever goes one way. If a part fails, all of them are of no more use and the caller loads the
-    model again from its files: weights that a broken device gives back are not to be trusted.
+    Parts never move back. If one fails, none of them can be used any more, and the caller loads the
+    model again from its files: weights read back from a broken device cannot be trusted.
 
     Args:
-        parts: Names to modules that are on the CPU. One whose `.to` gives a new object is replaced.
-        device: Such as "mps" or "cuda:0".
+        parts: Modules on the CPU, by name. If a module's `.to` returns a new object, that replaces it.
+        device: A device such as "mps" or "cuda:0".
     """
     report = PlacementReport(device)
     name = ""
@@ -72,7 +72,7 @@ def _move(parts: MutableMapping[str, Any], name: str, device: str) -> None:
 
     _moving = name
     try:
-        # Tensors made in inference mode could not be used outside it, as parameters must be.
+        # Tensors made in inference mode cannot be used outside it, and parameters must be.
         with torch.inference_mode(False), torch.no_grad():
             parts[name] = parts[name].to(device=device)
     finally:
@@ -84,7 +84,7 @@ def _move(parts: MutableMapping[str, Any], name: str, device: str) -> None:
 
 @contextlib.contextmanager
 def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    """Notes how long something takes, also where it fails."""
+    """Records how long something takes, even if it fails."""
     began = time.perf_counter()
     try:
         yield

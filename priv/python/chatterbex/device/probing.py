@@ -1,4 +1,4 @@
-"""Trying a device on small pieces of the work that it is to do, against the CPU."""
+"""Probes a device: runs small pieces of a model's work on it and compares them with the CPU."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _TOLERANCE: Final = 1e-2  # CUDA convolves in TF32 unless told otherwise
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was tried.
+    """One check of a probe.
 
     Attributes:
-        name: What.
-        ok: Whether it came out as on the CPU.
+        name: The check's name.
+        ok: Whether the result is the same as on the CPU.
         message: What went wrong, else None.
-        required: Whether the device is of no use without it.
+        required: Whether the device cannot be used without it.
         seconds: How long it took.
-        difference: The largest from the CPU; None where nothing could be compared.
+        difference: The largest difference from the CPU; None if nothing could be compared.
     """
 
     name: str
@@ -58,9 +58,9 @@ class ProbeReport:
     """What works on a device.
 
     Attributes:
-        device: Which.
-        checks: What was tried, in order.
-        eager_attention: Whether attention is to be written out there.
+        device: The device.
+        checks: The checks, in order.
+        eager_attention: Whether attention must be written out on this device.
     """
 
     device: str
@@ -92,15 +92,14 @@ Step = Callable[["torch.device"], Iterator["Tensor"]]
 
 
 def probe(device: str, told: Callable[[str, Check | None], None] | None = None) -> ProbeReport:
-    """Tries a device.
+    """Probes a device.
 
-    Every check gives tensors made on the device, then the same made on the CPU; they must agree
-    and be finite.
+    Every check computes tensors on the device and again on the CPU. They must agree and be finite.
 
     Args:
-        device: Such as "mps", "cuda:0" or "cpu".
-        told: Is called with a check's name before it is made, and with its outcome after: a device
-            may take the process along.
+        device: A device such as "mps", "cuda:0" or "cpu".
+        told: Called with a check's name before it runs, and with its result afterwards, because a
+            broken device may end the whole process.
     """
     import torch
 
@@ -130,9 +129,9 @@ def _try(name: str, step: Step, device: str, required: bool) -> Check:
         results = list(step(torch.device(device)))
         expected = list(step(torch.device("cpu")))
         difference = _difference(results, expected)
-        if not difference <= _TOLERANCE:  # NaN is not within it either
+        if not difference <= _TOLERANCE:  # NaN must fail too
             message = f"differs from the CPU by {difference:.3g}"
-    except Exception as error:  # whatever a device raises, it has failed the check
+    except Exception as error:  # any exception fails the check
         message = _said(error)
     finite = difference if difference is not None and math.isfinite(difference) else None
     return Check(name, message is None, message, required, time.perf_counter() - began, finite)
@@ -198,7 +197,7 @@ def _fused_attention(device: torch.device) -> Iterator[Tensor]:
 
 def _queries(device: torch.device) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     for length in _LENGTHS:
-        # As a model has them: heads are not the memory's outer dimension, the cache is longer.
+        # Laid out as in a model: heads are not the outer dimension in memory, and the cache is longer.
         query = _noise(1, 1, 4, 64).to(device).transpose(1, 2)
         cache = _noise(2, 1, 4, length + 10, 64).to(device)
         keys, values = cache[:, :, :, :length].unbind(0)
@@ -210,6 +209,6 @@ _STEPS: Final[tuple[tuple[str, Step, bool], ...]] = (
     ("stft", _stft, True),
     ("long_conv1d", _long_convolution, True),
     ("attention", _attention, True),
-    # Where this one is wrong attention is written out.
+    # If this one is wrong, attention is written out.
     ("fused_attention", _fused_attention, False),
 )

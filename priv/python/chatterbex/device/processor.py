@@ -1,4 +1,4 @@
-"""What the processor is and can do, as the system tells."""
+"""What the system reports about the processor."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ _BFLOAT16: Final = frozenset({"avx512_bf16", "amx_bf16"})
 
 
 def name(cpuinfo: Path = _CPUINFO) -> str:
-    """The processor's name, or its architecture where the system does not tell."""
+    """The processor's name, or its architecture if the system does not report a name."""
     return _field("model name", cpuinfo) or platform.processor() or platform.machine() or "CPU"
 
 
 def multiplies_bfloat16(cpuinfo: Path = _CPUINFO) -> bool:
-    """Tells whether this processor has instructions that multiply bfloat16.
+    """Returns whether this processor has instructions that multiply bfloat16.
 
-    It is known of x86 on Linux. Elsewhere the answer is no: without such instructions bfloat16 is slower
-    than float32, and PyTorch's products have not been measured on processors of another kind.
+    This is known only for x86 on Linux; the answer is False everywhere else. Without these instructions
+    bfloat16 is slower than float32, and PyTorch's products have not been measured on other processors.
     """
     return not _BFLOAT16.isdisjoint(_field("flags", cpuinfo).split())
 
 
 def _field(name: str, cpuinfo: Path) -> str:
-    """What the first processor has under a name; "" where there is nothing."""
+    """The value of a field for the first processor; "" if it is missing."""
     try:
         with cpuinfo.open(encoding="utf-8", errors="replace") as file:
             for line in file:

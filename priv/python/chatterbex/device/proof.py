@@ -1,4 +1,4 @@
-"""Proving a device before it speaks: its results against the CPU's, component by component.
+"""Proves a device before it speaks: compares its results with the CPU's, component by component.
 
     proof = Proof.reference({"t3.logits": Reference(logits, tolerance(gain=40))})
     report = proof.compare({"t3.logits": logits_of_the_device}, "mps")
@@ -8,12 +8,12 @@ the reference. A device whose kernels are wrong is off by about 1; rounding is f
 
 **How tolerances are derived.** Float32 rounds each operation by at most `FLOAT32`, and a computation
 multiplies that by its *gain*, which grows with the length of its sums, its depth and its conditioning.
-The gain of a computation is measured, not guessed: do it once in float32 and once in float64 from the
-same weights, and `gain` tells by how much they differ. That is a property of the computation. What
-may differ from one device to the next is the order of the sums and the last bits of `exp` and `sin`,
-and for those a tolerance has a `MARGIN`: two float32 results differ by the errors of both (2), sums
-in the least favourable order have several times the error of sums in blocks (4), and the device's
-own functions round less well than the CPU's (2).
+The gain is measured, not guessed: run the computation once in float32 and once in float64 from the
+same weights, and `gain` returns how far the results differ. The gain depends only on the computation.
+Devices may still differ in the order of their sums and in the last bits of `exp` and `sin`. A `MARGIN`
+in each tolerance covers this: two float32 results differ by the errors of both (2), sums in the least
+favourable order have several times the error of sums in blocks (4), and the device's own functions
+round less well than the CPU's (2).
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ if TYPE_CHECKING:
     Values = np.ndarray | torch.Tensor
 
 FLOAT32: Final = 2.0**-24
-"""The unit roundoff of float32: the most that rounding changes a number, relative to it."""
+"""The unit roundoff of float32: the largest relative change that rounding makes to a number."""
 TENSOR_FLOAT32: Final = 2.0**-11
-"""That of TF32, in which CUDA may multiply float32 matrices."""
+"""The unit roundoff of TF32, in which CUDA may multiply float32 matrices."""
 BFLOAT16: Final = 2.0**-8
-"""That of bfloat16."""
+"""The unit roundoff of bfloat16."""
 MARGIN: Final = 16
-"""How many times its own error a computation may be off on another device: see above."""
+"""How far another device may be off, as a multiple of the computation's own error: see above."""
 
 
 def gain(single: Values, double: Values) -> float:
-    """Returns by how much a computation multiplies the rounding of float32.
+    """Returns the factor by which a computation multiplies the rounding of float32.
 
     Args:
         single: Its result in float32.
@@ -55,7 +55,7 @@ def tolerance(gain: float, unit: float = FLOAT32) -> float:
     """Returns the largest difference that rounding explains, relative to the reference.
 
     Args:
-        gain: The computation's, as `gain` measures it.
+        gain: The computation's gain, as `gain` measures it.
         unit: The unit roundoff of the arithmetic, one of the constants above.
     """
     return MARGIN * gain * unit
@@ -63,12 +63,12 @@ def tolerance(gain: float, unit: float = FLOAT32) -> float:
 
 @dataclass(frozen=True)
 class Reference:
-    """What a component gives on the CPU.
+    """A component's result on the CPU.
 
     Attributes:
         values: An array or tensor of real numbers, of any shape, on any device.
-        tolerance: The largest difference that is accepted, relative to the root mean square of
-            `values`: see `tolerance`. 0 asks for equal values, as for tokens.
+        tolerance: The largest accepted difference, relative to the root mean square of `values`: see
+            `tolerance`. 0 requires equal values, as for tokens.
     """
 
     values: Values
@@ -80,11 +80,11 @@ class Comparison:
     """How close a device came in one component.
 
     Attributes:
-        component: Such as "t3.logits".
-        difference: The largest, relative to the root mean square of the reference; None where
-            there is none, because a value is not finite or the shape is another.
-        tolerance: The largest that is accepted.
-        finite: Whether all values of the device were.
+        component: A component such as "t3.logits".
+        difference: The largest difference, relative to the root mean square of the reference; None
+            if a value is not finite or the shape is wrong.
+        tolerance: The largest accepted difference.
+        finite: Whether all of the device's values are finite.
         message: What is wrong, or None.
     """
 
@@ -115,8 +115,8 @@ class ProofReport:
     """What was compared on a device, and how close it was.
 
     Attributes:
-        device: Such as "mps" or "cuda:0".
-        comparisons: In the order of the references.
+        device: A device such as "mps" or "cuda:0".
+        comparisons: The comparisons, in the order of the references.
     """
 
     device: str
@@ -143,20 +143,20 @@ class ProofReport:
 
 
 class Proof:
-    """What the CPU has computed, to be compared with what devices compute."""
+    """The CPU's results, to compare with those of devices."""
 
     def __init__(self, references: Mapping[str, tuple[np.ndarray, float]]) -> None:
         self._references = dict(references)
 
     @classmethod
     def reference(cls, references: Mapping[str, Reference]) -> Proof:
-        """Keeps the CPU's results; they are copied.
+        """Copies and keeps the CPU's results.
 
         Args:
-            references: By component.
+            references: The results, by component.
 
         Raises:
-            ValueError: A reference is empty or not finite, which no device is to blame for.
+            ValueError: A reference is empty or not finite.
         """
         kept = {}
         for component, reference in references.items():
@@ -174,11 +174,11 @@ class Proof:
             device: Such as "mps" or "cuda:0".
 
         Returns:
-            The report, in which every component passed.
+            The report. Every component has passed.
 
         Raises:
-            WrongResultsError: A result is wrong or not finite; it has the report.
-            ValueError: The components are not those of the references.
+            WrongResultsError: A result is wrong or not finite. The error has the report.
+            ValueError: The components differ from those of the references.
         """
         if results.keys() != self._references.keys():
             raise ValueError(f"there are references for {sorted(self._references)}, not {sorted(results)}")
@@ -201,9 +201,9 @@ def require_finite(component: str, samples: Values, device: str) -> None:
     """Checks what a device computed while speaking.
 
     Args:
-        component: What computed it, such as "s3gen".
-        samples: What it computed.
-        device: Such as "mps" or "cuda:0".
+        component: The component that computed it, such as "s3gen".
+        samples: The numbers that it computed.
+        device: A device such as "mps" or "cuda:0".
 
     Raises:
         WrongResultsError: A number is NaN or infinite.
@@ -254,5 +254,5 @@ def _difference(result: np.ndarray, expected: np.ndarray) -> float:
 
 
 def _scale(values: np.ndarray) -> float:
-    # Of nothing but zeros any difference is a large one.
+    # Compared with only zeros, any difference is large.
     return float((values**2).mean() ** 0.5) or 1.0

@@ -1,4 +1,4 @@
-"""One model's device: chosen, built for, proved, worked on, and left for the CPU when it fails."""
+"""Runs one model on its device, and falls back to the CPU when the device fails."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _logger = logging.getLogger("chatterbex.device")
 
 
 class Subject(abc.ABC, Generic[L, P]):
-    """What a runtime asks of a model. L is what `load` gives, P is what speaks: the passes for one device."""
+    """What a runtime needs from a model. L is what `load` returns; P is the passes for one device."""
 
     @abc.abstractmethod
     def load(self) -> L:
@@ -36,7 +36,7 @@ class Subject(abc.ABC, Generic[L, P]):
 
     @abc.abstractmethod
     def cpu(self, loaded: L) -> P:
-        """Builds the passes for the CPU. They may take what was loaded over."""
+        """Builds the passes for the CPU. They may take ownership of what was loaded."""
 
     @abc.abstractmethod
     def parts(self, loaded: L) -> MutableMapping[str, Any]:
@@ -44,19 +44,19 @@ class Subject(abc.ABC, Generic[L, P]):
 
     @abc.abstractmethod
     def gpu(self, parts: Mapping[str, Any], batch: int, eager_attention: bool) -> P:
-        """Builds the passes for a GPU, for up to `batch` requests at a time, where the parts are."""
+        """Builds the passes for up to `batch` requests at a time, on the device that holds the parts."""
 
     @abc.abstractmethod
     def figures(self, way: P) -> Mapping[str, torch.Tensor]:
-        """Computes a little of everything, no component from the results of another one."""
+        """Computes a small result of every component, each independent of the others' results."""
 
     @abc.abstractmethod
     def tolerances(self) -> Mapping[str, float]:
-        """Returns how far each of the `figures` may be from the CPU's; see `device.proof`."""
+        """Returns how far each of the `figures` may differ from the CPU's; see `device.proof`."""
 
     @abc.abstractmethod
     def warm_up(self, way: P) -> None:
-        """Speaks more than 11 seconds, so that what fails only then fails before the model is ready."""
+        """Speaks more than 11 seconds, so that failures with long audio appear before the model is ready."""
 
     @abc.abstractmethod
     def needs(self, parts: Mapping[str, Any]) -> Needs:
@@ -72,13 +72,13 @@ class Runtime(Generic[L, P]):
     then stays there.
 
     Attributes:
-        requested: What was asked for.
-        actual: Where it runs: "cpu", "mps", "cuda:0".
-        reason: Why that is not what was asked for, else None.
-        warning: What to know of the device, else None.
+        requested: The requested device.
+        actual: The device in use: "cpu", "mps", "cuda:0".
+        reason: Why it is not the requested device, else None.
+        warning: A known problem of the device, else None.
         batch: How many requests may be spoken at a time.
-        limited: Why that is less than was asked for, else None.
-        proof: What was compared with the CPU; None where nothing was.
+        limited: Why that is less than requested, else None.
+        proof: The comparison with the CPU; None if there was none.
         seconds: How long moving each part, "proof" and "warm-up" took.
     """
 
@@ -92,16 +92,16 @@ class Runtime(Generic[L, P]):
         changed: Callable[[], None] = lambda: None,
         chooser: Callable[[str, bool], Choice] = choose,
     ) -> None:
-        """Prepares a runtime; `start` gets it going.
+        """Prepares a runtime; `start` starts it.
 
         Args:
             subject: The model.
             requested: "auto", "cpu", "mps", "cuda" or "cuda:N".
-            fallback: Whether the CPU may stand in. If not, a failure is an error, and the model
-                stays where it is.
+            fallback: Whether to fall back to the CPU. If not, a failure is an error, and the model
+                stays on its device.
             batch: How many requests should be spoken at a time.
-            changed: Called when `way` was replaced: drop what was made for the old one.
-            chooser: How a device is chosen.
+            changed: Called when `way` was replaced. Drop everything made for the old one.
+            chooser: Chooses a device.
         """
         self.requested = requested
         self.fallback = fallback
@@ -121,16 +121,16 @@ class Runtime(Generic[L, P]):
         self._parts: MutableMapping[str, Any] = {}
         self._notices: list[Notice] = []
 
-    # -- getting there --------------------------------------------------------------------------
+    # -- starting -------------------------------------------------------------------------------
 
     def start(self, loaded: L) -> None:
         """Chooses a device and builds the passes for it.
 
         Args:
-            loaded: What the subject's `load` gave. The caller must not keep it.
+            loaded: What the subject's `load` returned. The caller must not keep it.
 
         Raises:
-            ChatterbexError: The device cannot be used and the CPU may not stand in
+            ChatterbexError: The device cannot be used and fallback is off
                 ("device_unavailable", "out_of_memory").
         """
         choice = self._chooser(self.requested, self.fallback)
@@ -157,7 +157,7 @@ class Runtime(Generic[L, P]):
         self._fell_back(choice.actual, reason, component, when, cause)
 
     def _settle(self, device: str, loaded: L) -> tuple[str, str | None, str, DeviceFailure | None] | None:
-        """Moves to a device and proves it. If that fails: why, in which component, when, and the failure."""
+        """Moves to a device and proves it. If it fails, returns why, in which component, when and how."""
         self._parts = self._subject.parts(loaded)
         needs = self._subject.needs(self._parts)
         free = free_memory(device)
@@ -184,11 +184,11 @@ class Runtime(Generic[L, P]):
             return f"the {step} on {device} failed: {failure.message}", step, step, failure
         self.actual, self.batch = device, batch
         if batch < self._wanted:
-            self._limit(batch, f"more do not fit into {free / 2**30:.1f} GiB of memory")
+            self._limit(batch, f"no more fit into {free / 2**30:.1f} GiB of memory")
         self._use(way)
         return None
 
-    # -- being there ----------------------------------------------------------------------------
+    # -- running --------------------------------------------------------------------------------
 
     @property
     def way(self) -> P:
@@ -208,7 +208,7 @@ class Runtime(Generic[L, P]):
         return bool(self._notices)
 
     def take_notices(self) -> list[Notice]:
-        """Takes out the news for whoever loaded the model."""
+        """Removes the notices and returns them, for the caller that loaded the model."""
         notices, self._notices = self._notices, []
         return notices
 
@@ -220,18 +220,18 @@ class Runtime(Generic[L, P]):
         when: str = "generating",
         restart: Callable[[], Any] | None = None,
     ) -> T:
-        """Does a step. If the device fails, does it again: with fewer requests at a time, or on the CPU.
+        """Runs a step. If the device fails, runs it again: with fewer requests at a time, or on the CPU.
 
         Args:
-            step: What to do. It must not keep what it had on the device when it is called again.
-            component: Which component it is about.
-            when: What the model was doing.
-            restart: Called between the two: begins the running requests again.
+            step: The step. When it is called again, it must not keep anything on the failed device.
+            component: The component that it runs.
+            when: What the model is doing, for the error.
+            restart: Called before the step runs again: restarts the running requests.
 
         Raises:
-            ChatterbexError: The device failed and the CPU may not stand in
-                ("device_unavailable", "out_of_memory"), or the model was lost.
-            Exception: What the step raised, if it was not the failure of a device.
+            ChatterbexError: The device failed and fallback is off ("device_unavailable",
+                "out_of_memory"), or the model was lost.
+            Exception: What the step raised, if it was not a failure of the device.
         """
         while True:
             device = self.actual
@@ -241,7 +241,7 @@ class Runtime(Generic[L, P]):
                 failure = classify(error, device)
                 if failure is None:
                     raise
-            # Only here, where no exception is being handled any more, is the failed step's memory free.
+            # The failed step's memory is only free here, where the exception is no longer being handled.
             reason = f"{when} on {device} failed"
             reason += f" in {component}: " if component else ": "
             reason += failure.message
@@ -257,12 +257,12 @@ class Runtime(Generic[L, P]):
                 restart()
 
     def after_request(self) -> None:
-        """Is called at the end of each request: MPS keeps what it used until told otherwise."""
+        """Call it at the end of each request, because MPS keeps its memory until told to release it."""
         if self.actual == "mps":
             _quietly_empty(self.actual)
 
     def close(self) -> None:
-        """Lets go of everything."""
+        """Releases everything."""
         self._way = None
         self._parts = {}
 
@@ -288,7 +288,7 @@ class Runtime(Generic[L, P]):
         self._way = None
         self._parts = {}
         self._changed()
-        gc.collect()  # modules have cycles, and their memory is what the CPU now needs
+        gc.collect()  # modules have cycles, and the CPU needs their memory now
         _quietly_empty(device)
 
     def _retreat(self, device: str) -> None:
@@ -298,7 +298,7 @@ class Runtime(Generic[L, P]):
         self._drop(device)
         self.actual, self.batch, self.limited = "cpu", self._wanted, None
         try:
-            # A failing step may run in inference mode, and weights made in it are good for nothing else.
+            # A failing step may run in inference mode, and weights made there cannot be used outside it.
             with torch.inference_mode(False), torch.no_grad():
                 way = self._subject.cpu(self._subject.load())
         except Exception as error:
@@ -310,10 +310,10 @@ class Runtime(Generic[L, P]):
             ) from error
         self._use(way)
 
-    # -- telling --------------------------------------------------------------------------------
+    # -- reporting ------------------------------------------------------------------------------
 
     def info(self, components: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns what `Model.info` says of devices.
+        """Returns the device part of `Model.info`.
 
         Args:
             components: Everything that holds tensors, by name.
@@ -347,7 +347,7 @@ class Runtime(Generic[L, P]):
         failure: DeviceFailure | None,
     ) -> None:
         self.reason = reason
-        # The host warns, for it knows whose model this is.
+        # The host logs the warning, because it knows the model's owner.
         _logger.debug("running on the CPU instead of %s: %s", device, reason)
         if failure is not None:
             _logger.debug("the failure: %s", failure.traceback)
@@ -378,11 +378,13 @@ class Runtime(Generic[L, P]):
             details["exception"] = failure.exception
             details["traceback"] = failure.traceback
         said = said.rstrip(".!")
-        return ChatterbexError(reason, f"{said}. fallback: true would have gone on with the CPU", details)
+        return ChatterbexError(
+            reason, f"{said}. With fallback: true, the model would use the CPU instead", details
+        )
 
 
 def _eager(choice: Choice) -> bool:
-    """Tells whether attention must be written out on the chosen device."""
+    """Returns whether attention must be written out on the chosen device."""
     import torch
 
     if choice.report is not None:
@@ -394,4 +396,4 @@ def _quietly_empty(device: str) -> None:
     try:
         empty_cache(device)
     except RuntimeError:
-        _logger.debug("%s would not give back its memory", device, exc_info=True)
+        _logger.debug("%s did not release its memory", device, exc_info=True)

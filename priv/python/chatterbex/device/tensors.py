@@ -120,7 +120,7 @@ def stray_tensors(components: Mapping[str, Any], device: str | torch.device) -> 
 
 
 def device_of(component: Any) -> str | None:
-    """Returns the one device that a component is on, "mixed", or None where it has no tensor."""
+    """Returns the device that a component is on, "mixed" for several, or None if it has no tensor."""
     found = {str(tensor.device) for _, tensor in tensors(component)}
     return "mixed" if len(found) > 1 else next(iter(found), None)
 

@@ -1,4 +1,4 @@
-"""What is asked of a hub, and again where that may help."""
+"""Requests to a hub, retried where that may help."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from chatterbex.hub import failure
 
 _T = TypeVar("_T")
 _AGAIN = (408, 429, 500, 502, 503, 504)
-_LONGEST = 30.0  # seconds between two attempts, where the hub asks for no more
+_LONGEST = 30.0  # seconds between two attempts, unless the hub asks for more
 _LIBRARY = "chatterbex"
 
 
 class TruncatedError(Exception):
-    """The bytes of a file ended too early, or went on too long."""
+    """A file's bytes ended too early, or there were too many."""
 
 
 @dataclass(frozen=True)
 class Described:
-    """A file as the hub tells of it.
+    """A file, as the hub describes it.
 
     Attributes:
-        commit: The commit that it is of.
-        etag: Its checksum: SHA-256 of a large file, Git's SHA-1 of others.
-        size: Its bytes.
+        commit: The commit that it belongs to.
+        etag: Its checksum: SHA-256 for a large file, Git's SHA-1 for others.
+        size: Its size in bytes.
     """
 
     commit: str
@@ -46,9 +46,9 @@ class Hub:
     """The hub that the environment names.
 
     Attributes:
-        attempts: How often in a row something may bring nothing.
-        wait: Seconds before the second attempt; they double with each.
-        limit: Seconds to wait in all where the hub asks for it.
+        attempts: How many attempts in a row may fail without progress.
+        wait: Seconds before the second attempt. The wait doubles with each further attempt.
+        limit: The most seconds to wait in total when the hub asks for it.
     """
 
     attempts: int = 6
@@ -64,7 +64,7 @@ class Hub:
             name,
             lambda: get_hf_file_metadata(url, timeout=constants.HF_HUB_ETAG_TIMEOUT, library_name=_LIBRARY),
         )
-        # Both become file names.
+        # Both are used as file names.
         if (
             found.size is None
             or not re.fullmatch(r"[0-9A-Za-z._-]{1,200}", found.etag or "")
@@ -77,7 +77,7 @@ class Hub:
     def stream(
         self, repository: str, name: str, commit: str, start: int
     ) -> Iterator[tuple[int, Iterator[bytes]]]:
-        """Gives the bytes of a file, and where they begin: at ``start`` if the hub can, or -1 for nowhere."""
+        """Yields where a file's bytes begin, and the bytes: at ``start`` if the hub can, or -1 if unknown."""
         headers = build_hf_headers(library_name=_LIBRARY) | {"Accept-Encoding": "identity"}
         if start:
             headers["Range"] = f"bytes={start}-"
@@ -108,17 +108,17 @@ class Hub:
         reached: Callable[[], int] = lambda: 0,
         waiting: Callable[[str], None] = lambda message: None,
     ) -> _T:
-        """Does some work, again and again where that may help.
+        """Runs `work`, and retries it where that may help.
 
         Args:
-            repository: Whose file it is about.
+            repository: The file's repository.
             name: The file.
-            work: What to do.
-            reached: How far it is; getting further than ever starts the count of attempts anew.
-            waiting: Told what is waited for.
+            work: The function to run.
+            reached: Returns how far it got. Any progress resets the count of attempts.
+            waiting: Called with the reason for each wait.
 
         Raises:
-            Failure: It is of no use.
+            Failure: Retrying does not help.
         """
         failures, best = 0, reached()
         while True:
@@ -132,7 +132,7 @@ class Hub:
                 time.sleep(seconds)
 
     def _pause(self, error: Exception, failures: int, repository: str, name: str) -> float:
-        """Returns how long to wait before another attempt; raises where there is to be none."""
+        """Returns how long to wait before the next attempt; raises if there should be none."""
         response = getattr(error, "response", None)
         status = None if response is None else response.status_code
         backoff = self.wait * 2 ** (failures - 1)

@@ -1,4 +1,4 @@
-"""The hub cache: files called by their checksums, and links to them by their names."""
+"""The hub cache: files named by their checksums, and links to them with their real names."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _BLOCK = 1 << 20
 
 @dataclass
 class CachedFile:
-    """A file of a repository, and where it belongs.
+    """A file of a repository, and its place in the cache.
 
     Attributes:
-        repository: Whose file it is.
-        name: Its name there.
-        commit: The commit that it is of.
-        etag: Its checksum, by which the cache calls it.
-        size: Its bytes.
+        repository: The repository that it belongs to.
+        name: Its name in the repository.
+        commit: The commit that it belongs to.
+        etag: Its checksum, which is its name in the cache.
+        size: Its size in bytes.
         folder: The repository's folder in the cache.
-        have: Bytes of it that are here.
+        have: How many of its bytes are here.
     """
 
     repository: str
@@ -37,33 +37,33 @@ class CachedFile:
 
     @property
     def blob(self) -> Path:
-        """Where its bytes are."""
+        """The path of its bytes."""
         return self.folder / "blobs" / self.etag
 
     @property
     def part(self) -> Path:
-        """Where they grow."""
+        """The path of its bytes while they are downloaded."""
         return self.blob.with_name(f"{self.etag}.incomplete")
 
     @property
     def link(self) -> Path:
-        """Where it is found by its name."""
+        """The path of the link with its real name."""
         return self.folder / "snapshots" / self.commit / self.name
 
     @property
     def lock(self) -> Path:
-        """What keeps others from fetching it too."""
+        """The path of the lock that keeps other processes from fetching it too."""
         return self.folder.parent / ".locks" / self.folder.name / f"{self.etag}.lock"
 
     def part_size(self) -> int:
-        """How much of it has come in earlier attempts."""
+        """How many bytes earlier attempts have downloaded."""
         try:
             return self.part.stat().st_size
         except FileNotFoundError:
             return 0
 
     def right(self, path: Path, tick: Callable[[], None]) -> bool:
-        """Whether a file has this one's checksum; true as well where the hub gives none."""
+        """Whether a file has this one's checksum; also true if the hub gives none."""
         if not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", self.etag):
             return True
         with path.open("rb") as file:
@@ -76,12 +76,12 @@ class CachedFile:
         return digest.hexdigest() == self.etag
 
     def forget(self, found: Path) -> None:
-        """Removes what is there and wrong."""
+        """Removes a file that is wrong."""
         found.resolve().unlink(missing_ok=True)
         self.link.unlink(missing_ok=True)
 
     def put_in_place(self) -> None:
-        """Lets the file be found by its name; where the file system has no links, it moves there."""
+        """Links the file under its real name. If the file system has no links, moves it there."""
         self.link.parent.mkdir(parents=True, exist_ok=True)
         new = _new(self.link)
         new.unlink(missing_ok=True)
@@ -99,7 +99,7 @@ def repository_folder(cache: Path, repository: str) -> Path:
 
 
 def name_commit(folder: Path, revision: str, commit: str) -> None:
-    """Notes which commit a branch or tag is."""
+    """Records the commit of a branch or tag."""
     path = folder / "refs" / revision
     path.parent.mkdir(parents=True, exist_ok=True)
     new = _new(path)
@@ -108,7 +108,7 @@ def name_commit(folder: Path, revision: str, commit: str) -> None:
 
 
 def note_absent(folder: Path, commit: str, name: str) -> None:
-    """Notes that a commit has no such file."""
+    """Records that a commit has no such file."""
     path = folder / ".no_exist" / commit / name
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Fetches what is missing of a model's files."""
+"""Downloads the missing files of a model."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Download:
 
     Args:
         folder: The hub cache.
-        sources: Each with "repository", "revision", "files" and "optional", names of files.
-        report: Called with what has been done, as it is done.
-        check: Whether the checksums of files that are there are compared too.
-        hub: Whom to ask.
+        sources: Each with "repository", "revision", and the file names in "files" and "optional".
+        report: Called with the progress.
+        check: Whether to compare the checksums of existing files too.
+        hub: The hub to ask.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Download:
         check: bool = False,
         hub: Hub | None = None,
     ) -> None:
-        """Begins nothing yet."""
+        """Starts nothing yet."""
         self._cache = folder
         self._sources = sources
         self._report = report
@@ -53,13 +53,13 @@ class Download:
         self._reported = 0.0
 
     def run(self) -> dict[str, Any]:
-        """Fetches what is missing.
+        """Downloads everything that is missing.
 
         Returns:
-            "folders", one for each source, "fetched" and "total", bytes that came and that there are.
+            "folders", one for each source; "fetched", the bytes downloaded; and "total", the bytes in all.
 
         Raises:
-            Failure: Not all could be fetched. What came is kept.
+            Failure: Not everything could be downloaded. The bytes that arrived are kept.
         """
         try:
             return self._run()
@@ -87,7 +87,7 @@ class Download:
         return {"folders": folders, "fetched": self._fetched, "total": self._total()}
 
     def _plan(self, source: dict[str, Any]) -> str:
-        """Asks about each file of a source, all of one commit, and returns that."""
+        """Asks about each file of a source, all in one commit, and returns the commit."""
         repository, revision = source["repository"], source["revision"]
         folder = cache.repository_folder(self._cache, repository)
         for name in [*source["files"], *source.get("optional", [])]:
@@ -103,7 +103,7 @@ class Download:
         return revision
 
     def _there(self, file: CachedFile) -> int:
-        """How much of a file is here already; what is there and wrong is removed."""
+        """How many bytes of a file are here already. Removes a wrong file."""
         found = next((path for path in (file.link, file.blob) if path.is_file()), None)
         if found is None:
             return min(file.part_size(), file.size)
@@ -133,7 +133,7 @@ class Download:
 
     @contextlib.contextmanager
     def _alone(self, file: CachedFile) -> Iterator[None]:
-        """Lets only one process fetch a file; another one waits, and tells how far that is."""
+        """Lets only one process download a file. Another one waits and reports the progress."""
         file.lock.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.ExitStack() as stack:
             while True:
@@ -146,7 +146,7 @@ class Download:
             yield
 
     def _transfer(self, file: CachedFile) -> None:
-        """Lets the file grow until it is whole, and takes it if its checksum is right."""
+        """Downloads the file until it is complete, and accepts it if its checksum is correct."""
         resumed = file.part_size() > 0
         self._hub.patiently(
             file.repository,
@@ -166,7 +166,7 @@ class Download:
         self._transfer(file)
 
     def _grow(self, file: CachedFile) -> None:
-        """Appends what is missing."""
+        """Appends the missing bytes."""
         start = file.part_size()
         if start > file.size:
             file.part.unlink()
@@ -178,7 +178,7 @@ class Download:
             if begins not in (0, start):
                 file.part.unlink(missing_ok=True)
                 file.have = 0
-                raise TruncatedError("the hub does not go on where the file was cut off")
+                raise TruncatedError("the hub does not continue where the file was cut off")
             with file.part.open("ab" if begins else "wb") as part:
                 file.have = begins
                 for chunk in chunks:
@@ -189,7 +189,7 @@ class Download:
                     if file.have > file.size:
                         break
         if file.have != file.size:
-            raise TruncatedError(f"{file.have} bytes came of {file.size}")
+            raise TruncatedError(f"{file.have} of {file.size} bytes arrived")
 
     def _total(self) -> int:
         return sum(file.size for file in self._files)

@@ -1,4 +1,4 @@
-"""Why files cannot be had, as a word for programs and a sentence for people."""
+"""Why a download failed, as a word for programs and a sentence for people."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from huggingface_hub import constants, errors
 from huggingface_hub.utils import parse_ratelimit_headers
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What the system says when a disk, a quota or a limit is full."""
+"""The error numbers for a full disk, an exceeded quota and a file size limit."""
 
 
 class Failure(Exception):
-    """Why the files cannot be had."""
+    """Why the files cannot be downloaded."""
 
     def __init__(self, why: str, message: str, **about: Any) -> None:
-        """Takes a word, a sentence, and what it is about: "file", "repository" and more."""
+        """Keeps a word, a sentence, and what they are about: "file", "repository" and more."""
         super().__init__(message)
         self.why = why
         self.about = {"why": why, "message": message, **about}
 
 
 def refused(error: Exception, status: int | None, repository: str, name: str) -> Failure:
-    """What the hub will not give."""
+    """The hub refuses the file."""
     about = {"file": name, "repository": repository, "status": status}
     page = f"{constants.ENDPOINT}/{repository}"
     if isinstance(error, errors.GatedRepoError):
         return Failure(
             "gated",
-            f"{repository} is gated, and {name} is not given without permission. Accept its licence at "
-            f"{page}, make a token at {constants.ENDPOINT}/settings/tokens, and set HF_TOKEN to it.",
+            f"{repository} is gated: you need permission to download {name}. Accept its licence at "
+            f"{page}, create a token at {constants.ENDPOINT}/settings/tokens, and set HF_TOKEN to it.",
             **about,
         )
     if isinstance(error, errors.RevisionNotFoundError):
@@ -60,10 +60,10 @@ def refused(error: Exception, status: int | None, repository: str, name: str) ->
 
 
 def not_a_hub(name: str, repository: str) -> Failure:
-    """What answers is something else."""
+    """The server is not a hub."""
     return Failure(
         "not_a_hub",
-        f"what answers at {constants.ENDPOINT} is not a Hugging Face hub: it does not tell the commit, size "
+        f"the server at {constants.ENDPOINT} is not a Hugging Face hub: it does not report the commit, size "
         f"and checksum of {name}. Check HF_ENDPOINT, and whether a proxy or a login page answers instead.",
         file=name,
         repository=repository,
@@ -71,11 +71,11 @@ def not_a_hub(name: str, repository: str) -> Failure:
 
 
 def rate_limited(seconds: float, name: str, repository: str) -> Failure:
-    """It would have to be waited too long."""
+    """The hub asks for a wait that is too long."""
     return Failure(
         "rate_limited",
-        f"the hub answers no more requests for now (429); it was asked for {name} of {repository}. "
-        f"Try again in {seconds:.0f} s. With a token in HF_TOKEN it allows more.",
+        f"the hub has limited your requests (429); the last one was for {name} of {repository}. "
+        f"Try again in {seconds:.0f} s. The limit is higher with a token in HF_TOKEN.",
         file=name,
         repository=repository,
         retry_after=seconds,
@@ -83,11 +83,11 @@ def rate_limited(seconds: float, name: str, repository: str) -> Failure:
 
 
 def unreached(error: Exception, status: int | None, name: str, repository: str) -> Failure:
-    """The network, or a hub that is down."""
+    """The network failed, or the hub is down."""
     remedy = (
-        "Name your network's certificates in SSL_CERT_FILE."
+        "Set SSL_CERT_FILE to the file with your network's certificates."
         if untrusted(error)
-        else "Check the network, HTTPS_PROXY and HF_ENDPOINT. What has come is kept, to go on from."
+        else "Check the network, HTTPS_PROXY and HF_ENDPOINT. The next download continues from here."
     )
     return Failure(
         "connection",
@@ -99,24 +99,24 @@ def unreached(error: Exception, status: int | None, name: str, repository: str) 
 
 
 def wrong_checksum(name: str, repository: str) -> Failure:
-    """What came is not what the hub told of."""
+    """The file differs from the hub's description."""
     return Failure(
         "checksum",
-        f"{name} of {repository} came with the wrong checksum, and was deleted. Try again; if it stays so, "
-        f"what answers at {constants.ENDPOINT} or a proxy on the way changes files.",
+        f"{name} of {repository} had the wrong checksum and was deleted. Try again. If it happens again, "
+        f"the server at {constants.ENDPOINT}, or a proxy in front of it, changes files.",
         file=name,
         repository=repository,
     )
 
 
 def too_large(needed: int, cache: Path) -> Failure:
-    """It does not fit onto the disk, or did not in the end."""
+    """The disk has no room for the files."""
     place = next(path for path in (cache, *cache.parents) if path.exists())
     free = shutil.disk_usage(place).free
     return Failure(
         "disk_full",
-        f"{readable(needed)} are to come into {cache}, and {_disk(place)} has no room for them "
-        f"({readable(free)} are free). Free some space, or name another place in HF_HOME.",
+        f"the files need {readable(needed)} in {cache}, but {_disk(place)} has no room for them "
+        f"({readable(free)} are free). Free some space, or set HF_HOME to another folder.",
         path=str(cache),
         needed=needed,
         free=free,
@@ -124,27 +124,27 @@ def too_large(needed: int, cache: Path) -> Failure:
 
 
 def unwritable(error: OSError, cache: Path) -> Failure:
-    """A file or folder that cannot be changed."""
+    """A file or folder cannot be written."""
     path = str(error.filename or cache)
     return Failure(
         "file",
-        f"{path} cannot be written: {error.strerror or error}. Check who owns it, or name another place "
-        "in HF_HOME.",
+        f"{path} cannot be written: {error.strerror or error}. Check who owns it, or set HF_HOME to "
+        "another folder.",
         path=path,
     )
 
 
 def offline(repositories: list[str], cache: Path) -> Failure:
-    """The user forbids to ask."""
+    """The user has turned downloads off."""
     return Failure(
         "offline",
-        "not all files are here, and HF_HUB_OFFLINE forbids to fetch them. Unset it, or bring the files of "
+        "some files are missing, and HF_HUB_OFFLINE forbids downloading them. Unset it, or copy the files of "
         f"{' and '.join(repositories)} into {cache}.",
     )
 
 
 def asked_to_wait(headers: Any) -> float | None:
-    """The seconds for which a hub that answers 429 wants to be left alone, if it says."""
+    """How many seconds a hub that answers 429 asks to wait, or None if it does not say."""
     value = headers.get("Retry-After", "").strip()
     if value.isdigit():
         return float(value)
@@ -156,7 +156,7 @@ def asked_to_wait(headers: Any) -> float | None:
 
 
 def untrusted(error: BaseException | None) -> bool:
-    """Whether the reason is a certificate, which no second attempt changes."""
+    """Whether the cause is a certificate, so that retrying cannot help."""
     while error is not None:
         if isinstance(error, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(error):
             return True
@@ -165,13 +165,13 @@ def untrusted(error: BaseException | None) -> bool:
 
 
 def said(error: Exception) -> str:
-    """The first lines of what an error says."""
+    """The first two lines of an error's message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2]) if lines else type(error).__name__
 
 
 def readable(size: float) -> str:
-    """Bytes, to read."""
+    """A number of bytes as text for people, such as "2.5 GB"."""
     for unit in ("bytes", "kB", "MB"):
         if size < 1000:
             return f"{size:.0f} {unit}"
@@ -180,7 +180,7 @@ def readable(size: float) -> str:
 
 
 def _disk(path: Path) -> Path:
-    """Where the file system begins that a path is on."""
+    """The mount point of the file system that holds a path."""
     path = path.resolve()
     while not path.is_mount() and path != path.parent:
         path = path.parent

@@ -1,9 +1,9 @@
-"""What the Chatterbox models share: loading, taking requests, and what else they can do.
+"""What the Chatterbox models share: loading, admitting requests, and their other functions.
 
-A request's way through the code: `admit` here makes a `Speech` (`speech.py`, the life of a request); the
-`Scheduler` (`scheduler.py`) decides what to do next; tokens come from a `T3Session` (`t3/session.py`),
-samples from a `Decoding` (`s3gen/decoding.py`); both compute with the `Passes` (`passes.py`) that the
-`Runtime` (`device/runtime.py`) built for the device.
+The path of a request: `admit` makes a `Speech` (`speech.py`), which is the request's state. The `Scheduler`
+(`scheduler.py`) decides what to do next. Tokens come from a `T3Session` (`t3/session.py`) and samples from a
+`Decoding` (`s3gen/decoding.py`). Both compute with the `Passes` (`passes.py`) that the `Runtime`
+(`device/runtime.py`) built for the device.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class ChatterboxModel(Model):
     t3_name: ClassVar[str] = ""
     """The file of T3; "" for a model that does not speak text."""
     t3_config: ClassVar[Callable[[], T3Config]]
-    """Gives the published sizes of T3."""
+    """Returns the published sizes of T3."""
     tokenizer: ClassVar[Callable[[Path], Any]]
     """Loads the tokenizer from the model's folder."""
     s3gen_file: ClassVar[str]
@@ -61,7 +61,7 @@ class ChatterboxModel(Model):
     generation_options: ClassVar[frozenset[str]] = frozenset({"temperature", "repetition_penalty", "top_p"})
 
     def __init__(self, options: Options, residents: Residents) -> None:
-        """Takes what stays on the CPU; `start` makes the model ready."""
+        """Keeps the parts that stay on the CPU; `start` makes the model ready."""
         self._options = options
         self._residents = residents
         self._text = residents.text
@@ -109,18 +109,18 @@ class ChatterboxModel(Model):
 
         Args:
             options: "checkpoint" (str: the folder with the model's files), "device", "fallback",
-                "threads", "max_batch", "max_voices" (how many voices are kept, default 32),
-                "precision" (see `precision.py`), "cache" (str: the folder that keeps what was measured for
-                the precision "auto"), "flow" ("cfm", the model's own, or "meanflow", the distilled one of
+                "threads", "max_batch", "max_voices" (the most voices to cache, default 32),
+                "precision" (see `precision.py`), "cache" (str: the folder for the measurements of the
+                precision "auto"), "flow" ("cfm", the model's own, or "meanflow", the distilled flow of
                 turbo, for models with a flow of ten steps), "reference_seconds", "flow_steps" and
-                "first_chunk_steps" (see `admit`), and what the model adds.
+                "first_chunk_steps" (see `admit`), and the model's own options.
 
         Yields:
             "packages", "files", "t3", "s3gen", "voices", "text", "watermark" and "device".
 
         Raises:
-            ChatterbexError: Files are missing or damaged, or the device cannot be used and the CPU
-                may not stand in.
+            ChatterbexError: Files are missing or damaged, or the device cannot be used and fallback
+                is off.
         """
         yield "packages"
         chosen = Options.of(cls.name, options)
@@ -140,16 +140,16 @@ class ChatterboxModel(Model):
 
     @classmethod
     def strict(cls, extra: Mapping[str, Any]) -> bool:
-        """Whether a weight of S3Gen that is not known is an error; as in upstream's own loading."""
+        """Whether an unknown weight of S3Gen is an error, as it is when upstream loads the file."""
         del extra
         return cls.s3gen_strict
 
     @classmethod
     def s3gen(cls, extra: Mapping[str, Any]) -> S3GenFile:
-        """The file of S3Gen, and what kind it is of.
+        """The file of S3Gen, and its kind.
 
         Raises:
-            ChatterbexError: There is no such flow ("invalid_option"), or not for this model
+            ChatterbexError: There is no such flow ("invalid_option"), or this model does not have it
                 ("not_supported").
         """
         flow = extra.get("flow")
@@ -163,7 +163,7 @@ class ChatterboxModel(Model):
 
     @classmethod
     def download(cls, extra: Mapping[str, Any]) -> str:
-        """How `mix chatterbex.models` is told to fetch the files; the model is named where it must be."""
+        """The arguments with which `mix chatterbex.models` downloads the files."""
         if extra.get("flow") != "meanflow":
             return "download"
         chosen = {"language-pack": extra.get("pack"), "version": extra.get("version"), "flow": "meanflow"}
@@ -171,7 +171,7 @@ class ChatterboxModel(Model):
 
     @classmethod
     def files(cls, folder: Path, extra: Mapping[str, Any]) -> tuple[str, ...]:
-        """The files that must be there."""
+        """The required files."""
         return checkpoint.needed_files(cls.name, t3=cls.t3_file(folder, extra), s3gen=cls.s3gen(extra).name)
 
     @classmethod
@@ -182,26 +182,26 @@ class ChatterboxModel(Model):
 
     @abc.abstractmethod
     def tokenize(self, text: str, options: Mapping[str, Any]) -> list[int]:
-        """Text to T3's text tokens, start and stop around it where the model has them."""
+        """Converts text to T3's text tokens, between start and stop tokens if the model has them."""
 
     # -- requests --------------------------------------------------------------------------
 
     @property
     def max_batch(self) -> int:
-        """How many requests may be admitted at a time: as many as asked for, if the device has the memory."""
+        """How many requests may be admitted at a time: the requested number, or what fits in memory."""
         return self._runtime.batch
 
     def admit(self, request: Request) -> None:
-        """Takes a request; see `Model.admit`.
+        """Adds a request; see `Model.admit`.
 
         Options: "seed"; "voice": None, {"samples": bytes, "sample_rate": int} or {"saved": bytes};
-        "norm_loudness" (bool, default True: of a voice made from samples);
-        "max_tokens" (1 to 4096; as many as the text could take, and 1000 at most); "retries" (0 to 10,
+        "norm_loudness" (bool, default True, for a voice made from samples);
+        "max_tokens" (1 to 4096; default: as many as the text could need, at most 1000); "retries" (0 to 10,
         default 2); "chunk_tokens" (first chunk of a stream, default 10),
-        "chunk_growth" (1 to 10, default 2), "chunk_most" (default 250); "reference_seconds" (3 to 10: of the
-        voice's prompt that the flow sees), "flow_steps" (1 to 50; by default the flow's own),
-        "first_chunk_steps" (the same for the first chunk of a stream; 0 or by default as many as for the
-        others), each by default as the model was loaded with; and the model's own.
+        "chunk_growth" (1 to 10, default 2), "chunk_most" (default 250); "reference_seconds" (3 to 10: how
+        much of the voice's prompt the flow sees), "flow_steps" (1 to 50; default: the flow's own number),
+        "first_chunk_steps" (the same for the first chunk of a stream; default or 0: as many as for the
+        others); and the model's own. The defaults of the last three can be set when the model is loaded.
         """
         options = request.options
         audio, key = self._voices.wanted(options.get("voice"), options.get("norm_loudness"))
@@ -241,7 +241,7 @@ class ChatterboxModel(Model):
 
     @property
     def defaults(self) -> Sampling:
-        """How tokens are drawn where a request does not say."""
+        """How tokens are drawn if the request does not say."""
         return self._residents.front.config.sampling
 
     def cancel(self, request_id: int) -> None:
@@ -249,16 +249,16 @@ class ChatterboxModel(Model):
         self._scheduler.cancel(request_id)
 
     def busy(self) -> bool:
-        """Tells whether there is work; see `Model.busy`."""
+        """Returns whether there is work; see `Model.busy`."""
         return bool(self._scheduler.count) or self._runtime.pending
 
     def step(self) -> list[Chunk | Failure | Notice]:
-        """Does one step; see `Model.step`."""
+        """Runs one step; see `Model.step`."""
         outcomes = self._scheduler.step()
         return [*self._runtime.take_notices(), *outcomes]
 
     def metadata(self, one: Speech) -> dict[str, Any]:
-        """What there is to say of a request that is done."""
+        """The metadata of a finished request."""
         return {**one.metadata(), "model": self.name, "watermarked": True}
 
     def _marked(self, samples: np.ndarray) -> np.ndarray:
@@ -267,11 +267,11 @@ class ChatterboxModel(Model):
     # -- voices ----------------------------------------------------------------------------
 
     def _voice_of(self, one: Speech) -> Voice | None:
-        """The voice of a request, or None where a recording must be listened to first."""
+        """The voice of a request, or None if a recording must be cloned first."""
         return self._voices.known(one.audio, one.voice_key)
 
     def _listen(self, one: Speech) -> Future[Voice]:
-        """Has the voice of a request made, beside the step loop."""
+        """Starts cloning the voice of a request, outside the step loop."""
         return self._worker.start(one.voice_key, partial(self._make, one), alone=self._scheduler.count == 1)
 
     def _make(self, one: Speech) -> Voice:
@@ -280,7 +280,7 @@ class ChatterboxModel(Model):
         one.spend("voice", time.perf_counter() - began)
         return voice
 
-    # -- else ------------------------------------------------------------------------------
+    # -- other -----------------------------------------------------------------------------
 
     def info(self) -> dict[str, Any]:
         """Describes the model; see `Model.info`."""
@@ -304,7 +304,7 @@ class ChatterboxModel(Model):
         about["voices"] = len(self._voices)
         about["memory"]["voices"] = self._voices.bytes
         about["batch"] = self._scheduler.count
-        # Pieces of one text at a time: the others' places are for other callers.
+        # How many pieces of one text run together: the other places are for other callers.
         about["parallel"] = max(1, self.max_batch // 2)
         about["checkpoint"] = str(self._options.folder)
         if residents.front is not None:
@@ -312,7 +312,7 @@ class ChatterboxModel(Model):
         return about
 
     def call(self, function: str, arguments: Mapping[str, Any]) -> dict[str, Any] | Future[dict[str, Any]]:
-        """Does something else that the model can do; see `Model.call`.
+        """Calls another function of the model; see `Model.call`.
 
         - "clone" {"samples": bytes, "sample_rate": int, "norm_loudness": bool, "about": {str: str}}:
           {"voice": bytes of a safetensors file, "family": str, "quality": {...}}.
@@ -333,7 +333,7 @@ class ChatterboxModel(Model):
         return {"voice": data, "family": self.family.name, "quality": audio.quality()}
 
     def close(self) -> None:
-        """Lets go of everything."""
+        """Releases everything."""
         self._worker.close()
         self._scheduler.close()
         self._runtime.close()

@@ -1,4 +1,4 @@
-"""Voice conversion: what was said, in another voice."""
+"""Voice conversion: the same speech in another voice."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _SHORTEST = 0.1
 class ConversionModel(ChatterboxModel):
     """Chatterbox's voice conversion.
 
-    A request has no text but the option "audio" ({"samples": bytes of float32, "sample_rate":
-    int}, at most 120 seconds): what is to be said again, in the option "voice".
+    A request has no text. Instead it has the option "audio" ({"samples": bytes of float32,
+    "sample_rate": int}, at most 120 seconds), the recording to convert, and the option "voice".
     """
 
     name = "conversion"
@@ -35,19 +35,21 @@ class ConversionModel(ChatterboxModel):
     generation_options = frozenset()
 
     def tokenize(self, text: str, options: Mapping[str, Any]) -> list[int]:
-        """Not for text."""
+        """Refuses text."""
         del text, options
         raise ChatterbexError("not_supported", "the conversion model does not speak text; give it audio")
 
     def admit(self, request: Request) -> None:
-        """Takes a request; see `Model.admit`.
+        """Adds a request; see `Model.admit`.
 
-        Options: "audio", "voice", "seed", and those of the flow and of chunks, as of the other models.
+        Options: "audio", "voice", "seed", and the other models' options for the flow and the chunks.
         """
         options = request.options
         source = options.get("audio")
         if not isinstance(source, Mapping):
-            raise ChatterbexError("invalid_option", "conversion needs the audio that is to be said again")
+            raise ChatterbexError(
+                "invalid_option", "conversion needs the option audio, the recording to convert"
+            )
         heard = Audio.of(source)
         heard.check(_SHORTEST)
         if heard.seconds > _LONGEST:
@@ -71,7 +73,7 @@ class ConversionModel(ChatterboxModel):
         )
 
     def _voice_of(self, one: Speech) -> Voice | None:
-        """The voice, once the recording that is to be said again was listened to as well."""
+        """The voice, once the recording to convert has been processed as well."""
         return super()._voice_of(one) if one.tokens else None
 
     def _listen(self, one: Speech) -> Future[Voice]:
@@ -80,7 +82,7 @@ class ConversionModel(ChatterboxModel):
         )
 
     def _hear(self, one: Speech) -> Voice:
-        """Listens to both recordings: the tokens of the one are what T3's would be."""
+        """Processes both recordings. The tokens of the one to convert take the place of T3's."""
         voice = super()._voice_of(one) or self._make(one)
         at_16k = resample(one.source.samples, orig_sr=one.source.sample_rate, target_sr=16_000)
         one.tokens = self._voices.maker.tokens(at_16k)

@@ -31,6 +31,6 @@ class EnglishModel(ChatterboxModel):
         return EnglishTokens(folder / "tokenizer.json")
 
     def tokenize(self, text: str, options: Mapping[str, Any]) -> list[int]:
-        """Text to text tokens."""
+        """Converts text to text tokens."""
         del options
         return self._text.ids(tidy(text, "english"))

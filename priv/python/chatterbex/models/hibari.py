@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 VOICE: Final = "heart"
 """The one voice inside the package; hibari would fetch any other from the network."""
 MAX_PHONEMES: Final = 400
-"""Phonemes that are spoken as one sentence, as hibari itself has it: about 20 s of speech."""
+"""The most phonemes spoken as one sentence, which is hibari's own limit: about 20 s of speech."""
 
 _CPU_ONLY: Final = "the hibari voice runs on the CPU only"
 _DEVICE: Final = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
@@ -50,7 +50,7 @@ class HibariModel(Model):
     name = "hibari"
 
     def __init__(self, voice: Hibari, options: Mapping[str, Any]) -> None:
-        """Takes a voice that is loaded; use ``load``."""
+        """Keeps a loaded voice; use ``load`` instead."""
         self.max_batch = whole(options, "max_batch", 16, 1, 1024)
         self.sample_rate = voice.sample_rate
         self._voice = voice
@@ -79,11 +79,11 @@ class HibariModel(Model):
         return model
 
     def admit(self, request: Request) -> None:
-        """Takes a request; see ``Model.admit``.
+        """Adds a request; see ``Model.admit``.
 
         Raises:
-            ChatterbexError: The text is blank ("invalid_text"), the speed is none
-                ("invalid_option"), or the voice is another ("not_supported").
+            ChatterbexError: The text is blank ("invalid_text"), the speed is invalid
+                ("invalid_option"), or the model lacks the voice ("not_supported").
         """
         voice = request.options.get("voice")
         if voice not in (None, VOICE):
@@ -112,7 +112,7 @@ class HibariModel(Model):
         self._speeches = deque(one for one in self._speeches if one.request.id != request_id)
 
     def busy(self) -> bool:
-        """Tells whether any request is left."""
+        """Returns whether any request is left."""
         return bool(self._speeches)
 
     def info(self) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class HibariModel(Model):
 
 @dataclass
 class _Speech:
-    """A request and how far it has come."""
+    """A request and its progress."""
 
     voice: Hibari
     request: Request
@@ -163,7 +163,7 @@ class _Speech:
             raise self._nothing()
 
     def step(self) -> Chunk | None:
-        """Speaks a sentence; None where the next piece of text has nothing to be spoken."""
+        """Speaks a sentence; None if the next piece of text has nothing to speak."""
         began = time.perf_counter()
         if not self.phonemes and self.text is not None:
             self.phonemes.extend(self._phonemes(self.text))
@@ -210,10 +210,9 @@ class _Speech:
 
 
 class _Unknown:
-    """Reads words that are in no lexicon.
+    """Reads words that no lexicon contains.
 
-    hibari's network for them reads 24 letters and drops the rest; here long words are read in
-    parts instead.
+    hibari's network for them reads 24 letters and drops the rest, so long words are read in parts.
     """
 
     def __init__(self, read: Callable[[str], str | None]) -> None:
@@ -244,7 +243,7 @@ def _check_device(options: Mapping[str, Any]) -> None:
     if options.get("fallback") is False and device not in ("auto", "cpu"):
         raise ChatterbexError(
             "device_unavailable",
-            f"the device {device} was asked for without fallback, but {_CPU_ONLY}; use device "
+            f"the device {device} was requested without fallback, but {_CPU_ONLY}; use device "
             "cpu, allow the fallback, or use a Chatterbox model",
             {"device": device},
         )

@@ -1,4 +1,4 @@
-"""A Chatterbox model's files to what the model is made of."""
+"""Loads the parts of a Chatterbox model from its files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_BATCH = 8
 
 @dataclass
 class Options:
-    """What a model is loaded with."""
+    """The options of a load."""
 
     folder: Path
     device: str = "auto"
@@ -42,7 +42,7 @@ class Options:
         """Checks the options of a load; see `ChatterboxModel.load`.
 
         Raises:
-            ChatterbexError: The folder is missing, or an option is wrong.
+            ChatterbexError: The folder is missing, or an option is invalid.
         """
         folder = options.get("checkpoint")
         if not isinstance(folder, str) or not folder:
@@ -89,9 +89,9 @@ class S3GenFile:
     """A file of S3Gen.
 
     Attributes:
-        name: in the model's folder.
+        name: its name in the model's folder.
         meanflow: whether its flow was distilled.
-        strict: whether a weight that is not known is an error.
+        strict: whether an unknown weight is an error.
     """
 
     name: str
@@ -101,12 +101,12 @@ class S3GenFile:
 
 @dataclass
 class Residents:
-    """What stays on the CPU whatever device speaks.
+    """The parts that stay on the CPU, whichever device speaks.
 
     Attributes:
         analysis: speech tokenizer and speaker encoder.
         encoder: the voice encoder, or None.
-        voice: the built-in one.
+        voice: the built-in voice.
         text: the tokenizer, or None.
         front: T3's embeddings of voices and texts, or None.
     """
@@ -124,9 +124,9 @@ def load(
     """Loads all files of a model, on the CPU, as they are stored.
 
     Args:
-        model: the class of the model, which says what its files are called.
-        folder: where they are.
-        extra: what the model adds to the options of a load.
+        model: the class of the model, which names its files.
+        folder: the folder that holds them.
+        extra: the model's own options of the load.
 
     Yields:
         "t3", "s3gen", "voices" and "text", as each begins.
@@ -152,7 +152,7 @@ def load(
 
 
 def load_weights(model: Any, folder: Path, extra: Mapping[str, Any]) -> Weights:
-    """Loads only what a device has lost."""
+    """Loads only the weights that a device has lost."""
     network, _ = _load_s3gen(model, folder, extra)
     return Weights(network, _load_t3(model, folder, extra) if model.t3_name else None)
 

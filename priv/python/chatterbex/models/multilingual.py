@@ -1,4 +1,4 @@
-"""Multilingual Chatterbox in 23 languages, and the packs that are made for one of them."""
+"""Multilingual Chatterbox in 23 languages, and the packs for single languages."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PACKS: Final = {"zh-cmn": "zh", "es-mx-latam": "es", "pt-br": "pt", "es-es": "e
 class MultilingualModel(ChatterboxModel):
     """Chatterbox Multilingual.
 
-    It is loaded with "version" ("v3", the default, or "v2") or with "pack", the name of a language
-    pack ("zh-cmn", "es-mx-latam", "pt-br", "es-es", "pt-pt" or "hi"). A request has "language",
-    the code of its language; with a pack it may be left out.
+    Load it with "version" ("v3", the default, or "v2") or with "pack", the name of a language pack
+    ("zh-cmn", "es-mx-latam", "pt-br", "es-es", "pt-pt" or "hi"). A request has "language", the code
+    of its language. With a pack you can leave it out.
     """
 
     name = "multilingual"
@@ -31,7 +31,7 @@ class MultilingualModel(ChatterboxModel):
     t3_config = T3Config.multilingual
     s3gen_file = "s3gen.pt"
     encoder_file = "ve.pt"
-    # The last token comes with little attention to the text, and sounds as 40 ms of noise.
+    # The last token pays little attention to the text, and sounds like 40 ms of noise.
     traits = Traits(dropped=1)
     generation_options = frozenset(
         {"temperature", "repetition_penalty", "top_p", "min_p", "cfg_weight", "exaggeration"}
@@ -39,12 +39,12 @@ class MultilingualModel(ChatterboxModel):
 
     @classmethod
     def strict(cls, extra: Mapping[str, Any]) -> bool:
-        """The S3Gen of a language pack may hold more than is known, its T3 may not."""
+        """The S3Gen of a language pack may have unknown weights; its T3 may not."""
         return _pack(extra) is None
 
     @classmethod
     def files(cls, folder: Path, extra: Mapping[str, Any]) -> tuple[str, ...]:
-        """The files that must be there; a language pack's T3 may have any name that begins with t3."""
+        """The required files. A language pack's T3 may have any name that begins with t3."""
         return checkpoint.needed_files(
             f"multilingual-{_version(extra)}", t3=cls.t3_file(folder, extra), s3gen=cls.s3gen(extra).name
         )
@@ -69,11 +69,11 @@ class MultilingualModel(ChatterboxModel):
         return MultilingualTokens(folder / "grapheme_mtl_merged_expanded_v1.json")
 
     def tokenize(self, text: str, options: Mapping[str, Any]) -> list[int]:
-        """Text to text tokens, in the request's language."""
+        """Converts text in the request's language to text tokens."""
         language = options.get("language") or _PACKS.get(_pack(self._extra) or "")
         if not isinstance(language, str):
             raise ChatterbexError(
-                "unknown_language", 'the multilingual model must be told the language, such as language: "fr"'
+                "unknown_language", 'the multilingual model needs a language, such as language: "fr"'
             )
         return self._text.ids(tidy(text, "multilingual"), language)
 

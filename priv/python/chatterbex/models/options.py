@@ -1,4 +1,4 @@
-"""Checking what a request or a load asks for."""
+"""Checks the options of a request or a load."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from chatterbex.errors import ChatterbexError
 
 
 def whole(options: Mapping[str, Any], name: str, default: int, least: int, most: int) -> int:
-    """A whole number from `least` to `most`, or the default where there is none.
+    """Reads a whole number from `least` to `most`, or returns the default if the option is missing.
 
     Raises:
         ChatterbexError: It is something else ("invalid_option").
@@ -24,7 +24,7 @@ def whole(options: Mapping[str, Any], name: str, default: int, least: int, most:
 def number(
     options: Mapping[str, Any], name: str, least: float = -math.inf, most: float = math.inf
 ) -> float | None:
-    """A number from `least` to `most`, or None where there is none.
+    """Reads a number from `least` to `most`, or returns None if the option is missing.
 
     Raises:
         ChatterbexError: It is something else ("invalid_option").

@@ -1,4 +1,4 @@
-"""A Chatterbox model on a device: its weights, the passes made from them, and what they are compared by."""
+"""A Chatterbox model on a device: its weights, the passes made from them, and how they are compared."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from chatterbex.t3.gpu import row_bytes
 from chatterbex.t3.passes import Pass
 from chatterbex.voices import Voice
 
-# 11.6 s of audio, for what fails only beyond 11 s.
+# 11.6 s of audio, because some failures appear only beyond 11 s.
 _WARM_UP: Final = 290
 
-# Speech tokens that are compared.
+# The number of speech tokens to compare.
 _TOKENS: Final = (4299, 12, 6000, 300, 2187, 3333, 41, 5120)
 
 # Trained weights, whose sums are worse conditioned, may multiply the rounding more than synthetic ones.
@@ -43,7 +43,7 @@ _logger = logging.getLogger("chatterbex.models")
 
 @dataclass(frozen=True)
 class Weights:
-    """What is loaded from a model's folder again when a device was lost.
+    """The weights that are loaded again from the model's folder after a device was lost.
 
     Attributes:
         s3gen: flow and vocoder.
@@ -56,10 +56,10 @@ class Weights:
 
 @dataclass(frozen=True)
 class Passes:
-    """What a model speaks with on one device.
+    """The passes of a model on one device.
 
     Attributes:
-        verdict: why it has its precision, where that was measured.
+        verdict: why it has its precision, if that was measured.
     """
 
     s3gen: S3GenPass
@@ -88,12 +88,12 @@ class ChatterboxSubject(Subject[Weights, Passes]):
         Args:
             load: loads the weights.
             front: T3's embeddings of voices and texts, or None for a model that does not speak text.
-            voice: the built-in one.
+            voice: the built-in voice.
             text: tokens of a few words.
-            batch: how many requests are wanted at a time.
-            threads: of the CPU.
+            batch: the wanted number of requests at a time.
+            threads: the number of CPU threads.
             precision: one of `precision.PRECISIONS`.
-            verdicts: where "auto" keeps what it has measured; None to measure each time.
+            verdicts: where "auto" keeps its measurements; None to measure each time.
             measured: tokens of `verdict.TEXT`, for "auto"; None for `text`.
         """
         self._load = load
@@ -116,7 +116,7 @@ class ChatterboxSubject(Subject[Weights, Passes]):
         weights = [*loaded.s3gen.parameters(), *(loaded.t3.weights.values() if loaded.t3 else ())]
         judged = self._judge(loaded) if self._precision == "auto" else None
         precision = judged.precision if judged else on_cpu(self._precision)
-        # Packing waits for memory, so both networks are packed side by side.
+        # Packing is limited by memory, so both networks are packed in parallel.
         with ThreadPoolExecutor(1, "chatterbex-packing") as beside:
             packed = beside.submit(s3gen.CpuPass, loaded.s3gen, precision.flow)
             t3 = None if loaded.t3 is None else self._t3(loaded.t3, precision.t3)
@@ -129,7 +129,7 @@ class ChatterboxSubject(Subject[Weights, Passes]):
         return CpuPass(t3, rows, threads=self._threads, precision=precision)
 
     def _judge(self, loaded: Weights) -> Verdict:
-        """What was measured of these files before, or is measured now."""
+        """The kept verdict on these files, or a new measurement."""
 
         def measure() -> Verdict:
             t3 = None if loaded.t3 is None else partial(self._t3, loaded.t3, rows=verdict.ROWS)

@@ -1,7 +1,7 @@
-"""What `precision` means on each device.
+"""What the option `precision` means on each device.
 
-A precision is the lowest that a part of the model may compute in. Each part takes the lowest that it has on
-the device and that is not below it.
+A precision is the lowest one that a part of the model may compute in. Each part uses the lowest precision
+that it has on the device and that is not below this one.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from typing import Final
 from chatterbex.device import processor
 
 PRECISIONS: Final = ("float32", "bfloat16", "int8", "auto")
-"""What a model may be loaded with. "auto" measures on the CPU (`verdict.py`), and is float32 on GPUs."""
+"""The values of the option. "auto" measures on the CPU (`verdict.py`), and is float32 on GPUs."""
 
 
 @dataclass(frozen=True)
 class Precision:
-    """What the parts compute in. The vocoder and all else is in float32.
+    """The precision of each part. The vocoder and everything else compute in float32.
 
     Attributes:
         t3: "float32", "bfloat16" or "int8".
-        flow: that of the products of S3Gen's flow: "float32" or "bfloat16".
+        flow: the precision of the products in S3Gen's flow: "float32" or "bfloat16".
     """
 
     t3: str = "float32"
@@ -35,6 +35,6 @@ def on_cpu(requested: str) -> Precision:
 
 
 def on_gpu(requested: str, kind: str) -> Precision:
-    """What a precision means on a GPU of a kind, "cuda" or "mps"."""
+    """What a precision means on a GPU; `kind` is "cuda" or "mps"."""
     half = requested in ("bfloat16", "int8") and kind == "cuda"
     return Precision("bfloat16" if half else "float32")

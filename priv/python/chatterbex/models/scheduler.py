@@ -1,8 +1,7 @@
-"""What a Chatterbox model does next.
+"""Decides what a Chatterbox model does next.
 
-A step of the model is one step of T3, or one stage of vocoding, in turns where both have something to do.
-On a CPU with several threads it is several of these side by side (ADR 10). Recordings are listened to
-beside all of it.
+A step of the model is one step of T3 or one stage of vocoding; if both have work, they alternate. On a CPU
+with several threads, several of these run in parallel (ADR 10). Recordings are processed outside the steps.
 """
 
 from __future__ import annotations
@@ -28,21 +27,21 @@ from chatterbex.t3 import T3Request, T3Session, TokenEvent
 from chatterbex.voices import Voice
 from chatterbex.worker import MOMENT, wait_a_moment
 
-# Tokens that are vocoded together: as many as the longest request has, for which there is memory.
+# The most tokens vocoded together: as many as in the longest request, for which memory is reserved.
 _TOGETHER = 1000
 
 Outcomes = list[Chunk | Failure | Notice]
 
 
 class _Group:
-    """Chunks of some requests whose flow is computed together."""
+    """Chunks of several requests whose flow is computed together."""
 
     def __init__(self, members: list[tuple[Speech, Job]]) -> None:
         self.members = members
         self._stages = together([(job.decoding, job.tokens, job.final) for _, job in members])
 
     def advance(self) -> list[np.ndarray | Exception] | None:
-        """Goes on: the samples of each, if they are done."""
+        """Runs one stage. Returns the samples of each chunk if they are done."""
         if len(self.members) == 1:
             samples = advance(self.members[0][1].stages)
             return None if samples is None else [samples]
@@ -50,7 +49,7 @@ class _Group:
 
 
 class Scheduler:
-    """The running batch of one model, and the order in which its requests are worked on."""
+    """The running batch of one model, and the order of its work."""
 
     def __init__(
         self,
@@ -62,15 +61,15 @@ class Scheduler:
         finish: Callable[[np.ndarray], np.ndarray],
         metadata: Callable[[Speech], dict[str, Any]],
     ) -> None:
-        """Begins with no request.
+        """Starts with no request.
 
         Args:
-            runtime: where the model is.
+            runtime: the model's runtime.
             front: T3's embeddings of voices and texts, or None for a model that does not speak text.
-            voice_of: gives the voice of a request, or None where it must be listened to first.
-            listen: does that, beside the step loop.
-            finish: what is done to samples before they are given out.
-            metadata: what there is to say of a request that is done.
+            voice_of: returns the voice of a request, or None if it must be cloned first.
+            listen: starts cloning it, outside the step loop.
+            finish: processes samples before they are sent.
+            metadata: returns the metadata of a finished request.
         """
         self._runtime = runtime
         self._front = front
@@ -88,16 +87,16 @@ class Scheduler:
 
     @property
     def count(self) -> int:
-        """How many requests are in."""
+        """How many requests are admitted."""
         return len(self._speeches)
 
     @property
     def cache_bytes(self) -> int:
-        """Bytes of T3's keys and values."""
+        """Bytes in T3's KV cache."""
         return 0 if self._session is None else self._session.nbytes
 
     def add(self, one: Speech) -> None:
-        """Takes a request in."""
+        """Adds a request."""
         self._speeches[one.id] = one
 
     def cancel(self, request_id: int) -> None:
@@ -106,13 +105,13 @@ class Scheduler:
             self._session.cancel(request_id)
 
     def renew(self) -> None:
-        """Makes what belongs to the runtime's passes again, after they were replaced or dropped."""
+        """Rebuilds what depends on the runtime's passes, after they were replaced or dropped."""
         self._session = self._group = None
         if self._front is not None and self._runtime.ready:
             self._session = T3Session(self._front, self._runtime.way.t3, self._runtime.batch)
 
     def close(self) -> None:
-        """Lets go of everything."""
+        """Releases everything."""
         self._speeches.clear()
         self._session = None
         self._lanes.close()
@@ -120,7 +119,7 @@ class Scheduler:
     # -- steps -----------------------------------------------------------------------------
 
     def step(self) -> Outcomes:
-        """Does what is most urgent."""
+        """Does the most urgent work."""
         outcomes: Outcomes = []
         waiting = next((one for one in self._speeches.values() if self._can_begin(one)), None)
         vocoding = self._to_vocode()
@@ -152,7 +151,7 @@ class Scheduler:
         )
 
     def _begin(self, one: Speech) -> Outcomes:
-        """Lets a request speak, or has its recordings listened to."""
+        """Lets a request speak, or starts processing its recordings."""
         try:
             self._runtime.run(partial(self._enter, one), component="t3", restart=self._restart)
         except ModelBrokenError:
@@ -193,7 +192,7 @@ class Scheduler:
     # -- T3 --------------------------------------------------------------------------------
 
     def _speak(self, threads: int | None = None) -> Outcomes:
-        """One step of T3 for all that speak; `threads` as in `T3Session.step`."""
+        """One step of T3 for all speaking requests; `threads` as in `T3Session.step`."""
         began = time.perf_counter()
         try:
             step = partial(self._session_step, threads)
@@ -201,7 +200,7 @@ class Scheduler:
         except ModelBrokenError:
             raise
         except Exception as error:
-            # Nobody knows whose fault it was, and the session is not to be used again.
+            # The request at fault is unknown, and the session cannot be used again.
             failures: Outcomes = [self._failed(one, error) for one in self._in_session()]
             self.renew()
             return failures
@@ -244,13 +243,13 @@ class Scheduler:
     # -- S3Gen -----------------------------------------------------------------------------
 
     def _to_vocode(self) -> list[Speech]:
-        """Those that have something to vocode, the most urgent one first."""
+        """The requests with something to vocode, most urgent first."""
         running = [job for _, job in self._lanes.running]
         ready = [one for one in self._speeches.values() if one.job not in running and one.ready]
         return sorted(ready, key=lambda one: one.urgency)
 
     def _vocode(self, ready: list[Speech]) -> Outcomes:
-        """One stage of vocoding the most urgent request; on a GPU with others that are about as long."""
+        """One stage of vocoding the most urgent request, on a GPU together with others of similar length."""
         group: list[tuple[Speech, Job]] = []
 
         def stage() -> list[np.ndarray | Exception] | None:
@@ -279,7 +278,7 @@ class Scheduler:
         return outcomes
 
     def _gathered(self, ready: list[Speech]) -> _Group:
-        """Those that are vocoded together. Who began again has to speak first."""
+        """The requests to vocode together. A request that began again must speak first."""
         way = self._runtime.way.s3gen
         members: list[tuple[Speech, Job]] = []
         for one in ready:
@@ -297,7 +296,7 @@ class Scheduler:
         return _Group(members)
 
     def _check(self, results: list[np.ndarray | Exception]) -> None:
-        """Raises what is the failure of a device and not of one request."""
+        """Raises an error that is the device's failure rather than one request's."""
         device = self._runtime.actual
         for result in results:
             if isinstance(result, Exception):
@@ -307,7 +306,7 @@ class Scheduler:
                 require_finite("s3gen", result, device)
 
     def _works_on(self, one: Speech, job: Job) -> bool:
-        """Whether a request is still about a chunk: it was not cancelled, and did not begin again."""
+        """Whether a request still needs a chunk: it was not cancelled and did not begin again."""
         return self._speeches.get(one.id) is one and one.job is job
 
     def _vocoded(self, one: Speech, samples: np.ndarray | Exception | None, spent: float) -> Outcomes:
@@ -330,25 +329,25 @@ class Scheduler:
     # -- side by side ----------------------------------------------------------------------
 
     def _count(self, vocoding: list[Speech], others: list[Speech]) -> int:
-        """How much is done side by side: vocoding, and T3 where it has others to speak for.
+        """How many jobs to run in parallel: vocoding, and T3 if it has other requests to speak for.
 
-        Whoever is alone is done sooner one thing after the other.
+        A single request finishes sooner with one job after the other.
         """
         if self._runtime.actual != "cpu":
             return 1
         return self._lanes.count(len(self._lanes.running) + len(vocoding) + bool(others))
 
     def _others_speak(self, vocoding: list[Speech]) -> list[Speech]:
-        """Those that speak and have nothing to vocode yet."""
+        """The requests that are speaking and have nothing to vocode yet."""
         vocoded = {one.id for one in [*vocoding, *(one for one, _ in self._lanes.running)]}
         return [one for one in self._in_session() if one.id not in vocoded]
 
     def _work_together(self, vocoding: list[Speech], others: list[Speech], count: int) -> Outcomes:
-        """One step of T3 while requests are vocoded; what is done by then. `count` as `_count` says."""
+        """Runs a step of T3 while requests are vocoded; returns what is done then. `count` is `_count`'s."""
         outcomes: Outcomes = []
         threads = max(1, torch.get_num_threads() // max(1, count))
-        # A step of T3 takes about as long for one as for many. So only for a stream, whose listener waits, it
-        # has a lane of its own. For others it goes on beside, and more come to speak together.
+        # A step of T3 takes about as long for one request as for many. So T3 gets its own lane only for a
+        # stream, whose listener waits. For others it runs alongside, so that more requests speak together.
         listened = any(one.request.stream for one in others)
         room = count - len(self._lanes.running) - listened
         for one in vocoding[: max(0, room)]:

@@ -1,8 +1,8 @@
 """The life of one request in a Chatterbox model.
 
-It waits until its recordings were listened to, then speaks (tokens, one for each step) and is vocoded
-(samples, whole or in chunks). A request that runs away from its text or is silent speaks again with another
-seed. After a device failed it begins again with the same one, and what was given out stays given out.
+It waits until its recordings are processed, then speaks (one token per step) and is vocoded (samples, whole
+or in chunks). A request that loses its text, or is silent, speaks again with another seed. After the device
+failed, it begins again with the same seed. Samples that were already sent are not sent again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from chatterbex.voices import Audio
 
 _MOST_STEPS = 50
-_QUIETEST = 1e-3  # peak of speech that is called silent: -60 dB
+_QUIETEST = 1e-3  # speech with a lower peak counts as silent: -60 dB
 
 _logger = logging.getLogger("chatterbex.models")
 
@@ -37,15 +37,15 @@ _logger = logging.getLogger("chatterbex.models")
 class Plan:
     """When the next chunk of a stream is due.
 
-    The first chunk is small, so that the first sound is soon there. Each further one is larger,
-    for the flow computes all that came before again; and larger still where the machine does not
-    keep up with the playback.
+    The first chunk is small, so that the first sound comes soon. Each further chunk is larger, because
+    the flow recomputes everything before it. It is larger still if the machine cannot keep up with the
+    playback.
 
     Attributes:
-        size: tokens of the next chunk.
-        growth: how much larger each chunk is than the one before.
-        most: tokens of the largest chunk.
-        due: tokens that there must be in all for the next chunk.
+        size: tokens in the next chunk.
+        growth: the ratio of each chunk's size to that of the chunk before.
+        most: tokens in the largest chunk.
+        due: the total number of tokens at which the next chunk is due.
     """
 
     size: int = 10
@@ -69,9 +69,9 @@ class Plan:
         """Plans the next chunk.
 
         Args:
-            tokens: how many were vocoded so far.
-            audio: seconds of audio that they brought this time.
-            work: seconds of work that it took.
+            tokens: how many tokens have been vocoded so far.
+            audio: seconds of audio in the last chunk.
+            work: seconds of work for that chunk.
         """
         factor = self.growth * (2.0 if work > audio > 0 and self.growth > 1.0 else 1.0)
         self.size = min(self.most, max(1, round(self.size * factor)))
@@ -80,12 +80,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class FlowOptions:
-    """What a request gives up of the flow's quality for speed.
+    """Options that trade the flow's quality for speed.
 
     Attributes:
-        reference_seconds: of the voice's prompt that the flow sees; None for all of it.
-        steps: of the flow; None for the usual number.
-        first_steps: of the flow, for the first chunk of a stream; None or 0 for as many as later.
+        reference_seconds: how much of the voice's prompt the flow sees; None for all of it.
+        steps: the flow's steps; None for the usual number.
+        first_steps: the flow's steps for the first chunk of a stream; None or 0 for as many as later.
     """
 
     reference_seconds: float | None = None
@@ -94,11 +94,11 @@ class FlowOptions:
 
     @classmethod
     def of(cls, options: Mapping[str, Any], default: FlowOptions | None = None) -> FlowOptions:
-        """What a request or a load asks for: "reference_seconds", "flow_steps", "first_chunk_steps".
+        """Reads "reference_seconds", "flow_steps" and "first_chunk_steps" of a request or a load.
 
         Args:
             options: its options.
-            default: where an option is missing.
+            default: used for a missing option.
 
         Raises:
             ChatterbexError: One of them is out of range ("invalid_option").
@@ -115,7 +115,7 @@ class FlowOptions:
     def decoding(
         self, way: S3GenPass, voice: Reference, seed: int, *, stream: bool, **given: Any
     ) -> Decoding:
-        """The decoding of a request; `given` as `Decoding` takes it."""
+        """The decoding of a request; `given` has further arguments of `Decoding`."""
         if self.reference_seconds is not None:
             voice = voice.beginning(self.reference_seconds)
         first = self.first_steps if stream else None
@@ -131,10 +131,10 @@ class Job:
     """A chunk that is being vocoded.
 
     Attributes:
-        decoding: what vocodes it.
-        tokens: all of the request's so far.
-        final: whether these are all.
-        stages: the work, where it is done for this chunk alone.
+        decoding: vocodes the chunk.
+        tokens: all of the request's tokens so far.
+        final: whether no more tokens will come.
+        stages: the work, if it is done for this chunk alone.
     """
 
     decoding: Decoding
@@ -145,12 +145,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Traits:
-    """What differs between the models when they speak.
+    """How the models differ when they speak.
 
     Attributes:
-        speaks: whether a text is spoken; otherwise a recording is converted.
-        silence: tokens of silence that are spoken after the text.
-        dropped: tokens at the end of a text that are not heard, for they are noise.
+        speaks: whether the model speaks a text; otherwise it converts a recording.
+        silence: the number of tokens of silence after the text.
+        dropped: the number of tokens dropped at the end of a text, because they are noise.
     """
 
     speaks: bool = True
@@ -160,29 +160,29 @@ class Traits:
 
 @dataclass
 class Speech:
-    """A request and how far it is.
+    """A request and its progress.
 
     Attributes:
         text: text tokens.
-        most: tokens after which it is ended.
-        bounded: whether these are as many as the text could take: more are no reading of it.
-        retries: how often it may begin again with another seed, where it ran away or is silent.
-        retried: how often it did.
-        voice_key: what the voice is kept by; None for the built-in one.
-        audio: what the voice is made from.
+        most: the most speech tokens.
+        bounded: whether `most` is the longest plausible reading of the text.
+        retries: how often it may begin again with another seed, if it loses the text or is silent.
+        retried: how often it has begun again.
+        voice_key: the cache key of the voice; None for the built-in one.
+        audio: the reference audio for the voice.
         flow: how the flow is computed.
-        source: what is to be converted.
-        stage: "waiting" to be admitted, "listening" to its recordings, "speaking", or "vocoding": no
-            token will come any more.
+        source: the recording to convert.
+        stage: "waiting" to be admitted, "listening" to its recordings, "speaking", or "vocoding", when
+            no more tokens will come.
         heard: the work of the stage "listening".
-        voice: who speaks, from "speaking" on.
+        voice: the voice, from "speaking" on.
         tokens: speech tokens so far.
-        finish_reason: why there will be no more: "stop", "limit", "runaway" or "silent".
-        decoded: samples that were decoded since it began, or began again.
-        given: samples that were given out.
+        finish_reason: why no more tokens will come: "stop", "limit", "runaway" or "silent".
+        decoded: samples decoded since it began, or began again.
+        given: samples that were sent.
         working: seconds of vocoding since the last chunk.
         seconds: of each kind of work.
-        first: seconds from its begin to the first samples.
+        first: seconds from its beginning to the first samples.
     """
 
     request: Request
@@ -218,25 +218,25 @@ class Speech:
 
     @property
     def id(self) -> int:
-        """The request's."""
+        """The request's id."""
         return self.request.id
 
     @property
     def urgency(self) -> float:
-        """When it must have been vocoded: a listener's playback runs out, others wait since they began."""
+        """When it is due: for a stream, when the listener's playback ends; for others, when they began."""
         if self.first is None or not self.request.stream:
             return self.began
         return self.began + self.first + self.given / RATE
 
     @property
     def draw_seed(self) -> int:
-        """What is drawn from now: the request's seed, and after a retry one that is derived from it."""
+        """The seed to draw with: the request's seed, or after a retry one that is derived from it."""
         return derived(self.seed, self.retried) if self.retried else self.seed
 
     def restart(self) -> None:
-        """Begins again. What was given out stays given out."""
+        """Begins again. Samples that were already sent are not sent again."""
         self.stage = "waiting"
-        if self.traits.speaks:  # what a recording says stays the same
+        if self.traits.speaks:  # the tokens of a recording stay the same
             self.tokens = []
             self.finish_reason = None
         self.decoding = self.job = self.heard = None
@@ -244,19 +244,19 @@ class Speech:
         self.plan.due = self.plan.size
 
     def spend(self, kind: str, seconds: float) -> None:
-        """Notes how long something took."""
+        """Records how long something took."""
         self.seconds[kind] = self.seconds.get(kind, 0.0) + seconds
 
     # -- tokens ----------------------------------------------------------------------------
 
     def end(self, reason: str) -> None:
-        """Takes the end of the tokens: goes on to be vocoded, or begins again with another seed.
+        """Handles the end of the tokens: moves on to vocoding, or begins again with another seed.
 
         Args:
             reason: "stop", "limit" or "runaway".
 
         Raises:
-            ChatterbexError: There is nothing to be heard, however often it was tried.
+            ChatterbexError: Every attempt was silent.
         """
         if reason == "limit" and self.bounded:
             reason = "runaway"
@@ -281,7 +281,7 @@ class Speech:
             )
 
     def _again(self, reason: str) -> bool:
-        """Begins again with another seed, unless that was done often enough or samples were given out."""
+        """Begins again with another seed, unless no retry is left or samples were already sent."""
         what = "silent" if reason == "silent" else "without an end"
         length = len(self.request.text)
         about = f"{length} characters of text came out {what} after {len(self.tokens)} tokens"
@@ -305,10 +305,10 @@ class Speech:
         return self.decoding is None or self.decoding.worth(len(self.tokens)) > 0
 
     def prepare(self, way: S3GenPass, finish: Callable[[np.ndarray], np.ndarray]) -> bool:
-        """Begins to vocode a chunk, if none is being vocoded. Returns whether there is one.
+        """Begins to vocode a chunk unless one is being vocoded. Returns whether there is one now.
 
         Args:
-            way: through S3Gen.
+            way: the pass through S3Gen.
             finish: see `Decoding`.
         """
         if self.job is None and self.ready:
@@ -322,10 +322,10 @@ class Speech:
         return self.job is not None
 
     def give(self, samples: np.ndarray) -> np.ndarray | None:
-        """Takes the samples of the job that is done.
+        """Accepts the samples of a finished job.
 
         Returns:
-            Those to be given out, perhaps none; or None where the request begins again with another seed.
+            The samples to send, perhaps none; or None if the request begins again with another seed.
         """
         job, self.job = self.job, None
         if job.final and not self.given and self.traits.speaks and _silent(samples):
@@ -337,7 +337,7 @@ class Speech:
             heard = (len(job.tokens) - dropped) * TOKEN
             samples = samples[: max(0, heard - self.decoded)]
         self.decoded += len(samples)
-        # What was given out before the device failed is not given out again.
+        # Samples that were sent before the device failed are not sent again.
         fresh = max(0, self.decoded - self.given)
         samples = samples[max(0, len(samples) - fresh) :] if fresh else samples[:0]
         self.given += len(samples)
@@ -353,7 +353,7 @@ class Speech:
         return Chunk(self.id, samples, {"chunk": self.chunks - 1, "tokens": tokens})
 
     def metadata(self) -> dict[str, Any]:
-        """What there is to say of the request when it is done."""
+        """The metadata of the finished request."""
         total = time.perf_counter() - self.began
         return {
             "chunks": self.chunks,
@@ -368,7 +368,7 @@ class Speech:
 
 
 def derived(seed: int, retry: int) -> int:
-    """The seed of a retry, the first being 1: 64 bits, always the same for the same seed."""
+    """The seed for retry number `retry`, from 1: 64 bits, always the same for the same seed."""
     data = f"chatterbex:{seed}:retry:{retry}".encode()
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
 

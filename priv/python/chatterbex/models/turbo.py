@@ -26,7 +26,7 @@ class TurboModel(ChatterboxModel):
     generation_options = frozenset({"temperature", "repetition_penalty", "top_p", "top_k", "norm_loudness"})
 
     def tokenize(self, text: str, options: Mapping[str, Any]) -> list[int]:
-        """Text to text tokens."""
+        """Converts text to text tokens."""
         del options
         return self._text.ids(tidy(text, "turbo"))
 

@@ -1,10 +1,10 @@
-"""How far a lower precision is from float32 on one checkpoint and its voice, and whether it may be used.
+"""Measures how far a lower precision is from float32 on one checkpoint and its voice, and decides its use.
 
 T3 speaks a text in float32, several times with different seeds. The same tokens are forced on the lower
 precision, and the two distributions are compared before each token. The flow speaks tokens of the voice's
 own recording, in both precisions with the same noise, and the vocoder turns both mels into samples with the
-same source signal. (With a source of its own, a pitch that is off by a hundredth of a Hertz shifts the phase
-further with each frame: nobody hears it, and the samples soon have nothing in common.)
+same source signal. (With separate source signals, a pitch difference of a hundredth of a Hertz would shift
+the phase further with each frame. Nobody can hear that, but the samples would soon have nothing in common.)
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ TEXT: Final = (
     "The river rose in the night, and by the morning the lower meadow was a lake. Nobody in the village had "
     "seen such a flood since the old bridge was built."
 )
-"""What T3 is asked to say."""
+"""The text that T3 speaks."""
 
-_POSITIONS: Final = 512  # that are compared
+_POSITIONS: Final = 512  # how many are compared
 ROWS: Final = 8
-"""Sequences that T3 has open meanwhile."""
+"""How many sequences T3 has open meanwhile."""
 _TOKENS: Final = 100  # 4 s of speech
 _FOLDERS: Final = ("models", "s3gen", "t3")  # whose code the figures depend on
 
@@ -51,10 +51,11 @@ class Limits:
     """What a lower precision may cost.
 
     Attributes:
-        kl_divergence: mean of T3's distributions from those in float32, in nats, at most.
-        changed_tokens: share of positions where another token is the likeliest, at most.
-        mel_snr: of the mel in float32 to the difference, in dB, at least. The mel's mean is no signal.
-        waveform_snr: of the samples in float32 to the difference, in dB, at least.
+        kl_divergence: the largest mean divergence of T3's distributions from those in float32, in nats.
+        changed_tokens: the largest share of positions where another token is the likeliest.
+        mel_snr: the smallest ratio of the mel in float32 to the difference, in dB. The mel's mean does not
+            count as signal.
+        waveform_snr: the smallest ratio of the samples in float32 to the difference, in dB.
     """
 
     kl_divergence: float = 0.002
@@ -68,12 +69,12 @@ LIMITS: Final = Limits()
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was measured, and what may be used because of it.
+    """The measurements, and the precisions that they allow.
 
     Attributes:
         t3: {"precision", "passed", "kl_divergence", "changed_tokens", "positions"}; None for a model without
-            T3. A figure is None where it is not a finite number.
-        flow: {"precision", "passed", "mel_snr", "waveform_snr"}; None where the processor has no lower
+            T3. A figure that is not finite is None.
+        flow: {"precision", "passed", "mel_snr", "waveform_snr"}; None if the processor has no lower
             precision for it.
         limits: see `Limits`.
         processor: its name.
@@ -86,7 +87,7 @@ class Verdict:
 
     @property
     def precision(self) -> Precision:
-        """What each part should compute in: the lower precision where it passed."""
+        """The precision for each part: the lower one if it passed."""
         parts = {"t3": self.t3, "flow": self.flow}
         return Precision(**{name: one["precision"] for name, one in parts.items() if one and one["passed"]})
 
@@ -109,7 +110,7 @@ def measure(
         front: T3's embeddings, or None.
         voice: a `voices.Voice`.
         text: tokens of `TEXT`.
-        limits: what is little enough.
+        limits: the limits to pass.
     """
     speaking = flowing = None
     if t3 is not None:
@@ -136,14 +137,14 @@ def _judged(precision: str, figures: Mapping[str, float], limits: Limits) -> dic
 def t3_error(
     make: Callable[[str], Pass], precision: str, front: Any, voice: T3Conditionals, text: Sequence[int]
 ) -> dict[str, float]:
-    """How far T3's distributions in a precision are from those in float32.
+    """Measures how far T3's distributions in a precision are from those in float32.
 
     Args:
         make: makes a pass in a precision.
         precision: the lower one.
         front: T3's embeddings.
         voice: who speaks.
-        text: tokens of what is said.
+        text: tokens of the text.
 
     Returns:
         "kl_divergence", "changed_tokens" and "positions".
@@ -167,8 +168,8 @@ def _speak(
         t3: the pass.
         front: T3's embeddings.
         voice: who speaks.
-        text: what is said.
-        forced: the tokens; None to draw them.
+        text: tokens of the text.
+        forced: the speech tokens; None to draw them.
     """
     config = front.config
     slots, first = _read(t3, front, voice, text)
@@ -219,12 +220,12 @@ def _read(t3: Pass, front: Any, voice: T3Conditionals, text: Sequence[int]) -> t
 
 @torch.inference_mode()
 def flow_error(make: Callable[[str], S3GenPass], precision: str, voice: Reference) -> dict[str, float]:
-    """How far the mel of a precision, and what the vocoder makes of it, are from those of float32.
+    """Measures how far the mel of a precision, and the samples made from it, are from those of float32.
 
     Args:
         make: makes a pass in a precision.
         precision: the lower one.
-        voice: who speaks, and what: the beginning of its recording.
+        voice: who speaks. The beginning of its recording is the speech.
 
     Returns:
         "mel_snr" and "waveform_snr", in dB.
@@ -241,7 +242,7 @@ def flow_error(make: Callable[[str], S3GenPass], precision: str, voice: Referenc
 
 
 def snr(expected: Tensor, given: Tensor) -> float:
-    """By how many dB a signal, less its mean, is above what it differs by from another."""
+    """The ratio of a signal, less its mean, to its difference from another, in dB."""
     signal = (expected - expected.mean()).double().square().sum()
     return float(10 * torch.log10(signal / (given - expected).double().square().sum()))
 
@@ -252,24 +253,24 @@ def snr(expected: Tensor, given: Tensor) -> float:
 class Verdicts:
     """Verdicts on one model's files, kept in a folder.
 
-    Each is kept under a digest of all that it depends on: the files, the text, the limits, our code, and
-    what PyTorch and the processor compute with.
+    The key of each is a digest of everything that it depends on: the files, the text, the limits, our code,
+    and what PyTorch and the processor compute with.
     """
 
     def __init__(self, folder: Path | None, model: str, place: Path, files: Iterable[str]) -> None:
         """Reads nothing yet.
 
         Args:
-            folder: where they are kept; None to keep none.
+            folder: the folder for the verdicts; None to keep none.
             model: the model's name.
             place: the model's folder.
-            files: names in it, or paths.
+            files: names in the model's folder, or paths.
         """
         self._folder, self._model, self._place = folder, model, place
         self._files = [place / file for file in files]
 
     def of(self, text: Sequence[int], measure: Callable[[], Verdict], limits: Limits = LIMITS) -> Verdict:
-        """The verdict that is kept, or that is measured now and kept from then on."""
+        """The kept verdict. If there is none, measures one and keeps it."""
         if self._folder is None:
             return measure()
         path = self._folder / f"{self._model}-{self._digest(text, limits)}.json"
@@ -292,7 +293,7 @@ class Verdicts:
         return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
 
     def _digests(self) -> list[list[str]]:
-        """Name and checksum of each file. A file that has not changed is not read again."""
+        """Name and checksum of each file. An unchanged file is not read again."""
         path = self._folder / "files.json"
         known, found = _load(path) or {}, []
         before = dict(known)
@@ -309,7 +310,7 @@ class Verdicts:
 
 
 def _verdict(value: Mapping[str, Any] | None) -> Verdict | None:
-    """What a file holds, or None where that is no verdict."""
+    """The verdict in a file, or None if it holds none."""
     try:
         verdict = Verdict(**{name: value[name] for name in Verdict.__dataclass_fields__})
         precision = verdict.precision
@@ -348,7 +349,7 @@ def _load(path: Path) -> dict[str, Any] | None:
 
 
 def _save(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes a file that appears when it is whole. Where it cannot, the model is measured again next time."""
+    """Writes a file atomically. If that fails, the model is measured again next time."""
     half = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""S3Gen: speech tokens to sound, with upstream's networks and our own passes through them.
+"""S3Gen turns speech tokens into sound, with upstream's networks and our own passes through them.
 
     s3gen, analysis = load(path, meanflow=True)
     reference = analysis.reference(samples_24k)
@@ -6,9 +6,9 @@
     samples = decoding.decode(tokens, final=True)
 
 - ``S3Gen``: the weights of the flow and the vocoder; the part that moves to a device.
-- ``CpuPass``, ``GpuPass``: the way through them on a kind of device.
-- ``Analysis``: reference audio to a ``Reference``; stays on the CPU, for it runs once a voice.
-- ``Decoding``: one request's way from tokens to samples, whole or in chunks.
+- ``CpuPass``, ``GpuPass``: the passes through them, for each kind of device.
+- ``Analysis``: makes a ``Reference`` from reference audio. It runs once per voice, so it stays on the CPU.
+- ``Decoding``: turns one request's tokens into samples, whole or in chunks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A layer of the flow's encoder on the CPU: what upstream's does, with less to write and to read.
+"""A layer of the flow's encoder on the CPU: the same as upstream's, with less memory traffic.
 
 Upstream's relative attention computes and copies scores for twice as many distances as there are,
 for the whole text at once: 250 MB for 40 seconds of speech.
@@ -17,7 +17,7 @@ _QUERIES = 64  # at a time
 
 
 def layer(published: Any, x: Tensor, positions: Tensor) -> Tensor:
-    """What upstream's `ConformerEncoderLayer` gives.
+    """Computes the result of upstream's `ConformerEncoderLayer`.
 
     Args:
         published: the layer; normalised before each part, and without convolutions.
@@ -51,7 +51,7 @@ def _attention(published: Any, x: Tensor, positions: Tensor) -> Tensor:
 
 
 def _sheared(scores: Tensor, length: int) -> Tensor:
-    """(1, H, n, n - 1 + length) to (1, H, n, length): each row begins one earlier than the one above."""
+    """(1, H, n, n - 1 + length) to (1, H, n, length): each row starts one place before the row above."""
     count = scores.shape[2]
     batch, heads, row, column = scores.stride()
     shape = (*scores.shape[:3], length)

@@ -1,10 +1,10 @@
 """Convolutions of long signals with few products.
 
-A convolution with a kernel of `size` taps multiplies each position with `size` matrices. Over stretches
-of a signal it can be had by way of their frequencies (overlap-save: Oppenheim and Schafer,
-Discrete-Time Signal Processing, section 8.7), and then it takes a third or half as many. Both the
-transform of a stretch and its inverse are products with a small matrix, too, so all of it is done by
-the BLAS, and its sums are shorter than those of the convolution as it is written: it rounds less.
+A convolution with a kernel of `size` taps multiplies each position with `size` matrices. In the frequency
+domain, stretch by stretch (overlap-save: Oppenheim and Schafer, Discrete-Time Signal Processing, section
+8.7), it needs a third or half as many. The transform of a stretch and its inverse are products with a small
+matrix too, so the BLAS does all the work. The sums are also shorter than in a direct convolution, so it
+rounds less.
 
 Signals are (T, C): positions, channels.
 """
@@ -19,12 +19,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# From so many on by way of the frequencies: with 3 the direct way was faster, with 7 and 11 the other one.
+# Kernels with at least this many taps use the frequency domain: direct convolution was faster with 3 taps
+# and slower with 7 and 11.
 _TAPS = 5
 
 
 class DirectConvolution:
-    """A convolution as it is written, by oneDNN; for few taps it is the faster one."""
+    """A direct convolution, by oneDNN. It is faster for few taps."""
 
     def __init__(self, conv: nn.Conv1d) -> None:
         """Takes a convolution that leaves the length as it is."""
@@ -46,7 +47,7 @@ class DirectConvolution:
 
 
 class SpectralConvolution:
-    """A convolution by way of the frequencies."""
+    """A convolution in the frequency domain."""
 
     def __init__(self, conv: nn.Conv1d) -> None:
         """Takes a convolution that leaves the length as it is."""
@@ -63,10 +64,10 @@ class SpectralConvolution:
         self._bias = None if conv.bias is None else conv.bias.detach() * transform.length
 
     def room(self, total: int) -> tuple[Tensor, Tensor]:
-        """Memory for a signal of so many positions, to be filled.
+        """Memory for a signal of `total` positions.
 
         Returns:
-            What the convolution takes, and the part of it, (T, C), that is to be filled.
+            The memory to pass to the convolution, and the part of it, (T, C), for you to fill.
         """
         rows = self._stretches(total) * self._fresh + self._length - self._fresh
         room = self._spectra.new_empty(rows * self._dilation, self._spectra.shape[1])
@@ -86,8 +87,8 @@ class SpectralConvolution:
             (T, C').
         """
         count, channels = self._stretches(total), room.shape[1]
-        # The positions of a row, as many as the dilation, meet the same tap at once, each with others before
-        # and behind it: so a row is to a stretch what a position is where there is no dilation.
+        # A row has as many positions as the dilation, and all of them meet the same tap at once. So a row
+        # plays the part that a single position plays without dilation.
         row = self._dilation * channels
         stretches = room.as_strided((self._length, count, row), (row, self._fresh * row, 1))
         spectra = self._forward @ stretches.reshape(self._length, -1)
@@ -127,8 +128,8 @@ def _transform(length: int) -> _Transform:
     """The discrete Fourier transform, with three real products for each complex one.
 
     (a + bi)(c + di) = (p - r) + (p + q)i, where p = (a + b)c, q = a(d - c), r = b(c + d), after Gauss:
-    https://en.wikipedia.org/wiki/Multiplication_algorithm#Complex_number_multiplication. What is added
-    before and after is put into the matrices.
+    https://en.wikipedia.org/wiki/Multiplication_algorithm#Complex_number_multiplication. The additions before
+    and after the products are part of the matrices.
     """
     at = torch.arange(length, dtype=torch.float64)
     forward, kernel, inverse = [], [], []
@@ -140,8 +141,8 @@ def _transform(length: int) -> _Transform:
     for frequency in range(1, length // 2):
         angles = 2 * math.pi * frequency * at / length
         cosine, sine = torch.cos(angles), torch.sin(angles)
-        # The signal's spectrum is (cosine, -sine); the kernel's is (cosine, sine), for its taps are met in
-        # the order of the signal: what networks call a convolution is a correlation.
+        # The signal's spectrum is (cosine, -sine); the kernel's is (cosine, sine), because its taps are
+        # applied in the order of the signal: what networks call a convolution is a correlation.
         forward += [cosine - sine, cosine, -sine]
         kernel += [cosine, sine - cosine, cosine + sine]
         inverse += [(cosine - sine) * 2 / length, -sine * 2 / length, -cosine * 2 / length]
@@ -154,5 +155,5 @@ def _transform(length: int) -> _Transform:
 
 
 def convolution(conv: nn.Conv1d) -> Convolution:
-    """The faster way to a convolution that leaves the length as it is."""
+    """The faster implementation of a convolution that keeps the length."""
     return SpectralConvolution(conv) if conv.kernel_size[0] >= _TAPS else DirectConvolution(conv)

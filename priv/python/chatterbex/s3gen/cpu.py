@@ -1,4 +1,4 @@
-"""S3Gen on the CPU: our own order of the same computations, over weights packed for it (ADR 10)."""
+"""S3Gen on the CPU: the same computations in our own order, over packed weights (ADR 10)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from chatterbex.s3gen.vocoder import Vocoder
 
 
 class CpuPass(S3GenPass):
-    """The way through S3Gen on the CPU. Packing takes about half a second.
+    """The pass through S3Gen on the CPU. Packing takes about half a second.
 
     Attributes:
         precision: of the flow's products. The rest of S3Gen is computed in float32.
     """
 
     def __init__(self, network: S3Gen, precision: str = "float32") -> None:
-        """Packs the weights of a network that is on the CPU. The network's own stay as they are.
+        """Packs the weights of a network on the CPU. The network's own weights are not changed.
 
         Args:
             network: flow and vocoder.
@@ -34,7 +34,7 @@ class CpuPass(S3GenPass):
             self._vocoder = Vocoder(network.mel2wav)
 
     def padded(self, length: int) -> int:
-        """Nothing is padded."""
+        """The same length: nothing is padded."""
         return length
 
     def layers(self, layers: nn.ModuleList, x: Tensor, positions: Tensor, inside: Tensor | None) -> Tensor:

@@ -1,9 +1,9 @@
-"""One request's way from speech tokens to samples, whole or in chunks.
+"""Turns one request's speech tokens into samples, whole or in chunks.
 
-The flow looks at a text as a whole, so a chunk is computed from all tokens so far, and what was
-sent stays as it was sent. The vocoder looks some frames to either side: it is given frames from
-before the chunk again, with the source signal that they had, and the last frames of a chunk are
-held back until it has seen what follows them.
+The flow looks at a text as a whole, so each chunk is computed from all tokens so far; samples that were
+already sent do not change. The vocoder looks some frames to either side. So it gets the frames before
+the chunk again, with their source signal, and the last frames of a chunk are held back until it has
+seen the frames after them.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from chatterbex.s3gen.reference import Reference
 from chatterbex.stages import advance, finish
 
 LEFT = 16
-"""Frames before a chunk that the vocoder is given again: more than it looks back."""
+"""How many frames before a chunk the vocoder gets again: more than it looks back."""
 HELD = 6
-"""Frames at the end of a chunk that wait for what follows."""
-_FADE = 2 * FRAME  # samples over which a held end turns into its better self
+"""How many frames at the end of a chunk are held back until the next chunk."""
+_FADE = 2 * FRAME  # samples over which a held end fades into its final version
 
 
 class Decoding:
-    """Speech tokens of one request to samples.
+    """Turns the speech tokens of one request into samples.
 
     Attributes:
-        frames: mel frames whose samples were given out.
+        frames: mel frames whose samples were returned.
     """
 
     def __init__(
@@ -45,18 +45,17 @@ class Decoding:
         finish: Callable[[np.ndarray], np.ndarray] | None = None,
         held: int = HELD,
     ) -> None:
-        """Begins with nothing.
+        """Starts at the beginning of the speech.
 
         Args:
-            s3gen: the way through the networks.
+            s3gen: the pass through the networks.
             reference: the voice.
             seed: of the noise.
-            steps: of the flow; None for the usual number.
-            first_steps: of the flow, for the first samples that are given out; None or 0 for as many as
-                later.
-            finish: what is done to samples before they are given out, with those around them:
-                the watermark. It must keep their number.
-            held: frames at the end of a chunk that wait for what follows.
+            steps: the flow's steps; None for the usual number.
+            first_steps: the flow's steps for the first samples; None or 0 for as many as later.
+            finish: processes samples, with those around them, before they are returned: the watermark.
+                It must keep their number.
+            held: how many frames at the end of a chunk are held back until the next chunk.
         """
         self.frames = 0
         self._s3gen = s3gen
@@ -66,37 +65,37 @@ class Decoding:
         self._first_steps = first_steps or steps
         self._finish = finish
         self._hold = held
-        self._mel: Tensor | None = None  # frames up to `frames` as they were spoken, the last LEFT of them
+        self._mel: Tensor | None = None  # the last LEFT frames before `frames`, as they were spoken
         self._source: Tensor | None = None  # their source signal
         self._phases = self._noise.phases(s3gen.harmonics)
         self._held = np.zeros(0, np.float32)
 
     @property
     def steps(self) -> int:
-        """Steps of the flow for the samples that come next. Only decodings with as many go together."""
+        """The flow's steps for the next samples. Only decodings with the same number can run together."""
         return (self._steps if self.frames else self._first_steps) or self._s3gen.steps
 
     def worth(self, tokens: int) -> int:
-        """How many samples a chunk of so many tokens in all would give out, when more follow."""
+        """How many samples the next chunk would return at `tokens` tokens in total, if more follow."""
         ready = 2 * (tokens - self._s3gen.look_ahead) - self._hold
         return max(0, ready - self.frames) * FRAME if ready >= 2 else 0
 
     def decode(self, tokens: Sequence[int], final: bool) -> np.ndarray:
-        """The samples that follow those already given out.
+        """The samples after those already returned.
 
         Args:
-            tokens: all tokens so far, from the first one on.
-            final: whether these are all. Nothing more can be decoded then.
+            tokens: all tokens so far, from the first.
+            final: whether no more tokens will come. Nothing can be decoded after that.
 
         Returns:
-            float32, 1-D, perhaps empty; in the end there are 960 for every token in all.
+            float32, 1-D, perhaps empty. In total there are 960 samples for every token.
         """
         return finish(self.stages(tokens, final))
 
     def stages(self, tokens: Sequence[int], final: bool) -> Generator[None, None, np.ndarray]:
-        """`decode` in pieces: yields between two, returns the samples.
+        """`decode` in stages: yields between them, and returns the samples.
 
-        A piece must be over before anything else is asked of this object.
+        Do not use this object for anything else before a stage has ended.
         """
         [samples] = yield from together([(self, tokens, final)])
         if isinstance(samples, Exception):
@@ -104,7 +103,7 @@ class Decoding:
         return samples
 
     def _task(self, tokens: Sequence[int], final: bool) -> MelTask | None:
-        """What the flow has to do; None where nothing is to be heard yet."""
+        """The flow's task; None if there is nothing to hear yet."""
         heard = [token for token in tokens if 0 <= token < CODES]
         if not heard or not (final or self.worth(len(heard))):
             return None
@@ -112,7 +111,7 @@ class Decoding:
         return MelTask(numbers, self._reference, self._noise, final)
 
     def _vocode(self, mel: Tensor, final: bool) -> np.ndarray:
-        """Samples from all mel frames so far, of which those already spoken are left as they were."""
+        """Samples from all mel frames so far. Those already spoken do not change."""
         s3gen, begin, end = self._s3gen, self.frames, mel.shape[2]
         new = mel[:, :, begin:]
         context = 0 if self._mel is None else self._mel.shape[2]
@@ -140,7 +139,7 @@ class Decoding:
         return np.ascontiguousarray(out[: (given - begin) * FRAME], dtype=np.float32)
 
     def _joined(self, out: np.ndarray) -> np.ndarray:
-        """Turns what was held back into what it has become, gradually: no step, no gap."""
+        """Fades from the held samples to their final version, without a step or a gap."""
         length = min(_FADE, len(self._held), len(out))
         if length == 0:
             return out
@@ -156,8 +155,8 @@ def together(
     """`Decoding.stages` of several requests, whose flow is computed together.
 
     Args:
-        parts: of one pass and with the same `steps`: a decoding, all of its tokens so far, and whether
-            these are all.
+        parts: each a decoding, all of its tokens so far, and whether no more will come. They must have the
+            same pass and the same `steps`.
 
     Returns:
         The samples of each, or what its vocoding raised.

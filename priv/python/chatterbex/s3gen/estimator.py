@@ -1,13 +1,13 @@
-"""The flow's U-Net on the CPU: what upstream's `ConditionalDecoder` gives, with less to write and to read.
+"""The flow's U-Net on the CPU: the same as upstream's `ConditionalDecoder`, with less memory traffic.
 
-Upstream's layers turn their signal around for every convolution and back, multiply it by masks of ones,
-and write each outcome to memory of its own. Here
+Upstream's layers transpose their signal for every convolution and back, multiply it by masks of ones, and
+write each result to new memory. Here
 
-- channels lie side by side in memory throughout;
-- a convolution is made of matrix products, without the code that oneDNN makes for every length;
-- outcomes are added to what is there;
-- a thread that is alone does what is done position by position for some positions at a time, layer after
-  layer, and reads the weights in the order in which they are added up.
+- channels are contiguous in memory throughout;
+- a convolution is made of matrix products, without the code that oneDNN generates for every length;
+- results are added in place;
+- a single thread computes position-wise work for a few positions at a time, layer after layer, and reads the
+  weights in the order in which they are summed.
 
 Signals are (T, C): positions, channels.
 """
@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from chatterbex.s3gen.products import FLOAT32, Products
 
-# Positions at a time, at most. The BLAS takes so few without packing them first, and what it makes of them
-# stays in the core's cache. Several threads share the whole: over so few they would wait for each other.
+# The most positions at a time. The BLAS does not pack so few first, and its results stay in the core's cache.
+# Several threads share the whole signal, because over so few positions they would wait for each other.
 _ROWS = 160
 # From here on mish(x) is x in float32.
 _MISH_IS_IDENTITY = 20.0
@@ -44,7 +44,7 @@ class Estimator:
         """The slope of the flow.
 
         Args:
-            x: (B, 320, T): where the flow is, the encoder's frames, the speaker, and the prompt's frames.
+            x: (B, 320, T): the flow's state, the encoder's frames, the speaker, and the prompt's frames.
             time: (1, 1024), the embedding of the time.
 
         Returns:
@@ -66,7 +66,7 @@ class Estimator:
 
 
 class _Stage:
-    """A residual block and transformer blocks, and the convolution behind them, if there is one."""
+    """A residual block and transformer blocks, and the convolution after them, if there is one."""
 
     def __init__(
         self, products: Products, resnet: Any, transformers: nn.ModuleList, last: nn.Conv1d | None = None
@@ -151,7 +151,7 @@ def _places(total: int) -> list[slice]:
 def mish_(x: Tensor) -> Tensor:
     """The activation x * tanh(ln(1 + e^x)), in place (https://arxiv.org/abs/1908.08681).
 
-    With w = e^x the tanh is n / (n + 2), where n = w² + 2w: so there is no logarithm to compute.
+    With w = e^x the tanh is n / (n + 2), where n = w² + 2w. So no logarithm is needed.
     """
     w = x.clamp(max=_MISH_IS_IDENTITY).exp_()
     half = w.addcmul_(w, w, value=0.5)

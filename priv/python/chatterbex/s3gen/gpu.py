@@ -14,15 +14,15 @@ _NO_MASK = torch.ones((0, 0, 0), dtype=torch.bool)
 # Lengths are multiples of this many tokens or frames: on MPS each new shape is compiled.
 _WHOLE = 32
 
-_FAR = -1e10  # what attention to padding is lowered by
+_FAR = -1e10  # added to attention scores of padding
 
 WORK_OF_TOKEN: Final = 3 * 2**20
-"""Bytes that decoding holds at once for each token of a request: the simulated device counts 0.5 MiB for up
-to 300 tokens and 1 MiB for 1000, and a device's own kernels need room besides."""
+"""Bytes that decoding holds at once for each token of a request. The simulated device counts 0.5 MiB for up
+to 300 tokens and 1 MiB for 1000, and a real device's kernels need more."""
 
 
 class GpuPass(S3GenPass):
-    """The way through S3Gen on CUDA and MPS. It runs on CPU tensors as well, to be compared with."""
+    """The pass through S3Gen on CUDA and MPS. It also runs on CPU tensors, for comparison."""
 
     def padded(self, length: int) -> int:
         """The next multiple of 32."""

@@ -1,6 +1,6 @@
 """The few layers that upstream takes from diffusers and einops, with the same parameter names.
 
-Written here so that they, and with them torch._dynamo, need not be installed or imported.
+They are here so that those packages, and torch._dynamo with them, need not be installed or imported.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def activation(name: str) -> nn.Module:
 
 
 def flattened(x: torch.Tensor, pattern: str) -> torch.Tensor:
-    """The one of einops's rearrangements that is used: all dimensions but the last become one."""
+    """The only einops rearrangement in use: all dimensions except the last become one."""
     if pattern != "... d -> (...) d":
         raise NotImplementedError(f"rearrangement {pattern}")
     return x.reshape(-1, x.shape[-1])

@@ -1,4 +1,4 @@
-"""S3Gen from a file."""
+"""Loads S3Gen from a file."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from chatterbex.errors import ChatterbexError
 from chatterbex.s3gen.network import S3Gen
 from chatterbex.s3gen.reference import Analysis
 
-# Tables that some published files have and others lack; they are computed when the module is made.
+# Tables that some published files lack; they are computed when the module is made.
 _COMPUTED = (r"tokenizer\._mel_filters", r"tokenizer\.window", r".*\.num_batches_tracked")
 
 
 def load(path: Path, *, meanflow: bool, strict: bool = True) -> tuple[S3Gen, Analysis]:
-    """The networks of a published file, on the CPU.
+    """Loads the networks of a published file, on the CPU.
 
     Args:
         path: ``s3gen.safetensors``, ``s3gen.pt`` or ``s3gen_meanflow.safetensors``.
-        meanflow: whether it is the last.
-        strict: whether weights that are not known are an error. Upstream itself reads the first
-            file without asking, so there they are only told of in the log.
+        meanflow: whether it is the last of these.
+        strict: whether unknown weights are an error. Upstream does not check the first of these
+            files, so for that file they are only logged.
 
     Raises:
         ChatterbexError: The file is missing ("model_files_missing"), or damaged, or of another

@@ -8,28 +8,28 @@ import torch
 from torch import nn
 
 RATE = 24_000
-"""Samples a second."""
+"""The sample rate, in Hz."""
 FRAME = 480
-"""Samples of a mel frame."""
+"""Samples in a mel frame."""
 TOKEN = 960
-"""Samples of a speech token: two frames."""
+"""Samples in a speech token: two frames."""
 CODES = 6561
-"""Ids from here on are no sound."""
+"""Ids from here on are not sound."""
 SILENCE = 4299
 """The token of silence."""
 
 
 class S3Gen(nn.Module):
-    """Speech tokens to mel frames (flow), mel frames to samples (vocoder).
+    """The flow turns speech tokens into mel frames; the vocoder turns mel frames into samples.
 
-    It only holds the weights, and never changes them. A pass (`CpuPass`, `GpuPass`) computes with them.
+    This only holds their weights, and never changes them. A pass (`CpuPass`, `GpuPass`) computes with them.
 
     Attributes:
         meanflow: whether the flow was distilled to take two steps without guidance.
     """
 
     def __init__(self, published: Any) -> None:
-        """Takes the flow and the vocoder out of upstream's module."""
+        """Keeps the flow and the vocoder of upstream's module."""
         super().__init__()
         self.meanflow: bool = published.meanflow
         self.flow = published.flow
@@ -42,7 +42,7 @@ class S3Gen(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """The device that holds the weights."""
         return self.trim_fade.device
 
 

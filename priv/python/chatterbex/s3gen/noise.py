@@ -1,8 +1,8 @@
-"""The random numbers of one request, which depend on its seed and on positions only.
+"""The random numbers of one request, which depend only on its seed and on positions.
 
-A chunk of a stream is computed again with what came after it. It must meet the same noise at the
-same place then, and a request must sound the same on every device and in every company. So noise
-is made on the CPU, in blocks, each with a generator of its own.
+A chunk of a stream is computed again with the chunks after it, and must then meet the same noise at the
+same place. A request must also sound the same on every device and in every batch. So noise is made on the
+CPU, in blocks, each with its own generator.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 _BLOCK = 64  # frames
-_KEPT = 4  # blocks of the source's noise, which are large and used in order
+_KEPT = 4  # how many blocks of the source's noise to cache; they are large and used in order
 
 
 class Noise:
     """The noise of one request.
 
     Attributes:
-        seed: what it is made from.
+        seed: the request's seed.
     """
 
     def __init__(self, seed: int) -> None:
@@ -31,10 +31,10 @@ class Noise:
         self._source: dict[int, Tensor] = {}
 
     def mel(self, prompt: int, frames: int, channels: int = 80) -> Tensor:
-        """What the flow starts from: (1, channels, prompt + frames).
+        """The noise that the flow starts from: (1, channels, prompt + frames).
 
         Args:
-            prompt: frames of the voice; they have noise of their own, whatever their number.
+            prompt: frames of the voice. They have separate noise, so their number does not matter.
             frames: frames of the speech.
             channels: mel bands.
         """
@@ -56,7 +56,7 @@ class Noise:
         return whole[None, :, start : start + (last - first) * frame]
 
     def phases(self, harmonics: int) -> Tensor:
-        """Where each harmonic of the source begins, in turns; the first one begins at 0."""
+        """The starting phase of each harmonic of the source, in turns; the first starts at 0."""
         phases = torch.rand(harmonics, generator=self._generator("phases", 0), dtype=torch.float64) - 0.5
         phases[0] = 0.0
         return phases

@@ -1,12 +1,12 @@
-"""The way through S3Gen, and what differs between the passes for the CPU and for GPUs.
+"""The pass through S3Gen, and how the passes for the CPU and for GPUs differ.
 
-It is written anew, over upstream's layers, because upstream's own code
+This is our own implementation over upstream's layers, because upstream's own code
 
-- makes its noise where none can be given, and prints as it goes;
-- drops the look-ahead of an unfinished text behind the encoder, whose every position has by then
-  seen what was to be dropped (and crashes, for the mask is left as long as before);
+- makes its own noise, which a caller cannot pass in, and prints as it runs;
+- drops the look-ahead of an unfinished text only after the encoder, when every position has already seen it
+  (and then crashes, because the mask keeps its old length);
 - builds masks of ones, and asks the device for their sums, several hundred times per request;
-- adds up a vocoder's phase in float32 for as long as the speech lasts.
+- sums the vocoder's phase in float32 over the whole speech.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from chatterbex.s3gen.reference import Reference
 
 @dataclass(frozen=True)
 class MelTask:
-    """Tokens that are to become mel frames.
+    """Tokens for the flow to turn into mel frames.
 
     Attributes:
         tokens: (1, N) ids below ``CODES``.
         reference: the voice.
-        noise: the request's.
-        final: whether no token follows. If some do, the last `look_ahead` tokens only serve as what the
-            others look ahead to.
+        noise: the request's noise.
+        final: whether no token follows. Otherwise, the last `look_ahead` tokens only serve as look-ahead for
+            the others.
     """
 
     tokens: Tensor
@@ -46,35 +46,35 @@ class MelTask:
 
 
 class S3GenPass(abc.ABC):
-    """One device's way through S3Gen.
+    """The pass through S3Gen for one device.
 
-    What is packed or precomputed for a device belongs to its pass.
+    It owns everything that is packed or precomputed for the device.
 
     Attributes:
         network: the weights.
-        steps: steps of the flow that it was made for.
-        look_ahead: tokens that must follow one before it can be spoken.
+        steps: the number of steps that the flow was made for.
+        look_ahead: how many tokens must follow a token before it can be spoken.
         precision: of the flow's products: "float32" or "bfloat16".
     """
 
     precision: str = "float32"
 
     def __init__(self, network: S3Gen) -> None:
-        """Takes the weights, on their device."""
+        """Keeps the weights, on their device."""
         self.network = network
         self.steps = 2 if network.meanflow else 10
         self.look_ahead: int = network.flow.pre_lookahead_len
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that it computes on."""
         return self.network.device
 
-    # -- what a pass does in its own way -------------------------------------------------------
+    # -- what each pass implements -------------------------------------------------------------
 
     @abc.abstractmethod
     def padded(self, length: int) -> int:
-        """How many tokens or frames are computed for so many."""
+        """How many tokens or frames are computed for `length` of them."""
 
     @abc.abstractmethod
     def layers(self, layers: nn.ModuleList, x: Tensor, positions: Tensor, inside: Tensor | None) -> Tensor:
@@ -84,7 +84,7 @@ class S3GenPass(abc.ABC):
             layers: upstream's.
             x: (B, T, dim).
             positions: (1, 2T - 1, dim), encodings of the distances T - 1 to 1 - T.
-            inside: (B, 1, T) bool, False for padding; None where there is none.
+            inside: (B, 1, T) bool, False for padding; None if there is no padding.
 
         Returns:
             (B, T, dim).
@@ -95,7 +95,7 @@ class S3GenPass(abc.ABC):
         """The flow's U-Net.
 
         Args:
-            x: (B, 320, T): where the flow is, the encoder's frames, the speaker, and the prompt's frames.
+            x: (B, 320, T): the flow's state, the encoder's frames, the speaker, and the prompt's frames.
             time: (1, 1024), the embedding of the time.
             inside: as in `layers`.
 
@@ -112,11 +112,11 @@ class S3GenPass(abc.ABC):
     def mel_stages(
         self, tasks: Sequence[MelTask], *, steps: int | None = None
     ) -> Generator[None, None, list[Tensor]]:
-        """The flow, in stages: yields between two, returns the mel frames of each task, (1, 80, T).
+        """Runs the flow in stages: yields between them, and returns the mel frames of each task, (1, 80, T).
 
         Args:
-            tasks: they are computed together. A pass without padding takes one at a time.
-            steps: of the flow; None for the usual number.
+            tasks: they are computed together. A pass without padding accepts one at a time.
+            steps: the flow's steps; None for the usual number.
         """
         prompts = [task.reference.prompt_feat.shape[1] for task in tasks]
         embeddings = torch.cat([task.reference.embedding for task in tasks])
@@ -139,10 +139,10 @@ class S3GenPass(abc.ABC):
         ]
 
     def encode(self, ids: Sequence[Tensor], final: Sequence[bool]) -> tuple[Tensor, list[int]]:
-        """What the flow is steered by.
+        """The encoder's frames, which condition the flow.
 
-        Every position is computed from tokens with all of their own look-ahead, and attends to
-        such positions only. So the look-ahead is dropped before the first attention.
+        Every position is computed from tokens with all of their own look-ahead, and attends only to such
+        positions. So the look-ahead is dropped before the first attention.
 
         Args:
             ids: (1, N) of each sequence.
@@ -156,7 +156,7 @@ class S3GenPass(abc.ABC):
         tokens = torch.cat([F.pad(one, (0, self.padded(max(lengths)) - one.shape[1])) for one in ids])
         x = encoder.embed.out(self.network.flow.input_embedding(tokens))
         inside = _inside(lengths, x.transpose(1, 2))
-        if inside is not None:  # the last tokens look ahead to nothing
+        if inside is not None:  # the last tokens have no look-ahead
             x = x * inside.transpose(1, 2)
         x, _ = encoder.embed.pos_enc(x)
         x = encoder.pre_lookahead_layer(x)
@@ -191,7 +191,7 @@ class S3GenPass(abc.ABC):
         if self.network.meanflow:
             return self._estimate(x, mu, speaker, condition, inside, now, then)
         guidance = self.network.flow.decoder.inference_cfg_rate
-        # With and without the voice and the text, side by side.
+        # With and without the voice and the text, in one batch.
         with_it, without = self._estimate(
             torch.cat([x, x]),
             torch.cat([mu, torch.zeros_like(mu)]),
@@ -226,7 +226,7 @@ class S3GenPass(abc.ABC):
     # -- mel to samples --------------------------------------------------------------------
 
     def pitch(self, mel: Tensor) -> Tensor:
-        """(1, 80, T) to the pitch of every frame in Hz, (T,)."""
+        """The pitch of every frame in Hz, (T,), from the mel, (1, 80, T)."""
         return self.network.mel2wav.f0_predictor(mel)[0]
 
     def source(self, pitch: Tensor, phases: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -234,17 +234,17 @@ class S3GenPass(abc.ABC):
 
         Args:
             pitch: (T,) of every frame.
-            phases: (harmonics,) float64 on the CPU: where each harmonic is, in turns.
+            phases: (harmonics,) float64 on the CPU: the phase of each harmonic, in turns.
             noise: (1, harmonics, T * 480).
 
         Returns:
-            (1, 1, T * 480) and where each harmonic is after every frame, (T + 1, harmonics).
+            (1, 1, T * 480), and the phase of each harmonic after every frame, (T + 1, harmonics).
         """
         maker = self.network.mel2wav.m_source
         sines = maker.l_sin_gen
         harmonics = torch.arange(1, sines.harmonic_num + 2, dtype=torch.float64)
-        # A pitch is the same throughout its frame. So whole frames are added up in float64, and
-        # float32 only ever counts the turns inside one.
+        # The pitch is constant within a frame. So whole frames are summed in float64, and float32 only
+        # counts the turns inside one frame.
         turns = pitch.detach().cpu().double()[:, None] * harmonics / RATE
         ends = phases + torch.cumsum(turns * FRAME, dim=0)
         starts = torch.cat([phases[None], ends]).remainder(1.0)
@@ -261,12 +261,12 @@ class S3GenPass(abc.ABC):
 
     @property
     def harmonics(self) -> int:
-        """How many sines the vocoder's source is made of."""
+        """How many sines make up the vocoder's source."""
         return self.network.mel2wav.m_source.l_sin_gen.harmonic_num + 1
 
 
 def _inside(lengths: Sequence[int], like: Tensor) -> Tensor | None:
-    """(B, 1, T) bool: which positions of (B, C, T) belong to a sequence; None where all do."""
+    """(B, 1, T) bool: which positions of (B, C, T) belong to a sequence; None if all do."""
     total = like.shape[2]
     if all(length == total for length in lengths):
         return None

@@ -1,8 +1,8 @@
 """The matrix products of the flow's U-Net on the CPU, and its attention, in float32 and in bfloat16.
 
-`FLOAT32` and `BFLOAT16` have the same parts. Signals are (T, C) in float32: what the network adds up from
-layer to layer, and its norms, stay in float32. In bfloat16, the numbers that are multiplied and what comes of
-a product are rounded to 8 bits; the processor adds them up in float32.
+`FLOAT32` and `BFLOAT16` have the same parts. Signals are (T, C) in float32: the network's residual stream and
+its norms stay in float32. In bfloat16, the factors and results of a product are rounded to 8 bits; the
+processor sums them in float32.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 
 class Linear(Protocol):
-    """A linear layer whose weights lie in memory as they are added up.
+    """A linear layer whose weights are stored in the order in which they are summed.
 
     Attributes:
-        outputs: how many numbers it gives for a position.
+        outputs: how many numbers it returns for a position.
     """
 
     outputs: int
@@ -27,14 +27,14 @@ class Linear(Protocol):
         """(M, K) to (M, N), in the type of the products."""
 
     def add(self, x: Tensor, out: Tensor) -> None:
-        """Adds to (M, N) in float32."""
+        """Adds its result to (M, N) in float32."""
 
     def write(self, x: Tensor, out: Tensor) -> None:
-        """Writes to (M, N) in the type of the products, for a layer without a bias."""
+        """Writes its result to (M, N) in the type of the products, for a layer without a bias."""
 
 
 class Convolution(Protocol):
-    """A convolution of each position and those right before it."""
+    """A convolution of each position with those just before it."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """(T, C) to (T, C'), in float32."""
@@ -45,7 +45,7 @@ class Products(Protocol):
 
     Attributes:
         name: of the precision: "float32" or "bfloat16".
-        dtype: what is multiplied.
+        dtype: the type of the factors.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Products(Protocol):
         """Packs the weights of a convolution."""
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-        """Attention to the whole signal: (T, heads * D) each to the same. It may change the query."""
+        """Attention to the whole signal, from and to (T, heads * D). It may change the query."""
 
 
 # -- float32 -------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What the passes through S3Gen are compared by."""
+"""The figures by which the passes through S3Gen are compared."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _PROMPT: Final = 25
 class Figures:
     """Computes a mel, its pitch, a source signal and samples.
 
-    The first pass that is asked is the CPU's. What its later components need of earlier ones is kept and
+    The first pass is the CPU's. The results that its later components need from earlier ones are kept and
     given to every other pass, so that each component is compared by itself.
     """
 
     def __init__(self, voice: Reference, tokens: Sequence[int]) -> None:
-        """Takes the voice that speaks, and what it says."""
+        """Keeps the voice and the tokens that it speaks."""
         self._tokens = torch.tensor([tokens])
         self._voice = Reference(
             voice.prompt_token[:, :_PROMPT], voice.prompt_feat[:, : 2 * _PROMPT], voice.embedding
@@ -38,7 +38,7 @@ class Figures:
         self._given: dict[str, Tensor] = {}
 
     def of(self, net: S3GenPass) -> dict[str, Tensor]:
-        """The figures of a pass, by component, where the pass computes."""
+        """The figures of a pass by component, on the pass's device."""
         device, noise = net.device, Noise(0)
 
         def given(name: str, value: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a voice is to S3Gen, and how it is made from audio."""
+"""S3Gen's part of a voice, and how it is made from audio."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Reference:
     """A voice, as S3Gen hears it.
 
     Attributes:
-        prompt_token: (1, N) int64: what is said in the reference audio, in speech tokens.
+        prompt_token: (1, N) int64: the speech tokens of the reference audio.
         prompt_feat: (1, 2 * N, 80) float32: its mel frames.
-        embedding: (1, 192) float32: who says it.
+        embedding: (1, 192) float32: the speaker's embedding.
     """
 
     prompt_token: Tensor
@@ -34,10 +34,10 @@ class Reference:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Reference:
-        """The ``gen`` half of an upstream ``conds.pt``.
+        """The ``gen`` part of an upstream ``conds.pt``.
 
         Raises:
-            ChatterbexError: A value is missing, of the wrong kind, or not a finite number
+            ChatterbexError: A value is missing, of the wrong type, or not a finite number
                 ("model_load_failed").
         """
         token, feat, embedding = (
@@ -72,7 +72,7 @@ class Reference:
         The embedding of the speaker stays that of the whole recording.
 
         Args:
-            seconds: of the prompt to keep. One that is shorter stays as it is.
+            seconds: how much of the prompt to keep. A shorter prompt is not changed.
         """
         tokens = int(seconds * RATE / TOKEN)
         return replace(
@@ -85,15 +85,15 @@ class Reference:
 
 
 class Analysis(nn.Module):
-    """Reference audio to what S3Gen and T3 need of it. It stays on the CPU.
+    """Extracts what S3Gen and T3 need from reference audio. It stays on the CPU.
 
     Attributes:
-        tokenizer: audio to speech tokens.
-        speaker_encoder: audio to who speaks.
+        tokenizer: turns audio into speech tokens.
+        speaker_encoder: turns audio into the speaker's embedding.
     """
 
     def __init__(self, published: Any) -> None:
-        """Takes the two networks out of upstream's module."""
+        """Keeps the two networks of upstream's module."""
         super().__init__()
         self.tokenizer = published.tokenizer
         self.speaker_encoder = published.speaker_encoder
@@ -104,14 +104,16 @@ class Analysis(nn.Module):
 
         Args:
             audio_16k: float32, 1-D.
-            most: most tokens to make; None for all.
+            most: the most tokens to make; None for all.
         """
         with torch.inference_mode():
             tokens, _ = self.tokenizer([_float32(audio_16k)], max_len=most)
-        return torch.atleast_2d(tokens).clone()  # out here it is an ordinary tensor, which can be moved
+        return torch.atleast_2d(
+            tokens
+        ).clone()  # outside inference mode it is an ordinary tensor, which can be moved
 
     def reference(self, audio_24k: np.ndarray, audio_16k: np.ndarray) -> Reference:
-        """The voice in some audio, given at both rates: at most 10 seconds of it."""
+        """The voice of at most 10 seconds of audio, given at both rates."""
         with torch.inference_mode():
             mel = self._mel(torch.from_numpy(_float32(audio_24k))[None]).transpose(1, 2).float()
             embedding = self.speaker_encoder.inference(torch.from_numpy(_float32(audio_16k))[None]).float()
@@ -120,7 +122,7 @@ class Analysis(nn.Module):
 
 
 def _matched(token: Tensor, feat: Tensor) -> tuple[Tensor, Tensor]:
-    """Two mel frames for every token: upstream loses a frame of the speech where there is one too many."""
+    """Makes it two mel frames for every token: upstream loses a frame of speech if there is one too many."""
     count = min(token.shape[1], feat.shape[1] // 2)
     return token[:, :count], feat[:, : 2 * count]
 
@@ -142,6 +144,6 @@ def _unfit(what: str) -> ChatterbexError:
     return ChatterbexError(
         "model_load_failed",
         f"The voice does not fit this model: {what}. It should be the 'gen' part of a conds.pt, or "
-        "have been made by this version.",
+        "a voice made by this version.",
         {"problem": what},
     )

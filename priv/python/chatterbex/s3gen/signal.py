@@ -73,7 +73,7 @@ def stft(
 def trim(
     samples: np.ndarray, *, top_db: float = 60.0, frame: int = 2048, hop: int = 512
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The samples without what lies ``top_db`` below the loudest frame at either end, and the bounds."""
+    """The samples without the ends that are ``top_db`` below the loudest frame, and the bounds."""
     padded = np.pad(np.asarray(samples, dtype=np.float32), frame // 2)
     windows = np.lib.stride_tricks.sliding_window_view(padded, frame)[::hop]
     power = np.maximum(1e-10, np.mean(np.square(windows), axis=1, dtype=np.float64))
@@ -89,7 +89,7 @@ def trim(
 def resample(
     samples: np.ndarray, *, orig_sr: float, target_sr: float, res_type: str = "soxr_hq", **_: Any
 ) -> np.ndarray:
-    """Samples at another rate, by libsoxr, of the length ``ceil(len * target / orig)``, float32."""
+    """Resamples with libsoxr to the length ``ceil(len * target / orig)``, float32."""
     samples = np.ascontiguousarray(samples, dtype=np.float32)
     if orig_sr == target_sr:
         return samples

@@ -1,12 +1,12 @@
-"""Mel frames to samples on the CPU: upstream's HiFT vocoder, passed through in tiles.
+"""Turns mel frames into samples on the CPU: upstream's HiFT vocoder, computed in tiles.
 
-oneDNN, which convolves for torch, makes code for each shape that it meets, and for a transposed
-convolution that takes seconds. No two texts have the same length. So here
+oneDNN, which convolves for torch, generates code for each new shape; for a transposed convolution that
+takes seconds. Hardly two texts have the same length. So here
 
-- a signal is cut into tiles of few lengths. Each is computed with all that it depends on at either
-  side, so that the outcome is that of the whole;
-- a transposed convolution, and others that cost little, are matrix products;
-- channels lie side by side in memory, which oneDNN convolves faster.
+- a signal is cut into tiles of few lengths. Each tile is computed with everything that it depends on at
+  either side, so that the result is the same as for the whole;
+- transposed convolutions, and others that cost little, are matrix products;
+- channels are contiguous in memory, which oneDNN convolves faster.
 
 Signals are (T, C) here: positions, channels.
 """
@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from chatterbex.s3gen.convolution import Convolution, convolution
 
-# Numbers of a tile: few enough to stay in a core's cache from layer to layer, and enough for what is
-# computed twice at its ends to be little. The end of a signal is filled up to a whole small tile.
+# The numbers in a tile: few enough to stay in a core's cache from layer to layer, and enough that the part
+# computed twice at its ends is small. The end of a signal is padded to a whole small tile.
 _LARGE = 2**19
 _SMALL = 2**17
 _POST_SLOPE = 0.01  # of the last leaky ReLU: torch's default, as upstream leaves it
@@ -34,7 +34,7 @@ class Vocoder:
     """Upstream's `HiFTGenerator.decode`, prepared for the CPU."""
 
     def __init__(self, published: Any) -> None:
-        """Prepares upstream's `HiFTGenerator`, which is on the CPU, its weight norms merged."""
+        """Prepares upstream's `HiFTGenerator`, which must be on the CPU with its weight norms merged."""
         self._published = published
         self._levels = [_level(published, level) for level in range(published.num_upsamples)]
 
@@ -70,7 +70,7 @@ class Vocoder:
 
 @dataclass(frozen=True)
 class _Level:
-    """What belongs to one sample rate on the way up."""
+    """The layers for one of the rates between mel frames and samples."""
 
     up: _Upsampling
     source_down: nn.Conv1d
@@ -101,7 +101,7 @@ class _Window:
     after: int
 
     def clear(self, x: Tensor) -> Tensor:
-        """Makes them zero again: so every convolution meets the zeros that it pads a signal with."""
+        """Zeroes them again, so that every convolution sees the zeros with which it would pad the signal."""
         if self.before:
             x[: self.before] = 0
         if self.after:
@@ -110,7 +110,7 @@ class _Window:
 
 
 class _Blocks:
-    """The mean of residual blocks, and what the last convolution makes of it, if there is one."""
+    """The mean of residual blocks, followed by the last convolution, if there is one."""
 
     def __init__(self, blocks: Iterable[Any], post: nn.Conv1d | None = None) -> None:
         self._blocks = [_Residual(block) for block in blocks]
@@ -130,11 +130,11 @@ class _Blocks:
 
 
 class _Residual:
-    """A residual block: pairs of convolutions, each pair's outcome added to what it was given.
+    """A residual block: pairs of convolutions, with each pair's result added to its input.
 
     Attributes:
         reach: how far it looks to either side.
-        channels: of its signal.
+        channels: the channels of its signal.
     """
 
     def __init__(self, block: Any) -> None:
@@ -171,14 +171,14 @@ def _leaky(x: Tensor, out: Tensor) -> None:
 
 
 def _activated(x: Tensor, activation: Callable[[Tensor, Tensor], None], convolve: Convolution) -> Tensor:
-    """An activation, which writes to its second argument, and the convolution behind it."""
+    """An activation, which writes to its second argument, and the convolution after it."""
     room, inside = convolve.room(len(x))
     activation(x, inside)
     return convolve(room, len(x))
 
 
 def _tiled(part: _Blocks, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Applies a part of the network to (T, C), and gives the outcome piece by piece."""
+    """Applies a part of the network to (T, C), and yields the result piece by piece."""
     (total, channels), reach = x.shape, part.reach
     for start, length in _tiles(total, channels):
         first, last = start - reach, start + length + reach
@@ -190,7 +190,7 @@ def _tiled(part: _Blocks, x: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 def _tiles(total: int, channels: int) -> Iterator[tuple[int, int]]:
-    """Where tiles begin and how long they are; the last one may end behind the signal."""
+    """The start and length of each tile; the last tile may extend past the signal."""
     large, small = _LARGE // channels, _SMALL // channels
     start = 0
     while start < total:
@@ -203,7 +203,7 @@ def _tiles(total: int, channels: int) -> Iterator[tuple[int, int]]:
 
 
 def _product(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    """A convolution as a matrix product, for those that have little to do."""
+    """A convolution as a matrix product, for small ones."""
     size, padding = conv.kernel_size[0], conv.padding[0]
     windows = F.pad(x, (0, 0, padding, padding)).unfold(0, size, conv.stride[0])  # (T', C, size)
     return F.linear(windows.flatten(1), conv.weight.flatten(1), conv.bias)
@@ -212,8 +212,8 @@ def _product(conv: nn.Conv1d, x: Tensor) -> Tensor:
 class _Upsampling:
     """A transposed convolution as a matrix product for each tap.
 
-    Each input is spread over the `kernel_size` outputs from its own place on. Counted by blocks of
-    `stride` outputs, a block is so made of the inputs at its place and right before it.
+    Each input contributes to `kernel_size` outputs, starting at its own place. So a block of `stride` outputs
+    depends on the inputs at its place and just before it.
     """
 
     def __init__(self, conv: nn.ConvTranspose1d) -> None:

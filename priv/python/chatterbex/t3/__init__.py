@@ -1,4 +1,4 @@
-"""T3: text tokens to speech tokens. Our own weights, decode loop and samplers.
+"""T3 turns text tokens into speech tokens, with our own weights, decode loop and samplers.
 
 Example:
     t3 = T3.from_state_dict(T3Config.nano(), state)
@@ -8,8 +8,8 @@ Example:
         for event in session.step():
             ...
 
-A request's way: `session.py` (the loop) asks `conditioning.py` for embeddings and a pass (`cpu.py`,
-`gpu.py`) for logits, and draws with the native library (`native.py`).
+The path of a request: `session.py` (the loop) gets embeddings from `conditioning.py` and logits from a pass
+(`cpu.py`, `gpu.py`), and draws tokens with the native library (`native.py`).
 """
 
 from .backbone import Body

@@ -1,7 +1,7 @@
 """The two transformers of T3 in PyTorch, written for rows: (M, dim) in, (M, dim) out.
 
-A row is one position of one sequence. The layers do not know which rows belong together: that is
-the business of the attention they are given. Module names are those of the checkpoints.
+A row is one position of one sequence. The layers do not know which rows belong together; the
+attention that they are given does. Module names are those of the checkpoints.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NOWHERE = torch.empty(0)
 
 @dataclass
 class Rows:
-    """What all layers share in one forward pass.
+    """What the layers share in one forward pass.
 
     Attributes:
         attention: computes attention of one layer.
@@ -129,7 +129,7 @@ class Gpt2(nn.Module):
         Args:
             x: (M, dim) embeddings.
             positions: (M,) int64: each row's place in its sequence.
-            rows: what the layers are given.
+            rows: what the layers share.
         """
         x = x + self.wpe.weight.index_select(0, positions)
         for index, layer in enumerate(self.h):
@@ -159,7 +159,7 @@ class Llama(nn.Module):
 
 
 class Body(nn.Module):
-    """The part of a T3 that runs for every token: spoken tokens in, logits out.
+    """The part of a T3 that runs for every token. It takes spoken tokens and returns logits.
 
     Attributes:
         config: its sizes.
@@ -178,7 +178,7 @@ class Body(nn.Module):
 
     @classmethod
     def of(cls, config: T3Config, weights: Mapping[str, Tensor]) -> Body:
-        """A body with the weights of a checkpoint, without a copy of them.
+        """A body with the weights of a checkpoint, which are not copied.
 
         Args:
             config: the checkpoint's sizes.

@@ -1,4 +1,4 @@
-"""What a voice is to T3."""
+"""T3's part of a voice."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ..errors import ChatterbexError
 class T3Conditionals:
     """A voice, as T3 sees it.
 
-    All tensors lie on the CPU: only the embeddings made from them go to a device.
+    All tensors are on the CPU. Only the embeddings made from them go to a device.
 
     Attributes:
-        speaker_emb: (1, 256) float: who speaks.
-        cond_prompt_speech_tokens: (1, P) int64: speech of that voice, or None for none.
+        speaker_emb: (1, 256) float: the speaker's embedding.
+        cond_prompt_speech_tokens: (1, P) int64: a sample of that voice's speech, or None.
         emotion_adv: (1, 1, 1) float: exaggeration, or None for models without it.
     """
 
@@ -31,16 +31,15 @@ class T3Conditionals:
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> T3Conditionals:
-        """The T3 half of an upstream `conds.pt`.
+        """The T3 part of an upstream `conds.pt`.
 
-        Embeddings that were saved with it are left out: they follow from the tokens and the
-        model's own weights.
+        Saved embeddings are ignored, because they follow from the tokens and the model's own weights.
 
         Args:
-            values: names to tensors, numbers or None.
+            values: tensors, numbers or None, by name.
 
         Raises:
-            ChatterbexError: `model_load_failed` if a value is missing or of the wrong kind.
+            ChatterbexError: `model_load_failed` if a value is missing or of the wrong type.
         """
         speaker = values.get("speaker_emb")
         if not torch.is_tensor(speaker) or not speaker.is_floating_point() or speaker.numel() == 0:
@@ -61,7 +60,7 @@ class T3Conditionals:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors that are there, by name."""
+        """The tensors that are not None, by name."""
         pairs = {
             "speaker_emb": self.speaker_emb,
             "cond_prompt_speech_tokens": self.cond_prompt_speech_tokens,
@@ -78,7 +77,7 @@ class T3Conditionals:
         return replace(self, emotion_adv=torch.full((1, 1, 1), float(exaggeration)))
 
     def fingerprint(self, emotion: bool = True) -> str:
-        """A digest that is the same for the same voice.
+        """A digest of the voice: equal voices have equal digests.
 
         Args:
             emotion: whether the exaggeration is part of it.
@@ -96,6 +95,6 @@ class T3Conditionals:
 def _unfit(what: str) -> ChatterbexError:
     message = (
         f"The voice does not fit this model: {what}. It should be the 't3' part of a conds.pt, "
-        "or have been made by this version."
+        "or a voice made by this version."
     )
     return ChatterbexError("model_load_failed", message, {"problem": what})

@@ -1,7 +1,8 @@
-"""Voices and texts to the embeddings that stand in front of the speech.
+"""Turns voices and texts into the embeddings that come before the speech.
 
-This runs once for a voice and once for a text, on the CPU whatever device speaks. The native library
-computes every sum, so a voice means the same, to the bit, on every processor and for any number of threads.
+This runs once per voice and once per text, on the CPU, whichever device speaks. The native library computes
+every sum, so a voice's embeddings are the same, bit for bit, on every processor and with any number of
+threads.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _PREFIX = "cond_enc."
 
 
 def condition_shapes(config: T3Config) -> dict[str, tuple[int, ...]]:
-    """Names, as checkpoints have them, and shapes of the tensors that a voice goes through."""
+    """Names (as in checkpoints) and shapes of the tensors that encode a voice."""
     dim = config.dim
     shapes: dict[str, tuple[int, ...]] = {
         "spkr_enc.weight": (dim, config.speaker_dim),
@@ -43,7 +44,7 @@ class ConditionEncoder:
     """Speaker, speech prompt and emotion, one after the other."""
 
     def __init__(self, config: T3Config, weights: Mapping[str, Tensor], instruction_set: str = "") -> None:
-        """Takes its part of a checkpoint, without a copy.
+        """Keeps its part of a checkpoint, without copying it.
 
         Args:
             config: the checkpoint's sizes.
@@ -55,7 +56,7 @@ class ConditionEncoder:
         self._set = instruction_set
 
     def __call__(self, speaker: Tensor, prompt: Tensor | None, emotion: Tensor | None) -> Tensor:
-        """Puts the conditioning together.
+        """Assembles the conditioning.
 
         Args:
             speaker: (1, speaker_dim).
@@ -73,7 +74,7 @@ class ConditionEncoder:
         return torch.from_numpy(np.concatenate(pieces))
 
     def _condensed(self, prompt: np.ndarray) -> np.ndarray:
-        """A prompt of any length as a fixed number of embeddings, where the model has a perceiver."""
+        """Condenses a prompt of any length to a fixed number of embeddings, if the model has a perceiver."""
         queries = self._weights.get("perceiver.pre_attention_query")
         if queries is None:
             return prompt
@@ -81,7 +82,7 @@ class ConditionEncoder:
         return self._attended(gathered, gathered)
 
     def _attended(self, queries: np.ndarray, keys: np.ndarray) -> np.ndarray:
-        """(Q, dim) that look at (S, dim): a norm that both share, attention, a residual."""
+        """(Q, dim) queries that attend to (S, dim): a shared norm, attention, a residual."""
         normed, source = self._norm(queries), self._norm(keys)
         q = self._split(self._linear("perceiver.attn.to_q", normed))
         k = self._split(self._linear("perceiver.attn.to_k", source))
@@ -105,19 +106,19 @@ class ConditionEncoder:
 
 
 class Front:
-    """What stands in front of the speech of one T3: the voice, the text, the start of speech.
+    """Makes what comes before the speech of one T3: the voice, the text, the start of speech.
 
     Attributes:
         config: the T3's sizes.
     """
 
     def __init__(self, config: T3Config, weights: Mapping[str, Tensor], instruction_set: str = "") -> None:
-        """Takes its part of a checkpoint, without a copy.
+        """Keeps its part of a checkpoint, without copying it.
 
         Args:
             config: the checkpoint's sizes.
             weights: all of its tensors, on the CPU.
-            instruction_set: see `native.Engine`; it changes no number.
+            instruction_set: see `native.Engine`; the results do not depend on it.
         """
         self.config = config
         self._encoder = ConditionEncoder(config, weights, instruction_set)
@@ -127,7 +128,7 @@ class Front:
         self._speech_places = weights.get("speech_pos_emb.emb.weight")
 
     def voice(self, voice: T3Conditionals) -> Tensor:
-        """(P, dim): what stands in front of the text."""
+        """(P, dim): the embeddings that come before the text."""
         prompt = None
         if voice.cond_prompt_speech_tokens is not None:
             tokens = voice.cond_prompt_speech_tokens.reshape(-1)
@@ -137,18 +138,19 @@ class Front:
         return self._encoder(voice.speaker_emb, prompt, voice.emotion_adv)
 
     def voice_length(self, voice: T3Conditionals) -> int:
-        """How many positions `voice` gives."""
+        """How many positions `voice` returns."""
         length = 2 if self.config.emotion else 1
         if voice.cond_prompt_speech_tokens is not None:
             length += self.config.perceiver_queries or voice.cond_prompt_speech_tokens.numel()
         return length
 
     def text(self, tokens: Sequence[int], guided: bool) -> Tensor:
-        """The text and the start of speech behind it.
+        """The text, followed by the start of speech.
 
         Args:
             tokens: text token ids.
-            guided: also make the sequence that guidance compares with: no text, its positions.
+            guided: also make the sequence that guidance compares with, which has the positions of the
+                text without the text.
 
         Returns:
             (1 or 2, T, dim).

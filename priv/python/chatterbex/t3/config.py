@@ -10,10 +10,10 @@ from ..errors import ChatterbexError
 
 Backbone = Literal["llama", "gpt2"]
 
-# Every T3 that was published has heads of this size, so a checkpoint's tensors tell its heads.
+# Every published T3 has heads of this size, so a checkpoint's tensors show how many heads it has.
 HEAD_DIM = 64
 
-# How the names of their layers' tensors begin, and which models have them.
+# The prefixes of their layers' tensor names, and the models that have them.
 _LAYERS: dict[Backbone, str] = {"llama": "tfmr.layers.", "gpt2": "tfmr.h."}
 _MODELS: dict[Backbone, str] = {"llama": "english or multilingual", "gpt2": "turbo or nano"}
 
@@ -23,7 +23,7 @@ _ROPE_POSITIONS = 8192
 
 @dataclass(frozen=True)
 class Rope:
-    """Rotary position embedding with Llama 3's stretching of the long wavelengths."""
+    """Rotary position embedding; long wavelengths are stretched as in Llama 3."""
 
     theta: float = 500_000.0
     factor: float = 8.0
@@ -38,7 +38,7 @@ class Sampling:
 
     Attributes:
         temperature: 0 is greedy: the most likely token after the repetition penalty.
-        repetition_penalty: above 1 makes tokens that were already spoken less likely.
+        repetition_penalty: a value above 1 makes tokens that were already spoken less likely.
         top_p: nucleus; 1 keeps all.
         min_p: floor relative to the most likely token; 0 keeps all. Llama models only.
         top_k: number of tokens kept; 0 keeps all. GPT-2 models only.
@@ -53,7 +53,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class T3Config:
-    """What one T3 is made of.
+    """The sizes and special tokens of one T3.
 
     Attributes:
         backbone: kind of transformer.
@@ -64,24 +64,24 @@ class T3Config:
         positions: most positions of one sequence (conditioning, text and speech together).
         text_vocab: number of text token ids.
         speech_vocab: number of speech token ids.
-        start_text: id that must begin the text, or None where the model has none.
+        start_text: id that must begin the text, or None if the model has none.
         stop_text: id that must end the text, or None.
         start_speech: id that the speech begins with.
         stop_speech: id that ends it.
-        speech_codes: ids below this are sound; the vocoder knows no others.
+        speech_codes: ids below this are sound; the vocoder does not know any others.
         max_text_tokens: most text tokens of one request, start and stop not counted.
         max_speech_tokens: most speech tokens of one request.
         learned_positions: text and speech have learned position embeddings of their own.
         perceiver_queries: length to which the perceiver condenses the voice's speech prompt;
-            0 where the prompt goes in as it is.
+            0 if the prompt is used unchanged.
         perceiver_heads: attention heads of the perceiver.
         emotion: the model takes an emotion (exaggeration) value.
         speaker_dim: size of a speaker embedding.
-        speech_starts: how often the start-of-speech embedding stands before the speech.
+        speech_starts: how often the start-of-speech embedding comes before the speech.
         rope: rotary embedding of the Llama backbone.
         norm_eps: epsilon of the norms.
         sampling: defaults of a request.
-        cfg_weight: default weight of classifier-free guidance; 0 where the model has none.
+        cfg_weight: default weight of classifier-free guidance; 0 if the model has none.
     """
 
     backbone: Backbone
@@ -117,7 +117,7 @@ class T3Config:
 
     @property
     def guided(self) -> bool:
-        """Whether the model knows classifier-free guidance."""
+        """Whether the model supports classifier-free guidance."""
         return self.backbone == "llama"
 
     @property
@@ -184,18 +184,16 @@ class T3Config:
         return replace(cls.turbo(), layers=12, dim=768, heads=12, ffn=3072)
 
     def fitted_to(self, state: Mapping[str, Any]) -> T3Config:
-        """This configuration with the sizes that a checkpoint's tensors have.
+        """This configuration with the sizes of a checkpoint's tensors.
 
-        For fine-tunes with more text tokens, and for checkpoints smaller than the published ones.
-        What cannot be read off the tensors stays, and what does not fit is left for loading to
-        report.
+        This is for fine-tunes with more text tokens, and for checkpoints smaller than the published
+        ones. Sizes that the tensors do not show are kept. Loading reports tensors that do not fit.
 
         Args:
-            state: names to tensors, as `T3.from_state_dict` takes.
+            state: tensors by name, as for `T3.from_state_dict`.
 
         Raises:
-            ChatterbexError: It is a checkpoint of a T3 with the other backbone
-                ("model_load_failed").
+            ChatterbexError: The checkpoint is of a T3 with the other backbone ("model_load_failed").
         """
         other: Backbone = "gpt2" if self.backbone == "llama" else "llama"
         if any(name.startswith(_LAYERS[other]) for name in state):

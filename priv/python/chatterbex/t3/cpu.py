@@ -1,4 +1,4 @@
-"""T3 on the CPU, by the Rust engine: the same bits on every processor, whatever the threads and the batch."""
+"""T3 on the CPU, with the Rust engine: the same bits on every processor, for any threads and any batch."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class CpuSlot:
 
 
 class CpuPrefix:
-    """Keys and values of a voice, stored once for all who speak with it; see `passes.Prefix`."""
+    """The KV cache of a voice, stored once for all requests that speak with it; see `passes.Prefix`."""
 
     def __init__(self, engine: Engine, slot: CpuSlot) -> None:
-        """Keeps what a slot holds so far."""
+        """Keeps the current contents of a slot."""
         self.length = slot.length
         self._engine = engine
         self.number = engine.prefix(slot.number, slot.length)
@@ -33,7 +33,7 @@ class CpuPrefix:
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes."""
+        """Its size in memory, in bytes."""
         config = self._engine.config
         return config.layers * 2 * config.dim * self.length * 4
 
@@ -50,12 +50,12 @@ class CpuPass:
     def __init__(
         self, t3: T3, rows: int, *, threads: int, precision: str = "float32", instruction_set: str = ""
     ) -> None:
-        """Packs the weights. The embedding tables stay where the checkpoint is mapped.
+        """Packs the weights. The embedding tables stay in the mapped checkpoint.
 
         Args:
             t3: the weights, which are not needed afterwards.
             rows: how many sequences may be open at a time.
-            threads: that a step uses at most.
+            threads: the most threads that a step uses.
             precision: "float32" or "int8".
             instruction_set: see `Engine`.
         """
@@ -72,7 +72,7 @@ class CpuPass:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of keys and values; those of kept voices are counted by whoever keeps them."""
+        """Bytes in the KV cache, without those of kept voices, which their owner counts."""
         return self._engine.nbytes[1]
 
     def use(self, threads: int | None) -> None:

@@ -1,12 +1,11 @@
-"""T3 on a GPU, by PyTorch: fixed slots, few shapes, and one transfer to the CPU for each step.
+"""T3 on a GPU, with PyTorch: fixed slots, few shapes, and one transfer to the CPU per step.
 
-A GPU is slow where it meets something new: MPS compiles a graph for each shape, CUDA waits for each
-launch. So keys and values lie in slots of a fixed size, a step computes a batch of 1, 2, 4, ... rows over
-a length that is a multiple of 256, and text is read in pieces of one size. Rows that nobody uses write to
-a scratch position. On CUDA each pair of batch and length is recorded once as a graph and then replayed
-(`graphs.py`).
+A GPU is slow when it meets something new: MPS compiles a graph for each shape, and CUDA waits for each
+launch. So the KV cache has slots of a fixed size, a step computes a batch of 1, 2, 4, ... rows over a length
+that is a multiple of 256, and text is read in pieces of one size. Unused rows write to a scratch position.
+On CUDA, each pair of batch and length is recorded once as a graph and then replayed (`graphs.py`).
 
-The same code runs on CPU tensors: that is how it is tested, and how a device is compared with the CPU.
+The same code runs on CPU tensors, for tests and to compare a device with the CPU.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ from .graphs import CudaGraphs
 from .passes import PIECE
 
 SLOT: Final = 1536
-"""Positions of a slot: a voice of turbo, a text of 160 tokens and 1000 spoken tokens."""
+"""Positions in a slot: enough for a voice of turbo, a text of 160 tokens and 1000 spoken tokens."""
 
 _BUCKET: Final = 256
 
 
 def row_bytes(config: T3Config, positions: int = SLOT, itemsize: int = 4) -> int:
-    """Memory of one slot: keys and values of all layers."""
+    """Bytes in one slot: keys and values of all layers."""
     return config.layers * 2 * config.dim * (positions + 1) * itemsize
 
 
@@ -47,14 +46,14 @@ class GpuSlot:
 
 @dataclass(frozen=True)
 class GpuPrefix:
-    """Keys and values of a voice; see `passes.Prefix`."""
+    """The KV cache of a voice; see `passes.Prefix`."""
 
     length: int
     layers: list[Tensor]  # each (2, H, P, D), P a multiple of `PIECE`
 
     @property
     def nbytes(self) -> int:
-        """Memory that it takes."""
+        """Its size in memory, in bytes."""
         return sum(layer.numel() * layer.element_size() for layer in self.layers)
 
 
@@ -64,7 +63,7 @@ class _Bank:
     def __init__(self, config: T3Config, slots: int, length: int, like: Tensor) -> None:
         self.length = length
         shape = (2, slots, config.heads, length + 1, config.head_dim)
-        # Masked attention multiplies what lies behind a sequence by zero, so it must be finite.
+        # Masked attention multiplies the memory behind a sequence by zero, so it must be finite.
         self.layers = [like.new_zeros(shape) for _ in range(config.layers)]
         self.free = list(range(slots))
 
@@ -78,25 +77,25 @@ class _Bank:
 
 
 class GpuPass:
-    """Runs T3's layers by PyTorch, on the device that the body is on; see `passes.Pass`.
+    """Runs T3's layers with PyTorch, on the body's device; see `passes.Pass`.
 
     Attributes:
         rows: how many sequences may be open at a time.
         weight_bytes: of the body.
         precision: of the body.
-        graphs: what CUDA's graphs are doing; None elsewhere.
+        graphs: the state of CUDA's graphs; None on other devices.
     """
 
     def __init__(
         self, body: Body, rows: int, *, positions: int = SLOT, eager_attention: bool = False
     ) -> None:
-        """Takes a body, on its device. Slots are allocated when the first one is opened.
+        """Keeps a body, on its device. Slots are allocated when the first one is opened.
 
         Args:
             body: the layers.
             rows: how many sequences may be open at a time.
             positions: of each slot.
-            eager_attention: write attention out, where the fused one is not to be trusted.
+            eager_attention: write attention out, because the fused kernel cannot be trusted.
         """
         self.rows = rows
         self.weight_bytes = sum(one.numel() * one.element_size() for one in body.parameters())
@@ -114,11 +113,11 @@ class GpuPass:
         return self._body.speech_emb.weight.device
 
     def use(self, threads: int | None) -> None:
-        """The CPU's threads change nothing here."""
+        """Does nothing: a GPU does not depend on the CPU's threads."""
 
     @property
     def nbytes(self) -> int:
-        """Bytes of keys and values."""
+        """Bytes in the KV cache."""
         return sum(bank.nbytes for bank in self._banks)
 
     @property
@@ -242,7 +241,7 @@ class GpuPass:
         """Runs the layers over `length` positions of each sequence.
 
         Args:
-            bank: where the sequences lie.
+            bank: holds the sequences.
             x: (M, dim) embeddings, sequence after sequence.
             positions: (M,) of each row in its sequence.
             rows: (M,) slot of each row. In a decode step (`length` 1) these are 0, 1, 2, ...
@@ -250,7 +249,7 @@ class GpuPass:
             length: positions of each sequence.
 
         Returns:
-            (M, dim) behind the last norm.
+            (M, dim), after the last norm.
         """
         count = x.shape[0] // length
         places = torch.arange(bucket, device=x.device)
@@ -268,7 +267,7 @@ class GpuPass:
             query = query.unflatten(0, (count, length)).transpose(1, 2)  # (sequences, H, length, D)
             return attend(query, keys, values, mask, self._eager).transpose(1, 2).flatten(0, 1).flatten(1)
 
-        # Padding, and rows that nobody uses, may lie behind the last position that the model knows.
+        # Padding and unused rows may be past the last position that the model knows.
         known = positions.clamp(max=self._config.positions - 1)
         return self._body.tfmr(x, known, Rows(attention))
 
@@ -284,7 +283,7 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, eager: boo
         keys: (B, H, S, D).
         values: (B, H, S, D).
         mask: bool, True where a query may attend, broadcastable to (B, H, T, S).
-        eager: write it out, for devices whose fused kernel cannot be trusted.
+        eager: write it out, for devices whose fused kernels cannot be trusted.
 
     Returns:
         (B, H, T, D).

@@ -1,4 +1,4 @@
-"""Steps recorded once as CUDA graphs, and then replayed with one launch.
+"""Records steps once as CUDA graphs, and then replays them with one launch.
 
 A step of T3 launches some 320 kernels, and launching them takes longer than computing them. See PyTorch's
 "CUDA semantics", section "CUDA Graphs".
@@ -16,7 +16,7 @@ from torch import Tensor
 
 _logger = logging.getLogger("chatterbex.t3")
 
-# Of the largest logit. A replay runs the same kernels, but cuBLAS may choose others while it is recorded.
+# Relative to the largest logit. A replay runs the same kernels, but cuBLAS may choose others while recording.
 _TOLERANCE = 1e-3
 
 
@@ -41,15 +41,15 @@ class CudaGraphs:
         self._pool: Any = None
 
     def info(self) -> dict[str, Any]:
-        """How many are recorded, and why they are not used."""
+        """The number of recorded graphs, and the reason if they are not used."""
         return {"recorded": len(self._recorded), "reason": self.reason}
 
     def run(self, shape: Hashable, numbers: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """The result of `compute(numbers)`, replayed where that is right.
+        """The result of `compute(numbers)`, replayed if possible.
 
         Args:
-            shape: what the graph is kept by. `compute` must do the same for all numbers of one shape, and
-                may be called several times for one step.
+            shape: the key of the graph. `compute` must do the same for all numbers of one shape, and may be
+                called several times for one step.
             numbers: on the device.
             compute: launches the kernels.
         """
@@ -63,7 +63,7 @@ class CudaGraphs:
         return recorded.result
 
     def _record(self, shape: Hashable, numbers: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
-        """Records a step and compares the replay with what it replaces."""
+        """Records a step and compares the replay with the original."""
         expected = compute(numbers)
         try:
             graph = torch.cuda.CUDAGraph()

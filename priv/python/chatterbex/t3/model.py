@@ -17,7 +17,7 @@ from .backbone import Body
 from .conditioning import Front, condition_shapes
 from .config import T3Config
 
-# What checkpoints hold that speaking does not need.
+# Tensors in checkpoints that speaking does not need.
 _UNUSED = re.compile(
     r"text_head\.(weight|bias)"
     r"|tfmr\.(wte|embed_tokens)\.weight"
@@ -29,7 +29,7 @@ _LISTED = 12
 
 
 class T3:
-    """Text tokens to speech tokens: what a checkpoint holds, on the CPU.
+    """The contents of a T3 checkpoint, on the CPU.
 
     Nothing here changes a weight. A pass (`CpuPass`, `GpuPass`) is made from it for one device.
 
@@ -40,7 +40,7 @@ class T3:
     """
 
     def __init__(self, config: T3Config, weights: Mapping[str, Tensor]) -> None:
-        """Takes checked weights; see `from_state_dict`."""
+        """Keeps checked weights; see `from_state_dict`."""
         self.config = config
         self.weights = dict(weights)
         self.front = Front(config, weights)
@@ -49,12 +49,11 @@ class T3:
     def from_state_dict(cls, config: T3Config, state: Mapping[str, Any], check_numbers: bool = True) -> T3:
         """A T3 with the weights of a checkpoint.
 
-        The tensors are taken as they are, without a copy, unless they are not float32: a
-        memory-mapped file stays memory-mapped.
+        Float32 tensors are not copied, so a memory-mapped file stays memory-mapped.
 
         Args:
-            config: what the checkpoint is a checkpoint of.
-            state: names to tensors, or the wrapping `{"model": [names to tensors]}`.
+            config: the checkpoint's configuration.
+            state: tensors by name, or the wrapping `{"model": [tensors by name]}`.
             check_numbers: refuse NaN and infinite weights.
 
         Raises:
@@ -76,7 +75,7 @@ def _shapes(config: T3Config) -> dict[str, tuple[int, ...]]:
 
 
 def unwrap(state: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The names and tensors of a checkpoint, out of the `model` list that some are wrapped in."""
+    """The tensors of a checkpoint by name, out of the `model` list that wraps some checkpoints."""
     inner = state.get("model")
     if isinstance(inner, (list, tuple)) and inner:
         inner = inner[0]

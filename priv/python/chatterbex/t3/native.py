@@ -1,11 +1,11 @@
 """T3 on the CPU, computed by the native library `t3.so`.
 
-The library has the engine, the layers that a voice goes through, and the sampler, which draws tokens from the
+The library has the engine, the layers that encode a voice, and the sampler, which draws tokens from the
 logits of any device.
 
-The numbers are the same, to the bit, on every processor, for any number of threads, alone and in any
-batch, however a text is cut into pieces, and whether or not a voice is shared. `native/t3` says in which
-order it adds.
+The numbers are the same, bit for bit, on every processor, with any number of threads, alone and in any
+batch, however a text is cut into pieces, and whether or not a voice is shared. `native/t3` documents the
+order of its sums.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Precision = Literal["float32", "int8"]
 _VERSION = 3
 _ERRORS = {1: ValueError, 2: MemoryError, 3: FloatingPointError}
 
-# What an engine may need of a checkpoint; names that it does not need are no error.
+# The tensors that an engine may need from a checkpoint. Other names are not an error.
 _NEEDED = ("tfmr.", "speech_head.")
 
 _NAMES = 1 << 16
@@ -68,7 +68,7 @@ class _Draw(ctypes.Structure):
 
 
 def library_path() -> Path:
-    """Where the library is: in `$CHATTERBEX_NATIVE_DIR`, else in `priv/native`."""
+    """The path of the library: in `$CHATTERBEX_NATIVE_DIR`, else in `priv/native`."""
     folder = os.environ.get("CHATTERBEX_NATIVE_DIR")
     return (Path(folder) if folder else Path(__file__).resolve().parents[3] / "native") / "t3.so"
 
@@ -81,11 +81,11 @@ def instruction_sets() -> list[str]:
 
 
 def bandwidth(threads: int = 2, nbytes: int = 1 << 29) -> float:
-    """Bytes per second at which `threads` threads read memory; a decode step can be no faster.
+    """Measures how fast `threads` threads read memory, in bytes per second. This limits a decode step.
 
     Args:
-        threads: how many read.
-        nbytes: of how much memory, which is taken for as long as it is measured. Much more than the caches.
+        threads: how many threads read.
+        nbytes: how much memory to allocate and read. It should be much larger than the caches.
     """
     speed = c_double()
     _call("t3_bandwidth", c_uint64(nbytes), c_uint32(threads), byref(speed))
@@ -178,12 +178,12 @@ def attention(q: Any, k: Any, v: Any, *, instruction_set: str = "") -> np.ndarra
 
 
 class Step(NamedTuple):
-    """What one pass brought.
+    """The results of one pass.
 
     Attributes:
         logits: (wanted, V) float32: a row for each sequence that wanted it, in order.
-        finite: (sequences,) bool: whether a sequence's hidden state is finite. One that is not cannot go on,
-            and no prefix should be taken of it. It changes nothing for the others.
+        finite: (sequences,) bool: whether a sequence's hidden state is finite. If it is not, the sequence
+            cannot continue, and you should not make a prefix from it. Other sequences are not affected.
     """
 
     logits: np.ndarray
@@ -193,13 +193,13 @@ class Step(NamedTuple):
 class Engine:
     """A backbone with its weights, its sequences and its threads.
 
-    Embeddings go in, with learned positions added where the backbone has them (GPT-2), and logits come out.
-    Calls from several threads are made one after the other.
+    It takes embeddings, with learned positions added if the backbone has them (GPT-2), and returns logits.
+    Calls from several threads run one after the other.
 
     Attributes:
-        config: what the model is made of.
-        threads: most threads that work on a call, the calling one included. It may be changed between
-            calls, and changes no number.
+        config: the model's sizes.
+        threads: the most threads that work on a call, including the calling one. You may change it between
+            calls. The results do not depend on it.
     """
 
     def __init__(
@@ -215,15 +215,16 @@ class Engine:
 
         Args:
             config: sizes; each head must have 64 numbers.
-            weights: names, as in the checkpoint, to numpy arrays or torch tensors on the CPU. Those that
-                speaking does not need are left alone.
+            weights: numpy arrays or torch tensors on the CPU, by their names in the checkpoint. Those that
+                speaking does not need are ignored.
             threads: see the attribute; 1 to 64.
-            precision: "int8" keeps the matrices in 8 bits, with a scale for every 32 inputs of an output, and
-                rounds what is multiplied with them likewise, row by row. It reads a quarter of the memory.
+            precision: "int8" stores the matrices in 8 bits, with a scale for every 32 inputs of an output. It
+                rounds the numbers that they are multiplied with in the same way, row by row. It reads a
+                quarter of the memory.
             instruction_set: one of `instruction_sets`, or "" for the best.
 
         Raises:
-            ValueError: if the sizes are none, or a weight is missing, of the wrong shape or not finite.
+            ValueError: if the sizes are invalid, or a weight is missing, of the wrong shape or not finite.
             MemoryError: if there is no room for the weights.
             ChatterbexError: `native_not_loaded` if there is no library.
         """
@@ -259,13 +260,13 @@ class Engine:
             raise ValueError(f"these weights are missing: {', '.join(names[:8])}{more}")
 
     def __del__(self) -> None:
-        # the module's own names may be gone when the interpreter ends
+        # the module's own names may no longer exist when the interpreter ends
         if getattr(self, "_engine", None) and self._engine.value:
             _library().t3_free(self._engine)
 
     @property
     def nbytes(self) -> tuple[int, int]:
-        """Bytes of the weights, and of keys and values. What is shared counts once."""
+        """Bytes of the weights, and of the KV cache. Shared memory counts once."""
         weights, cache = c_uint64(), c_uint64()
         _call("t3_bytes", self._engine, byref(weights), byref(cache))
         return weights.value, cache.value
@@ -274,8 +275,8 @@ class Engine:
         """Begins a sequence.
 
         Args:
-            positions: most positions that it will have. Memory is taken as they are written.
-            prefix: what it begins with, from `prefix`.
+            positions: the most positions that it will have. Memory is allocated as they are written.
+            prefix: the prefix that it begins with, from `prefix`.
 
         Returns:
             The sequence's number.
@@ -288,9 +289,9 @@ class Engine:
         return sequence.value
 
     def prefix(self, sequence: int, length: int) -> int:
-        """Keeps the first `length` positions of a sequence for others to begin with; they are stored once.
+        """Keeps the first `length` positions of a sequence, stored once, for other sequences to begin with.
 
-        It lasts until it is closed, whatever becomes of the sequence.
+        The prefix exists until you close it, even if the sequence ends before.
 
         Returns:
             The prefix's number.
@@ -303,15 +304,15 @@ class Engine:
         return prefix.value
 
     def close(self, number: int) -> None:
-        """Ends a sequence, or gives up a prefix; sequences that began with it keep it.
+        """Ends a sequence, or releases a prefix; sequences that began with the prefix keep it.
 
         Raises:
-            ValueError: if there is none with this number.
+            ValueError: if no sequence or prefix has this number.
         """
         _call("t3_close", self._engine, c_uint64(number))
 
     def length(self, sequence: int) -> int:
-        """How many positions of a sequence are written."""
+        """How many positions of a sequence have been written."""
         length = c_uint64()
         _call("t3_length", self._engine, c_uint64(sequence), byref(length))
         return length.value
@@ -328,19 +329,19 @@ class Engine:
         Args:
             sequences: their numbers, each once.
             x: (sum of counts, dim) float32 embeddings, sequence after sequence; numpy or torch on the CPU.
-            counts: by how many positions each is continued; None for 1 each.
-            want: which of them want the logits of their last position; None for all.
+            counts: how many positions each one gets; None for 1 each.
+            want: whether each one wants the logits of its last position; None for all.
 
         Raises:
-            ValueError: if the arguments do not fit each other or the sequences; nothing has changed then.
-            MemoryError: if there is no room for keys and values; nothing has changed then.
+            ValueError: if the arguments do not fit each other or the sequences. Nothing has changed.
+            MemoryError: if there is no room for keys and values. Nothing has changed.
         """
         number = len(sequences)
         ids = np.asarray(sequences, dtype=np.uint64).reshape(number)
         rows = np.ones(number, np.uint32) if counts is None else np.asarray(counts, np.uint32).reshape(-1)
         wanted = np.ones(number, np.uint8) if want is None else np.asarray(want, np.uint8).reshape(-1)
         if len(rows) != number or len(wanted) != number:
-            raise ValueError("there must be as many counts and wishes as sequences")
+            raise ValueError("there must be as many counts and flags as sequences")
         x = np.ascontiguousarray(_float32(x))
         logits = np.empty((int(np.count_nonzero(wanted)), self.config.speech_vocab), np.float32)
         finite = np.zeros(number, np.uint8)
@@ -382,10 +383,10 @@ class Engine:
 class Sampler:
     """Draws the tokens of one request, and remembers them.
 
-    Llama models: repetition penalty, temperature, min_p, top_p. GPT-2 models: temperature, top_k, top_p,
-    repetition penalty. That is the order in which the models were tuned to be used.
+    Llama models apply repetition penalty, temperature, min_p, top_p. GPT-2 models apply temperature, top_k,
+    top_p, repetition penalty. The models were tuned for this order.
 
-    The same logits, seed and attempt give the same tokens, whatever computed the logits.
+    The same logits, seed and attempt give the same tokens, whichever device computed the logits.
 
     Attributes:
         drawn: the tokens so far.
@@ -395,10 +396,10 @@ class Sampler:
         """A sampler at the beginning of a speech.
 
         Args:
-            config: whose order and start token are used.
+            config: gives the order and the start token.
             sampling: how to draw.
-            seed: what makes it repeatable, 0 to 2**64 - 1.
-            attempt: how often the speech was begun before; each attempt draws other tokens.
+            seed: 0 to 2**64 - 1; the same seed draws the same tokens.
+            attempt: how often the speech was started before; each attempt draws other tokens.
         """
         self._penalty_first = config.backbone == "llama"
         self._draw = _Draw(
@@ -411,7 +412,7 @@ class Sampler:
             top_k=min(sampling.top_k, 2**32 - 1),
             penalty_first=self._penalty_first,
         )
-        # what the penalty falls on, each once; the speech begins with the start token
+        # the tokens that the penalty applies to, each once; the speech begins with the start token
         self._ids = {config.start_speech}
         self._seen = np.array([config.start_speech], np.uint32)
         self.drawn: list[int] = []
@@ -423,7 +424,7 @@ class Sampler:
             logits: (V,) or (1, V) float32, numpy or torch on the CPU.
 
         Raises:
-            FloatingPointError: if the logits are not numbers to draw from.
+            FloatingPointError: if no token can be drawn from the logits, because they are not finite.
         """
         token = c_uint32()
         self._call("t3_draw", _row(logits), byref(token))
@@ -431,7 +432,7 @@ class Sampler:
         return token.value
 
     def scores(self, logits: Any) -> np.ndarray:
-        """(V,) scores behind the filters, which the next draw would draw from; what is ruled out is -inf."""
+        """(V,) scores after the filters, from which the next draw would draw; excluded tokens are -inf."""
         logits = _row(logits)
         scores = np.empty_like(logits)
         self._call("t3_scores", logits, _at(scores, c_float))
@@ -445,7 +446,7 @@ class Sampler:
 
     def _remember(self, token: int) -> None:
         if not self._penalty_first and not self.drawn:
-            # these models are penalised for what was said; the start token only counts at first
+            # these models are penalised for spoken tokens; the start token only counts at first
             self._ids.clear()
             self._seen = self._seen[:0]
         self.drawn.append(token)
@@ -459,7 +460,7 @@ def _row(logits: Any) -> np.ndarray:
 
 
 def _float32(numbers: Any) -> np.ndarray:
-    """A float32 array over the same memory, if it is float32 already. Torch is not imported for it."""
+    """A float32 array, over the same memory if it is float32 already. This does not import torch."""
     if hasattr(numbers, "detach"):
         numbers = numbers.detach().float().numpy()
     return np.asarray(numbers, dtype=np.float32)
@@ -489,7 +490,7 @@ def _library() -> ctypes.CDLL:
         library = ctypes.CDLL(str(path))
         version = library.t3_version()
     except (OSError, AttributeError) as error:
-        message = f"The native library {path} does not load: {error}. {remedy}"
+        message = f"The native library {path} cannot be loaded: {error}. {remedy}"
         raise ChatterbexError("native_not_loaded", message, {"library": str(path)}) from error
     if version != _VERSION:
         message = f"The native library {path} belongs to another version of Chatterbex. {remedy}"

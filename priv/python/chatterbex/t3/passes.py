@@ -1,7 +1,7 @@
-"""What a session asks of the pass that computes for it.
+"""What a session needs from the pass that computes for it.
 
-A pass belongs to one device. It owns the keys and values of the running sequences and everything that was
-packed or precomputed for that device. Dropping it gives all of that back.
+A pass belongs to one device. It owns the KV cache of the running sequences and everything that was packed or
+precomputed for that device. Dropping the pass frees all of that.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ class Slot(Protocol):
     """One running sequence.
 
     Attributes:
-        length: positions that it holds so far.
+        length: the number of positions in it so far.
     """
 
     length: int
 
 
 class Prefix(Protocol):
-    """Keys and values of a voice, to begin other sequences with.
+    """The KV cache of a voice, with which other sequences can begin.
 
     Attributes:
-        length: its positions.
-        nbytes: memory that it takes.
+        length: its number of positions.
+        nbytes: its size in memory.
     """
 
     length: int
@@ -39,8 +39,8 @@ class Pass(Protocol):
 
     Attributes:
         rows: how many sequences may be open at a time; a request with guidance needs two.
-        weight_bytes: of the weights that it computes with.
-        precision: that of the weights: "float32", "bfloat16" or "int8".
+        weight_bytes: the size of its weights.
+        precision: the precision of its weights: "float32", "bfloat16" or "int8".
     """
 
     rows: int
@@ -48,13 +48,13 @@ class Pass(Protocol):
     precision: str
 
     def open(self, positions: int, prefix: Any | None = None) -> Any:
-        """A slot with room for a sequence, which begins with a voice if one is given."""
+        """A slot with room for `positions`. It begins with a voice if one is given."""
 
     def close(self, slot: Any) -> None:
-        """Gives a slot back. Numbers in it that are not finite reach nobody."""
+        """Returns a slot. Numbers in it that are not finite cannot reach another request."""
 
     def prefix(self, slot: Any) -> Any:
-        """What a slot holds so far, to be kept."""
+        """Keeps the slot's current contents as a prefix."""
 
     def read(self, slots: Sequence[Any], x: Tensor, want: bool) -> Tensor | None:
         """Appends the same number of positions to each slot.
@@ -62,7 +62,7 @@ class Pass(Protocol):
         Args:
             slots: one or two.
             x: (slots, T, dim) float32 embeddings on the CPU, T at most `PIECE`.
-            want: whether the logits of the last position are asked for.
+            want: whether to return the logits of the last position.
 
         Returns:
             (slots, V) float32 logits on the CPU, or None.
@@ -85,9 +85,9 @@ class Pass(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of keys and values."""
+        """Bytes in the KV cache."""
 
 
 PIECE = 64
-"""Positions that are read in at a time: enough for fast matrix products, few enough that the others' next
-tokens come soon."""
+"""How many positions are read at a time: enough for fast matrix products, and few enough that the other
+requests' next tokens come soon."""

@@ -1,4 +1,4 @@
-"""What the passes through T3 are compared by."""
+"""The figures by which the passes through T3 are compared."""
 
 from __future__ import annotations
 

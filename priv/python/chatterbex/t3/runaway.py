@@ -1,22 +1,22 @@
-"""Telling when a model has lost the text and would go on until the limit."""
+"""Recognises a model that has lost the text and would speak on until the limit."""
 
 from __future__ import annotations
 
-# A second is 25 tokens. Speech holds still for two seconds at most, in a long pause.
+# A second is 25 tokens. Speech repeats a token for two seconds at most, in a long pause.
 _SAME = 75
 _CYCLE = 100
 _LONGEST_CYCLE = 16
 
 
 class Repetition:
-    """Sees one token, or a short series of tokens, said over and over."""
+    """Recognises one token, or a short series of tokens, that repeats over and over."""
 
     def __init__(self) -> None:
-        """At the beginning of a speech."""
+        """Starts at the beginning of a speech."""
         self._runs = [0] * (_LONGEST_CYCLE + 1)
 
     def stuck(self, tokens: list[int]) -> bool:
-        """Whether the speech is stuck; asked after every token.
+        """Whether the speech is stuck. Call it after every token.
 
         Args:
             tokens: all tokens so far.

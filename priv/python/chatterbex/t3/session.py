@@ -1,12 +1,12 @@
-"""Speaking with a T3: requests join and leave between steps.
+"""Speaks with a T3 in a continuous batch: requests join and leave between steps.
 
-A step reads at most one piece of a voice or text (of the oldest request that waits for it) and draws one
-token for every request that is speaking. So a step's length is bounded, a cancelled request is gone with
-the next step, and nobody waits for someone else's paragraph.
+A step reads at most one piece of a voice or text (for the oldest request that waits for one) and draws one
+token for every request that is speaking. So the length of a step is bounded, a cancelled request leaves
+before the next step, and no request waits for another one's paragraph.
 
-**The tokens of a request depend on nobody else.** A pass computes each row in an order of its own,
-whoever is beside it; a voice is read by itself and kept for the next request; every request draws with
-its own random numbers.
+**The tokens of a request do not depend on other requests.** A pass computes each row in its own order,
+whatever else is in the batch; a voice is read by itself and kept for the next request; every request draws
+with its own random numbers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .native import Sampler
 from .passes import PIECE, Pass, Prefix
 from .runaway import Repetition
 
-# Keys and values of voices that are kept: 3 voices of turbo, 9 of nano, 30 of english.
+# The size of the KV cache for voices: 3 voices of turbo, 9 of nano, 30 of english.
 _VOICES = 256 * 1024 * 1024
 
 
@@ -37,13 +37,13 @@ class T3Request:
     """One text to speak.
 
     Attributes:
-        id: anything hashable that the events will carry.
-        text_tokens: text token ids, with the model's start and stop ids where it has any.
+        id: any hashable value; the events carry it.
+        text_tokens: text token ids, with the model's start and stop ids if it has any.
         conditionals: the voice.
-        seed: what makes the speech repeatable.
+        seed: the same seed gives the same speech.
         sampling: how tokens are drawn; None for the model's defaults.
         cfg_weight: guidance, 0 or more; None for the model's default. 0 needs half the work.
-        max_tokens: most tokens that are drawn.
+        max_tokens: the most tokens to draw.
         detect_runaway: end the speech when the model has lost the text.
     """
 
@@ -59,14 +59,14 @@ class T3Request:
 
 @dataclass(frozen=True)
 class TokenEvent:
-    """What one step brought for one request.
+    """The outcome of one step for one request.
 
     Attributes:
-        id: the request's.
-        token: a speech token below `speech_codes`, or None if none came that can be heard.
-        finish_reason: None while it goes on. "stop": the model ended it; "limit": `max_tokens`
-            or the model's own limit was reached; "runaway": the model had lost the text;
-            "failed": see `error`. No event comes after it.
+        id: the request's id.
+        token: a speech token below `speech_codes`, or None if the step drew no audible token.
+        finish_reason: None while the request continues. "stop": the model ended it; "limit":
+            `max_tokens` or the model's own limit was reached; "runaway": the model lost the text;
+            "failed": see `error`. No event follows.
         error: what went wrong.
     """
 
@@ -78,7 +78,7 @@ class TokenEvent:
 
 @dataclass
 class _Live:
-    """A request that was admitted and is not done."""
+    """An admitted, unfinished request."""
 
     request: T3Request
     text: list[int]
@@ -96,7 +96,7 @@ class _Live:
 
 @dataclass
 class Stats:
-    """Figures of a session, since it was made."""
+    """Figures of a session since it was made."""
 
     steps: int = 0
     tokens: int = 0
@@ -108,22 +108,22 @@ class Stats:
 class T3Session:
     """A running batch on one T3.
 
-    It belongs to a pass, and so to a device. After a change of device, make a new one.
+    It belongs to a pass, and so to a device. If the device changes, make a new session.
 
     Attributes:
-        max_batch: most requests at once.
+        max_batch: the most requests at once.
         stats: figures for telemetry.
     """
 
     def __init__(self, front: Front, way: Pass, max_batch: int = 8, *, voice_cache: int = _VOICES) -> None:
-        """Makes a session with nothing in it.
+        """Makes an empty session.
 
         Args:
             front: makes the embeddings of voices and texts.
             way: the pass that computes for it.
-            max_batch: most requests at once; a further `admit` is refused. It is lowered to what the pass
-                has rows for.
-            voice_cache: bytes of keys and values kept of voices that were spoken.
+            max_batch: the most requests at once; a further `admit` is refused. It is lowered if the pass has
+                too few rows.
+            voice_cache: the size of the KV cache for voices, in bytes.
         """
         self._front = front
         self._config = front.config
@@ -137,30 +137,30 @@ class T3Session:
 
     @property
     def busy(self) -> bool:
-        """Whether a step has anything to do."""
+        """Whether a step has work to do."""
         return bool(self._live)
 
     @property
     def live(self) -> list[object]:
-        """Ids of the requests that are in, in the order in which they came."""
+        """Ids of the admitted requests, in the order in which they came."""
         return list(self._live)
 
     @property
     def full(self) -> bool:
-        """Whether a further request would be refused."""
+        """Whether another request would be refused."""
         return len(self._live) >= self.max_batch
 
     @property
     def nbytes(self) -> int:
-        """Bytes of keys and values: of running requests and of voices."""
+        """Bytes in the KV cache of running requests and of voices."""
         return self._pass.nbytes + self._voices.nbytes
 
     def admit(self, request: T3Request) -> None:
-        """Takes a request in; it speaks from the next steps on.
+        """Adds a request. It begins with the next step.
 
         Raises:
-            ChatterbexError: `overloaded` if `max_batch` are in; `invalid_text`,
-                `invalid_option` or `not_supported` if it cannot be spoken.
+            ChatterbexError: `overloaded` if there are `max_batch` requests already; `invalid_text`,
+                `invalid_option` or `not_supported` if the request cannot be spoken.
         """
         if request.id in self._live:
             raise _refused("invalid_option", f"A request with id {request.id!r} is running.")
@@ -189,13 +189,13 @@ class T3Session:
         self.stats.requests += 1
 
     def cancel(self, request_id: object) -> None:
-        """Forgets a request at once; nothing more is heard of it. Unknown ids are ignored."""
+        """Forgets a request at once; it sends no more events. Unknown ids are ignored."""
         live = self._live.pop(request_id, None)
         if live is not None:
             self._close(live)
 
     def drawn(self, request_id: object) -> list[int]:
-        """All ids that a running request has drawn, those that cannot be heard included."""
+        """All ids that a running request has drawn, including inaudible ones."""
         return list(self._live[request_id].sampler.drawn)
 
     def clear(self) -> None:
@@ -210,17 +210,17 @@ class T3Session:
     def step(self, threads: int | None = None) -> list[TokenEvent]:
         """Reads one piece, and draws one token for each request that speaks.
 
-        A request whose numbers turn out not to be finite ends with "failed"; the others go on.
+        A request with numbers that are not finite ends with "failed"; the others continue.
 
         Args:
-            threads: how many threads the CPU may use for this step; None for the usual number. They do
-                not change the tokens.
+            threads: how many threads the CPU may use for this step; None for the usual number. The
+                tokens do not depend on it.
 
         Returns:
-            At most one event per request; none for one that is still being read.
+            At most one event per request; none for a request that is still being read.
 
         Raises:
-            Exception: whatever the device raises. The session is then to be thrown away.
+            Exception: whatever the device raises. Do not use the session after that.
         """
         self.stats.steps += 1
         self._pass.use(threads)
@@ -259,7 +259,7 @@ class T3Session:
         return None
 
     def _begin(self, live: _Live) -> None:
-        """Finds the voice among those that were spoken, or starts to read it."""
+        """Finds the voice in the cache, or starts to read it."""
         kept = self._voices.get(self._voice_key(live))
         if kept is not None:
             self.stats.voices_kept += 1
@@ -325,14 +325,14 @@ class T3Session:
         if room < 1:
             raise _refused(
                 "invalid_text",
-                f"The text has {text} tokens, and beside this voice the model has room for "
+                f"The text has {text} tokens, and with this voice the model has room for "
                 f"{max(0, text + room - 1)}. Cut it into sentences.",
             )
         return min(request.max_tokens, config.max_speech_tokens, room)
 
 
 class PrefixCache:
-    """Keys and values of voices, the least recently used dropped first."""
+    """The KV cache of voices. It drops the least recently used first."""
 
     def __init__(self, limit: int) -> None:
         """Keeps at most `limit` bytes."""
@@ -355,7 +355,7 @@ class PrefixCache:
         return entry
 
     def put(self, key: str, entry: Prefix) -> None:
-        """Keeps an entry, unless it alone is over the limit."""
+        """Keeps an entry, unless the entry alone is over the limit."""
         if entry.nbytes > self._limit:
             return
         self._entries[key] = entry
@@ -369,7 +369,7 @@ class PrefixCache:
 
 
 def rows_of_request(config: T3Config) -> int:
-    """How many sequences a request takes at most: guidance compares two."""
+    """The most sequences that a request needs: guidance compares two."""
     return 2 if config.guided else 1
 
 
@@ -388,7 +388,7 @@ def _text_ids(tokens: Sequence[int] | Tensor, config: T3Config) -> list[int]:
     if len(ids) > most:
         raise _refused(
             "invalid_text",
-            f"The text has {len(ids)} tokens and the model takes {most}. Cut it into sentences.",
+            f"The text has {len(ids)} tokens and the model accepts {most}. Cut it into sentences.",
         )
     if min(ids) < 0 or max(ids) >= config.text_vocab:
         raise _refused("invalid_text", f"A text token is not within 0..{config.text_vocab - 1}.")

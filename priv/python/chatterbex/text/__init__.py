@@ -1,4 +1,4 @@
-"""Text to the tokens of the Chatterbox models."""
+"""Turns text into the tokens of the Chatterbox models."""
 
 from __future__ import annotations
 

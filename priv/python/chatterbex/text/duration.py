@@ -1,4 +1,4 @@
-"""How long a text may take to say."""
+"""Estimates how long a text may take to say."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Final
 
 _SOUND: Final = re.compile(r"\[[a-z ]+\]")
 
-# Speech tokens, 25 a second. Read aloud, a letter takes 1.7 and a syllable of Chinese, Japanese or
-# Korean 5; these are for a slow reader, who spells capitals and says digits and signs as words.
+# Speech tokens, 25 per second. Read aloud, a letter takes 1.7 tokens, and a syllable of Chinese, Japanese or
+# Korean 5. These figures are for a slow reader, who spells capitals and says digits and signs as words.
 _LEAST: Final = 75
 _SOUNDS: Final = 75
 _SPACE: Final = 1
@@ -22,10 +22,10 @@ _SIGN: Final = 25
 
 
 def most_tokens(text: str) -> int:
-    """How many speech tokens the slowest reading of a text has; what is longer is no reading of it.
+    """The number of speech tokens in the slowest plausible reading of a text.
 
     Args:
-        text: one piece of speech, with sounds such as "[laugh]" in it.
+        text: one piece of speech, perhaps with sounds such as "[laugh]".
     """
     rest, sounds = _SOUND.subn("", text)
     return _LEAST + sounds * _SOUNDS + sum(map(_tokens, rest))

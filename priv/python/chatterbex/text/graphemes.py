@@ -14,7 +14,7 @@ _START, _STOP, _SPACE = "[START]", "[STOP]", "[SPACE]"
 
 
 class EnglishTokens:
-    """Text to token ids by ``tokenizer.json``, with start and stop around them."""
+    """Turns text into token ids with ``tokenizer.json``, between start and stop tokens."""
 
     def __init__(self, path: Path) -> None:
         """Reads the file.
@@ -32,13 +32,13 @@ class EnglishTokens:
 
 
 class MultilingualTokens:
-    """Text to token ids by ``grapheme_mtl_merged_expanded_v1.json``, after what each language needs.
+    """Turns text into token ids with ``grapheme_mtl_merged_expanded_v1.json``, after language-specific steps.
 
-    What a language needs (Cangjie codes, readings of kanji) is loaded when it is first spoken.
+    The data for a language (Cangjie codes, readings of kanji) is loaded when it is first spoken.
     """
 
     def __init__(self, path: Path) -> None:
-        """Reads the file; data of languages lies beside it.
+        """Reads the file. The data for languages is in the same folder.
 
         Raises:
             ChatterbexError: It is damaged, or no tokenizer of these models ("model_load_failed").
@@ -55,8 +55,8 @@ class MultilingualTokens:
             language: its code, such as "en".
 
         Raises:
-            ChatterbexError: The language is not spoken ("unknown_language"), or what it needs is
-                not there ("not_set_up", "model_files_missing").
+            ChatterbexError: The model does not speak the language ("unknown_language"), or the
+                language's data is missing ("not_set_up", "model_files_missing").
         """
         code = language.lower()
         if code not in languages.LANGUAGES:

@@ -1,4 +1,4 @@
-"""What some languages need before their text is cut into graphemes."""
+"""Prepares the text of some languages before it is cut into graphemes."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ _logger = logging.getLogger("chatterbex.text")
 
 
 def prepared(text: str, language: str, folder: Path) -> str:
-    """Text as the multilingual models were taught to read it.
+    """Converts text to the form that the multilingual models were trained on.
 
     Args:
         text: lower case, decomposed (NFKD).
         language: a code of ``LANGUAGES``.
-        folder: the model's, with ``Cangjie5_TC.json`` for Chinese.
+        folder: the model's folder, with ``Cangjie5_TC.json`` for Chinese.
 
     Raises:
-        ChatterbexError: What the language needs is not there.
+        ChatterbexError: A file or package for the language is missing.
     """
     match language:
         case "zh":
@@ -84,7 +84,7 @@ def _chinese(text: str, folder: Path) -> str:
 
 @lru_cache(maxsize=4)
 def _cangjie(path: Path) -> dict[str, str]:
-    """Characters to codes; of several with the same code, all but the first have their number behind it."""
+    """Maps characters to codes. If several share a code, all but the first have a number after it."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         pairs = [entry.split("\t")[:2] for entry in entries]
@@ -131,7 +131,7 @@ def _japanese(text: str) -> str:
         if not any(_is_kanji(letter) for letter in written):
             out.append(written)
         else:
-            # So that these two are not taken for particles of the word before.
+            # Otherwise these two would be read as particles of the word before.
             out.append(f" {read}" if read.startswith(("は", "へ")) else read)
     return unicodedata.normalize("NFKD", "".join(out))
 
@@ -158,7 +158,7 @@ def _is_kanji(letter: str) -> bool:
 
 
 def _korean(text: str) -> str:
-    """NFKD has taken the syllables apart already; what is left is to trim."""
+    """NFKD has already split the syllables; only trimming is left."""
     return text.strip()
 
 
@@ -177,7 +177,7 @@ def _russian(package: Any) -> Callable[[str], str]:
 def _optional(
     package: str, language: str, make: Callable[[Any], Callable[[str], str]]
 ) -> Callable[[str], str]:
-    """What a package does to text, or nothing, with one warning, where it is not there or fails."""
+    """A package's function on text. If it is missing or fails, leaves the text alone and warns once."""
     name = package.partition(".")[0]
     try:
         work = make(importlib.import_module(package))

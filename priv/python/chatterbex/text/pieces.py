@@ -10,13 +10,13 @@ from chatterbex.errors import ChatterbexError
 
 
 class TurboTokens:
-    """Text to token ids by the tokenizer files of turbo and nano."""
+    """Turns text into token ids with the tokenizer files of turbo and nano."""
 
     def __init__(self, folder: Path) -> None:
         """Reads the files.
 
         Args:
-            folder: with vocab.json, merges.txt, added_tokens.json and tokenizer_config.json.
+            folder: has vocab.json, merges.txt, added_tokens.json and tokenizer_config.json.
 
         Raises:
             ChatterbexError: A file is damaged ("model_load_failed").
@@ -47,7 +47,7 @@ class TurboTokens:
         self.size: int = tokenizer.get_vocab_size(with_added_tokens=True)
 
     def ids(self, text: str) -> list[int]:
-        """The ids of some text, all of it: upstream cuts it at 1024 without a word."""
+        """The ids of the whole text; upstream silently cuts it at 1024."""
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
 
@@ -57,7 +57,7 @@ def _json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise damaged(path, error) from error
     if not isinstance(value, dict):
-        raise damaged(path, "it is no object")
+        raise damaged(path, "it is not an object")
     return value
 
 

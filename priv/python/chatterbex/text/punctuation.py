@@ -37,15 +37,14 @@ _RULES: Final = {
 
 
 def tidy(text: str, model: str) -> str:
-    """Text with a capital first, single spaces, the model's punctuation, and an end.
+    """Gives text a capital first letter, single spaces, the model's punctuation, and an end.
 
     Args:
         text: one piece of speech.
         model: "turbo" (nano too), "english" or "multilingual".
 
     Raises:
-        ChatterbexError: There is nothing to say ("invalid_text"); upstream would say a sentence
-            of its own.
+        ChatterbexError: There is nothing to say ("invalid_text"). Upstream would make up a sentence.
     """
     rules, ends = _RULES[model]
     if not text.strip():
