@@ -384,7 +384,7 @@ defmodule Chatterbex do
     {:error,
      Error.new(
        :invalid_option,
-       ~s(a conversion needs a voice to say it in: give voice: "ann" or another one, see Chatterbex.Voice)
+       ~s(a conversion needs a voice: give voice: "ann" or another one, see Chatterbex.Voice)
      )}
   end
 
@@ -398,7 +398,7 @@ defmodule Chatterbex do
       audio = Chatterbex.convert!("me.wav", voice: {:file, "ann.wav"}, server: MyApp.Conversion)
 
       iex> Chatterbex.convert!("me.wav", server: MyApp.Conversion)
-      ** (Chatterbex.Error) a conversion needs a voice to say it in: give voice: "ann" or another one, see Chatterbex.Voice
+      ** (Chatterbex.Error) a conversion needs a voice: give voice: "ann" or another one, see Chatterbex.Voice
   """
   @spec convert!(Audio.t() | Path.t(), keyword) :: Audio.t()
   def convert!(source, options), do: Error.unwrap!(convert(source, options))
