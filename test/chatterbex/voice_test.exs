@@ -469,7 +469,7 @@ defmodule Chatterbex.VoiceTest do
     test "is refused before a model sees anything" do
       server = Chatterbex.TestHelp.start_fake()
       assert {:not_supported, message} = refused(Voice.clone(tone(6), server: server))
-      assert message =~ "the model :fake has voices of its own only"
+      assert message =~ "the model :fake only has its own voices"
       assert {:invalid_option, _} = refused(Voice.clone(tone(6), server: server, name: 7))
 
       assert {:invalid_option, message} =

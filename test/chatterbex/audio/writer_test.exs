@@ -172,7 +172,7 @@ defmodule Chatterbex.Audio.WriterTest do
   test "that was never opened says so", %{tmp_dir: dir} do
     writer = Writer.new(Path.join(dir, "a.wav"))
     assert {:error, %Error{reason: :file_error, message: message}} = Writer.close(writer)
-    assert message =~ " is not open: Chatterbex.Audio.Writer.open/2 gives one that is."
+    assert message =~ " is not open: open one with Chatterbex.Audio.Writer.open/2."
     assert {:error, %Error{reason: :file_error}} = Writer.write(writer, hd(parts()))
     assert {:error, %Error{reason: :file_error}} = Writer.close(Writer.new({:no, "path"}))
     assert :ok = Writer.abort(writer)
