@@ -1,12 +1,12 @@
 defmodule Chatterbex.ModelFiles.Removal do
   @moduledoc false
-  # Takes a set's files out of the cache, of all revisions, but for those that another model which is here needs.
-  # The cache is not ours alone: nothing else in it is touched.
+  # Removes a set's files of all revisions from the cache, except those that another model on this machine needs.
+  # Other programs share the cache, so nothing else in it is touched.
 
   alias Chatterbex.Error
   alias Chatterbex.ModelFiles.{Cache, Place, Set}
 
-  # A part that has not grown for so long (in seconds) is nobody's.
+  # A partial file that has not grown for this many seconds is abandoned.
   @abandoned 600
 
   @type removed :: %{files: [Path.t()], bytes: non_neg_integer}
