@@ -91,7 +91,7 @@ defmodule Chatterbex.VoiceTest do
       with_header = fn header -> file(Map.put(header, "__metadata__", marks), <<0::64>>) end
 
       for {bytes, said} <- [
-            {"PK\x03\x04" <> :binary.copy(<<0>>, 100), "is a pickle, which may run any code"},
+            {"PK\x03\x04" <> :binary.copy(<<0>>, 100), "is a pickle, which could run any code"},
             {<<0x80, 2, 0x7D, 0x71, 0, 0x2E>>, "is a pickle"},
             {"RIFF\0\0\0\0WAVE", "is a recording"},
             {"OggS" <> :binary.copy(<<0>>, 100), "is a recording"},
