@@ -132,7 +132,7 @@ defmodule Chatterbex.ModelFilesTest do
       assert %{why: :connection, file: "t3_nano_v1.safetensors", repository: @nano, status: 503} =
                error.details
 
-      assert error.message =~ "The downloaded part is kept"
+      assert error.message =~ "What has come is kept"
 
       assert {:error, error} = ModelFiles.locate(:nano)
       assert error.message =~ "A download was interrupted: the next one continues there. Run: mix chatterbex.models"
