@@ -144,7 +144,10 @@ defmodule Chatterbex.Doctor do
 
   defp failure(report) do
     failed = for %{status: :failed, name: name} <- report.checks, do: name
-    Error.new(:not_set_up, "not everything that is set up works: #{Enum.join(failed, ", ")}", %{failed: failed})
+
+    Error.new(:not_set_up, "not everything that is set up works: #{Enum.join(failed, ", ")}", %{
+      failed: failed
+    })
   end
 
   defp stages do

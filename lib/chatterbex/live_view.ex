@@ -302,7 +302,11 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       {name, options} = Keyword.pop(options, :player, first)
 
       if name not in names,
-        do: raise(ArgumentError, "there is no player #{inspect(name)}; the attached players are #{inspect(names)}")
+        do:
+          raise(
+            ArgumentError,
+            "there is no player #{inspect(name)}; the attached players are #{inspect(names)}"
+          )
 
       {name, options}
     end

@@ -123,7 +123,8 @@ defmodule Chatterbex.Voice do
       })
 
     with {:error, why} <- Saved.new(answer["voice"], marks),
-         do: {:error, Error.new(:generation_failed, "the voice that the model made from the recording #{why}")}
+         do:
+           {:error, Error.new(:generation_failed, "the voice that the model made from the recording #{why}")}
   end
 
   @doc """
@@ -166,8 +167,7 @@ defmodule Chatterbex.Voice do
         {:ok, recording}
 
       {:ok, %__MODULE__{}} ->
-        {:error,
-         Error.new(:voice_unreadable, "#{path} is already a voice, not a recording: use it as it is")}
+        {:error, Error.new(:voice_unreadable, "#{path} is already a voice, not a recording: use it as it is")}
 
       {:error, error} ->
         {:error, error}

@@ -135,7 +135,10 @@ defmodule Chatterbex.ModelFilesTest do
       assert error.message =~ "What has come is kept"
 
       assert {:error, error} = ModelFiles.locate(:nano)
-      assert error.message =~ "A download was interrupted: the next one continues there. Run: mix chatterbex.models"
+
+      assert error.message =~
+               "A download was interrupted: the next one continues there. Run: mix chatterbex.models"
+
       fetch!(:nano)
       assert List.last(for(%{"start" => start} when start > 0 <- requests(hub), do: start)) == 100_000
       assert {:ok, _files} = ModelFiles.verify(:nano)

@@ -67,7 +67,10 @@ defmodule Chatterbex.Audio.Change do
 
   defp no_list(got),
     do:
-      Error.new(:invalid_audio, "the parts to join must be a list of Chatterbex.Audio, got #{Schema.show(got)}")
+      Error.new(
+        :invalid_audio,
+        "the parts to join must be a list of Chatterbex.Audio, got #{Schema.show(got)}"
+      )
 
   @spec silence(term, keyword) :: result
   def silence(milliseconds, options) do

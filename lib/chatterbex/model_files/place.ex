@@ -248,7 +248,9 @@ defmodule Chatterbex.ModelFiles.Place do
 
   defp missing(set, why, details) do
     command = Set.download_command(set)
-    part = if Cache.part?(details.repository), do: " A download was interrupted: the next one continues there."
+
+    part =
+      if Cache.part?(details.repository), do: " A download was interrupted: the next one continues there."
 
     Error.new(
       :model_files_missing,

@@ -68,7 +68,8 @@ defmodule Chatterbex.Options.Schema do
     ],
     checkpoint: [
       type: :string,
-      doc: "a folder with the model's files; the default is the files that `mix chatterbex.models download` fetched"
+      doc:
+        "a folder with the model's files; the default is the files that `mix chatterbex.models download` fetched"
     ],
     download: [
       type: :boolean,
@@ -148,7 +149,8 @@ defmodule Chatterbex.Options.Schema do
     testing: [
       type: :boolean,
       default: false,
-      doc: "`true` speaks tones instead of running a model, for the tests of an application: see `Chatterbex.Test`"
+      doc:
+        "`true` speaks tones instead of running a model, for the tests of an application: see `Chatterbex.Test`"
     ],
     model_options: [
       type: :map,
@@ -289,7 +291,8 @@ defmodule Chatterbex.Options.Schema do
               [
                 timeout: [
                   type: :timeout,
-                  doc: "milliseconds for this request, including the time it waits; the default is the server's"
+                  doc:
+                    "milliseconds for this request, including the time it waits; the default is the server's"
                 ]
               ],
               @request
@@ -318,7 +321,8 @@ defmodule Chatterbex.Options.Schema do
               chunk_tokens: [
                 type: {:integer, 1, 1000},
                 specific: true,
-                doc: "speech tokens of the first chunk, 25 per second of audio; 10 by default (all Chatterbox models)"
+                doc:
+                  "speech tokens of the first chunk, 25 per second of audio; 10 by default (all Chatterbox models)"
               ],
               chunk_growth: [
                 type: {:number, 1.0, 10.0},
@@ -679,7 +683,8 @@ defmodule Chatterbex.Options.Schema do
                  ip: [
                    type: {:string, 100},
                    default: "127.0.0.1",
-                   doc: "the address to listen on; `\"0.0.0.0\"` and `\"::\"` mean all addresses of the machine"
+                   doc:
+                     "the address to listen on; `\"0.0.0.0\"` and `\"::\"` mean all addresses of the machine"
                  ],
                  max_connections: [
                    type: {:integer, 1, 100_000},

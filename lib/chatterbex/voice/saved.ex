@@ -62,8 +62,7 @@ defmodule Chatterbex.Voice.Saved do
   defp foreign(_data), do: nil
 
   defp pickle,
-    do:
-      "is a pickle, which could run any code, so it is not opened: make a voice from the recording instead"
+    do: "is a pickle, which could run any code, so it is not opened: make a voice from the recording instead"
 
   defp voice(data, %{"chatterbex_voice" => @format, "family" => family} = marks) do
     metadata =
