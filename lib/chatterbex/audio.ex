@@ -505,7 +505,7 @@ defmodule Chatterbex.Audio do
       if Chatterbex.Audio.watermarked?(audio), do: "A Chatterbox model said this."
 
       iex> Chatterbex.Audio.watermarked?(%Chatterbex.Audio{samples: <<0>>, sample_rate: 24_000})
-      ** (Chatterbex.Error) this is no audio: samples must be a binary of 32-bit floats in whole frames, sample_rate and channels whole numbers above 0, got [sample_rate: 24000, channels: 1, samples: <<0>>]
+      ** (Chatterbex.Error) this is not audio: samples must be a binary of 32-bit floats in whole frames, sample_rate and channels whole numbers above 0, got [sample_rate: 24000, channels: 1, samples: <<0>>]
   """
   @spec watermarked?(t) :: boolean
   def watermarked?(audio), do: Error.unwrap!(detect_watermark(audio))

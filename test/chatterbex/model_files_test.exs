@@ -597,7 +597,7 @@ defmodule Chatterbex.ModelFilesTest do
       assert {:error, %Error{reason: :model_files_missing} = error} = ModelFiles.locate(:nano)
 
       assert error.message =~
-               "t3_nano_v1.safetensors is cut short, conds.pt is no file, vocab.json is empty, merges.txt is missing"
+               "t3_nano_v1.safetensors is cut short, conds.pt is not a file, vocab.json is empty, merges.txt is missing"
 
       assert error.details.files == ~w(t3_nano_v1.safetensors conds.pt vocab.json merges.txt)
       assert error.details.folder == folder

@@ -20,7 +20,7 @@ defmodule Chatterbex.Audio.Samples do
     {:error,
      Error.new(
        :invalid_audio,
-       "this is no audio: samples must be a binary of 32-bit floats in whole frames, sample_rate and channels " <>
+       "this is not audio: samples must be a binary of 32-bit floats in whole frames, sample_rate and channels " <>
          "whole numbers above 0, got #{Options.Schema.show(got)}"
      )}
   end

@@ -66,7 +66,7 @@ defmodule Chatterbex.ModelFiles.Cache do
       {:ok, %File.Stat{type: :regular, size: 0}} -> "is empty"
       {:ok, %File.Stat{type: :regular, access: access}} when access in [:read, :read_write] -> header(path)
       {:ok, %File.Stat{type: :regular}} -> "cannot be read"
-      {:ok, %File.Stat{}} -> "is no file"
+      {:ok, %File.Stat{}} -> "is not a file"
       {:error, :enoent} -> "is missing"
       {:error, reason} -> "cannot be read (#{:file.format_error(reason)})"
     end

@@ -90,7 +90,7 @@ defmodule Chatterbex.ModelFiles.Check do
       cond do
         start == "PK" and not String.contains?(tail, <<"PK", 5, 6>>) -> "is cut short"
         start == "PK" or String.starts_with?(start, <<0x80>>) -> nil
-        true -> "is no PyTorch file"
+        true -> "is not a PyTorch file"
       end
     else
       _unreadable -> "cannot be read"

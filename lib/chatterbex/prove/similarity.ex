@@ -1,6 +1,6 @@
 defmodule Chatterbex.Prove.Similarity do
   @moduledoc false
-  # How alike two recordings of one sentence are that were made from the same seed.
+  # How similar two recordings of one sentence from the same seed are.
 
   alias Chatterbex.Audio
 
@@ -44,7 +44,7 @@ defmodule Chatterbex.Prove.Similarity do
   end
 
   @doc """
-  Whether it is the same speech: where one token was drawn differently it is not.
+  Whether it is the same speech. It is not if one token was sampled differently.
   """
   @spec same?(t) :: boolean
   def same?(%{equal: true}), do: true

@@ -59,8 +59,8 @@ defmodule Chatterbex.Audio.JoiningTest do
       for list <- [nil, first, [1], [first, "x"], [first | first]],
           do: assert(refused(list) =~ "must be a list")
 
-      assert refused([first, %{first | samples: "abc"}]) =~ "this is no audio"
-      assert refused([%{first | samples: "abc"}, first]) =~ "this is no audio"
+      assert refused([first, %{first | samples: "abc"}]) =~ "this is not audio"
+      assert refused([%{first | samples: "abc"}, first]) =~ "this is not audio"
     end
 
     test "a great many parts" do
