@@ -81,7 +81,7 @@ defmodule Chatterbex.VoiceTest do
       for length <- [0, 1, 7, 8, 9, 100, 1500, 5000, byte_size(bytes) - 1] do
         {reason, message} = refused(Voice.load(write!(dir, "ann.voice", binary_part(bytes, 0, length))))
         assert reason == :voice_unreadable
-        assert message =~ ~r/ann.voice cannot be read: it is (empty|cut short|no safetensors file)/
+        assert message =~ ~r/ann.voice cannot be read: it is (empty|cut short|not a safetensors file)/
       end
     end
 

@@ -9,7 +9,7 @@ defmodule Chatterbex.Text.Word do
 
   alias Chatterbex.Text.Markup
 
-  # The most bytes in a grapheme, as a multiple of the graphemes in a piece: far more than real text has.
+  # Bytes allowed for each grapheme of a piece: far more than real text has.
   @bytes_per_grapheme 64
 
   @type class :: :word | :open | :close | :middle | :sound | :style | :han | :hiragana | :katakana | :small

@@ -97,7 +97,7 @@ defmodule Chatterbex.Audio.JoiningTest do
 
       huge = [sample_rate: 768_000, channels: 64]
       assert {:error, %Error{reason: :invalid_option, message: message}} = Audio.silence(3_600_000, huge)
-      assert message =~ "has 176947200000 samples, and at most 536870912"
+      assert message =~ "would have 176947200000 samples; the most is 536870912"
     end
   end
 end
