@@ -143,7 +143,7 @@ defmodule Chatterbex.Bench do
     %{faster: fast.device, times: slow.rtf / fast.rtf}
   end
 
-  # `measured` is nil where the device failed while it was measured.
+  # `measured` is nil if the device failed during the measurement.
   defp on_device(bench, instead) do
     options = Keyword.merge(bench.server, instead)
     bench.tell.("loading the model")

@@ -72,7 +72,7 @@ defmodule Chatterbex.Client do
   def more(server, ref, pieces), do: GenServer.cast(server, {:more, ref, pieces})
 
   @doc """
-  Waits for what comes next of any piece. The server's timer ends this wait, and the monitor where the server ends.
+  Waits for the next message of any piece. The server's timer ends this wait, or the monitor if the server ends.
   """
   @spec next(GenServer.server(), reference) ::
           {:chunk | :done, non_neg_integer, Chatterbex.Audio.t()} | {:error, Error.t()}

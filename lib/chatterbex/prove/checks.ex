@@ -7,7 +7,7 @@ defmodule Chatterbex.Prove.Checks do
 
   # Of all words of all sentences. pocketsphinx itself mishears about one word in ten of clear speech.
   @most_wrong 0.3
-  # A device's own, beside the CPU's.
+  # How much worse than the CPU a device may be.
   @most_worse 0.1
   # If two tokens are almost equally likely, different last bits can select the other one.
   @most_different 2

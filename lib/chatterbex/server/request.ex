@@ -28,7 +28,7 @@ defmodule Chatterbex.Server.Request do
   ]
 
   @typedoc """
-  `number` counts from 0. `options` are those of this piece beside the request's, for the model. `stream` asks
+  `number` counts from 0. `options` are those of this piece, in addition to the request's, for the model. `stream` asks
   for chunks. `skip` is how many bytes of its samples the caller has had from a process that died; `deaths` are the
   ends of processes that had this piece.
   """

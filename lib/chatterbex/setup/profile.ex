@@ -85,7 +85,7 @@ defmodule Chatterbex.Setup.Profile do
   def all, do: Enum.map(@profiles, &struct!(__MODULE__, &1))
 
   @doc """
-  Those of `profiles` to install: the first one, which everybody gets, PyTorch where it is wanted, those of
+  Those of `profiles` to install: the first one, which everybody gets, PyTorch if it is wanted, those of
   `languages`, and what `manifest` has.
   """
   @spec wanted([t], boolean, [String.t()], Manifest.t() | nil) :: [t]

@@ -184,13 +184,13 @@ defmodule Chatterbex.Setup.Uv do
       ["pip", "install", "--python", program, "--only-binary", ":all:"] ++ arguments ++ flags ++ offline,
       timeout: Keyword.fetch!(options, :timeout),
       on_line: Keyword.get(options, :on_line, fn _line -> :ok end),
-      # A project's own uv.toml or pyproject.toml, where the user happens to stand, says nothing about this.
+      # A uv.toml or pyproject.toml in the current folder belongs to another project.
       cd: Path.dirname(program),
       env: Map.merge(settings, environment)
     )
   end
 
-  # Who configures uv itself does not want pip's settings for it.
+  # Users that configure uv do not want pip's settings for it.
   defp settings(pip_files) do
     environment = System.get_env()
     config = environment["XDG_CONFIG_HOME"] || Path.join(System.user_home() || "/", ".config")

@@ -79,7 +79,8 @@ defmodule Chatterbex.Speech.Conversion do
   defp said({_part, number}, audios), do: audios[number]
 
   @doc """
-  A recording in pieces that the model can take, cut where it is quietest. The work grows with its length, no faster.
+  Splits a recording, at its quietest places, into pieces that are short enough for the model. The work is proportional to
+  the length.
   """
   @spec cut(Recording.t(), map) :: [Recording.t()]
   def cut(recording, lengths \\ @lengths) do
