@@ -44,15 +44,15 @@ defmodule Chatterbex.Telemetry do
 
   What to do about them:
 
-  - `[:chatterbex, :queue, :wait]` growing: one model cannot keep up. Raise `:max_batch` where the device
-    gains from it, start a second server on another node, or lower `:max_queue` to refuse earlier.
+  - `[:chatterbex, :queue, :wait]` grows: one model cannot keep up. Raise `:max_batch` if the device is faster with larger
+    batches, start a second server on another node, or lower `:max_queue` to refuse requests earlier.
   - `[:chatterbex, :generate, :stop]` with `error.reason == :overloaded`: the same, seen by callers.
-  - `[:chatterbex, :device, :fallback]`: the model works on the CPU from now on; `reason` says why, and
-    `Chatterbex.info/1` keeps saying it.
+  - `[:chatterbex, :device, :fallback]`: the model runs on the CPU from now on. `reason` says why, and `Chatterbex.info/1`
+    shows it too.
   - `[:chatterbex, :model, :unload]`: the model had nothing to do for the server's `:idle` time. If loads follow soon and
-    often, raise `:idle`: each of them makes a request wait.
-  - `[:chatterbex, :stream, :chunk]` with `number: 0`: `since_start` is the time to the first audio. Where later chunks have
-    a `since_start` above the `audio_seconds` before them, playback starves: use a faster device or a smaller model.
+    often, raise `:idle`: each load makes a request wait.
+  - `[:chatterbex, :stream, :chunk]` with `number: 0`: `since_start` is the time to the first audio. If later chunks have
+    a `since_start` above the `audio_seconds` before them, playback runs dry: use a faster device or a smaller model.
 
   `waiting` counts waiting requests, and `running` the pieces that the model is working on. `number` counts chunks from 0.
   `since_start` is the time since the first chunk was requested.
