@@ -208,8 +208,8 @@ defmodule Chatterbex.VoiceTest do
             {tone(6, level: 0.0), :turbo, :voice_unreadable, "is silent"},
             {nan, :turbo, :voice_unreadable, "finite"},
             {tone(6, sample_rate: 3_000), :turbo, :voice_unreadable, "3000 samples a second"},
-            {%{loud | samples: <<0>>}, :turbo, :voice_unreadable, "no audio"},
-            {%{loud | channels: 0}, :turbo, :voice_unreadable, "no audio"}
+            {%{loud | samples: <<0>>}, :turbo, :voice_unreadable, "not audio"},
+            {%{loud | channels: 0}, :turbo, :voice_unreadable, "not audio"}
           ] do
         assert {^reason, message} = refused(Voice.resolve(audio, about(model)))
         assert message =~ said

@@ -46,8 +46,8 @@ defmodule Chatterbex.Audio.JoiningTest do
       first = audio([0.5, 0.5])
 
       for {other, form} <- [
-            {audio([0.5], sample_rate: 16_000), "number 3 16000 Hz and 1 channel"},
-            {audio([0.5, 0.5], channels: 2), "number 3 24000 Hz and 2 channels"}
+            {audio([0.5], sample_rate: 16_000), "number 3 has 16000 Hz and 1 channel"},
+            {audio([0.5, 0.5], channels: 2), "number 3 has 24000 Hz and 2 channels"}
           ] do
         message = refused([first, first, other])
         assert message =~ "the first has 24000 Hz and 1 channel, #{form}"
