@@ -5,12 +5,12 @@ defmodule Chatterbex do
       {:ok, audio} = Chatterbex.generate("Hello, world!")
       :ok = Chatterbex.Audio.write(audio, "hello.wav")
 
-  `mix chatterbex.setup` must have run once on the machine; it brings a voice that needs no download of
-  weights. The first call starts the default server, which loads that voice; later calls find it loaded.
+  Run `mix chatterbex.setup` once on the machine first. It installs a voice that needs no download of weights.
+  The first call starts the default server and loads that voice. Later calls find it loaded.
 
   ## Under your own supervisor
 
-  A server runs one model. Give it a name, and name it in your calls:
+  A server runs one model. Give it a name, and use that name in your calls:
 
       children = [
         {Chatterbex, name: MyApp.Speech, model: :hibari, max_queue: 50}
@@ -18,16 +18,18 @@ defmodule Chatterbex do
 
       {:ok, audio} = Chatterbex.generate("Hello, world!", server: MyApp.Speech)
 
-  Every function takes its input first and its options last. The server is the option `:server`; without it, the
-  default server is asked. `generate/3` and `stream/3` also take the server first, as the functions of `GenServer` do:
+  Every function takes its input first and its options last. The option `:server` names the server. Without it, the
+  call goes to the default server. `generate/3` and `stream/3` also take the server first, like the functions of
+  `GenServer`:
 
       {:ok, audio} = Chatterbex.generate(MyApp.Speech, "Hello, world!", seed: 7)
 
-  A server is a name, a pid, `{name, node}`, `{:via, module, name}` or `{:global, name}`, as for any `GenServer`:
-  the node that asks needs neither Python nor the model.
+  A server is a name, a pid, `{name, node}`, `{:via, module, name}` or `{:global, name}`, as for any `GenServer`.
+  The calling node needs neither Python nor the model.
 
-  Requests made while the model loads wait for it. Beyond those that the model works on at a time, at most `:max_queue`
-  requests may be open; one more is refused with `:overloaded`. When the calling process ends, or its `:timeout` is over, its request is cancelled.
+  Requests made while the model loads wait for it. The model works on `:max_batch` requests at a time, and up to
+  `:max_queue` more may be open. Any further request is refused with `:overloaded`. A request is cancelled when the
+  calling process ends or the request's `:timeout` expires.
 
   With `idle: 600_000` the server unloads its model after ten minutes without work, and loads it again for the next
   request.
@@ -38,15 +40,15 @@ defmodule Chatterbex do
       `-- a server, one model each        |-- the runtime: the one Python of this VM
                                           `-- the default server, started on first use
 
-  All models of a VM share one operating system thread, which owns Python; it is no scheduler of the VM, so that
+  All models of a VM share one operating system thread, which owns Python. It is not one of the VM's schedulers, so
   nothing else waits while it works. See the design decisions 1 and 2.
 
-  With `isolation: :peer` a server's model is in an operating system process of its own, so that a crash there ends that
-  process and not your VM. `Chatterbex.Pool` puts several such servers, of one node or several, behind one name.
+  With `isolation: :peer` a server's model runs in its own operating system process. A crash there ends that
+  process, not your VM. `Chatterbex.Pool` puts several such servers, on one node or several, behind one name.
 
   ## In the tests of your application
 
-  `config :chatterbex, testing: true` lets all servers answer with tones, without Python: see `Chatterbex.Test`.
+  With `config :chatterbex, testing: true` all servers answer with tones, without Python: see `Chatterbex.Test`.
 
   ## Reference
 
@@ -94,8 +96,8 @@ defmodule Chatterbex do
   @doc """
   Starts a server, which loads its model in the background.
 
-  It starts even where the model cannot be loaded: every request is then answered with the error, and a later
-  one tries to load again. `await_ready/1` waits for the model.
+  The server starts even if the model cannot be loaded. Requests then fail with the load error, and a later
+  request tries to load it again. `await_ready/1` waits for the model.
 
   ## Options
 
@@ -115,12 +117,12 @@ defmodule Chatterbex do
   @doc """
   Speaks a text, and returns all of its audio: `generate(text)`, `generate(text, options)` or `generate(server, text)`.
 
-  The text is a string with at least one letter or digit, at most the server's `:max_characters` long. A long text is cut
-  into pieces (`Chatterbex.Text.chunks/2`). They are spoken one after another, or several at once where the model
-  gains from it, and joined with pauses.
+  The text is a string with at least one letter or digit, at most the server's `:max_characters` long. A long text is
+  split into pieces (`Chatterbex.Text.chunks/2`). The pieces are spoken one after another, or several at once if that
+  is faster on the model, and joined with pauses.
 
-  `audio.metadata` tells `:model`, `:voice`, `:seed`, `:pieces`, `:generation_ms` (milliseconds of work), `:rtf` (seconds of
-  work per second of audio), and more by model; `:warnings` where a piece did not come to its end by itself.
+  `audio.metadata` has `:model`, `:voice`, `:seed`, `:pieces`, `:generation_ms` (milliseconds of work), `:rtf` (seconds of
+  work per second of audio) and, depending on the model, more. It has `:warnings` if a piece did not end by itself.
 
   ## Options
 
@@ -205,27 +207,27 @@ defmodule Chatterbex do
   def generate!(server, text, options), do: Error.unwrap!(generate(server, text, options))
 
   @doc """
-  Speaks a text as a lazy Enumerable of `Chatterbex.Audio`, so that you hear the first sound while the rest is being made:
-  `stream(text)`, `stream(text, options)` or `stream(server, text)`.
+  Speaks a text as a lazy Enumerable of `Chatterbex.Audio`, so that you hear the first sound while the rest is still
+  being made: `stream(text)`, `stream(text, options)` or `stream(server, text)`.
 
-  The text is a string of any length, or an Enumerable of strings, such as the tokens of a language model: a sentence
-  is spoken as soon as it is complete. Nothing is asked of the source or of the model before it is needed, and never
-  more than a few sentences ahead, so that a text without end is fine.
+  The text is a string of any length, or an Enumerable of strings, such as the tokens of a language model. Each sentence
+  is spoken as soon as it is complete. The stream pulls text from the source, and audio from the model, only when they
+  are needed, and never more than a few sentences ahead. An endless text is fine.
 
-  The Enumerable runs in a process of its own, so that audio comes while it waits for more text. If it only works in the
-  process that made it, such as a response of Req with `into: :self`, let the stream make it:
-  `Stream.flat_map([prompt], &MyApp.LLM.tokens/1)`. When the stream ends, is halted or fails, or its process ends, the
-  Enumerable is closed. One that is blocked at that moment is closed when it comes back; after 5 seconds its process is
+  The Enumerable runs in its own process, so that audio arrives while it waits for more text. If it only works in the
+  process that created it, such as a Req response with `into: :self`, let the stream create it:
+  `Stream.flat_map([prompt], &MyApp.LLM.tokens/1)`. The Enumerable is closed when the stream ends, is halted or fails, or
+  when its process ends. If it is blocked at that moment, it is closed when it returns; after 5 seconds its process is
   killed.
 
-  Each chunk's `metadata` tells `:piece` (the number of the sentence, from 0) and `:text` (the sentence); a pause is a
-  chunk of its own, with `:pause` in milliseconds. All chunks have the same sample rate and can be played, or joined,
+  Each chunk's `metadata` has `:piece` (the number of the sentence, from 0) and `:text` (the sentence). A pause is a
+  separate chunk, with `:pause` in milliseconds. All chunks have the same sample rate and can be played, or joined,
   one after another.
 
-  The stream belongs to the process that takes from it. When it stops taking, halts the stream (`Enum.take/2`) or ends,
-  the work is cancelled within one step of the model. What fails raises `Chatterbex.Error`: a bad option at once, all
-  else while the stream is taken, after the chunks before it. For a process that gets its chunks as messages,
-  see `stream_to/3`.
+  The stream belongs to the process that consumes it. When that process stops consuming, halts the stream
+  (`Enum.take/2`) or ends, the work is cancelled within one step of the model. Failures raise `Chatterbex.Error`: a bad
+  option at once, everything else while you consume the stream, after the chunks that came before the failure. To
+  receive the chunks as messages, see `stream_to/3`.
 
   ## Options
 
@@ -272,20 +274,20 @@ defmodule Chatterbex do
   @doc """
   Speaks a text chunk by chunk to a process, such as a LiveView or a `GenServer`.
 
-  The process gets
+  The process receives
 
-    * `{:chatterbex, ref, {:chunk, audio}}`, as many as there are
+    * `{:chatterbex, ref, {:chunk, audio}}` for each chunk
     * `{:chatterbex, ref, :done}`, or `{:chatterbex, ref, {:error, error}}`, as the last message
 
-  The text is that of `stream/2`. When the listening process ends, the work is cancelled. While it has many messages
-  unread, the stream waits for it.
+  The text is the same as for `stream/2`. When the listening process ends, the work is cancelled. While it has many
+  unread messages, the stream waits.
 
-  A listener that passes chunks on, to a browser for instance, reads its messages at once, however slowly they go on from
-  there. With `:max_unacked` the stream waits until chunks are acknowledged: see `ack/2`.
+  A listener that forwards chunks, for example to a browser, reads its messages at once, however slow the browser is.
+  With `:max_unacked` the stream waits until chunks are acknowledged: see `ack/2`.
 
   ## Options
 
-  Those of `stream/2`, and
+  The options of `stream/2`, and
 
   #{Options.Schema.docs(:stream_to, [:max_unacked])}
 
@@ -310,11 +312,11 @@ defmodule Chatterbex do
   end
 
   @doc """
-  Acknowledges `chunks` more chunks of a stream of `stream_to/3`, as when a browser has played them: as many further ones
-  are sent.
+  Acknowledges `chunks` more chunks of a `stream_to/3` stream, for example once a browser has played them. The stream
+  then sends the same number of new chunks.
 
-  It matters where the stream was begun with `:max_unacked`, and is called on the same node. Chunks that were never sent
-  are not counted, and a stream that is done is left as it is.
+  It has an effect only if the stream was started with `:max_unacked`. Call it on the node where the stream was started.
+  Chunks that were never sent do not count, and a finished stream is not affected.
 
   ## Examples
 
@@ -326,8 +328,8 @@ defmodule Chatterbex do
     do: Sender.ack(ref, chunks)
 
   @doc """
-  Cancels a stream of `stream_to/3`: its listener's last message is `{:chatterbex, ref, {:error, error}}` with the reason
-  `:cancelled`. One that is done already is left as it is.
+  Cancels a `stream_to/3` stream. Its listener receives `{:chatterbex, ref, {:error, error}}` with the reason
+  `:cancelled` as the last message. A finished stream is not affected.
 
   ## Examples
 
@@ -338,16 +340,16 @@ defmodule Chatterbex do
   def cancel(ref) when is_reference(ref), do: Sender.cancel(ref)
 
   @doc """
-  Says speech again in another voice: what was said, and how, stays.
+  Converts speech to another voice. The words, and the way they are spoken, stay the same.
 
-  `source` is a `Chatterbex.Audio` or the path of a recording, of more than 0.1 seconds and at most an hour. It needs a
-  server of its own model, which speaks no text:
+  `source` is a `Chatterbex.Audio` or the path of a recording, longer than 0.1 seconds and at most an hour long. You need
+  a server that runs the model `:conversion`, which does not speak text:
 
       children = [{Chatterbex, name: MyApp.Conversion, model: :conversion}]
 
-  The audio has one channel, 24,000 samples a second, the length of the source to within 80 milliseconds a minute, and a
-  watermark. What is longer than a minute is cut where it is quietest and joined again.
-  Every seed gives a slightly different reading of the same speech.
+  The result has one channel, 24,000 samples per second, the length of the source to within 80 milliseconds per minute,
+  and a watermark. A source longer than a minute is cut at its quietest places, and the parts are joined again.
+  Each seed gives a slightly different reading of the same speech.
 
   ## Options
 
@@ -382,7 +384,7 @@ defmodule Chatterbex do
     {:error,
      Error.new(
        :invalid_option,
-       ~s(a conversion needs a voice to say it in: give voice: "ann" or another one, see Chatterbex.Voice)
+       ~s(a conversion needs a voice: give voice: "ann" or another one, see Chatterbex.Voice)
      )}
   end
 
@@ -396,16 +398,15 @@ defmodule Chatterbex do
       audio = Chatterbex.convert!("me.wav", voice: {:file, "ann.wav"}, server: MyApp.Conversion)
 
       iex> Chatterbex.convert!("me.wav", server: MyApp.Conversion)
-      ** (Chatterbex.Error) a conversion needs a voice to say it in: give voice: "ann" or another one, see Chatterbex.Voice
+      ** (Chatterbex.Error) a conversion needs a voice: give voice: "ann" or another one, see Chatterbex.Voice
   """
   @spec convert!(Audio.t() | Path.t(), keyword) :: Audio.t()
   def convert!(source, options), do: Error.unwrap!(convert(source, options))
 
   @doc """
-  Waits until a server's model is loaded. A model that is idle is loaded again.
+  Waits until a server's model is loaded. An idle model is loaded again.
 
-  The default server is started by this, as it is by `generate/2`: an application that calls it at its start has its first
-  audio sooner.
+  Like `generate/2`, it starts the default server. Call it when your application starts to get your first audio sooner.
 
   ## Options
 
@@ -427,34 +428,34 @@ defmodule Chatterbex do
   end
 
   @doc """
-  What a server is and does.
+  Returns a map that describes a server and its state.
 
   The map has
 
     * `:server`, `:model`, and `:status`, one of `:loading`, `:ready`, `:idle` (unloaded until it is needed: see `:idle` in
       `Chatterbex.Options`) and `:failed`
-    * `:error` - the `Chatterbex.Error` of a failed server, else `nil`
+    * `:error` - the `Chatterbex.Error` of a failed server, otherwise `nil`
     * `:device` - `%{requested: device, actual: device | nil, reason: string | nil, warning: string | nil, proof: map | nil,
-      limited: string | nil}`; `reason` says why the actual device is not the requested one, `warning` what to know of a
-      device that works, and `limited` why it speaks fewer requests at a time than you asked for. `proof` is how close the
-      device came to the CPU before the model was ready, by component: `%{passed: boolean, components:
+      limited: string | nil}`. `reason` says why the actual device is not the requested one, `warning` what you should
+      know about a device that works, and `limited` why it speaks fewer requests at a time than you asked for. `proof` is
+      how close the device came to the CPU before the model was ready, by component: `%{passed: boolean, components:
       %{"t3.logits": %{difference: float, tolerance: float, ...}}}`; it is `nil` on the CPU
-    * `:queue` - `%{open: n, waiting: n, running: n, max_queue: n, max_batch: n}`: open requests, those of them that the
-      model has had nothing of yet, pieces that the model works on, and the two limits (see `:max_queue` in
+    * `:queue` - `%{open: n, waiting: n, running: n, max_queue: n, max_batch: n}`: the open requests, those of them that
+      the model has not started, the pieces that the model is working on, and the two limits (see `:max_queue` in
       `Chatterbex.Options`)
-    * `:load` - seconds by phase of loading
-    * `:memory` - bytes by part of the model, as of when it was loaded; an empty map while it is idle
-    * `:components` - the device of each part of the model, as `%{t3: "mps:0"}`; all parts that speak are on one.
-      `:analysis` and `:ve`, which make voices, stay on the CPU
-    * `:versions` - of the Python packages that the model runs on, by their names, as `%{"torch" => "2.15.0"}`
+    * `:load` - the seconds that each phase of loading took
+    * `:memory` - the bytes of each part of the model when it was loaded; an empty map while the model is idle
+    * `:components` - the device of each part of the model, as in `%{t3: "mps:0"}`. All parts that speak are on one
+      device. `:analysis` and `:ve`, which make voices, stay on the CPU
+    * `:versions` - the versions of the Python packages that the model runs on, as in `%{"torch" => "2.15.0"}`
     * `:precision` - `%{requested: string, t3: string | nil, flow: string, verdict: map | nil}`: what T3 and S3Gen's flow
-      compute in, and what `precision: :auto` has measured, as in [the guide](production.md#precision); `nil` for a model
-      without a choice
+      compute in, and what `precision: :auto` measured (see [the guide](production.md#precision)); `nil` for a model
+      that has no choice of precision
     * `:checkpoint` - the folder with the model's files, or `nil`
     * `:isolation` - `:none` or `:peer`
-    * `:testing` - whether there is no model: see `Chatterbex.Test`
-    * `:process` - `%{os_pid: string | nil, died: n}`: the operating system process of an isolated model, and how often it
-      had to be replaced
+    * `:testing` - `true` if the server speaks tones instead of running a model: see `Chatterbex.Test`
+    * `:process` - `%{os_pid: string | nil, died: n}`: the operating system process of an isolated model, and how many
+      times it was replaced
 
   ## Options
 
@@ -476,7 +477,7 @@ defmodule Chatterbex do
   end
 
   @doc """
-  The models that can be asked for.
+  Lists the models that you can use.
 
   ## Examples
 
@@ -487,11 +488,12 @@ defmodule Chatterbex do
   def models, do: Model.all()
 
   @doc """
-  The devices of this machine, and why each that cannot be used cannot.
+  Lists the devices of this machine. For each device that you cannot use, it says why.
 
-  It never fails. Where PyTorch is set up it is asked, in a process of its own, which takes a few seconds (15 at most)
-  the first time; the answer is kept. Otherwise it says at once what can be told without, and the command that sets
-  PyTorch up. It does not start Python in this VM, and does not try the devices: `Chatterbex.Doctor` does.
+  It never fails. If PyTorch is set up, it asks PyTorch in a separate process, which takes a few seconds (15 at most)
+  the first time, and caches the answer. Otherwise it returns at once what it can find out without PyTorch, and the
+  command that sets PyTorch up. It does not start Python in this VM, and it does not test the devices:
+  `Chatterbex.Doctor` does.
 
   ## Examples
 
@@ -502,10 +504,10 @@ defmodule Chatterbex do
   def devices, do: Device.local()
 
   @doc """
-  Stops a server. Requests that wait or are being spoken are answered with a `:cancelled` error.
+  Stops a server. Its open requests fail with a `:cancelled` error.
 
-  A server under a supervisor is started again by it, if its child specification says so (the default does).
-  The default server is started again by the next call that needs it.
+  A supervisor restarts the server if its child specification says so (the default does).
+  The next call that needs the default server starts it again.
 
   ## Options
 
@@ -525,8 +527,8 @@ defmodule Chatterbex do
          do: Client.stop(DefaultServer.name(options.server), options.timeout)
   end
 
-  # No server is a string, and no text is a name, a pid or a tuple. What stands before a string is meant as a server; a
-  # `nil` before options, as a text that is missing.
+  # A server is never a string, and a text is never a name, a pid or a tuple. An argument before a string is a server;
+  # `nil` before options is a missing text.
   defp arguments(text, options) when is_binary(text), do: {nil, text, options}
 
   defp arguments(server, text)
@@ -538,7 +540,7 @@ defmodule Chatterbex do
   defp characters(text) when is_binary(text), do: %{characters: String.length(text)}
   defp characters(_no_string), do: %{}
 
-  # What every event of a call tells, also where its options are wrong.
+  # The metadata of every event of a call, even if its options are wrong.
   defp about({:first, server}, _options), do: %{server: server}
 
   defp about(nil, options), do: DefaultServer.asked(options)
@@ -547,7 +549,7 @@ defmodule Chatterbex do
   defp one_server(nil, options), do: {:ok, options.server}
 
   defp one_server({:first, server}, %{server: nil}),
-    do: Options.value("a server that is given first", :server, server)
+    do: Options.value("the first argument", :server, server)
 
   defp one_server({:first, server}, %{server: other}) do
     {:error,
@@ -557,7 +559,6 @@ defmodule Chatterbex do
      )}
   end
 
-  # A stream before it is asked for its first chunk.
   defp request(server, text, options) do
     %{
       text: text,
@@ -571,7 +572,7 @@ defmodule Chatterbex do
     }
   end
 
-  # All that can be known before the stream is taken.
+  # Checks everything that can be checked before the stream runs.
   defp stream_options(group, first, text, options) do
     with {:ok, options} <- Options.validate(group, options),
          {:ok, server} <- one_server(first, options),

@@ -1,39 +1,39 @@
 defmodule Chatterbex.Audio do
   @moduledoc """
-  Audio: samples, their rate and the number of channels; files of it, and what can be done with it.
+  Audio: its samples, sample rate and channels, and functions to read, write and change it.
 
   `samples` is a binary of 32-bit little-endian floats from -1.0 to 1.0, channels interleaved. `metadata` says
-  how the audio was made: `model`, `voice`, `seed`, and more by model.
+  how the audio was made: `model`, `voice`, `seed` and, depending on the model, more.
 
       {:ok, audio} = Chatterbex.generate("Hello, world!")
       :ok = Chatterbex.Audio.write(audio, "hello.wav")
 
-  None of this needs Python: a node without it can keep and convert what another node has spoken. The work is
-  done on dirty schedulers, in time that grows with the length of the audio, and all of its errors are values:
-  `:invalid_audio` where the samples are not what the struct says or, where something is computed from them, are no
-  numbers, infinite or above 1.0e12; `:out_of_memory`.
+  Only `detect_watermark/1` and `watermarked?/1` need Python, so a node without Python can store and convert audio from
+  another node. The work runs on dirty schedulers, in time proportional to the length of the audio. Errors are values.
+  The reason is `:invalid_audio` if the samples do not match the struct or, for functions that compute with them, if a
+  sample is not a number, infinite or above 1.0e12. Otherwise it is `:out_of_memory`.
 
   ## Files from strangers
 
-  A file of a few kilobytes can ask for gigabytes of memory. `read/2`, `from_format/2` and `from_wav/2` give it none:
+  A file of a few kilobytes can claim to need gigabytes of memory. `read/2`, `from_format/2` and `from_wav/2` protect you:
 
-    * Audio beyond `:max_seconds` or `:max_samples` is refused. Where a file says how long it is, that happens before
+    * Audio beyond `:max_seconds` or `:max_samples` is refused. If the file states its length, that happens before
       anything is decoded.
-    * A file may hold 16,777,216 samples (six minutes in one channel at 48 kHz), and more only where it has at least one byte
-      for each 1024 samples. Recordings, even of silence, have more bytes than that.
-    * Decoded samples go into one binary that grows. A file can waste no more memory than the limits allow.
+    * A file may hold 16,777,216 samples (six minutes in one channel at 48 kHz). It may hold more only if it has at least
+      one byte for every 1024 samples. Recordings, even of silence, have more bytes than that.
+    * Decoded samples go into one growing binary. A file cannot use more memory than the limits allow.
     * Damaged files are errors with the reason `:invalid_audio`, whatever they do to a decoder.
 
-  The work of a process ends soon after the process does: decoding, encoding, `resample/2`, `loudness/1` and
-  `normalize/2` notice between two blocks of samples. Run them in a task, and stop that with `Task.shutdown/2` when they take
-  longer than you want to wait.
+  The work ends soon after the process that asked for it: decoding, encoding, `resample/2`, `loudness/1` and
+  `normalize/2` check between two blocks of samples. To limit the time, run them in a task and stop it with
+  `Task.shutdown/2`.
   """
 
   alias Chatterbex.{Error, Native, Runtime}
   alias Chatterbex.Audio.{Change, Format, Measure, Samples}
   alias Chatterbex.Voice.Recording
 
-  # What finding the watermark needs.
+  # Finding the watermark needs this.
   @python %{home: :any, profiles: ["hibari", "torch"], timeout: 60_000}
 
   @enforce_keys [:samples, :sample_rate]
@@ -47,15 +47,15 @@ defmodule Chatterbex.Audio do
         }
 
   @doc """
-  Writes the audio to a file: WAV, FLAC, Ogg Opus or MP3, by the ending of its name or the option `:format`.
+  Writes the audio to a WAV, FLAC, Ogg Opus or MP3 file. The file extension or the option `:format` decides which.
 
-  A regular file appears whole or not at all: it is written beside its place and moved there.
+  A regular file appears whole or not at all: it is written under a temporary name in the same folder, then renamed.
 
   ## Options
 
   #{Chatterbex.Options.Schema.docs(:write)}
 
-  Those of the format, too: see `to_format/3`.
+  The options of the format work too: see `to_format/3`.
 
   ## Examples
 
@@ -89,29 +89,33 @@ defmodule Chatterbex.Audio do
   end
 
   @doc """
-  The audio as the bytes of a file that browsers play: `:wav`, `:flac`, `:opus` (in Ogg) or `:mp3`.
+  Encodes the audio as the bytes of a file that browsers play: `:wav`, `:flac`, `:opus` (in Ogg) or `:mp3`.
 
-  WAV and FLAC lose nothing of what their integers hold; samples beyond -1.0 to 1.0 are cut. FLAC takes about half the room
-  of WAV, at most 655350 Hz and 8 channels, and at least one sample. Opus takes about a tenth and sounds alike; it takes one or two
-  channels, and what is not at 8000, 12000, 16000, 24000 or 48000 Hz is resampled to 48000 Hz. MP3 plays
-  everywhere, takes one or two channels and one of nine rates from 8000 to 48000 Hz; what has another is resampled to 48000 Hz.
+    * WAV and FLAC are lossless up to the precision of their integers; samples outside -1.0 to 1.0 are clipped.
+    * FLAC files are about half the size of WAV. FLAC supports at most 655350 Hz and 8 channels, and needs at least one
+      sample.
+    * Opus files are about a tenth of the size of WAV and sound alike. Opus supports one or two channels. Audio that is
+      not at 8000, 12000, 16000, 24000 or 48000 Hz is resampled to 48000 Hz.
+    * MP3 plays everywhere. It supports one or two channels and nine rates from 8000 to 48000 Hz; audio at any other rate
+      is resampled to 48000 Hz.
+
   Metadata is not written.
 
   ## Options
 
-  Of `:wav`:
+  For `:wav`:
 
   #{Chatterbex.Options.Schema.docs(:wav)}
 
-  Of `:flac`:
+  For `:flac`:
 
   #{Chatterbex.Options.Schema.docs(:flac)}
 
-  Of `:opus`:
+  For `:opus`:
 
   #{Chatterbex.Options.Schema.docs(:opus)}
 
-  Of `:mp3`:
+  For `:mp3`:
 
   #{Chatterbex.Options.Schema.docs(:mp3)}
 
@@ -132,7 +136,7 @@ defmodule Chatterbex.Audio do
   def to_format(%__MODULE__{} = audio, format, options \\ []), do: Format.encode(audio, format, options)
 
   @doc """
-  The audio as the bytes of a WAV file: `to_format/3` with `:wav`.
+  Encodes the audio as the bytes of a WAV file: `to_format/3` with `:wav`.
 
   ## Options
 
@@ -163,7 +167,7 @@ defmodule Chatterbex.Audio do
   @doc """
   Reads the bytes of a WAV file: integers of 8, 16, 24 or 32 bits, or 32-bit floats.
 
-  A file written into a pipe, for example by ffmpeg, does not say how long it is. It is read to its end.
+  A file that was written to a pipe, for example by ffmpeg, does not state its length. It is read to its end.
 
   ## Options
 
@@ -184,7 +188,7 @@ defmodule Chatterbex.Audio do
   def from_wav(wav, options \\ []) when is_binary(wav), do: Format.decode_wav(wav, options)
 
   @doc """
-  Reads a file: WAV, FLAC, MP3, Ogg Vorbis or Ogg Opus. Its content says which, not its name.
+  Reads a WAV, FLAC, MP3, Ogg Vorbis or Ogg Opus file. The format is detected from the content, not the name.
 
   See `from_format/2`.
 
@@ -219,12 +223,12 @@ defmodule Chatterbex.Audio do
   @doc """
   Reads the bytes of a WAV, FLAC, MP3, Ogg Vorbis or Ogg Opus file.
 
-  The audio has the file's own sample rate and channels: see `resample/2` and `mono/1`. Opus keeps no rate of its own:
-  it comes at the rate that it was made from where the file says one that Opus knows, else at 48 kHz. What encoders
-  add before and after the sound is taken away where the file says how much.
+  The audio has the file's own sample rate and channels; to change them, see `resample/2` and `mono/1`. Opus audio has no
+  rate of its own: you get the original rate if the file names one that Opus supports, otherwise 48 kHz. Padding that the
+  encoder added before and after the sound is removed if the file says how much there is.
 
-  A file that ends too early or is damaged is refused, with `:invalid_audio`, where the format lets that be seen: MP3
-  has no checksums, and many MP3 files do not say how long they are.
+  A truncated or damaged file is refused with `:invalid_audio` if the format makes that visible. MP3 has no checksums, and
+  many MP3 files do not state their length.
 
   ## Options
 
@@ -245,11 +249,11 @@ defmodule Chatterbex.Audio do
   def from_format(file, options \\ []) when is_binary(file), do: Format.decode(file, options)
 
   @doc """
-  The audio at another sample rate, in Hz, from 1000 to 768000.
+  Resamples the audio to another sample rate, in Hz, from 1000 to 768000.
 
-  It has `ceil(frames * rate / audio.sample_rate)` frames, at most 536,870,912 samples in all channels together, and
-  stays in time with the old one. Tones below 95 % of half
-  the lower of both rates stay what they are, to within -100 dB; those above half of it are taken away.
+  The result has `ceil(frames * rate / audio.sample_rate)` frames, at most 536,870,912 samples in all channels together,
+  and stays in time with the original. Tones below 95 % of half the lower of the two rates are kept, to within -100 dB.
+  Tones above half the lower rate are removed.
 
   ## Examples
 
@@ -266,7 +270,7 @@ defmodule Chatterbex.Audio do
   def resample(%__MODULE__{} = audio, rate), do: Change.resample(audio, rate)
 
   @doc """
-  The audio with its channels mixed into one: the mean of each frame.
+  Mixes the channels into one: the mean of each frame.
 
   ## Examples
 
@@ -279,10 +283,10 @@ defmodule Chatterbex.Audio do
   def mono(%__MODULE__{} = audio), do: Change.mono(audio)
 
   @doc """
-  The audio of a list as one, one after another. Rate and channels must be the same.
+  Joins a list of audio, one after another. All parts must have the same sample rate and channels.
 
-  Its metadata is what those parts that have any agree on, such as `:model` and `:voice`. Counts, times and places, such as
-  `:tokens` and `:generation_ms`, are left out: they are the parts' own.
+  The result keeps the metadata that all parts with metadata agree on, such as `:model` and `:voice`. Counts, times and
+  positions, such as `:tokens` and `:generation_ms`, are left out because they belong to the parts.
 
   ## Examples
 
@@ -295,16 +299,16 @@ defmodule Chatterbex.Audio do
       iex> {:ok, slow} = Chatterbex.Audio.silence(500)
       iex> {:error, error} = Chatterbex.Audio.concat([slow, fast])
       iex> error.message
-      "audio can be joined where rate and channels are the same: the first has 24000 Hz and 1 channel, number 2 " <>
-        "48000 Hz and 1 channel. Bring them to one form with Chatterbex.Audio.resample/2 and Chatterbex.Audio.mono/1."
+      "all parts must have the same rate and channels: the first has 24000 Hz and 1 channel, number 2 has " <>
+        "48000 Hz and 1 channel. Convert them first with Chatterbex.Audio.resample/2 and Chatterbex.Audio.mono/1."
   """
   @spec concat([t, ...]) :: {:ok, t} | {:error, Error.t()}
   def concat(audios), do: Change.concat(audios)
 
   @doc """
-  So many milliseconds of silence, from 0 to 3600000 (an hour).
+  Makes silence of the given number of milliseconds, from 0 to 3600000 (an hour).
 
-  The rate is what the models speak at, unless another is asked for.
+  The default rate is the sample rate of the models.
 
   ## Options
 
@@ -323,9 +327,9 @@ defmodule Chatterbex.Audio do
   def silence(milliseconds, options \\ []), do: Change.silence(milliseconds, options)
 
   @doc """
-  The audio without the silence at its beginning and its end.
+  Removes the silence at the beginning and the end.
 
-  Silence is what stays at or below a threshold, in all channels. Of audio that is all silence nothing is left.
+  Audio is silent while all channels stay at or below the threshold. If all of the audio is silent, the result is empty.
 
   ## Options
 
@@ -342,9 +346,9 @@ defmodule Chatterbex.Audio do
   def trim(%__MODULE__{} = audio, options \\ []), do: Change.trim(audio, options)
 
   @doc """
-  The audio faded `:in` from silence, `:out` to silence, or `:both`, over so many milliseconds, from 0 to 3600000.
+  Fades the audio `:in` from silence, `:out` to silence, or `:both`, over the given milliseconds, from 0 to 3600000.
 
-  A fade that is longer than the audio is as long as the audio. Its curve is half a wave of a cosine.
+  A fade is never longer than the audio. Its curve is half a cosine wave.
 
   ## Examples
 
@@ -357,14 +361,14 @@ defmodule Chatterbex.Audio do
   def fade(%__MODULE__{} = audio, side, milliseconds), do: Change.fade(audio, side, milliseconds)
 
   @doc """
-  How loud the audio is as a whole: its integrated loudness by EBU R128 (ITU-R BS.1770), in LUFS.
+  Measures the integrated loudness of the audio by EBU R128 (ITU-R BS.1770), in LUFS.
 
-  `:silent` is all audio below -70 LUFS, where the standard measures nothing. Audio shorter than the standard's block of
-  0.4 s is measured as one block of its own length. A mono file counts as one channel: it is 3 LU quieter than the same
-  sound in both channels of a stereo file.
+  The result is `:silent` for audio below -70 LUFS, where the standard measures nothing. Audio shorter than the standard's
+  block of 0.4 s is measured as one block of its own length. A mono file counts as one channel: it is 3 LU quieter than
+  the same sound in both channels of a stereo file.
 
-  Rates from 4000 to 768000 Hz and at most 6 channels can be measured, 6 in the order left, right, centre, low frequencies
-  (which do not count), left and right surround.
+  It measures rates from 4000 to 768000 Hz and at most 6 channels. The order of 6 channels is left, right, centre, low
+  frequencies (which do not count), left surround and right surround.
 
   ## Examples
 
@@ -381,10 +385,10 @@ defmodule Chatterbex.Audio do
   def loudness(%__MODULE__{} = audio), do: Measure.loudness(audio)
 
   @doc """
-  The audio as loud as it should be, by EBU R128 (ITU-R BS.1770): see `loudness/1`.
+  Brings the audio to a loudness, measured by EBU R128 (ITU-R BS.1770): see `loudness/1`.
 
-  All of it is made louder or less loud by the same factor. Where its peaks would then be above `:peak`, it stays less loud
-  than was asked for: `loudness/1` tells how loud it is. Silence stays silence.
+  It scales all samples by the same factor. If the peaks would then exceed `:peak`, the result is less loud than you asked
+  for; `loudness/1` returns how loud it is. Silence stays silence.
 
   ## Options
 
@@ -402,11 +406,11 @@ defmodule Chatterbex.Audio do
   def normalize(%__MODULE__{} = audio, options \\ []), do: Change.normalize(audio, options)
 
   @doc """
-  A picture of the audio over time, for notebooks and for looking into what sounds wrong: its waveform and its spectrogram.
+  Draws the waveform and the spectrogram of the audio, for notebooks and to find out why something sounds wrong.
 
-  The waveform reaches from -1.0 to 1.0, or as far as the audio does; the spectrogram from 0 Hz to half the sample rate, and from the
-  highest level there is down to 80 dB below. At most 64 channels are drawn as one: what any of them reaches, and the mean of their
-  spectra. Livebook shows audio with its waveform by itself, and the picture with `Kino.Image.new(svg, :svg)`.
+  The waveform spans -1.0 to 1.0, or more if the audio does. The spectrogram spans 0 Hz to half the sample rate, and 80 dB
+  down from its highest level. Up to 64 channels are drawn as one, with their largest samples and the mean of their
+  spectra. Livebook shows audio with its waveform by default, and the picture with `Kino.Image.new(svg, :svg)`.
 
   ## Options
 
@@ -428,7 +432,7 @@ defmodule Chatterbex.Audio do
   def plot(%__MODULE__{} = audio, options \\ []), do: Measure.plot(audio, options)
 
   @doc """
-  How long the audio is, in seconds.
+  Returns the length of the audio in seconds.
 
   ## Examples
 
@@ -439,7 +443,7 @@ defmodule Chatterbex.Audio do
   def duration(%__MODULE__{} = audio), do: frames(audio) / audio.sample_rate
 
   @doc """
-  The samples as 16-bit little-endian integers, what most players and codecs take.
+  Converts the samples to 16-bit little-endian integers, which most players and codecs accept.
 
   ## Examples
 
@@ -464,14 +468,14 @@ defmodule Chatterbex.Audio do
   def to_pcm16!(audio), do: Error.unwrap!(to_pcm16(audio))
 
   @doc """
-  Looks for PerTh's watermark, which all speech of the Chatterbox models has: `true` where it is found.
+  Looks for PerTh's watermark, which all speech of the Chatterbox models carries. Returns `true` if it finds the watermark.
 
-  Channels are averaged. The watermark is found where PerTh is more than half sure of it, and it is mostly either quite sure
-  or not at all. It is made to outlast MP3, another sample rate and cuts; a second of audio or more is needed, and what is
-  shorter, silent or mixed with louder sound may be missed. `false` is no proof that a person spoke.
+  Channels are averaged. The result is `true` if PerTh is more than half sure; mostly it is either quite sure or not at
+  all. The watermark is made to survive MP3, resampling and cuts. It needs at least a second of audio. It may be missed
+  in audio that is shorter, silent or mixed with louder sound. `false` does not prove that a person spoke.
 
-  It needs no server, but PyTorch: `mix chatterbex.setup --cpu`, or another device. The first call of a VM starts Python,
-  which takes seconds; later calls wait for what the model thread is doing, at most a minute.
+  You need PyTorch (`mix chatterbex.setup --cpu`, or another device), but no server. The first call in a VM starts Python,
+  which takes seconds. Later calls wait for the model thread, at most a minute.
 
   ## Examples
 
@@ -493,15 +497,15 @@ defmodule Chatterbex.Audio do
   end
 
   @doc """
-  Whether the audio has PerTh's watermark in it: see `detect_watermark/1`. It raises `Chatterbex.Error` where that cannot be
-  told, as without PyTorch.
+  Whether the audio has PerTh's watermark: see `detect_watermark/1`. It raises `Chatterbex.Error` if it cannot find out, for
+  example without PyTorch.
 
   ## Examples
 
       if Chatterbex.Audio.watermarked?(audio), do: "A Chatterbox model said this."
 
       iex> Chatterbex.Audio.watermarked?(%Chatterbex.Audio{samples: <<0>>, sample_rate: 24_000})
-      ** (Chatterbex.Error) this is no audio: samples must be a binary of 32-bit floats in whole frames, sample_rate and channels whole numbers above 0, got [sample_rate: 24000, channels: 1, samples: <<0>>]
+      ** (Chatterbex.Error) this is not audio: samples must be a binary of 32-bit floats in whole frames, sample_rate and channels whole numbers above 0, got [sample_rate: 24000, channels: 1, samples: <<0>>]
   """
   @spec watermarked?(t) :: boolean
   def watermarked?(audio), do: Error.unwrap!(detect_watermark(audio))

@@ -4,12 +4,12 @@ defmodule Chatterbex.Bench do
 
       mix chatterbex.bench --model turbo
 
-  prints it. It is how one sees whether a GPU pays: a small model with one request at a time may well be faster on
-  the CPU.
+  prints the result. It shows whether a GPU pays off: a small model with one request at a time may well be faster on the
+  CPU.
 
-  The model is loaded on the device, speaks some sentences once to warm up and then `:rounds` times, one after another,
-  with the same seeds; then the same on the CPU. The two are never in memory at once. What else the
-  machine does meanwhile goes into the figures.
+  It loads the model on the device, speaks some sentences once to warm up, and then `:rounds` times one after another,
+  with the same seeds. Then it does the same on the CPU. The two models are never in memory at once. Other work on the
+  machine affects the figures.
   """
 
   alias Chatterbex.{Audio, Configuration, Device, Error, Model, Options, Precision}
@@ -22,15 +22,15 @@ defmodule Chatterbex.Bench do
   ]
 
   @typedoc """
-  What was measured on one device.
+  The figures of one device.
 
     * `device` - `"cpu"`, `"mps"`, `"cuda:0"`
-    * `load_seconds` - loading the model, moving it to the device and warming it up; without importing PyTorch, which
+    * `load_seconds` - the time to load the model, move it to the device and warm it up, without importing PyTorch, which
       happens once in a VM
-    * `audio_seconds`, `work_seconds` - of all sentences in all rounds: how long they are, and how long they took
-    * `rtf` - the second by the first: below 1 is faster than real time
+    * `audio_seconds`, `work_seconds` - the length of all sentences in all rounds, and the time that they took
+    * `rtf` - `work_seconds` divided by `audio_seconds`: below 1 is faster than real time
     * `tokens_per_second` - speech tokens of T3, 25 of which make a second of audio; `nil` for models without T3
-    * `first_audio_seconds` - until the first chunk of a stream of all sentences: the median of the rounds
+    * `first_audio_seconds` - the time to the first chunk of a stream of all sentences, the median of the rounds
     * `precision` - what the model computed in, as in `Chatterbex.info/1`; `nil` for models without a choice
   """
   @type measured :: %{
@@ -45,8 +45,8 @@ defmodule Chatterbex.Bench do
         }
 
   @typedoc """
-  `measured` has the CPU first. `faster` is the device that is, `times` how many times as fast as the other; both are
-  `nil` where only the CPU was measured, and `reason` then says why, unless only that was asked for.
+  `measured` has the CPU first. `faster` is the faster device, and `times` how many times as fast as the other it is. Both
+  are `nil` if only the CPU was measured; `reason` then says why, unless you asked for the CPU only.
   """
   @type report :: %{
           model: atom,
@@ -105,7 +105,7 @@ defmodule Chatterbex.Bench do
           {:error,
            Error.new(
              :not_supported,
-             "the model #{inspect(model.name)} speaks no text, and there is nothing to measure",
+             "the model #{inspect(model.name)} speaks no text, so there is nothing to measure",
              %{model: model.name}
            )}
     end
@@ -143,7 +143,7 @@ defmodule Chatterbex.Bench do
     %{faster: fast.device, times: slow.rtf / fast.rtf}
   end
 
-  # `measured` is nil where the device failed while it was measured.
+  # `measured` is nil if the device failed during the measurement.
   defp on_device(bench, instead) do
     options = Keyword.merge(bench.server, instead)
     bench.tell.("loading the model")

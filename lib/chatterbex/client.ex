@@ -1,6 +1,6 @@
 defmodule Chatterbex.Client do
   @moduledoc false
-  # The calling process's side of a server: asks, waits, and leaves nothing behind.
+  # The calling process's side of a server: sends requests, waits, and cleans up.
   #
   # A request is opened with its first pieces. The server answers the calling process with messages:
   #
@@ -16,8 +16,8 @@ defmodule Chatterbex.Client do
   alias Chatterbex.Server.Request
 
   @typedoc """
-  `timeout` is for the request as a whole, in milliseconds; `deadline` is the one that it stands for, if any; `resume` says
-  that a stream may go on in another process; `options` are for the model.
+  `timeout` is for the whole request, in milliseconds. `deadline` is the deadline that it stands for, if any. `resume` says
+  that a stream may continue in another process. `options` are for the model.
   """
   @type settings :: %{
           required(:timeout) => timeout,
@@ -27,7 +27,7 @@ defmodule Chatterbex.Client do
           optional(:resume) => boolean
         }
 
-  # What callers and servers say to each other. It changes when they would misunderstand each other.
+  # The version of the messages between callers and servers. It changes when they would misunderstand each other.
   @protocol 1
 
   @doc """
@@ -37,7 +37,7 @@ defmodule Chatterbex.Client do
   def protocol, do: @protocol
 
   @doc """
-  What the server's model is, and the server's limits.
+  Returns the server's model and the server's limits.
   """
   @spec about(GenServer.server(), timeout) :: {:ok, map} | {:error, Error.t()}
   def about(server, timeout) do
@@ -72,7 +72,7 @@ defmodule Chatterbex.Client do
   def more(server, ref, pieces), do: GenServer.cast(server, {:more, ref, pieces})
 
   @doc """
-  Waits for what comes next of any piece. The server's timer ends this wait, and the monitor where the server ends.
+  Waits for the next message of any piece. The server's timer ends this wait, or the monitor if the server ends.
   """
   @spec next(GenServer.server(), reference) ::
           {:chunk | :done, non_neg_integer, Chatterbex.Audio.t()} | {:error, Error.t()}
@@ -84,7 +84,7 @@ defmodule Chatterbex.Client do
   end
 
   @doc """
-  Forgets a request: it is cancelled unless it is done, and none of its messages is left or still to come.
+  Ends a request: cancels it unless it is done, and removes its messages. No more will arrive.
   """
   @spec release(GenServer.server(), reference) :: :ok
   def release(server, ref) do
@@ -98,7 +98,7 @@ defmodule Chatterbex.Client do
   def await_ready(server, timeout), do: call(server, :await_ready, timeout)
 
   @doc """
-  Asks a server, or a pool, whatever it understands.
+  Makes a call to a server or a pool.
   """
   @spec request(GenServer.server(), term, timeout) :: term
   def request(server, question, timeout), do: call(server, question, timeout)
@@ -120,14 +120,14 @@ defmodule Chatterbex.Client do
     :exit, reason -> {:error, exit_error(server, reason)}
   end
 
-  # The server answers every call in bounded time; what is left to catch is its end.
+  # The server answers every call in bounded time, so only its end must be caught.
   defp call(server, request, timeout) do
     with {:ok, process} <- find(server), do: GenServer.call(process, request, timeout)
   catch
     :exit, reason -> {:error, exit_error(server, reason)}
   end
 
-  # The process that a name stands for. A registry may be missing, and one of the user's own may do anything.
+  # The process of a name. A registry may be missing, and a custom one may do anything.
   defp find(server) do
     with {:ok, server} <- name(server) do
       case GenServer.whereis(server) do
@@ -150,7 +150,7 @@ defmodule Chatterbex.Client do
       {:error,
        Error.new(
          :invalid_option,
-         "#{Schema.show(server)} cannot be asked: it must be #{Schema.describe(:server)}",
+         "#{Schema.show(server)} is not a server: it must be #{Schema.describe(:server)}",
          %{got: server}
        )}
     end
@@ -164,7 +164,7 @@ defmodule Chatterbex.Client do
   defp exit_error(server, reason), do: ended(server, reason)
 
   @doc """
-  The error for the end of a server, by the reason that its monitor tells.
+  The error for the end of a server, by the reason that its monitor reports.
   """
   @spec ended(GenServer.server(), term) :: Error.t()
   def ended(server, reason)

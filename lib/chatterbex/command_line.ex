@@ -1,6 +1,6 @@
 defmodule Chatterbex.CommandLine do
   @moduledoc false
-  # What the Mix tasks have in common.
+  # Shared code of the Mix tasks.
 
   alias Chatterbex.Options
 
@@ -34,7 +34,7 @@ defmodule Chatterbex.CommandLine do
   end
 
   @doc """
-  What is wrong with an option that `OptionParser` gave back, for the task of this name.
+  The message for an option that `OptionParser` returned as invalid, for the task of this name.
 
       iex> Chatterbex.CommandLine.invalid({"--ouptut", nil}, [output: :string], "chatterbex.say")
       ~s(unknown option --ouptut. Did you mean "--output"? See `mix help chatterbex.say`.)
@@ -43,7 +43,7 @@ defmodule Chatterbex.CommandLine do
       "--output needs a value."
 
       iex> Chatterbex.CommandLine.invalid({"--seed", "x"}, [seed: :integer], "chatterbex.say")
-      ~s(--seed does not take "x".)
+      ~s(--seed does not accept "x".)
   """
   @spec invalid({String.t(), String.t() | nil}, keyword, String.t()) :: String.t()
   def invalid({switch, nil}, switches, task) do
@@ -54,5 +54,5 @@ defmodule Chatterbex.CommandLine do
       else: "unknown option #{switch}.#{Options.did_you_mean(switch, known)} See `mix help #{task}`."
   end
 
-  def invalid({switch, value}, _switches, _task), do: "#{switch} does not take #{inspect(value)}."
+  def invalid({switch, value}, _switches, _task), do: "#{switch} does not accept #{inspect(value)}."
 end

@@ -1,8 +1,8 @@
 defmodule Chatterbex.Configuration do
   @moduledoc false
-  # What stands under `config :chatterbex`, and the library's own version.
+  # The configuration under `config :chatterbex`, and the library's own version.
   #
-  # `eval` in a release loads no application: the configuration is read, and the version known, only once it is loaded.
+  # `eval` in a release does not load the application. Only once it is loaded are the configuration and the version known.
 
   alias Chatterbex.{Error, Options}
   alias Chatterbex.Options.Schema
@@ -27,7 +27,7 @@ defmodule Chatterbex.Configuration do
     do: for({name, value} <- get(:env, %{}), into: %{}, do: {to_string(name), to_string(value)})
 
   @doc """
-  The options that every server has; an error where a key is none of this library's.
+  The configured options of every server; an error if this library does not know a key.
   """
   @spec server_options() :: {:ok, keyword} | {:error, Error.t()}
   def server_options do

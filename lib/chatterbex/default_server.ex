@@ -1,26 +1,26 @@
 defmodule Chatterbex.DefaultServer do
   @moduledoc false
-  # The server that is asked where none is named. It is started by the first call that needs it.
+  # The server for calls that do not name one. The first call that needs it starts it.
 
   alias Chatterbex.{Error, Server}
 
   @supervisor Chatterbex.DefaultServerSupervisor
 
   @doc """
-  The server to ask: the given one, or the default server, which is started unless it runs.
+  The server for a call: the given one, or the default server, which is started unless it is running.
   """
   @spec resolve(GenServer.server() | nil) :: {:ok, GenServer.server()} | {:error, Error.t()}
   def resolve(nil), do: if(GenServer.whereis(__MODULE__), do: {:ok, __MODULE__}, else: start())
   def resolve(server), do: {:ok, server}
 
   @doc """
-  The name of the server to ask. Nothing is started.
+  The name of the server for a call. Nothing is started.
   """
   @spec name(GenServer.server() | nil) :: GenServer.server()
   def name(server), do: server || __MODULE__
 
   @doc """
-  The server that a call asks, as the metadata of its span. The options are not checked yet.
+  The server of a call, as the metadata of its span. The options are not checked yet.
   """
   @spec asked(term) :: %{server: GenServer.server()}
   def asked(options), do: %{server: name(if(Keyword.keyword?(options), do: options[:server]))}

@@ -1,12 +1,12 @@
 defmodule Chatterbex.Device do
   @moduledoc """
-  Where a model runs.
+  The device that a model runs on.
 
   A device is `:auto`, `:cpu`, `:mps` (Apple Silicon), `:cuda` or `{:cuda, n}` (NVIDIA, the n-th, from 0), or the
   same as a string: `"auto"`, `"cpu"`, `"mps"`, `"cuda"`, `"cuda:1"`.
 
-  `:auto` takes CUDA, then MPS, then the CPU: the first that works. Any device that turns out not to work
-  falls back to the CPU, unless the server has `fallback: false`.
+  `:auto` picks the first that works of CUDA, MPS and the CPU. If a device turns out not to work, the model falls back
+  to the CPU, unless the server has `fallback: false`.
   """
 
   alias Chatterbex.Device.Probe
@@ -16,8 +16,8 @@ defmodule Chatterbex.Device do
   @type t :: :auto | :cpu | :mps | :cuda | {:cuda, non_neg_integer}
 
   @typedoc """
-  What `Chatterbex.devices/0` says of one device. `reason` says why it is not available, and `warning` what to know of
-  one that is; `memory` is in bytes. Each is `nil` where there is nothing to say.
+  A device in `Chatterbex.devices/0`. `reason` says why it is not available, and `warning` what to know about an available
+  one; `memory` is in bytes. Each is `nil` if there is nothing to say.
   """
   @type description :: %{
           device: t,
@@ -81,7 +81,7 @@ defmodule Chatterbex.Device do
     end
   end
 
-  # A device does not come or go while the VM runs. What failed is tried again, but not by everybody who asks.
+  # Devices do not come or go while the VM runs. A failed look is repeated, but not by every caller.
   @again_after 30_000
   @timeout 15_000
 
@@ -89,7 +89,7 @@ defmodule Chatterbex.Device do
     key = {__MODULE__, :local}
     identity = {python.program, :erlang.phash2(python.manifest)}
 
-    # One process looks; the others that ask wait for it.
+    # One process looks; other callers wait for it.
     :global.trans({key, self()}, fn -> known(key, identity) || look(key, identity, python) end, [node()])
   end
 

@@ -1,33 +1,33 @@
 defmodule Chatterbex.Doctor do
   @moduledoc """
-  Looks at all that speaking needs on this machine, tries it, and says what to do about what does not work.
+  Checks everything that Chatterbex needs on this machine, and says how to fix what does not work.
 
       mix chatterbex.doctor
 
-  prints it. In a release, `bin/my_app eval 'Chatterbex.Doctor.run!()'` does.
+  prints the checks. In a release, run `bin/my_app eval 'Chatterbex.Doctor.run!()'`.
 
-  What it looks at, each a check of its own:
+  It checks
 
     * Elixir and OTP, and the native libraries
-    * Python: the environment, its interpreter, and its shared library, which is opened in this VM
-    * the packages, file by file, against what `mix chatterbex.setup` installed, and whether they load
-    * the devices: whether each can be used, and pieces of a model's work on it, in a process of their own
+    * Python: the environment, its interpreter, and its shared library, which it opens in this VM
+    * the packages: whether all files are those that `mix chatterbex.setup` installed, and whether they load
+    * the devices: whether you can use each, and whether parts of a model's work run on it, in a separate process
     * the files of the models
     * disk and memory
 
-  It changes nothing, needs no network, and does not need the application to be started. It takes a few seconds, most of
-  them for importing PyTorch.
+  It changes nothing, needs no network, and works without starting the application. It takes a few seconds, most of
+  them to import PyTorch.
   """
 
   alias Chatterbex.{Error, Options, Python}
   alias Chatterbex.Doctor.{Devices, Environment, Files, System}
 
   @typedoc """
-  One thing that was looked at.
+  The result of one check.
 
-    * `status` - `:ok`; `:warning`, it works, with a reservation; `:failed`, it is set up and does not work;
-      `:not_set_up`, it is not there, which is no failure
-    * `remedy` - what to do, as a command or a sentence; `nil` where there is nothing to do
+    * `status` - `:ok`; `:warning`, it works, but there is something to know; `:failed`, it is set up but does not work;
+      `:not_set_up`, it is not installed, which is not a failure
+    * `remedy` - what to do, as a command or a sentence; `nil` if there is nothing to do
     * `details` - further facts, for programs
   """
   @type check :: %{
@@ -39,20 +39,20 @@ defmodule Chatterbex.Doctor do
           details: map
         }
 
-  @typedoc "`ok` tells whether all that is set up works: no check has failed."
+  @typedoc "`ok` is true if everything that is set up works, that is, if no check failed."
   @type report :: %{ok: boolean, home: Path.t(), checks: [check]}
 
   @names [:home, :verify, :timeout, :report]
 
   @doc """
-  Makes all checks and returns them.
+  Runs all checks and returns them.
 
   ## Options
 
-    * `:home` - the folder that `mix chatterbex.setup --path` was given, a string. Default: `Chatterbex.Python.home/0`.
-    * `:verify` - `true` also compares the checksums of the models' files, gigabytes. Default: `false`.
-    * `:timeout` - milliseconds that a process which imports PyTorch, or tries a device, may take. Default: 180 000.
-    * `:report` - a function that gets each check as soon as it is made.
+    * `:home` - the folder that you gave to `mix chatterbex.setup --path`, a string. Default: `Chatterbex.Python.home/0`.
+    * `:verify` - `true` also compares the checksums of the models' files, which are gigabytes. Default: `false`.
+    * `:timeout` - milliseconds that a process may take to import PyTorch or to test a device. Default: 180 000.
+    * `:report` - a function that is called with each check as soon as it is done.
 
   The only error is `:invalid_option`.
 
@@ -90,7 +90,7 @@ defmodule Chatterbex.Doctor do
   end
 
   @doc """
-  The same as `run/1`, but prints the checks to the standard output, and raises where one has failed: for `eval` in a
+  The same as `run/1`, but prints the checks to the standard output, and raises if one failed. Use it with `eval` in a
   release.
 
   ## Examples
@@ -135,16 +135,19 @@ defmodule Chatterbex.Doctor do
         "Nothing is set up yet."
 
       count.(:warning) > 0 ->
-        "All that is set up works, with #{count.(:warning)} warnings."
+        "Everything that is set up works, with #{count.(:warning)} warnings."
 
       true ->
-        "All that is set up works."
+        "Everything that is set up works."
     end
   end
 
   defp failure(report) do
     failed = for %{status: :failed, name: name} <- report.checks, do: name
-    Error.new(:not_set_up, "not all that is set up works: #{Enum.join(failed, ", ")}", %{failed: failed})
+
+    Error.new(:not_set_up, "not everything that is set up works: #{Enum.join(failed, ", ")}", %{
+      failed: failed
+    })
   end
 
   defp stages do

@@ -2,9 +2,9 @@ defmodule Chatterbex.Error do
   @moduledoc """
   What went wrong, as a value.
 
-  Every function of this library that can fail returns `{:error, %Chatterbex.Error{}}`; the bang
-  versions raise it. `message` says what was wrong, what was expected and what to do; `reason` is for
-  programs; `details` holds what the message was made of.
+  Every function of this library that can fail returns `{:error, %Chatterbex.Error{}}`; the bang versions raise it.
+  `message` says what was wrong, what was expected and what to do. `reason` is for programs to match on. `details` holds
+  the values in the message.
 
       iex> {:error, error} = Chatterbex.generate("")
       iex> error.reason
@@ -22,16 +22,16 @@ defmodule Chatterbex.Error do
   | `:voice_unreadable` | the reference audio of a voice cannot be read |
   | `:voice_too_short` | the reference audio of a voice is too short |
   | `:not_supported` | the model cannot do this |
-  | `:not_set_up` | the Python environment is missing or not whole: run `mix chatterbex.setup` |
+  | `:not_set_up` | the Python environment is missing or incomplete: run `mix chatterbex.setup` |
   | `:native_not_loaded` | a native library is missing or does not load |
   | `:model_files_missing` | files of the model are not on this machine |
-  | `:model_load_failed` | the model's files are there but cannot be loaded |
+  | `:model_load_failed` | the model's files exist but cannot be loaded |
   | `:device_unavailable` | the device cannot be used, and fallback was refused |
   | `:out_of_memory` | the device or the machine has too little memory |
-  | `:overloaded` | the server has as many open requests as it takes |
-  | `:not_running` | no server has this name, or the application `:chatterbex` does not run |
+  | `:overloaded` | the server has as many open requests as it accepts |
+  | `:not_running` | no server has this name, or the application `:chatterbex` is not running |
   | `:noconnection` | the server's node cannot be reached, or was lost before it answered |
-  | `:timeout` | the request's time was up |
+  | `:timeout` | the request took longer than its timeout or deadline |
   | `:cancelled` | the request was cancelled or its server was stopped |
   | `:engine_crashed` | the model, its thread or the server's process failed as a whole |
   | `:generation_failed` | this request failed inside the model |
@@ -39,11 +39,11 @@ defmodule Chatterbex.Error do
 
   ## What to retry
 
-  The same request may succeed later where the reason is `:overloaded` (wait a moment, or ask another server),
+  The same request may succeed later if the reason is `:overloaded` (wait a moment, or use another server),
   `:not_running` (its supervisor may be restarting it), `:noconnection` or `:engine_crashed`. After `:noconnection` and
-  `:engine_crashed` the request may have been spoken without your seeing it; speaking it twice does no harm. With a
-  longer `:timeout` or a later `:deadline`, `:timeout` may succeed too. Every other reason comes back until something
-  changes: the request, the setup, or the machine.
+  `:engine_crashed` the server may have spoken the text without your receiving it; speaking it twice does no harm. A
+  request that failed with `:timeout` may succeed with a longer `:timeout` or a later `:deadline`. With any other reason it
+  fails again until you change the request, the setup or the machine.
   """
 
   @reasons [
@@ -98,13 +98,13 @@ defmodule Chatterbex.Error do
     %__MODULE__{reason: reason, message: message, details: details}
   end
 
-  # What the functions with a bang return or raise.
+  # For functions with a bang.
   @doc false
   @spec unwrap!({:ok, value} | {:error, t}) :: value when value: term
   def unwrap!({:ok, value}), do: value
   def unwrap!({:error, error}), do: raise(error)
 
-  # The two forms in which errors come up from below: a NIF's return value and an engine's event.
+  # Native code reports errors in two forms: a NIF's return value and an engine's event.
   @doc false
   @spec from_native({atom, String.t(), map} | map) :: t
   def from_native({reason, message, details}) when reason in @reasons, do: new(reason, message, details)

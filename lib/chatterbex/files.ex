@@ -1,6 +1,6 @@
 defmodule Chatterbex.Files do
   @moduledoc false
-  # Files as users give them: paths are checked, errors say what to do, and what is written appears whole or not at all.
+  # Files whose paths come from users: paths are checked, errors say what to do, and files appear whole or not at all.
 
   alias Chatterbex.{Error, Options}
   alias Chatterbex.Files.Replacement
@@ -15,7 +15,7 @@ defmodule Chatterbex.Files do
   end
 
   @doc """
-  The content of a file of at most `max` bytes. Of a device or a pipe, which have no size, no more is read either.
+  Reads a file of at most `max` bytes. The limit holds for devices and pipes too, which have no size.
   """
   @spec read(term, pos_integer) :: {:ok, binary} | {:error, Error.t()}
   def read(path, max) do
@@ -38,7 +38,7 @@ defmodule Chatterbex.Files do
   end
 
   @doc """
-  The error for more bytes than were to be read.
+  The error for a file or binary that is larger than `max` bytes.
   """
   @spec too_large(String.t(), pos_integer) :: Error.t()
   def too_large(what, max) do
@@ -50,7 +50,7 @@ defmodule Chatterbex.Files do
   end
 
   @doc """
-  Opens a file for bytes, without a process between.
+  Opens a file in raw binary mode.
   """
   @spec open(String.t(), String.t(), list) :: {:ok, :file.fd()} | {:error, Error.t()}
   def open(verb, path, modes) do
@@ -65,7 +65,7 @@ defmodule Chatterbex.Files do
   end
 
   @doc """
-  Writes a file that is not there yet; otherwise the error says `:eexist`.
+  Writes a new file. If the file exists, the error has `:eexist`.
   """
   @spec write_new(Path.t(), iodata) :: :ok | {:error, Error.t()}
   def write_new(path, content) do
@@ -80,15 +80,15 @@ defmodule Chatterbex.Files do
     path = IO.chardata_to_string(path)
 
     if path == "" or String.contains?(path, <<0>>),
-      do: {:error, Error.new(:file_error, "#{inspect(path)} is no path of a file")},
+      do: {:error, Error.new(:file_error, "#{inspect(path)} is not a file path")},
       else: {:ok, path}
   rescue
-    _not_chardata -> {:error, Error.new(:file_error, "#{Options.Schema.show(path)} is no path of a file")}
+    _not_chardata -> {:error, Error.new(:file_error, "#{Options.Schema.show(path)} is not a file path")}
   end
 
-  def path(path), do: {:error, Error.new(:file_error, "#{Options.Schema.show(path)} is no path of a file")}
+  def path(path), do: {:error, Error.new(:file_error, "#{Options.Schema.show(path)} is not a file path")}
 
-  # A device or a pipe cannot be replaced: it is written to as it is.
+  # A device or a pipe cannot be replaced, so write to it directly.
   defp put(path, content) do
     case File.stat(path) do
       {:ok, %{type: type}} when type != :regular -> File.write(path, content)
@@ -97,7 +97,7 @@ defmodule Chatterbex.Files do
   end
 
   @doc """
-  The error for what the system said.
+  The error for a POSIX error of the system.
   """
   @spec error(String.t(), String.t(), atom) :: Error.t()
   def error(verb, path, posix) do

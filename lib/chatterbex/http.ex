@@ -1,9 +1,9 @@
 defmodule Chatterbex.HTTP do
   @moduledoc """
-  Speech over HTTP, as OpenAI's API has it: clients that speak through OpenAI speak through this.
+  Speech over HTTP, compatible with OpenAI's API. Clients of OpenAI's speech API work with it.
 
-  This module is the interface without a web server: a request in, a response out, in plain functions. To serve it, use
-  `Chatterbex.Plug` in a Phoenix or Plug application, `Chatterbex.HTTP.Server` under a supervisor of your own, or
+  This module is the interface without a web server: plain functions that turn a request into a response. To serve it, use
+  `Chatterbex.Plug` in a Phoenix or Plug application, `Chatterbex.HTTP.Server` under your own supervisor, or
   `mix chatterbex.serve`. [The guide](http.md) shows how clients call it.
 
       {:ok, http} = Chatterbex.HTTP.new(server: MyApp.Speech)
@@ -15,28 +15,28 @@ defmodule Chatterbex.HTTP do
   | `GET /v1/models`, `GET /v1/models/NAME` | the models, as OpenAI lists them |
   | `GET /v1/audio/models` | the models, as `{"models": [{"id", "name"}]}` |
   | `GET /v1/audio/voices` | the voices of a model (`?model=NAME`), as `{"voices": [{"id", "name"}]}` |
-  | `POST /v1/audio/voices` | makes a voice of a recording, where that is allowed (`:add_voices`) |
+  | `POST /v1/audio/voices` | makes a voice from a recording, if that is allowed (`:add_voices`) |
   | `GET /health` | 200 as long as the web server runs |
-  | `GET /ready` | 200 where every model is loaded, else 503 |
+  | `GET /ready` | 200 if every model is loaded, otherwise 503 |
   | `GET /metrics` | counters in Prometheus' text format |
   | `GET /openapi.json` | a description of all this for programs |
   | `GET /` | a page to try it with |
   | `GET /chatterbex.js` | the player of that page, for pages of your own: see [the guide](liveview.md) |
 
-  Those under `/v1` and `/metrics` ask for the API key, where there is one.
+  Requests to `/v1` and `/metrics` need the API key, if one is set.
 
   ## Speech
 
   The body is JSON, with the fields that OpenAI documents:
 
-    * `input` - the text; the only field that must be there
-    * `model` - a name of `/v1/models`. OpenAI's own `tts-1`, `tts-1-hd` and `gpt-4o-mini-tts` stand for the default model
-    * `voice` - a name of `/v1/audio/voices`, or `{"id": name}`. OpenAI's own names, such as `alloy`, stand for the model's
-      default voice where no voice has that name. It is never a path
+    * `input` - the text; the only required field
+    * `model` - a name from `/v1/models`. OpenAI's own `tts-1`, `tts-1-hd` and `gpt-4o-mini-tts` mean the default model
+    * `voice` - a name from `/v1/audio/voices`, or `{"id": name}`. OpenAI's own names, such as `alloy`, mean the model's
+      default voice if no voice has that name. It is never a path
     * `response_format` - `mp3` (the default), `opus` (in Ogg), `flac`, `wav` or `pcm` (16-bit little-endian, one channel).
       There is no encoder for `aac`
-    * `speed` - from 0.25 to 4.0. A model that has a pace of its own speaks at it; the sound of others is stretched,
-      and keeps its pitch
+    * `speed` - from 0.25 to 4.0. Models with an option for the pace use it; the audio of the others is stretched and
+      keeps its pitch
     * `stream_format` - `audio`, or `sse` for events that carry the audio in Base64
     * `instructions` - accepted and ignored; the response header `x-chatterbex-ignored` says so
 
@@ -45,23 +45,33 @@ defmodule Chatterbex.HTTP do
   With `add_voices: true`, clients can add voices. The body is a form, `multipart/form-data`, with the fields that OpenAI
   documents for voices from recordings:
 
-    * `name` - what the voice is called: letters and digits, and spaces, `.`, `_`, `'` and `-` between them, at most 60
-    * `audio_sample` - the recording as a file, WAV, FLAC, MP3 or Ogg; `Chatterbex.Voice` says what makes a good one
+    * `name` - the name of the voice: letters and digits, and spaces, `.`, `_`, `'` and `-` between them, at most 60
+    * `audio_sample` - the recording as a WAV, FLAC, MP3 or Ogg file; `Chatterbex.Voice` describes a good one
     * `consent` - what the speaker has agreed to. OpenAI's clients send the id of a consent here; any text will do. It is
-      kept in the voice, as its `note`
+      saved in the voice, as its `note`
 
-  `?model=NAME` chooses the model. The voice is saved as `NAME.voice` in the folder of voices of that model's server, and
-  can be spoken with at once. One voice is made at a time; no voice is replaced. Whoever may call can then imitate any
-  voice they have a recording of: allow it only together with an API key.
+  `?model=NAME` chooses the model. The voice is saved as `NAME.voice` in the voices folder of that model's server, and you
+  can use it at once. One voice is made at a time, and no voice is replaced. Anyone who may call this can imitate any
+  voice that they have a recording of: allow it only together with an API key.
 
   ## Errors
 
-  A request that fails is answered with `{"error": {"message", "type", "param", "code"}}`. 400 says what is wrong with
-  the request, 401 that its key is missing or wrong, 403 that no voices may be added, 404 that there is no such path or
-  model, 405 and 415 that the method or the type of the body is wrong, 409 that a voice has the name already, 413 that the
-  body is too large, 429 that the queue is full, and 503 that
-  the model cannot speak now. 429 and 503 carry `Retry-After` where trying again can help. Speech that fails after its first
-  audio was sent ends without the end that HTTP marks, which clients report.
+  A request that fails is answered with `{"error": {"message", "type", "param", "code"}}` and one of these statuses:
+
+  | status | meaning |
+  |---|---|
+  | 400 | the request is wrong; the message says what |
+  | 401 | the API key is missing or wrong |
+  | 403 | voices may not be added |
+  | 404 | there is no such path or model |
+  | 405, 415 | the method, or the type of the body, is wrong |
+  | 409 | a voice already has this name |
+  | 413 | the body is too large |
+  | 429 | the queue is full |
+  | 503 | the model cannot speak now |
+
+  429 and 503 have `Retry-After` if trying again can help. If speech fails after its first audio was sent, the response
+  ends without HTTP's end marker, which clients report as an error.
   """
 
   require Logger
@@ -72,7 +82,7 @@ defmodule Chatterbex.HTTP do
   @enforce_keys [:options, :metrics]
   defstruct [:options, :metrics, key: nil]
 
-  @typedoc "The interface with its options. Its fields are its own."
+  @typedoc "The interface with its options. Its fields are private."
   @opaque t :: %__MODULE__{}
 
   @routes %{
@@ -89,7 +99,7 @@ defmodule Chatterbex.HTTP do
   }
 
   @doc """
-  Makes the interface.
+  Creates the interface.
 
   ## Options
 
@@ -128,8 +138,8 @@ defmodule Chatterbex.HTTP do
   @doc """
   Answers a request.
 
-  It returns once the status is known. For speech that is with its first audio, which makes the model work: call it in a
-  process that ends when the client hangs up, so that the work ends, too.
+  It returns as soon as the status is known. For speech, that is when the first audio arrives. Call it in a process that
+  ends when the client hangs up, so that the model's work ends too.
 
   ## Examples
 
@@ -149,7 +159,7 @@ defmodule Chatterbex.HTTP do
     %{response | headers: response.headers ++ cors(http.options.cors)}
   end
 
-  # For web servers that read the body: how many bytes it may have, and the answer to more. The request has no body yet.
+  # For web servers, before they read the body: how many bytes it may have, and the response to a larger one.
   @doc false
   @spec limit(t, Request.t()) :: {pos_integer, Response.t()}
   def limit(%__MODULE__{options: options} = http, %Request{} = request) do
@@ -168,7 +178,7 @@ defmodule Chatterbex.HTTP do
   defp larger(most), do: {most, Response.error(413, "the body is larger than #{most} bytes")}
 
   @doc """
-  Whether a request makes a model work, which may take long: a web server may want to limit how many it serves at a time.
+  Whether a request makes a model work, which may take long. A web server may want to limit how many it serves at a time.
 
   ## Examples
 
@@ -206,7 +216,7 @@ defmodule Chatterbex.HTTP do
     )
   end
 
-  # What is answered whatever the body is.
+  # The response that does not depend on the body, if any.
   #
   # A browser asks with OPTIONS, and without the key, whether a page of another origin may call.
   defp early(%{options: %{cors: cors}}, %Request{method: "OPTIONS"}, {_name, methods, _access})
@@ -232,7 +242,7 @@ defmodule Chatterbex.HTTP do
 
       request.method not in methods ->
         allowed = Enum.join(methods, ", ")
-        Response.error(405, "this path takes #{allowed} only", headers: [{"allow", allowed}])
+        Response.error(405, "this path only accepts #{allowed}", headers: [{"allow", allowed}])
 
       name == :voices and request.method == "POST" ->
         Voices.refused(http.options, request)

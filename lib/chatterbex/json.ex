@@ -34,7 +34,7 @@ defmodule Chatterbex.JSON do
   @doc """
   Writes a value over several lines, keys in order, so that equal values give equal files.
 
-  Raises `ArgumentError` where a string is not valid UTF-8.
+  Raises `ArgumentError` if a string is not valid UTF-8.
 
       iex> Chatterbex.JSON.encode(%{b: 1, a: []})
       ~s({\\n  "a": [],\\n  "b": 1\\n})

@@ -1,7 +1,7 @@
 if Code.ensure_loaded?(Phoenix.LiveDashboard.PageBuilder) do
   defmodule Chatterbex.LiveDashboard do
     @moduledoc """
-    A page of Phoenix LiveDashboard that shows the servers of a node: what each does now, and how fast it was lately.
+    A page of Phoenix LiveDashboard that shows the servers of a node: what each is doing now, and how fast it was recently.
 
         # in your router
         live_dashboard "/dashboard",
@@ -10,18 +10,18 @@ if Code.ensure_loaded?(Phoenix.LiveDashboard.PageBuilder) do
 
     | column | what it shows |
     |---|---|
-    | Status, Device | see `Chatterbex.info/1`; the device that was asked for is named where it is another one |
+    | Status, Device | see `Chatterbex.info/1`; names the requested device too if it is not the same |
     | Open, Waiting, Running | the queue: see `Chatterbex.info/1` |
     | First audio | milliseconds from asking for a stream to its first chunk |
     | RTF | seconds of work per second of audio: below 1, speech is made faster than it is played |
     | Tokens/s | speech tokens of T3 per second |
-    | Calls, Errors | generations, streams, conversions and clonings that ended, and those of them that failed |
-    | Fallbacks, Crashes | how often the model went to the CPU, and how often the process of an isolated model died |
+    | Calls, Errors | generations, streams, conversions and clonings that ended, and how many of them failed |
+    | Fallbacks, Crashes | how often the model fell back to the CPU, and how often the process of an isolated model died |
 
-    The three figures of speed are medians of each server's last 100 calls. All is counted from the start of the
+    The three figures of speed are medians of each server's last 100 calls. Counts begin at the start of the
     application, on the node that you look at. For charts, give the dashboard `Chatterbex.Telemetry.metrics/0`.
 
-    This module is there where the application has `:phoenix_live_dashboard`.
+    This module exists only if the application has `:phoenix_live_dashboard`.
     """
 
     use Phoenix.LiveDashboard.PageBuilder

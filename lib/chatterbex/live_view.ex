@@ -19,24 +19,24 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
           def handle_event("say", %{"text" => text}, socket), do: {:noreply, speak(socket, text)}
         end
 
-    and in `assets/js/app.js` the player, which comes with this package:
+    In `assets/js/app.js`, add the player, which comes with this package:
 
         import {Chatterbex} from "chatterbex"
 
         const liveSocket = new LiveSocket("/live", Socket, {hooks: {Chatterbex}, params: {_csrf_token: csrfToken}})
 
-    The speech is heard while it is made. `speech/1` shows what is being said, a button that stops it, and what went
-    wrong. New speech ends the old. When the page goes away, the work for it stops. [The guide](liveview.md) says more.
+    The speech plays while it is being made. `speech/1` shows the words being spoken, a button to stop, and errors. New
+    speech stops the old. When the user leaves the page, the work for it stops. [The guide](liveview.md) says more.
 
-    The server sends audio no faster than it is played: a few seconds ahead of it, however long the text is.
+    The server sends audio at most a few seconds ahead of what is playing, however long the text is.
 
-    This module is there where the application has Phoenix LiveView.
+    This module exists only if the application has Phoenix LiveView.
 
     ## The player
 
     The assign `:speech` holds a `t:t/0`, for your own markup:
 
-      * `status` - `:idle`, `:waiting` (for the first audio) or `:speaking`, until the last of it was played
+      * `status` - `:idle`, `:waiting` (for the first audio) or `:speaking` (until the last audio was played)
       * `error` - the `Chatterbex.Error` that ended the speech, or `nil`
 
     ## Several players
@@ -68,7 +68,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
             error: Error.t() | nil
           }
 
-    # Chunks that are sent and not played: sentences, or parts of them.
+    # Chunks sent but not yet played: sentences, or parts of them.
     @max_unacked 8
 
     @doc """
@@ -86,13 +86,13 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     @doc """
     Attaches the players to a LiveView, in its `mount/3`. `on_mount/4` does the same in one line.
 
-    It takes the messages and the events of the players; those of others reach your own `handle_info/2` and
+    It handles the messages and the events of the players. All others reach your own `handle_info/2` and
     `handle_event/3`.
 
     ## Options
 
       * `:players` - a list of atoms, the assigns of the players. The default is `[:speech]`
-      * those of `Chatterbex.stream_to/3`, as defaults for `speak/3`
+      * the options of `Chatterbex.stream_to/3`, as defaults for `speak/3`
 
     ## Examples
 
@@ -112,12 +112,12 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     @doc """
     Speaks a text in the browser: a string, or an Enumerable of strings such as the tokens of a language model.
 
-    What the player speaks at the time is stopped. An error is shown by `speech/1`, and is `error` of the player.
+    It stops what the player is speaking. If it fails, `speech/1` shows the error, which is also in `error` of the player.
 
     ## Options
 
       * `:player` - the assign of the player. The default is the first of `attach/2`
-      * those of `Chatterbex.stream_to/3`. The default of `:max_unacked` is #{@max_unacked}
+      * the options of `Chatterbex.stream_to/3`. The default of `:max_unacked` is #{@max_unacked}
 
     ## Examples
 
@@ -144,7 +144,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     end
 
     @doc """
-    Stops what a player speaks. One that is silent is left as it is.
+    Stops what a player is speaking. A silent player is not affected.
 
     ## Options
 
@@ -161,11 +161,11 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     end
 
     @doc """
-    Shows a player: what is being said, a button that stops it, one that lets it sound where the browser waits for a
-    click, and an error.
+    Shows a player: the words being spoken, a button to stop, a button to start if the browser waits for a click, and an
+    error.
 
     For your style sheet, its parts have the attributes `data-chatterbex="player"`, `"caption"`, `"stop"`, `"resume"` and
-    `"error"`. `data-state` of the first is `idle`, `waiting`, `playing` or `blocked`.
+    `"error"`. The `data-state` of the player is `idle`, `waiting`, `playing` or `blocked`.
 
     ## Examples
 
@@ -173,12 +173,12 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
         <.speech player={@speech} captions={false} stop="Enough" class="player" />
     """
     attr(:player, :any, required: true, doc: "the assign of the player")
-    attr(:captions, :boolean, default: true, doc: "whether to show what is being said")
+    attr(:captions, :boolean, default: true, doc: "whether to show the words being spoken")
     attr(:stop, :string, default: "Stop", doc: "the text of the button that stops")
 
     attr(:resume, :string,
       default: "Play",
-      doc: "the text of the button that is there while the browser waits for a click"
+      doc: "the text of the button that shows while the browser waits for a click"
     )
 
     attr(:rest, :global)
@@ -201,7 +201,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     defp id(name), do: "chatterbex-#{name}"
 
-    # Messages of speech that nobody has attached are the application's own.
+    # Messages of other streams belong to the application.
     defp handle_info({:chatterbex, ref, message}, socket) do
       case find(socket, &(&1.ref == ref)) do
         {name, outbox} -> {:halt, said(message, name, outbox, socket)}
@@ -230,7 +230,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     defp said({:error, error}, name, outbox, socket),
       do: said(:done, name, outbox, show(socket, name, error: error))
 
-    # One message of the socket has one part, so that the first arrives before the last is sent.
+    # Each message of the socket carries one part, so that the first part arrives before the last is sent.
     defp send_part(socket, name, outbox) do
       case Outbox.next(outbox) do
         {{pcm, text}, outbox} ->
@@ -246,7 +246,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       end
     end
 
-    # What a browser says may be anything.
+    # A browser may send anything.
     defp handle_event("chatterbex:" <> event, params, socket) do
       with %{"speech" => id} <- params,
            {name, outbox} <- find(socket, &(&1.id == id)) do
@@ -264,13 +264,13 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       send_part(socket, name, outbox)
     end
 
-    # The last was played, or somebody has pressed the button.
+    # The last part was played, or the user pressed the button.
     defp heard("ended", _params, name, _outbox, socket),
       do: socket |> cancel(name) |> show(name, status: :idle)
 
     defp heard(_other, _params, _name, _outbox, socket), do: socket
 
-    # Nothing that the stream has sent is left in the mailbox.
+    # Leaves no message of the stream in the mailbox.
     defp cancel(socket, name) do
       case attached(socket).speeches[name] do
         nil ->
@@ -302,7 +302,11 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
       {name, options} = Keyword.pop(options, :player, first)
 
       if name not in names,
-        do: raise(ArgumentError, "there is no player #{inspect(name)}; those attached are #{inspect(names)}")
+        do:
+          raise(
+            ArgumentError,
+            "there is no player #{inspect(name)}; the attached players are #{inspect(names)}"
+          )
 
       {name, options}
     end

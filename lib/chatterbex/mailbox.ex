@@ -3,7 +3,7 @@ defmodule Chatterbex.Mailbox do
   # The mailbox of the calling process.
 
   @doc """
-  Takes out all messages of the form `{ref, message}` that are there.
+  Removes all messages of the form `{ref, message}`.
 
       iex> ref = make_ref()
       iex> send(self(), {ref, :late})

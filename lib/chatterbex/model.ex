@@ -4,8 +4,8 @@ defmodule Chatterbex.Model do
 
   ## A model of your own
 
-  A model is a Python class, a subclass of `chatterbex.model.Model`. Name it in the configuration and it
-  can be asked for like any other:
+  A model is a Python class, a subclass of `chatterbex.model.Model`. Name it in the configuration, and you can
+  use it like any other:
 
       config :chatterbex,
         models: [my_model: [python: "my_package.my_model:MyModel", path: "priv/python"]]
@@ -38,17 +38,17 @@ defmodule Chatterbex.Model do
 
   @typedoc """
   - `languages`: ISO 639-1 codes
-  - `options`: the generation options that it takes beside those that every model takes
+  - `options`: the generation options that it accepts, in addition to those that every model accepts
   - `voices`: names of the voices that come with it; the first one is the default
-  - `voice_family`: the family of voices that it can be given as audio or as a `Chatterbex.Voice`; `nil` where it has
-    only voices of its own
+  - `voice_family`: the family of voices that it can use as audio or as a `Chatterbex.Voice`; `nil` if it only has its own
+    voices
   - `voice_seconds`: the recording of a voice must be longer than this
   - `sounds`: the tags that it knows, without brackets, as in `["laugh", "whispering"]`: noises, and styles for the words that
     follow (`Chatterbex.Text.sounds/0`)
   - `scripts`: `:any`, or the scripts that it can read, as in `[:latin]`
-  - `chunk_characters`: how much of a text it is given at a time; longer ones are cut (`Chatterbex.Text.chunks/2`)
+  - `chunk_characters`: the most text that it gets at a time; longer text is cut (`Chatterbex.Text.chunks/2`)
   - `speaks`: whether it speaks text; the model of `Chatterbex.convert/2` does not
-  - `profile`: what `mix chatterbex.setup` must have installed
+  - `profile`: the profile that `mix chatterbex.setup` must have installed
   - `sample_rate`: samples per second of its audio
   - `devices`: where it can run
   - `python`, `path`: for models of your own, the class (`"module:Class"`) and the folder it is imported from
@@ -100,7 +100,7 @@ defmodule Chatterbex.Model do
 
   def fetch(name), do: {:error, unknown(name)}
 
-  # The options of a server that mean nothing to a model. What a model of the user's own makes of them is its own affair.
+  # The options of a server that a model does not use. A model of the user's own may use any of them.
   @doc false
   @spec useless(t) :: [atom]
   def useless(%__MODULE__{python: own}) when own != nil, do: []
@@ -132,9 +132,9 @@ defmodule Chatterbex.Model do
     )
   end
 
-  # What all models take that draw speech tokens one by one.
+  # The options of all models that sample speech tokens one by one.
   @tokens [:temperature, :top_p, :repetition_penalty, :max_tokens, :retries]
-  # What all models take that make sound of speech tokens.
+  # The options of all models that turn speech tokens into sound.
   @sound [
     :reference_seconds,
     :flow_steps,
@@ -169,7 +169,7 @@ defmodule Chatterbex.Model do
         voice_seconds: 5.0
       ),
       chatterbox(:nano,
-        description: "Chatterbox Nano: as Turbo, with a smaller network",
+        description: "Chatterbox Nano: like Turbo, with a smaller network",
         languages: ["en"],
         options: [:top_k, :norm_loudness | @tokens],
         sounds: @sounds,

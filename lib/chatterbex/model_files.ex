@@ -1,13 +1,15 @@
 defmodule Chatterbex.ModelFiles do
   @moduledoc """
-  The files of the Chatterbox models: where they are, fetching, checking and removing them.
+  Finds, fetches, checks and removes the files of the Chatterbox models.
+
+  On the command line, use
 
       mix chatterbex.models download turbo
 
-  does it on the command line; in a release, `bin/my_app eval 'Chatterbex.ModelFiles.download!(:turbo)'`.
+  In a release, use `bin/my_app eval 'Chatterbex.ModelFiles.download!(:turbo)'`.
 
-  They live in the user's Hugging Face cache, shared with every other program that uses it, and only those files
-  are fetched that a model needs. These variables have the meaning that they have elsewhere:
+  The files are in the user's Hugging Face cache, which other programs share. Only the files that a model needs are
+  fetched. These variables have their usual meaning:
 
   | variable | meaning |
   |---|---|
@@ -15,40 +17,40 @@ defmodule Chatterbex.ModelFiles do
   | `HF_HUB_CACHE` | the cache itself |
   | `HF_TOKEN` | the token for repositories that ask for one |
   | `HF_ENDPOINT` | another hub, such as a mirror |
-  | `HF_HUB_OFFLINE` | `1` forbids to ask the hub |
+  | `HF_HUB_OFFLINE` | `1` forbids all requests to the hub |
 
   ## Options
 
-  All functions take these:
+  All functions accept these:
 
-    * `:version` - `:v3` (the default) or `:v2`, of `:multilingual`.
-    * `:language_pack` - of `:multilingual`: `"zh-cmn"`, `"es-mx-latam"`, `"pt-br"`, `"es-es"`, `"pt-pt"` or
-      `"hi"`. Most of a pack is in a repository of its own, the rest is that of `:multilingual`.
-    * `:flow` - `:meanflow` has the distilled flow of `:turbo` in the place of the model's own, of `:english`,
-      `:multilingual` and `:conversion`: one file of S3Gen from turbo's repository.
+    * `:version` - `:v3` (the default) or `:v2`, for `:multilingual`.
+    * `:language_pack` - for `:multilingual`: `"zh-cmn"`, `"es-mx-latam"`, `"pt-br"`, `"es-es"`, `"pt-pt"` or
+      `"hi"`. Most files of a pack are in its own repository; the others are those of `:multilingual`.
+    * `:flow` - `:meanflow` replaces the flow of `:english`, `:multilingual` and `:conversion` with the distilled flow
+      of `:turbo`: one file of S3Gen from turbo's repository.
     * `:repo` - the repository of a fine-tune, as in `"someone/chatterbox-german"`: see below.
     * `:t3` - a fine-tuned T3, a `.safetensors` file: its path or, with `:repo`, its name in the repository.
     * `:revision` - a branch, a tag or a commit of the repository. Default: `"main"`.
-    * `:home` - the folder that `mix chatterbex.setup --path` was given.
+    * `:home` - the folder that you gave to `mix chatterbex.setup --path`.
 
   ## Fine-tunes
 
-  A fine-tune is a T3 that was trained further, and sometimes other files that go with it, such as a tokenizer. Name the model
-  that it was made from, and give the T3 as a file or the repository that has it:
+  A fine-tune is a T3 that was trained further, sometimes with other files, such as a tokenizer. Name the model that it
+  was made from, and give the T3 as a file or the repository that has it:
 
       {:ok, folder} = Chatterbex.ModelFiles.download(:english, t3: "german/t3_cfg.safetensors")
       {:ok, folder} = Chatterbex.ModelFiles.download(:english, repo: "someone/chatterbox-german")
 
-  A repository must have the T3, under the name that the model's own has (`t3_cfg.safetensors` of `:english`) or the one given
-  as `:t3`. Other files of the model that it has under their usual names are used too; what it lacks comes
-  from the model's own repository.
+  The repository must have the T3, under the same name as in the model's own repository (`t3_cfg.safetensors` for
+  `:english`) or under the name given as `:t3`. Other files of the model are used too if the repository has them under
+  their usual names. Files that it lacks come from the model's own repository.
 
   ## Errors
 
-  Errors have the reason `:model_files_missing`, with `details.why` where fetching failed: `:gated`,
+  Errors have the reason `:model_files_missing`, with `details.why` if fetching failed: `:gated`,
   `:unauthorized`, `:not_found`, `:rate_limited`, `:connection`, `:checksum`, `:offline`, `:refused`,
-  `:not_a_hub` or `:crashed`; `:file_error` where the disk is full (`why: :disk_full`) or cannot be written
-  (`why: :file`); `:not_set_up` where the Python environment lacks what fetches; `:unknown_model`,
+  `:not_a_hub` or `:crashed`; `:file_error` if the disk is full (`why: :disk_full`) or cannot be written
+  (`why: :file`); `:not_set_up` if the Python environment lacks the packages that fetch; `:unknown_model`,
   `:not_supported` or `:invalid_option`.
   """
 
@@ -58,8 +60,8 @@ defmodule Chatterbex.ModelFiles do
   @names [:version, :language_pack, :flow, :repo, :t3, :revision, :home]
 
   @typedoc """
-  What there is of a model: `folder` is where all its files are, or `nil`; `files` are those in it, `missing` those
-  that it lacks, `bytes` what they take on the disk.
+  The files of a model on this machine. `folder` has all of them, or is `nil` if some are missing. `files` are those that
+  exist, `missing` those that do not, and `bytes` is the disk space that they take.
   """
   @type description :: %{
           model: atom,
@@ -73,12 +75,12 @@ defmodule Chatterbex.ModelFiles do
         }
 
   @typedoc """
-  A file that was checked: by its `checksum`, or by its form alone where none is known.
+  A checked file. `checksum` is the kind that was compared, or `nil` if none is known and only the file's form was checked.
   """
   @type checked :: %{file: String.t(), bytes: pos_integer, checksum: :sha256 | :git_sha1 | nil}
 
   @doc """
-  All models that have files, each version and language pack of its own, and what of them is here.
+  Lists all models that have files, with a separate entry for each version and language pack, and which files exist.
 
   Options: `:home`.
 
@@ -123,12 +125,12 @@ defmodule Chatterbex.ModelFiles do
   end
 
   @doc """
-  Finds the folder with all the files of a model. It looks at files only: no network, and no other program.
+  Finds the folder with all the files of a model. It only looks at files, without the network or other programs.
 
-  Options: those above, and `:checkpoint`, a folder of your own that is looked at instead of the cache.
+  Options: those above, and `:checkpoint`, a folder of your own to look at instead of the cache.
 
-  The files of a language pack, and those with `flow: :meanflow`, come from two repositories. Their folder is made
-  of links, and is in the home (`Chatterbex.Python.home/1`).
+  The files of a language pack, and those with `flow: :meanflow`, come from two repositories. Their folder is in the home
+  (`Chatterbex.Python.home/1`) and contains links.
 
   ## Examples
 
@@ -148,20 +150,20 @@ defmodule Chatterbex.ModelFiles do
   end
 
   @doc """
-  Fetches what is missing of a model's files, and gives the folder that has them all.
+  Fetches the missing files of a model, and returns the folder that has them all.
 
-  With nothing missing it asks nobody. A transfer that was cut off goes on where it was; a file is taken only
-  when its checksum is right. It ends with the calling process. Sends `[:chatterbex, :model, :download, ...]`
+  If nothing is missing, it makes no requests. An interrupted transfer continues where it stopped. A file is only used if
+  its checksum is right. The download ends with the calling process. It sends `[:chatterbex, :model, :download, ...]`
   events: see `Chatterbex.Telemetry`.
 
   Options: those above, and
 
-    * `:force` - `true` asks the hub although nothing is missing: what the revision has newer is fetched, and so is
-      what turns out to be damaged. Default: `false`.
-    * `:on_progress` - a function that is called in the calling process with a map, several times a second:
-      `:model`, `:status` (`:fetching`, `:checking`, `:waiting` or `:done`, of the file), `:file`, `:repository`,
-      `:file_bytes` of `:file_total`, `:bytes` of `:total` (of all files), and `:message`, which says what is waited
-      for, or `nil`.
+    * `:force` - `true` asks the hub even if nothing is missing, and fetches files that the revision has newer or that
+      are damaged. Default: `false`.
+    * `:on_progress` - a function that the calling process calls with a map, several times a second:
+      `:model`, `:status` (of the file: `:fetching`, `:checking`, `:waiting` or `:done`), `:file`, `:repository`,
+      `:file_bytes` of `:file_total`, `:bytes` of `:total` (of all files), and `:message`, which says what the download
+      waits for, or is `nil`.
 
   ## Examples
 
@@ -179,7 +181,7 @@ defmodule Chatterbex.ModelFiles do
   end
 
   @doc """
-  As `download/2`, but raises the error, and prints what it does to stderr, for `eval` in a release.
+  The same as `download/2`, but raises the error and prints its progress to stderr, for `eval` in a release.
 
   ## Examples
 
@@ -200,12 +202,12 @@ defmodule Chatterbex.ModelFiles do
   end
 
   @doc """
-  Checks that a model's files are whole: their checksums where the cache knows them, and their form.
+  Checks that a model's files are intact: their form, and their checksums if the cache knows them.
 
   It reads all of them, some gigabytes. Options: those above, and `:checkpoint`, a folder of your own.
 
-  The error for files that are there and wrong has the reason `:model_load_failed`; its details name them in
-  `:files`. `download/2` with `force: true` fetches them again.
+  If files are damaged, the error has the reason `:model_load_failed`, and its details name them in `:files`. `download/2`
+  with `force: true` fetches them again.
 
   ## Examples
 
@@ -236,7 +238,7 @@ defmodule Chatterbex.ModelFiles do
     end
   end
 
-  # Each file's name and path, in the cache rather than in a folder of links, for it is called by its checksum there.
+  # Each file's name and path, in the cache and not in a folder of links, because only the cache has the checksum as name.
   defp present(set, nil) do
     with {:ok, snapshots} <- Place.snapshots(set) do
       {:ok,
@@ -276,11 +278,11 @@ defmodule Chatterbex.ModelFiles do
   end
 
   @doc """
-  Removes a model's files from the cache, of all revisions, and tells which files went and how many bytes that
-  freed. Files that another model needs which is here stay, and so does all else in the cache.
+  Removes a model's files of all revisions from the cache, and returns the removed files and the number of bytes freed.
+  Files that another model on this machine needs stay, and so does everything else in the cache.
 
-  Options: `:version`, `:language_pack`, `:flow`, `:repo`, `:t3` and `:home`. Of a fine-tune, only the files that came from its repository
-  are removed. Nothing to remove is no error.
+  Options: `:version`, `:language_pack`, `:flow`, `:repo`, `:t3` and `:home`. For a fine-tune, it only removes the files
+  from its repository. It is not an error if there is nothing to remove.
 
   ## Examples
 
@@ -295,7 +297,7 @@ defmodule Chatterbex.ModelFiles do
   end
 
   @doc """
-  The Hugging Face cache that is used.
+  Returns the path of the Hugging Face cache.
 
   ## Examples
 
@@ -332,7 +334,7 @@ defmodule Chatterbex.ModelFiles do
     with {:ok, done} <- Download.run(set, options, report), do: {:ok, Map.take(done, [:fetched, :total])}
   end
 
-  # What the repository of a fine-tune lacks is known when it was asked for all files.
+  # Asking the repository of a fine-tune for all files shows which ones it lacks.
   defp transfer(%Set{sources: [own | _others]} = set, options, report) do
     asked = %{own | files: Enum.map(own.files, &%{&1 | optional: not Set.t3?(&1)})}
 

@@ -1,9 +1,9 @@
 defmodule Chatterbex.Names do
   @moduledoc false
-  # The names in what Python tells, as atoms.
+  # Converts names in answers from Python to atoms.
 
   @doc """
-  A value whose maps, however deep, have atoms for keys.
+  Converts the keys of all maps in a value to atoms, at any depth.
 
   Names come from a model's code, which has few. Should a model make them up, they stay strings once half of the VM's
   atoms are taken.

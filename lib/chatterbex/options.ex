@@ -1,6 +1,6 @@
 defmodule Chatterbex.Options do
   @moduledoc """
-  Every option that this library takes: one schema that checks them and writes their documentation.
+  All options of this library. One schema checks them and generates their documentation.
 
   ## Options of a server
 
@@ -11,19 +11,19 @@ defmodule Chatterbex.Options do
 
   ## Options of a pool
 
-  Given to `Chatterbex.Pool.start_link/1`, beside those of a server.
+  Given to `Chatterbex.Pool.start_link/1`, in addition to those of a server.
 
   #{Chatterbex.Options.Schema.docs(:pool, [:size, :devices])}
 
   ## Options of a request
 
-  Given to `Chatterbex.generate/2`. Those that name models belong to these only; another model refuses them.
+  Given to `Chatterbex.generate/2`. Options that list models work with those models only; other models refuse them.
 
   #{Chatterbex.Options.Schema.docs(:generate)}
 
   ## Options of a stream
 
-  Given to `Chatterbex.stream/2`, and to `Chatterbex.stream_to/3`, which has `:max_unacked` besides.
+  Given to `Chatterbex.stream/2` and `Chatterbex.stream_to/3`. Only the latter has `:max_unacked`.
 
   #{Chatterbex.Options.Schema.docs(:stream_to)}
 
@@ -83,7 +83,7 @@ defmodule Chatterbex.Options do
 
   #{Chatterbex.Options.Schema.docs(:write)}
 
-  It takes those of the format, too, as do `Chatterbex.Audio.to_format/3`, `Chatterbex.Audio.to_wav/2` and
+  It also accepts the options of the format, as do `Chatterbex.Audio.to_format/3`, `Chatterbex.Audio.to_wav/2` and
   `Chatterbex.Audio.Writer`. WAV:
 
   #{Chatterbex.Options.Schema.docs(:wav)}
@@ -184,7 +184,7 @@ defmodule Chatterbex.Options do
     end
   end
 
-  # Checks that options are a keyword list with no other names than these. Those in `hidden` are allowed, too.
+  # Checks that options are a keyword list with only these names. Names in `hidden` are allowed, but not listed in errors.
   @doc false
   @spec known(term, [atom], [atom]) :: :ok | {:error, Error.t()}
   def known(options, names, hidden \\ []) do
@@ -203,7 +203,7 @@ defmodule Chatterbex.Options do
     end
   end
 
-  # The error for a name that is not one of `names`, which are `what`.
+  # The error for a name that is not one of `names`. `what` is the plural noun for them.
   @doc false
   @spec unknown(atom, [atom], String.t(), String.t()) :: Error.t()
   def unknown(name, names, unknown, what) do
@@ -214,7 +214,7 @@ defmodule Chatterbex.Options do
     )
   end
 
-  # A value that is no option, such as a rate: `name` begins the message.
+  # Checks a value that is not an option, such as a rate. The message starts with `name`.
   @doc false
   @spec value(String.t(), term, term) :: {:ok, term} | {:error, Error.t()}
   def value(name, type, value) do
@@ -226,7 +226,7 @@ defmodule Chatterbex.Options do
     end
   end
 
-  # Checks that `model` takes all generation options that were given.
+  # Checks that `model` supports all generation options that were given.
   @doc false
   @spec supported(map, Model.t()) :: :ok | {:error, Error.t()}
   def supported(options, %Model{} = model) do
@@ -238,8 +238,8 @@ defmodule Chatterbex.Options do
     end
   end
 
-  # The options of a server as its model takes them. Those that it has no use for are refused where they were given, and
-  # left out where they are configured, which is for every server.
+  # The options of a server as its model needs them. An option that the model cannot use is refused if it was given to
+  # this server, and dropped if it is in the configuration, which applies to every server.
   @doc false
   @spec of_model(map, keyword, Model.t()) :: {:ok, map} | {:error, Error.t()}
   def of_model(options, given, model) do
@@ -259,13 +259,13 @@ defmodule Chatterbex.Options do
     )
   end
 
-  defp why(name) when name in [:version, :language_pack], do: "it is one of :multilingual"
-  defp why(:flow), do: "it is one of :english, :multilingual and :conversion"
+  defp why(name) when name in [:version, :language_pack], do: "only :multilingual has it"
+  defp why(:flow), do: "only :english, :multilingual and :conversion have it"
 
   defp why(name) when name in [:flow_steps, :first_chunk_steps, :reference_seconds],
-    do: "it is one of the Chatterbox models"
+    do: "only the Chatterbox models have it"
 
-  defp why(_name), do: "it comes with the setup, and has no files of its own"
+  defp why(_name), do: "this model comes with the setup, and has no files of its own"
 
   defp language(nil, _model), do: :ok
   defp language(_language, %Model{languages: []}), do: :ok
@@ -296,7 +296,7 @@ defmodule Chatterbex.Options do
   defp not_supported(name, model) do
     Error.new(
       :not_supported,
-      "the model #{inspect(model.name)} has no option #{inspect(name)}. Of its own it has #{list(model.options)}.",
+      "the model #{inspect(model.name)} has no option #{inspect(name)}. Its own options are #{list(model.options)}.",
       %{option: name, model: model.name}
     )
   end

@@ -1,10 +1,10 @@
 defmodule Chatterbex.Peer do
   @moduledoc false
-  # An engine in an operating system process of its own: a second VM, started by OTP's :peer, that runs Python and one
+  # An engine in its own operating system process: a second VM, started by OTP's :peer, that runs Python and one
   # server's model. `Chatterbex.Peer.Guest` is the other side.
   #
   # OTP's connection over standard input and output starts the guest, sees its exit status, and ends it when this VM
-  # ends. Commands, events and audio go over a socket of their own on the loopback interface, one frame each. The guest
+  # ends. Commands, events and audio go over a separate socket on the loopback interface, one frame each. The guest
   # proves with a token that it is the one that was started.
   #
   # The owner, which is linked, gets the events of its commands as it would from the engine of its own VM, and
@@ -24,8 +24,8 @@ defmodule Chatterbex.Peer do
   @boot_timeout 60_000
   @last_words 1_000
 
-  # How often a guest is asked whether it is there, in milliseconds, and after how many unanswered questions it counts as
-  # hung. Questions are counted, not time: a machine that sleeps does not ask.
+  # The milliseconds between two pings of a guest, and the number of unanswered pings after which it counts as hung. Pings
+  # are counted and not time, because a sleeping machine sends none.
   @heartbeat 5_000
   @unanswered 6
 
@@ -44,7 +44,7 @@ defmodule Chatterbex.Peer do
     {:error,
      Error.new(
        :invalid_option,
-       "option :memory_limit needs isolation: :peer: a model that is in this VM has no memory of its own"
+       "option :memory_limit needs isolation: :peer: a model in this VM shares the VM's memory"
      )}
   end
 
@@ -158,7 +158,7 @@ defmodule Chatterbex.Peer do
     ])
   end
 
-  # Whoever else finds the port is turned away.
+  # Anyone else that connects to the port is rejected.
   defp accept(listener, token) do
     peer = self()
     spawn_link(fn -> accept(listener, token, peer) end)
@@ -261,14 +261,14 @@ defmodule Chatterbex.Peer do
 
   def handle_info({:EXIT, owner, _reason}, %{owner: owner} = state), do: {:stop, :shutdown, state}
 
-  # Why a guest that died could not be started is told by its end, which comes at the same time.
+  # If the guest died while starting, its exit gives the reason, and arrives at the same time.
   def handle_info({:EXIT, starter, {:not_started, why}}, %{starter: starter} = state) do
     what = "not starting: #{why}"
     Process.send_after(self(), :last_words, @last_words)
     {:noreply, %{state | down: {:failed, what}}}
   end
 
-  # Those who help have done their work.
+  # Helper processes that have done their work.
   def handle_info({:EXIT, _helper, _reason}, state), do: {:noreply, state}
 
   def handle_info(:heartbeat, %{unanswered: @unanswered} = state),
@@ -292,7 +292,8 @@ defmodule Chatterbex.Peer do
     kind, reason -> {:error, Options.Schema.show({kind, reason})}
   end
 
-  # The end of the guest is told twice: its exit status says why, and its socket, when all that it said has arrived.
+  # The end of the guest arrives twice: the exit status has the reason, and the closed socket means that all of its
+  # messages have arrived.
   defp ending(%{down: nil} = state), do: wait_for_the_rest(state)
 
   defp ending(%{socket: socket} = state) when is_port(socket), do: wait_for_the_rest(state)
@@ -328,7 +329,7 @@ defmodule Chatterbex.Peer do
     state
   end
 
-  # A guest that takes nothing any more has ended, which is about to be noticed, or never will read again.
+  # A guest that accepts nothing any more has ended, which will be noticed soon, or will never read again.
   defp tell(%{socket: socket}, frame) when is_port(socket) do
     with {:error, _reason} <- :gen_tcp.send(socket, Frame.encode(frame)) do
       Process.send_after(self(), :last_words, @last_words)

@@ -1,6 +1,6 @@
 defmodule Chatterbex.Player do
   @moduledoc false
-  # Plays audio with what the system has.
+  # Plays audio with a player of the system.
 
   alias Chatterbex.{Audio, Error, Files.Replacement}
 
@@ -32,7 +32,7 @@ defmodule Chatterbex.Player do
   end
 
   @doc """
-  Plays the audio and returns when it has been heard.
+  Plays the audio and returns when it has finished.
   """
   @spec play(t, Audio.t()) :: :ok | {:error, Error.t()}
   def play({program, arguments}, audio) do

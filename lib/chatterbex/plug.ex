@@ -1,7 +1,7 @@
 if Code.ensure_loaded?(Plug) do
   defmodule Chatterbex.Plug do
     @moduledoc """
-    `Chatterbex.HTTP` as a plug, for Phoenix and for every other server of plugs.
+    `Chatterbex.HTTP` as a plug, for Phoenix and all other Plug servers.
 
         # in a router of Phoenix
         forward "/speech", Chatterbex.Plug, server: MyApp.Speech, api_key: "secret"
@@ -9,13 +9,13 @@ if Code.ensure_loaded?(Plug) do
         # in an application with Bandit alone
         {Bandit, plug: {Chatterbex.Plug, server: MyApp.Speech}, port: 4000}
 
-    Clients then use `https://my.app/speech/v1` as their base URL. It works before and after `Plug.Parsers`. What may
-    call it is decided by `:api_key`, or by plugs of your own before it.
+    Clients then use `https://my.app/speech/v1` as their base URL. It works before and after `Plug.Parsers`. To
+    control who may call it, set `:api_key` or put your own plugs before it.
 
-    The speech is made in the process of the request. Cowboy ends that when the client hangs up, and the work with it; Bandit
-    notices with the next audio that it sends.
+    The speech is made in the process of the request. When the client hangs up, Cowboy ends that process and the work with
+    it. Bandit notices when it sends the next audio.
 
-    This module is there where the application has Plug.
+    This module exists only if the application has Plug.
 
     ## Options
 
@@ -63,7 +63,7 @@ if Code.ensure_loaded?(Plug) do
       end
     end
 
-    # Options are all that a router keeps of a plug. The counters of one set of them are made once.
+    # A router only keeps the options of a plug. The counters for one set of options are created once.
     defp http(options) do
       key = {__MODULE__, options}
 
@@ -74,7 +74,7 @@ if Code.ensure_loaded?(Plug) do
       end
     end
 
-    # A parser that has read the body keeps what was in it.
+    # If a parser has already read the body, its result is used.
     defp body(%{body_params: %{__struct__: Conn.Unfetched}} = conn, {most, larger}) do
       case Conn.read_body(conn, length: most) do
         {:ok, body, conn} -> {:ok, body, conn}
@@ -89,7 +89,7 @@ if Code.ensure_loaded?(Plug) do
            else: (:error -> {:error, larger, conn})
     end
 
-    # The parser has put files of forms on the disk.
+    # The parser has written the files of a form to disk.
     defp uploads([], _most, fields), do: {:ok, fields}
 
     defp uploads([{name, %{__struct__: Plug.Upload, path: path}} | rest], most, fields) do
@@ -124,7 +124,7 @@ if Code.ensure_loaded?(Plug) do
       |> Conn.halt()
     end
 
-    # What is left of the speech is not made where the client is gone.
+    # If the client is gone, the rest of the speech is not made.
     defp send_parts(conn, parts) do
       Enum.reduce_while(parts, conn, fn part, conn ->
         case Conn.chunk(conn, part) do

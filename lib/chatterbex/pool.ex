@@ -8,21 +8,21 @@ defmodule Chatterbex.Pool do
 
       {:ok, audio} = Chatterbex.generate("Hello, world!", server: MyApp.Speech)
 
-  A pool starts `size` servers, each with its model in a process of its own (`isolation: :peer`). Callers use the pool's
-  name as they would a server's. Pools of the same name on connected nodes share their servers: a pool of `size: 0` has
-  none of its own, and uses those of the others.
+  A pool starts `size` servers, each with its model in its own operating system process (`isolation: :peer`). Use the
+  pool's name as you would use a server's. Pools with the same name on connected nodes share their servers: a pool of
+  `size: 0` has no servers of its own, and uses those of the other nodes.
 
   ## Where a request goes
 
-  To the server that is expected to finish it first, by the characters that wait there and by how fast it has been. Of
-  servers that are about as fast, one on the same node is taken, and one that has the voice before one that has to make
-  it.
+  The pool sends a request to the server that it expects to finish first, based on the characters that wait there and on
+  the server's speed so far. Among servers that are about equally fast, it prefers one on the same node, and one that
+  already has the voice.
 
-  A server whose queue is full passes the request on; only when all are full is it refused with `:overloaded`. A request
-  whose server or node dies goes to another one. Pieces of a text that are done stay done. A stream that was heard ends
-  with `:engine_crashed`, or goes on with `resume: true`.
+  If the queue of a server is full, the request goes to another one. It is refused with `:overloaded` only if all queues
+  are full. If a server or its node dies, its requests go to other servers. Pieces of a text that are done stay done. A
+  stream that has already sent audio ends with `:engine_crashed`, or continues with `resume: true`.
 
-  Nodes whose version of this library speaks another protocol are left out, and the log says so once.
+  Nodes with a version of this library that speaks another protocol are not used. That is logged once.
 
   The [guide to clusters](clusters.md) shows whole set-ups.
   """
@@ -53,12 +53,12 @@ defmodule Chatterbex.Pool do
   end
 
   @doc """
-  Starts a pool, whose servers load their models in the background.
+  Starts a pool. Its servers load their models in the background.
 
   ## Options
 
-  `:name` must be given. Those of a server (`Chatterbex.Options`) are for each server of the pool, with
-  `isolation: :peer` by default, and besides there are
+  `:name` is required. The options of a server (`Chatterbex.Options`) apply to each server of the pool; `:isolation` is
+  `:peer` by default. A pool also has
 
   #{Options.Schema.docs(:pool, [:size, :devices])}
 
@@ -123,10 +123,10 @@ defmodule Chatterbex.Pool do
   end
 
   @doc """
-  Takes the servers of this node out of the pool, and waits until what they have is done.
+  Takes the servers of this node out of the pool, and waits until their open requests are done.
 
-  New requests go to other nodes from then on, or are refused with `:not_running` where there is none. It is for
-  deploys: call it before the node stops.
+  From then on, new requests go to other nodes, or are refused with `:not_running` if there are none. Use it for deploys:
+  call it before the node stops.
 
   ## Options
 

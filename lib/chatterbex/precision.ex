@@ -1,6 +1,6 @@
 defmodule Chatterbex.Precision do
   @moduledoc false
-  # What was measured for `precision: :auto`, to read.
+  # The measurements for `precision: :auto`, as text.
 
   alias Chatterbex.{JSON, Names}
 
@@ -27,7 +27,7 @@ defmodule Chatterbex.Precision do
   def text(%{t3: t3, flow: flow}), do: part("T3", t3) <> ", " <> part("flow", flow)
 
   @doc """
-  What a model computes in, as `Chatterbex.info/1` has it, and why, where that was measured.
+  Describes what a model computes in, from `Chatterbex.info/1`, and why, if that was measured.
 
       iex> Chatterbex.Precision.used(%{t3: "float32", flow: "bfloat16", verdict: nil})
       "T3 in float32, flow in bfloat16"
@@ -57,7 +57,7 @@ defmodule Chatterbex.Precision do
   def folder(home), do: Path.join(home, "precision")
 
   @doc """
-  The newest verdict on a model's files that is kept, or `nil`.
+  The newest saved verdict on a model's files, or `nil`.
   """
   @spec newest(Path.t(), atom, Path.t()) :: map | nil
   def newest(home, model, files) do

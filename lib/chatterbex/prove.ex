@@ -1,30 +1,30 @@
 defmodule Chatterbex.Prove do
   @moduledoc """
-  Proves a model on this machine: it speaks ten sentences on the CPU and on the device, and they must be right.
+  Proves a model on this machine. The model speaks ten sentences on the CPU and on the device, and the speech is checked.
 
       mix chatterbex.prove --model turbo --install-recogniser
 
-  prints what was found and writes a report for an issue. It downloads no model: the files must be there
-  (`mix chatterbex.models download turbo`), or be named with `:checkpoint`.
+  prints the findings and writes a report for an issue. It does not download the model: fetch its files first
+  (`mix chatterbex.models download turbo`), or name their folder with `:checkpoint`.
 
-  ## What is checked
+  ## The checks
 
-    * **device** - the requested device spoke every sentence and was not left for the CPU. With `device: :auto` this is
-      skipped where the machine has no device that the model could use.
+    * **device** - the requested device spoke every sentence, without falling back to the CPU. With `device: :auto` this is
+      skipped if the machine has no device that the model could use.
     * **sound** - every sample is a finite number, and no sentence is silent.
     * **watermark** - every sentence has PerTh's watermark (`Chatterbex.Audio.watermarked?/1`). Skipped for models that have
       none, such as `:hibari`.
-    * **agreement** - the device says what the CPU says. Both speak from the same seeds, so tokens, and with them the
-      samples, differ only by rounding. A sentence is the same speech where its length differs by at most 20 ms, its
-      loudness by at most 0.5 LU, and the correlation of both envelopes (levels of 20 ms) is at least 0.98. Where two tokens are
-      almost equally likely, rounding may draw the other one, and the rest of the sentence is then another one: at most 2 of
-      10 sentences may differ.
-    * **words** - pocketsphinx, a speech recogniser, understands what is said. At most 30 % of all words may be misheard,
-      and on the device at most 10 percentage points more than on the CPU. pocketsphinx mishears up to one word in ten of
-      clear speech; speech that is garbled or noise comes out above 70 %. Skipped where the recogniser is not installed.
+    * **agreement** - the device speaks the same as the CPU. Both use the same seeds, so tokens, and with them the
+      samples, differ only by rounding. Two versions of a sentence are the same speech if their lengths differ by at most
+      20 ms and their loudness by at most 0.5 LU, and if their envelopes (levels of 20 ms) have a correlation of at least
+      0.98. If two tokens are almost equally likely, rounding may pick the other one, and the rest of the sentence then
+      differs: at most 2 of 10 sentences may differ.
+    * **words** - pocketsphinx, a speech recogniser, understands the speech. It may mishear at most 30 % of all words, and
+      on the device at most 10 percentage points more than on the CPU. pocketsphinx mishears up to one word in ten of
+      clear speech; for garbled speech or noise the figure is above 70 %. Skipped if the recogniser is not installed.
 
-  How fast each device is, is measured and not judged. The two servers run one after the other, so that only one model
-  is in memory.
+  The speed of each device is measured but not judged. The two servers run one after the other, so that only one model is
+  in memory.
   """
 
   alias Chatterbex.{Audio, Configuration, Error, Model, Options, Python}
@@ -45,17 +45,18 @@ defmodule Chatterbex.Prove do
   ]
 
   @typedoc """
-  What was found.
+  The findings.
 
-    * `passed` - whether no check failed
-    * `checks` - by name, with `status` `:passed`, `:failed` or `:skipped`, and a message
-    * `measured` - each device, the CPU first: `load_seconds`, `audio_seconds`, `work_seconds`, `rtf` (seconds of work a second
-      of audio), `first_audio_seconds` of a stream, and `word_error_rate` (0.0 and above, `nil` where nobody listened)
-    * `sentences` - each with its `text`; `spoken`, what each device made of it (`seconds`, `loudness` in LUFS or `:silent`,
-      `tokens`, `watermarked`, `heard`, `word_errors`); and `similarity`, how alike the two are: the second's `seconds` and
-      `loudness` (LU) less the first's, the correlation of their `envelope`s, their `difference` in dB (`nil` where they are
-      `equal`, or of different lengths)
-    * `versions` - of the Python packages
+    * `passed` - `true` if no check failed
+    * `checks` - each with its name, a `status` of `:passed`, `:failed` or `:skipped`, and a message
+    * `measured` - the figures of each device, the CPU first: `load_seconds`, `audio_seconds`, `work_seconds`, `rtf` (seconds
+      of work per second of audio), `first_audio_seconds` of a stream, and `word_error_rate` (0.0 and above, `nil` if the
+      recogniser did not run)
+    * `sentences` - each with its `text`; `spoken`, the speech of each device (`seconds`, `loudness` in LUFS or `:silent`,
+      `tokens`, `watermarked`, `heard`, `word_errors`); and `similarity`, which compares the two: the second's `seconds` and
+      `loudness` (LU) minus the first's, the correlation of their `envelope`s, and their `difference` in dB (`nil` if they
+      are `equal`, or of different lengths)
+    * `versions` - the versions of the Python packages
   """
   @type report :: %{
           model: atom,
@@ -73,8 +74,8 @@ defmodule Chatterbex.Prove do
 
   #{Options.Schema.docs(:prove)}
 
-  A check that fails is no error: see `passed` of the report. Errors are those of `Chatterbex.start_link/1` and
-  `Chatterbex.generate/2`; `:not_supported` for a model that speaks no English; `:not_set_up` where the recogniser cannot
+  A failed check is not an error: see `passed` of the report. Errors are those of `Chatterbex.start_link/1` and
+  `Chatterbex.generate/2`; `:not_supported` for a model that does not speak English; `:not_set_up` if the recogniser cannot
   be installed or does not run.
 
   ## Examples
@@ -83,7 +84,7 @@ defmodule Chatterbex.Prove do
 
       iex> {:error, error} = Chatterbex.Prove.run(model: :conversion)
       iex> error.message
-      "the model :conversion speaks no English, and these sentences are English"
+      "the model :conversion does not speak English, and these sentences are English"
   """
   @spec run(keyword) :: {:ok, report} | {:error, Error.t()}
   def run(options \\ []) do
@@ -110,7 +111,7 @@ defmodule Chatterbex.Prove do
   def text(report), do: Document.text(report)
 
   @doc """
-  The report as Markdown, with the machine it was made on. It names no user and no folder.
+  The report as Markdown, with the machine that it ran on. It names no user and no folder.
 
   ## Examples
 
@@ -130,7 +131,7 @@ defmodule Chatterbex.Prove do
           {:error,
            Error.new(
              :not_supported,
-             "the model #{inspect(model.name)} speaks no English, and these sentences are English",
+             "the model #{inspect(model.name)} does not speak English, and these sentences are English",
              %{model: model.name}
            )}
     end
@@ -237,7 +238,7 @@ defmodule Chatterbex.Prove do
     each_run(found, &hear(&1, program))
   end
 
-  # What cannot be measured cannot be heard.
+  # The recogniser skips audio that could not be measured.
   defp hear(run, program) do
     audios = for %{problem: nil, audio: audio} <- run.spoken, do: audio
 

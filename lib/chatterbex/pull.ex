@@ -1,15 +1,15 @@
 defmodule Chatterbex.Pull do
   @moduledoc false
-  # An Enumerable, taken one element at a time: what Enum and Stream do not offer.
+  # Pulls one element at a time from an Enumerable, which Enum and Stream cannot do.
 
-  @typedoc "Use each only once: `next/1` gives the one for what is left."
+  @typedoc "Use each only once: `next/1` returns the one for the rest."
   @opaque t :: (Enumerable.acc() -> Enumerable.result())
 
   @spec open(Enumerable.t()) :: t
   def open(enumerable), do: &Enumerable.reduce(enumerable, &1, fn element, _last -> {:suspend, element} end)
 
   @doc """
-  The next element. The Enumerable has closed what it had open when there is none, and when it raises.
+  Returns the next element. When there are no more, or when it raises, the Enumerable has closed its resources.
   """
   @spec next(t) :: {:ok, term, t} | :done
   def next(pull) do
@@ -20,7 +20,7 @@ defmodule Chatterbex.Pull do
   end
 
   @doc """
-  Closes an Enumerable of which not all was taken.
+  Closes an Enumerable before its end.
   """
   @spec close(t) :: :ok
   def close(pull) do

@@ -1,17 +1,16 @@
 defmodule Chatterbex.Python do
   @moduledoc """
-  Where the Python environment is that `mix chatterbex.setup` makes.
+  Finds the Python environment that `mix chatterbex.setup` creates.
 
-  It lives in one folder, the *home*, as `venv`. The home is, first that applies:
+  It is the subfolder `venv` of a folder called the *home*. The home is the first of these that is set:
 
-    1. the `:home` that a function or a server is given (`mix chatterbex.setup --path`)
+    1. the option `:home` of a function or a server (`mix chatterbex.setup --path`)
     2. the environment variable `CHATTERBEX_HOME`
     3. `config :chatterbex, home: "/srv/chatterbex"`
-    4. the user's cache folder: `$XDG_CACHE_HOME/chatterbex` where that is set, else `~/.cache/chatterbex`
+    4. the user's cache folder: `$XDG_CACHE_HOME/chatterbex` if that is set, otherwise `~/.cache/chatterbex`
        on Linux and `~/Library/Caches/chatterbex` on macOS
 
-  A file in it, `venv/chatterbex.json`, names what was installed and the shared library of Python that the
-  BEAM opens.
+  The file `venv/chatterbex.json` lists what is installed, and names the shared library of Python that the BEAM opens.
   """
 
   alias Chatterbex.{Configuration, Error}
@@ -29,9 +28,9 @@ defmodule Chatterbex.Python do
         }
 
   @doc """
-  The folder that holds the Python environment, as an absolute path. It need not exist.
+  Returns the folder of the Python environment as an absolute path. It need not exist.
 
-  Options: `:home`, a path that comes before everything else.
+  Options: `:home`, a path that overrides everything else.
 
   ## Examples
 
@@ -46,7 +45,7 @@ defmodule Chatterbex.Python do
     |> Path.expand()
   end
 
-  # Finds the environment and checks that it is whole, without starting Python or any other program.
+  # Finds the environment and checks that it is complete, without starting Python or any other program.
   #
   # Options: `:home`, as for `home/1`; `:profiles`, the names of what must be installed: `"hibari"`, the built-in voice,
   # `"torch"`, what the Chatterbox models need (default `["hibari"]`).
@@ -86,7 +85,7 @@ defmodule Chatterbex.Python do
   @spec program(Path.t()) :: Path.t()
   def program(venv), do: Path.join([venv, "bin", "python"])
 
-  # The command that makes or mends the environment in `home`, as the user has to type it.
+  # The command that creates or repairs the environment in `home`.
   @doc false
   @spec setup_command(Path.t(), keyword) :: String.t()
   def setup_command(home, options \\ []) do

@@ -2,7 +2,7 @@ defmodule Chatterbex.Runtime do
   @moduledoc false
   # The one Python of this VM: started on the first need, stopped with the application.
   #
-  # It also outlives the servers: when one dies without a word, its model is taken out of memory here.
+  # It also outlives the servers: when one crashes, this process removes its model from memory.
 
   use GenServer
 
@@ -32,7 +32,7 @@ defmodule Chatterbex.Runtime do
   end
 
   @doc """
-  Has the model taken out of memory when `server` ends.
+  Removes the model from memory when `server` ends.
   """
   @spec watch(pid, pos_integer) :: :ok
   def watch(server, model_id), do: GenServer.cast(__MODULE__, {:watch, server, model_id})
@@ -50,11 +50,11 @@ defmodule Chatterbex.Runtime do
   """
   @spec ask(map, timeout) :: {:ok, map} | {:error, Error.t()}
   def ask(command, timeout) do
-    # In a process of its own, so that an answer that comes late reaches nobody.
+    # In a separate process, so that a late answer reaches nobody.
     task = Task.async(fn -> answer(Map.put(command, "id", new_id())) end)
 
     with nil <- Task.yield(task, timeout) || Task.shutdown(task, :brutal_kill) do
-      {:error, Error.new(:timeout, "the model thread has not answered within #{timeout} ms")}
+      {:error, Error.new(:timeout, "the model thread did not answer within #{timeout} ms")}
     else
       {:ok, answer} ->
         answer
@@ -74,7 +74,7 @@ defmodule Chatterbex.Runtime do
   end
 
   @doc """
-  Takes a command or a request back. What is being worked on ends after the current step.
+  Cancels a command or a request. Running work ends after the current step.
   """
   @spec cancel(pos_integer) :: :ok
   def cancel(id) do
@@ -198,7 +198,7 @@ defmodule Chatterbex.Runtime do
   defp other_python(wanted, running) do
     Error.new(
       :invalid_option,
-      "this VM runs the Python of #{running} already, and a VM can run only one: #{wanted} would be a second. " <>
+      "this VM already runs the Python of #{running}, and a VM can run only one: #{wanted} would be a second. " <>
         "Use one :home for all servers of a VM.",
       %{running: running, wanted: wanted}
     )

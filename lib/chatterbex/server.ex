@@ -1,15 +1,15 @@
 defmodule Chatterbex.Server do
   @moduledoc false
-  # One model: loads it, hands pieces of its requests to the model thread when it is their turn, and passes on what
-  # comes of them. `Chatterbex.Client` is the other side, in the calling process.
+  # One model: loads it, submits pieces of requests to the model thread when it is their turn, and passes the results
+  # on. `Chatterbex.Client` is the other side, in the calling process.
   #
   # A request is in `queue` until its caller releases it, ends, or gets an error. A call of a function of the model is
   # in `calls` until it is answered, its time is up, or its caller ends.
   #
-  # With `isolation: :peer` the model is in a process of its own, which may die. What it was working on is then done again
-  # by the next one, but for streams that were heard and texts that are to blame: see Chatterbex.Server.Crashes.
+  # With `isolation: :peer` the model is in its own operating system process, which may die. The next process then repeats
+  # the work, except for streams that already sent audio and texts that are to blame: see Chatterbex.Server.Crashes.
   #
-  # With `idle:` a model that has had nothing open for that long is unloaded, and loaded again by whoever needs it next.
+  # With `idle:` a model without open requests for that long is unloaded. The next request loads it again.
 
   use GenServer, restart: :permanent, shutdown: 5_000
 
@@ -30,7 +30,7 @@ defmodule Chatterbex.Server do
 
   alias Chatterbex.Server.{Blame, Call, Calls, Crashes, Description, Engine, Failure, Loading, Queue, Request}
 
-  # A model that failed to load is tried again by the next request, but not by every one of a flood.
+  # The next request tries again to load a model that failed, but not every request of a flood does.
   @retry_after 1_000
 
   @spec start_link(keyword) :: GenServer.on_start() | {:error, Error.t()}
@@ -107,7 +107,7 @@ defmodule Chatterbex.Server do
 
   def handle_call(:info, _from, state), do: {:reply, {:ok, Description.describe(state)}, state}
 
-  # What a caller has to know to cut its text and check its options.
+  # The information that a caller needs to cut its text and check its options.
   def handle_call(:about, _from, state) do
     about = %{
       model: state.model,
@@ -162,7 +162,7 @@ defmodule Chatterbex.Server do
     end
   end
 
-  # Fetching files takes as long as it takes: a transfer that stands still ends by itself.
+  # Fetching files has no time limit: a stalled transfer ends by itself.
   def handle_info({:fetching, task}, %{load: %{task: task}, status: :loading} = state),
     do: {:noreply, put_load_timer(state, :infinity)}
 
@@ -196,7 +196,7 @@ defmodule Chatterbex.Server do
     {:noreply, load_failed(state |> stop_preparing() |> stop_engine(), Failure.not_ready(state))}
   end
 
-  # One timer for each load, not for each request: whether the model is idle is decided here, after all that came before.
+  # One timer for each load, not for each request: this decides whether the model is idle.
   def handle_info({:timeout, {:idle, load}}, %{load: %{ref: load}, status: :ready} = state) do
     left = state.options.idle - (System.monotonic_time(:millisecond) - state.used_at)
 
@@ -222,7 +222,7 @@ defmodule Chatterbex.Server do
     end
   end
 
-  # The task that prepares a load answers before it ends; where it did not, it crashed.
+  # The task that prepares a load answers before it ends. If it did not, it crashed.
   def handle_info({:EXIT, task, reason}, %{load: %{task: task}, status: :loading} = state)
       when reason != :normal do
     {:noreply, load_failed(state, Failure.not_prepared(reason))}
@@ -288,7 +288,7 @@ defmodule Chatterbex.Server do
 
   defp in_use?(state), do: Queue.open(state.queue) > 0 or state.calls != %{}
 
-  # Something of it was used, or is done.
+  # Records that the model was used just now, and answers those that wait for an idle server.
   defp used(state) do
     idle = if in_use?(state), do: [], else: state.idle_waiters
     Enum.each(idle, &GenServer.reply(&1, :ok))
@@ -309,13 +309,13 @@ defmodule Chatterbex.Server do
       Map.put(state.load.metadata, :reason, :idle)
     )
 
-    # The rest of what the model said of itself stays true of the next one.
+    # The rest of the model's description also holds for the next one.
     %{state | status: :idle, queue: Queue.lost(state.queue), loaded: Map.delete(state.loaded, "memory")}
   end
 
   # The next request tries to load again.
   defp failed(state, error) do
-    # A model in this VM is gone by itself. A process without its model is of no use.
+    # A model in this VM has already been removed. A process without its model is of no use.
     state = if state.engine == :here, do: state, else: stop_engine(state)
     state = fail_all(state, error)
 
@@ -356,7 +356,7 @@ defmodule Chatterbex.Server do
     end
   end
 
-  # What was being spoken waits for the next process, but for requests that cannot.
+  # Running requests wait for the next process, except those that cannot.
   defp survive(state, reason, how) do
     {failed, queue} = Queue.died(state.queue, reason, &Crashes.guilty?/1)
 
@@ -398,7 +398,7 @@ defmodule Chatterbex.Server do
   defp working(%{status: :idle} = state), do: {:ok, load(state)}
   defp working(state), do: {:ok, state}
 
-  # What is set up may have changed since, and looking costs nothing.
+  # The setup may have changed since, and checking it is cheap.
   defp retry?(%{reason: reason}, _at) when reason in [:not_set_up, :model_files_missing], do: true
   defp retry?(_error, at), do: System.monotonic_time(:millisecond) - at >= @retry_after
 
@@ -514,7 +514,7 @@ defmodule Chatterbex.Server do
 
   ## Calls
 
-  # As many may be open as requests. Until there is a model they wait, and are submitted in the order of their ids.
+  # The limit is the same as for requests. Until the model is loaded they wait, and are submitted in the order of their ids.
   defp call(state, {caller, _tag} = from, function, arguments, timeout) do
     open = map_size(state.calls)
 
@@ -578,7 +578,7 @@ defmodule Chatterbex.Server do
     end
   end
 
-  ## What the model thread says
+  ## Events of the model thread
 
   defp event("loaded", id, info, %{model_id: id} = state) do
     cancel_timer(state.load.timer)
@@ -679,7 +679,7 @@ defmodule Chatterbex.Server do
   defp event("cancelled", id, _payload, state), do: finish(state, id, &Failure.cancelled/0)
   defp event(_other, _id, _payload, state), do: state
 
-  # It works: what went wrong before is no row any more.
+  # The model works again, so earlier crashes no longer count as a row.
   defp alive(state), do: %{state | crashes: %Crashes{}}
 
   # The model has let go of a piece.

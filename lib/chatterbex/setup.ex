@@ -1,29 +1,29 @@
 defmodule Chatterbex.Setup do
   @moduledoc """
-  Provisions Python: finds one that can be embedded, makes an environment for it, installs what the voices
-  need, and proves that it loads.
+  Sets up Python: finds one that can be embedded, creates an environment for it, installs what the voices
+  need, and checks that it loads.
 
-  `mix chatterbex.setup` is the usual way in. Where there is no Mix, as in a release, call it directly:
+  Usually you run `mix chatterbex.setup`. Without Mix, as in a release, call this module:
 
       bin/my_app eval 'Chatterbex.Setup.run!()'
 
   ## What it does
 
-    1. It looks for Python 3.10 to 3.14 with a shared library: the one it is told, those that uv manages or
-       finds, those of the system, of Homebrew and of pyenv; where none will do, it has uv download one
-       (unless `UV_PYTHON_DOWNLOADS` says `never` or `manual`). Each is asked by its own interpreter, and its
-       shared library is opened as a proof.
-    2. It makes an environment in the home (`Chatterbex.Python.home/1`), with uv, or with Python's own `venv`
-       where there is no uv, which is then put into that environment with pip.
-    3. It installs what the lock files name, checksum by checksum.
-    4. It checks that every file is there and that the modules load, and tries PyTorch where that is wanted:
-       small pieces of the models' work on the device and on the CPU, which must agree.
-    5. It writes down what is there, for servers to find.
-    6. It fetches the files of the models that are named.
+    1. It looks for Python 3.10 to 3.14 with a shared library: the one you name, those that uv manages or
+       finds, and those of the system, of Homebrew and of pyenv. If none fits, it has uv download one
+       (unless `UV_PYTHON_DOWNLOADS` is `never` or `manual`). It runs each candidate to learn about it, and
+       opens its shared library to check that it works.
+    2. It creates an environment in the home (`Chatterbex.Python.home/1`) with uv. If there is no uv, it uses
+       Python's own `venv`, and installs uv into that environment with pip.
+    3. It installs the packages in the lock files and verifies their checksums.
+    4. It checks that every file exists and that the modules load. If you want PyTorch, it also runs small
+       pieces of the models' work on the device and on the CPU, and compares the results.
+    5. It records what is installed, so that servers find it.
+    6. It fetches the files of the models that you name.
 
-  It is safe to run again: with nothing to do it ends at once without the network; stopped half-way, it goes
-  on where it was; with other options it adds to what is there; two at once wait for each other. Settings of pip (`PIP_INDEX_URL`, pip.conf) and of uv
-  (`UV_DEFAULT_INDEX`, uv.toml) are respected.
+  It is safe to run again. With nothing to do it ends at once and needs no network. After an interruption it
+  continues where it stopped. With other options it adds to the environment. Two setups at once wait for each
+  other. It respects the settings of pip (`PIP_INDEX_URL`, pip.conf) and of uv (`UV_DEFAULT_INDEX`, uv.toml).
   """
 
   alias Chatterbex.{Error, Files.Replacement, Python, Terminal}
@@ -43,12 +43,12 @@ defmodule Chatterbex.Setup do
     Torch
   }
 
-  # How long another setup of the same home is waited for.
+  # How long to wait for another setup of the same home.
   @busy_timeout :timer.minutes(60)
 
   @typedoc """
-  What is there now. `device` is the one that PyTorch is set up for, `nil` without PyTorch; `changed` is false where there
-  was nothing to do; `seconds` is how long it took.
+  The installed environment. `device` is the one that PyTorch is set up for, `nil` without PyTorch. `changed` is false if
+  there was nothing to do. `seconds` is how long it took.
   """
   @type summary :: %{
           home: Path.t(),
@@ -63,29 +63,29 @@ defmodule Chatterbex.Setup do
         }
 
   @doc """
-  Makes the environment, or what is missing of it, and prints each step to stderr.
+  Creates the environment, or completes it, and prints each step to stderr.
 
   ## Options
 
-    * `:home` - the folder to hold the environment, a string. Default: `Chatterbex.Python.home/0`.
-    * `:python` - the Python to use: a path, a name on PATH, or a version as `"3.11"`. Default: what is found.
-    * `:force` - `true` builds everything again; the environment that was there comes back if that fails.
-      Default: `false`.
+    * `:home` - the folder for the environment, a string. Default: `Chatterbex.Python.home/0`.
+    * `:python` - the Python to use: a path, a name on PATH, or a version such as `"3.11"`. Default: the first one
+      found that fits.
+    * `:force` - `true` builds everything again. If that fails, the old environment is restored. Default: `false`.
     * `:quiet` - `true` prints nothing. Default: `false`.
-    * `:device` - `:mps`, `:cuda`, `:cpu` or `:auto` (what the machine has): also PyTorch, which the Chatterbox
-      models need. A device that the machine does not have, or that turns out not to work, is no error: it is
-      set up for the CPU, and the lines say why. Default: `nil`, what is installed already; `:auto` where one of
-      the following options is given.
-    * `:models` - names of models whose files are fetched too: `english`, `multilingual`, `turbo`, `nano`,
+    * `:device` - `:mps`, `:cuda`, `:cpu` or `:auto` (the best device of the machine): also installs PyTorch, which the
+      Chatterbox models need. A device that the machine does not have, or that does not work, is not an error:
+      PyTorch is then set up for the CPU, and a line says why. Default: `nil`, which keeps what is installed; `:auto` if
+      you give one of the following options.
+    * `:models` - names of models whose files to fetch too: `english`, `multilingual`, `turbo`, `nano`,
       `conversion`, as atoms or strings. Default: `[]`.
-    * `:languages` - ISO 639-1 codes of languages whose reading takes packages of its own. Default: `[]`.
-    * `:torch` - a version of PyTorch other than the locked one, as `"2.7.1"`. It comes from the index without
-      its hashes being checked. Default: `nil`.
-    * `:report` - a function that gets each line instead of stderr.
+    * `:languages` - ISO 639-1 codes of languages whose extra packages to install. Default: `[]`.
+    * `:torch` - a version of PyTorch other than the locked one, such as `"2.7.1"`. It comes from the index, and its
+      hashes are not checked. Default: `nil`.
+    * `:report` - a function that is called with each line, instead of printing it to stderr.
 
-  Errors have the reason `:not_set_up` (the message says what failed, what the tool said last, the remedy, and
-  the command to run then), `:invalid_option`, `:unknown_model`, `:unknown_language`, `:not_supported` on Windows, and
-  for PyTorch on a Mac with an Intel processor, or those of `Chatterbex.ModelFiles.download/2`.
+  An error has the reason `:not_set_up` (the message says what failed, the last output of the tool, what to do, and
+  the command to run then), `:invalid_option`, `:unknown_model`, `:unknown_language`, `:not_supported` (on Windows, and
+  for PyTorch on a Mac with an Intel processor) or one of `Chatterbex.ModelFiles.download/2`.
 
   ## Examples
 
@@ -100,14 +100,14 @@ defmodule Chatterbex.Setup do
   @spec run(keyword) :: {:ok, summary} | {:error, Error.t()}
   def run(options \\ []) do
     with {:error, error} <- provision(options) do
-      # In `eval` nobody else would say it.
+      # In `eval` nobody else would print it.
       if is_list(options) and options[:quiet] != true, do: Request.report(options).("\n" <> error.message)
       {:error, error}
     end
   end
 
   @doc """
-  As `run/1`, but raises the error, so that `eval` in a release ends with an exit code other than 0.
+  The same as `run/1`, but raises the error, so that `eval` in a release ends with an exit code other than 0.
 
   ## Examples
 
@@ -122,7 +122,7 @@ defmodule Chatterbex.Setup do
     end
   end
 
-  # As run/1 for a caller that shows the error itself.
+  # The same as run/1, for a caller that shows the error itself.
   @doc false
   @spec provision(keyword) :: {:ok, summary} | {:error, Error.t()}
   def provision(options) do
@@ -172,7 +172,7 @@ defmodule Chatterbex.Setup do
     end
   end
 
-  # Only files are looked at: this is the run with nothing to do.
+  # Looks at files only, so that a run with nothing to do is fast.
   defp complete(%{force: true}), do: :incomplete
 
   defp complete(request) do
@@ -214,12 +214,12 @@ defmodule Chatterbex.Setup do
   end
 
   defp alone(interpreter, uv, request) do
-    busy = &Step.note(request.report, "another setup (process #{&1}) is at work here; waiting for it")
+    busy = &Step.note(request.report, "another setup (process #{&1}) is running here; waiting for it")
     lock = Path.join(request.home, "setup.lock")
 
     result =
       Lock.hold(interpreter.base_executable, lock, busy, @busy_timeout, fn ->
-        # It may have done all there was to do, or something else.
+        # The other setup may have done this work already.
         with {:ok, request} <- Request.decide(request) do
           case complete(request) do
             {:ok, python} -> {:ok, python, false}
@@ -231,8 +231,8 @@ defmodule Chatterbex.Setup do
     with {:error, {:busy, pid}} <- result do
       {:error,
        Failure.error(
-         "another setup (process #{pid}) has been at work in #{request.home} for an hour.",
-         "wait for its end, or end it: kill #{pid}",
+         "another setup (process #{pid}) has been running in #{request.home} for an hour.",
+         "wait until it ends, or end it: kill #{pid}",
          request
        )}
     end
@@ -261,7 +261,7 @@ defmodule Chatterbex.Setup do
     end)
   end
 
-  # It is called several times a second: each tenth is said once, and so is what is waited for.
+  # It is called several times a second: each tenth is reported once, and so is each wait.
   defp fetched(progress, report) do
     line = progress.message || part(progress)
     if line != nil and Process.put(__MODULE__, line) != line, do: Step.note(report, line)
@@ -292,7 +292,7 @@ defmodule Chatterbex.Setup do
   end
 
   defp elsewhere(home) do
-    "This is not the usual place: set CHATTERBEX_HOME=#{home}, or config :chatterbex, home: #{inspect(home)}, " <>
-      "so that it is found."
+    "This is not the default folder. So that it is found, set CHATTERBEX_HOME=#{home}, or " <>
+      "config :chatterbex, home: #{inspect(home)}."
   end
 end

@@ -1,35 +1,35 @@
 defmodule Chatterbex.Telemetry do
   @moduledoc """
-  The events of this library. They are sent through `:telemetry` where the application has it, and cost
-  nothing where it has not.
+  The events of this library. They are sent through `:telemetry` if the application has it, and cost nothing
+  otherwise.
 
   All durations, `since_start` too, are in native time units (`System.convert_time_unit/3`).
 
   ## Spans
 
-  What takes time has a span, as `:telemetry.span/3` makes them: `[..., :start]`, then `[..., :stop]`, or `[..., :exception]`
-  where something was raised. All three have `telemetry_span_context`, a reference that tells which belong together, and
-  `server`, the name or pid of the server that was asked.
+  Work that takes time has a span, like those of `:telemetry.span/3`: `[..., :start]`, then `[..., :stop]`, or
+  `[..., :exception]` if something raised. All three have `telemetry_span_context`, a reference that is the same for all
+  events of one span, and `server`, the name or pid of the server.
 
-  | span | what it is | measurements of `:start` | of `:stop`, besides | metadata of `:stop`, besides |
+  | span | what it covers | measurements of `:start` | further measurements of `:stop` | further metadata of `:stop` |
   |---|---|---|---|---|
   | `[:chatterbex, :generate]` | `Chatterbex.generate/2` | `characters` | `audio_seconds`, `samples`, `rtf`, `tokens_per_second` | the audio's own `metadata` |
-  | `[:chatterbex, :stream]` | a stream, from the first chunk that is asked for to its end | `characters` | `chunks`, `audio_seconds`, `first_audio` | `model`, `halted` |
+  | `[:chatterbex, :stream]` | a stream, from the first request for a chunk to its end | `characters` | `chunks`, `audio_seconds`, `first_audio` | `model`, `halted` |
   | `[:chatterbex, :convert]` | `Chatterbex.convert/2` | | `seconds`, `audio_seconds`, `rtf` | the audio's own `metadata` |
   | `[:chatterbex, :clone]` | `Chatterbex.Voice.clone/2` | | `seconds` (of the recording) | `model` |
   | `[:chatterbex, :model, :load]` | loading a model | | | `model`, `device` |
-  | `[:chatterbex, :model, :download]` | fetching a model's files; without `server` | | `fetched` (bytes that came), `total` | `model`, `version`, `language_pack`, `revision`, `folder` |
+  | `[:chatterbex, :model, :download]` | fetching a model's files; without `server` | | `fetched` (bytes that arrived), `total` | `model`, `version`, `language_pack`, `revision`, `folder` |
 
   Every `:start` has the measurements `system_time` and `monotonic_time`. Every `:stop` and `:exception` has `duration` and
   `monotonic_time`.
 
   A result `{:error, error}` is a `:stop` too, with the `Chatterbex.Error` as `error` in its metadata; otherwise `error` is
-  `nil`. Of an error only `duration` is measured, and of a stream what came before it. An `:exception` has `kind`, `reason`
-  and `stacktrace`: a `:progress` function or the source of a text has raised.
+  `nil`. The `:stop` of an error has only `duration`; that of a stream also has what was measured before the error. An
+  `:exception` means that a `:progress` function or the source of a text raised. It has `kind`, `reason` and `stacktrace`.
 
-  `characters` is missing where the text is an Enumerable. `first_audio` is the time to the first chunk. `halted` is true for a
-  stream that its consumer ended early or that was cancelled. `rtf` is seconds of work per second of audio, and `tokens_per_second`
-  how fast T3 was, where the model tells. A process that is killed ends no span.
+  `characters` is missing if the text is an Enumerable. `first_audio` is the time to the first chunk. `halted` is true for a
+  stream that its consumer ended early or that was cancelled. `rtf` is seconds of work per second of audio.
+  `tokens_per_second` is the speed of T3, if the model reports it. The span of a killed process does not end.
 
   ## Single events
 
@@ -44,21 +44,21 @@ defmodule Chatterbex.Telemetry do
 
   What to do about them:
 
-  - `[:chatterbex, :queue, :wait]` growing: one model cannot keep up. Raise `:max_batch` where the device
-    gains from it, start a second server on another node, or lower `:max_queue` to refuse earlier.
+  - `[:chatterbex, :queue, :wait]` grows: one model cannot keep up. Raise `:max_batch` if the device is faster with larger
+    batches, start a second server on another node, or lower `:max_queue` to refuse requests earlier.
   - `[:chatterbex, :generate, :stop]` with `error.reason == :overloaded`: the same, seen by callers.
-  - `[:chatterbex, :device, :fallback]`: the model works on the CPU from now on; `reason` says why, and
-    `Chatterbex.info/1` keeps saying it.
+  - `[:chatterbex, :device, :fallback]`: the model runs on the CPU from now on. `reason` says why, and `Chatterbex.info/1`
+    shows it too.
   - `[:chatterbex, :model, :unload]`: the model had nothing to do for the server's `:idle` time. If loads follow soon and
-    often, raise `:idle`: each of them makes a request wait.
-  - `[:chatterbex, :stream, :chunk]` with `number: 0`: `since_start` is the time to the first audio. Where later chunks have
-    a `since_start` above the `audio_seconds` before them, playback starves: use a faster device or a smaller model.
+    often, raise `:idle`: each load makes a request wait.
+  - `[:chatterbex, :stream, :chunk]` with `number: 0`: `since_start` is the time to the first audio. If later chunks have
+    a `since_start` above the `audio_seconds` before them, playback runs dry: use a faster device or a smaller model.
 
-  `waiting` and `running` count requests that wait and pieces that the model works on. `number` counts chunks from 0,
-  and `since_start` is the time since the stream was first asked for one.
+  `waiting` counts waiting requests, and `running` the pieces that the model is working on. `number` counts chunks from 0.
+  `since_start` is the time since the first chunk was requested.
 
-  `generate`, `convert`, `clone` and `download` events are sent in the calling process, `stream` events in the process that takes the
-  chunks (one of the library's own for `Chatterbex.stream_to/3`), all others in the server's.
+  `generate`, `convert`, `clone` and `download` events are sent in the calling process, `stream` events in the process
+  that consumes the stream (one of the library's own for `Chatterbex.stream_to/3`), and all others in the server's process.
 
       :telemetry.attach("speech", [:chatterbex, :generate, :stop], &MyApp.Speech.handle/4, nil)
 
@@ -95,7 +95,7 @@ defmodule Chatterbex.Telemetry do
   @typep span :: %{prefix: event, started: integer, metadata: map}
 
   @doc """
-  All events' names, to attach to.
+  The names of all events, to attach to.
 
   ## Examples
 
@@ -106,12 +106,12 @@ defmodule Chatterbex.Telemetry do
   def events, do: @events
 
   @doc """
-  Metrics of all that is worth watching, for the reporters of `Telemetry.Metrics`: how long speech and its first sound
-  take, how fast the model is, the queue, errors by their reason, fallbacks and crashes.
+  Returns metrics for the reporters of `Telemetry.Metrics`: how long speech and its first sound take, how fast the model
+  is, the queue, errors by their reason, fallbacks and crashes.
 
-  They are tagged with `:server`, `:model` and, where a call may fail, `:result`: `:ok` or the error's reason.
+  The tags are `:server`, `:model` and, for calls that may fail, `:result`: `:ok` or the error's reason.
 
-  It needs the package `:telemetry_metrics`, which Phoenix brings along, and raises `Chatterbex.Error` without it.
+  You need the package `:telemetry_metrics`, which Phoenix includes. Without it the function raises `Chatterbex.Error`.
 
   ## Examples
 
@@ -122,17 +122,16 @@ defmodule Chatterbex.Telemetry do
   def metrics, do: Metrics.all()
 
   @doc """
-  Writes a line to the log for each text that was spoken or streamed, each recording that was converted or
-  cloned, and for each model that was loaded or
-  unloaded. The lines hold no text of yours.
+  Logs a line for each text that is spoken or streamed, each recording that is converted or cloned, and each model that
+  is loaded or unloaded. The lines never contain your texts.
 
-  Fallbacks, crashes and models that cannot be loaded are always logged; this needs no handler.
+  Fallbacks, crashes and models that cannot be loaded are always logged, with or without this handler.
 
   ## Options
 
   #{Chatterbex.Options.Schema.docs(:logger)}
 
-  Attaching again changes the level. Errors: `:invalid_option`; `:not_supported` where the application lacks `:telemetry`.
+  Attaching again changes the level. Errors: `:invalid_option`; `:not_supported` if the application lacks `:telemetry`.
 
   ## Examples
 
@@ -152,7 +151,7 @@ defmodule Chatterbex.Telemetry do
   end
 
   @doc """
-  Takes away what `attach_default_logger/1` has attached. Where nothing is attached, nothing happens.
+  Detaches the logger of `attach_default_logger/1`. Does nothing if it is not attached.
 
   ## Examples
 
@@ -196,7 +195,7 @@ defmodule Chatterbex.Telemetry do
     end
   end
 
-  # A span that `stop/3` or `exception/5` ends, for work that is no single call.
+  # A span that `stop/3` or `exception/5` ends, for work that is not a single call.
   @doc false
   @spec start(event, map, map) :: span
   def start(prefix, measurements, metadata) when prefix in @spans do
@@ -236,8 +235,7 @@ defmodule Chatterbex.Telemetry do
     %{duration: now - span.started, monotonic_time: now}
   end
 
-  # Asked once: where the application lacks :telemetry, looking for it on every event would search the
-  # whole code path.
+  # Cached: without :telemetry, looking for it on every event would search the whole code path.
   defp available? do
     case :persistent_term.get(__MODULE__, :unknown) do
       :unknown ->

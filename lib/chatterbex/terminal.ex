@@ -1,6 +1,6 @@
 defmodule Chatterbex.Terminal do
   @moduledoc false
-  # What the Mix tasks show to people only.
+  # Output of the Mix tasks that is only for people.
 
   @doc """
   Whether a file descriptor is a terminal. The VM cannot tell for standard error; test(1) can.
@@ -22,7 +22,7 @@ defmodule Chatterbex.Terminal do
   end
 
   @doc """
-  Replaces the line that is shown.
+  Replaces the line on the terminal.
   """
   @spec show(String.t()) :: :ok
   def show(line), do: IO.write(:stderr, "\r\e[K" <> line)

@@ -5,15 +5,15 @@ defmodule Chatterbex.Test do
       # config/test.exs
       config :chatterbex, testing: true
 
-  From then on all servers of the VM, the default one included, answer at once with a tone of plausible length: about
-  a second for 15 characters. Your supervision tree stays as it is. `mix chatterbex.setup` need not have run, no model is
-  downloaded, and no device is used. A single server does the same with `testing: true` among its options.
+  With this, all servers of the VM, including the default one, answer at once with a tone of plausible length: about a
+  second for 15 characters. Your supervision tree stays the same. You need no `mix chatterbex.setup`, no download and no
+  device. To do this for a single server, give it the option `testing: true`.
 
   Everything above the model is real: texts, options, languages and voices are checked against the server's `:model`,
-  long texts are cut, the queue is bounded, timeouts and cancellation work, telemetry is sent. What the model would refuse,
-  the test refuses.
+  long texts are cut, the queue is bounded, timeouts and cancellation work, and telemetry is sent. A request that the model
+  would refuse fails in the test too.
 
-  ## What was asked
+  ## Check requests
 
       test "greets in a calm voice" do
         MyApp.Greeter.greet("Bob")
@@ -21,37 +21,37 @@ defmodule Chatterbex.Test do
         assert [%{function: :generate, text: "Hello, Bob!", options: %{exaggeration: 0.2}}] = Chatterbex.Test.requests()
       end
 
-  `requests/1` tells what this test has asked, and what processes have asked that it started with `Task`, as well as
-  LiveViews under test: those that have the test among their `$callers`. So tests may be `async: true`. For other
-  processes, such as a `GenServer` of your supervision tree, name the process: `requests(from: pid)`.
+  `requests/1` returns the requests of this test and of processes that have the test among their `$callers`: those that it
+  started with `Task`, and LiveViews under test. So tests can be `async: true`. For other processes, such as a `GenServer`
+  of your supervision tree, name the process: `requests(from: pid)`.
 
-  ## What is answered
+  ## Set answers
 
       test "says that it is busy" do
         Chatterbex.Test.stub({:error, :overloaded})
         assert {:error, "please try again later"} = MyApp.Greeter.greet("Bob")
       end
 
-  A stub is for the same processes, and ends with its test.
+  A stub applies to the same processes, and ends with its test.
 
   ## Voices
 
-  `Chatterbex.Voice.clone/2` gives a voice of the right family, which only servers for tests can speak in, and
-  `Chatterbex.convert/2` a tone as long as its source. Recordings are read and checked as ever.
+  `Chatterbex.Voice.clone/2` returns a voice of the right family, which only servers for tests can use.
+  `Chatterbex.convert/2` returns a tone as long as its source. Recordings are read and checked as usual.
   """
 
   alias Chatterbex.{Audio, Error, Options}
   alias Chatterbex.Test.Ledger
 
   @typedoc """
-  What was asked.
+  A request.
 
-    * `function` - of `Chatterbex`, or `clone` of `Chatterbex.Voice`; `stream_to` is a `:stream`
-    * `server`, `model` - the server's name or pid, and the model that it stands for
-    * `text` - as it was given; of an Enumerable, the sentences that were spoken so far, with spaces between them; `nil`
-      where there is none
-    * `audio` - what was converted or cloned, in one channel, else `nil`
-    * `options` - those that were given and the defaults, without `:server`
+    * `function` - the function of `Chatterbex`, or `clone` of `Chatterbex.Voice`; `stream_to` is a `:stream`
+    * `server`, `model` - the server's name or pid, and the model that it stands in for
+    * `text` - the text as given; for an Enumerable, the sentences spoken so far, joined with spaces; `nil` if there is no
+      text
+    * `audio` - the audio to convert or clone, in one channel, otherwise `nil`
+    * `options` - the given options and the defaults, without `:server`
   """
   @type request :: %{
           function: :generate | :stream | :convert | :clone,
@@ -63,14 +63,14 @@ defmodule Chatterbex.Test do
         }
 
   @typedoc """
-  What is answered: a tone, silence of the same length, or an error, by its reason or as it is.
+  An answer: a tone, silence of the same length, or an error, given as a reason or as a struct.
   """
   @type answer :: :tone | :silence | {:error, Error.reason() | Error.t()}
 
   @doc """
   The requests of a process, oldest first.
 
-  They are kept until the process ends; of all processes together, the last 10,000.
+  They are kept until the process ends, up to the last 10,000 requests of all processes together.
 
   ## Options
 
@@ -88,10 +88,10 @@ defmodule Chatterbex.Test do
   def requests(options \\ []), do: options |> from() |> Ledger.requests()
 
   @doc """
-  Says what is answered from now on, for each piece of a text.
+  Sets the answer to each piece of a text from now on.
 
-  An answer may be a function that gives one. It gets the request, with the sentence or sentences that are to be spoken as
-  `:piece`, and runs in the server's process: it must not call that server.
+  You can give a function that returns the answer. Its argument is the request, with the sentence or sentences to speak as
+  `:piece`. It runs in the server's process, so it must not call that server.
 
   ## Options
 
@@ -108,7 +108,7 @@ defmodule Chatterbex.Test do
         end)
 
       iex> Chatterbex.Test.stub({:error, :no_such_reason})
-      ** (Chatterbex.Error) a stub must be :tone, :silence, {:error, reason} with a reason of Chatterbex.Error, {:error, error}, or a function of one argument that gives one of these, got {:error, :no_such_reason}
+      ** (Chatterbex.Error) a stub must be :tone, :silence, {:error, reason} with a reason of Chatterbex.Error, {:error, error}, or a function of one argument that returns one of these, got {:error, :no_such_reason}
   """
   @spec stub(answer | (map -> answer), keyword) :: :ok
   def stub(answer, options \\ []) do
@@ -136,7 +136,7 @@ defmodule Chatterbex.Test do
     Error.new(
       :invalid_option,
       "a stub must be :tone, :silence, {:error, reason} with a reason of Chatterbex.Error, {:error, error}, or a function " <>
-        "of one argument that gives one of these, got #{Options.Schema.show(answer)}"
+        "of one argument that returns one of these, got #{Options.Schema.show(answer)}"
     )
   end
 

@@ -1,22 +1,22 @@
 defmodule Chatterbex.Text do
   @moduledoc """
-  Cuts text into sentences, and into chunks that are spoken in one go.
+  Splits text into sentences, and into chunks that a model speaks in one go.
 
-  Models speak a few sentences well and garble a page, so a long text is spoken chunk by chunk. A text that is
-  still being written, by a language model for one, is cut as it comes: `stream/2`.
+  Models speak a few sentences well but garble a page, so a long text is spoken chunk by chunk. For a text that is
+  still being written, for example by a language model, use `stream/2`.
 
       iex> {:ok, sentences} = Chatterbex.Text.sentences("Dr. Ray paid $3.50. She left.")
       iex> sentences
       ["Dr. Ray paid $3.50.", "She left."]
 
-  It knows the sentences of the languages that the models speak: ar da de el en es fi fr he hi it ja ko ms nl no
+  It supports the languages that the models speak: ar da de el en es fi fr he hi it ja ko ms nl no
   pl pt ru sv sw tr zh.
 
   ## What ends a sentence
 
     * `.` `!` `?` and `...` with white space after them, unless the word is an abbreviation of the language
       (`Dr.`, `z.B.`), an initial (`J. K. Rowling`), an ordinal (`3. Mai`) or the number of an item, and unless
-      the text goes on in small letters. Text that begins its sentences with small letters may go on in them.
+      the text continues in lower case. Text whose sentences begin in lower case may continue that way.
     * `。` `！` `？` `؟` `।` and their like, also without white space, and the semicolon in Greek.
     * A blank line, which ends a paragraph. So do a line of three or more `-`, `=`, `_`, `*` or `~`, and in Chinese
       and Japanese a line that begins with a wide space.
@@ -24,14 +24,14 @@ defmodule Chatterbex.Text do
       row of a table, a line in capitals of at most 60 characters, or one in title case of at most 40
       characters (20 in scripts without spaces) that begins a paragraph.
 
-  Closing quotation marks, brackets and emoji belong to the sentence before them. Every other line break is taken
-  for one that wraps a line: it becomes a space, and nothing between characters of Chinese and Japanese. Runs of
-  white space become one space. Nothing visible is ever left out.
+  Closing quotation marks, brackets and emoji belong to the sentence before them. Every other line break counts as a
+  wrapped line: it becomes a space, or is removed between Chinese and Japanese characters. Runs of white space become one
+  space. Nothing visible is ever left out.
 
   ## Tags
 
-  `[pause 800ms]` and `[pause 1.5s]` make a silence of at most 60 s. `chunks/2` and `stream/2` take them out of the text
-  and put their length into `Chatterbex.Text.Chunk`.
+  `[pause 800ms]` and `[pause 1.5s]` insert silence, at most 60 s. `chunks/2` and `stream/2` remove them from the text and
+  put their length into `Chatterbex.Text.Chunk`.
 
   `:turbo` and `:nano` also know these tags, called sounds, which stay in the text:
 
@@ -45,11 +45,11 @@ defmodule Chatterbex.Text do
   alias Chatterbex.{Error, Options.Schema}
   alias Chatterbex.Text.{Abbreviations, Chunk, Markup, Options, Sentences, Splitter}
 
-  # Words of any length are whole here; this is only how much of one is worked on at a time.
+  # Words of any length stay whole here; this is only how much of a word is processed at a time.
   @longest_word_part 280
 
   @doc """
-  The sentences of a text, each without white space at its ends and on one line.
+  Splits a text into sentences, each on one line and without white space at its ends.
 
   ## Options
 
@@ -57,7 +57,7 @@ defmodule Chatterbex.Text do
 
   ## Errors
 
-  `:invalid_text` where `text` is no string or not valid UTF-8, `:unknown_language`, `:invalid_option`.
+  `:invalid_text` if `text` is not a string or not valid UTF-8, `:unknown_language`, `:invalid_option`.
 
   ## Examples
 
@@ -120,7 +120,7 @@ defmodule Chatterbex.Text do
     do: {[sentence |> IO.iodata_to_binary() |> :binary.copy() | sentences], []}
 
   @doc """
-  The same as `sentences/2`, but gives the list itself and raises `Chatterbex.Error`.
+  The same as `sentences/2`, but returns the list or raises `Chatterbex.Error`.
 
   ## Examples
 
@@ -131,23 +131,23 @@ defmodule Chatterbex.Text do
   def sentences!(text, options \\ []), do: Error.unwrap!(sentences(text, options))
 
   @doc """
-  Cuts a text into chunks that are spoken in one go.
+  Splits a text into chunks that a model speaks in one go.
 
-  Sentences of a paragraph are put together up to `:max` characters. A sentence that is longer is cut at the best place
-  that gives a piece of some length: punctuation, else between words, else (in scripts without spaces, or in a word
-  longer than `:max`) between characters. A tag is never cut, nor a character made of several code points.
+  Sentences of a paragraph are grouped up to `:max` characters. A longer sentence is cut at the best place that leaves
+  pieces of a reasonable length: at punctuation, or else between words, or else (in scripts without spaces, or in a word
+  longer than `:max`) between characters. It never cuts a tag, or a character made of several code points.
 
   ## Options
 
   #{Chatterbex.Options.Schema.docs(:chunks)}
 
-  A pause's tag takes the place of the silence that would be there. One that begins a paragraph, or follows
-  another one, is a chunk without text.
+  A pause tag replaces the silence that would be there. A tag that begins a paragraph, or follows another one, is a
+  chunk without text.
 
   ## Errors
 
-  `:invalid_text` where `text` is no string or not valid UTF-8, or a pause is malformed or too long;
-  `:not_supported` where the model does not have a sound; `:unknown_language`; `:invalid_option`.
+  `:invalid_text` if `text` is not a string or not valid UTF-8, or a pause is malformed or too long;
+  `:not_supported` if the model does not have a sound; `:unknown_language`; `:invalid_option`.
 
   ## Examples
 
@@ -182,7 +182,7 @@ defmodule Chatterbex.Text do
   end
 
   @doc """
-  The same as `chunks/2`, but gives the list itself and raises `Chatterbex.Error`.
+  The same as `chunks/2`, but returns the list or raises `Chatterbex.Error`.
 
   ## Examples
 
@@ -194,26 +194,25 @@ defmodule Chatterbex.Text do
   def chunks!(text, options \\ []), do: Error.unwrap!(chunks(text, options))
 
   @doc """
-  The chunks of a text that is still being written, as a lazy Enumerable.
+  Splits a text that is still being written into chunks, as a lazy Enumerable.
 
   `source` is an Enumerable of strings, such as the tokens of a language model, or a string. Its parts may be cut
-  anywhere, also inside a character. A sentence is given as soon as what follows shows that it is complete, or
-  with the end of the source; one that is longer than `:max` is cut before its end has come. Nothing is pulled from
-  `source` before it is needed, and no more than a chunk's worth of text is kept, so an endless source is
-  fine.
+  anywhere, even inside a character. You get a sentence as soon as the text after it shows that it is complete, or at the
+  end of the source. A sentence longer than `:max` is cut before its end arrives. The stream pulls from `source` only when
+  it must, and keeps at most one chunk's worth of text, so an endless source is fine.
 
-  The chunks are those of `chunks/2` with the same options, however the source is cut, but for white space at the very
-  end of the text: a blank line there makes a paragraph's pause.
+  The chunks are the same as those of `chunks/2` with the same options, however the source is cut. The only exception is
+  white space at the very end of the text: a blank line there adds a paragraph pause.
 
   ## Options
 
-  Those of `chunks/2`, but `:group` is `false` by default: each sentence is spoken at once. With `true` a
-  sentence waits for others to fill up its chunk.
+  The options of `chunks/2`, but `:group` is `false` by default: each sentence is spoken at once. With `true` a
+  sentence waits for others to fill its chunk.
 
   ## Errors
 
-  Bad options raise `Chatterbex.Error` at once. A fault in the text raises it while the stream is read, after
-  the chunks before the fault have been given. The reasons are those of `chunks/2`.
+  Bad options raise `Chatterbex.Error` at once. An error in the text raises it while you read the stream, after the chunks
+  before the error. The reasons are those of `chunks/2`.
 
   ## Examples
 
@@ -230,7 +229,7 @@ defmodule Chatterbex.Text do
   end
 
   @doc """
-  The codes of the languages whose sentences are known.
+  Returns the codes of the supported languages.
 
   ## Examples
 
@@ -241,7 +240,7 @@ defmodule Chatterbex.Text do
   def languages, do: Abbreviations.languages()
 
   @doc """
-  The sounds that are tags in a text: noises such as `[laugh]`, and styles such as `[whispering]`.
+  Returns the sounds that can be tags in a text: noises such as `[laugh]`, and styles such as `[whispering]`.
 
   ## Examples
 

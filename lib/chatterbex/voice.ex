@@ -2,18 +2,17 @@ defmodule Chatterbex.Voice do
   @moduledoc """
   A voice to speak in.
 
-  The Chatterbox models speak in the voice of a recording. Where a voice is asked for, in `Chatterbex.generate/2` and
-  everywhere else, `voice:` takes
+  The Chatterbox models speak in the voice of a recording. In `Chatterbex.generate/2` and everywhere else, `voice:` accepts
 
-    * a string, which is always a name, as in `"ann"`: one of the model's own voices, or else one of the folder of voices
+    * a string, which is always a name, as in `"ann"`: one of the model's own voices, or else one in the folder of voices
     * `{:file, path}`, as in `{:file, "voices/ann.wav"}`: a recording (WAV, FLAC, MP3 or OGG) or a saved voice
-      (`ann.voice`). It is read once and kept while the file stays as it is, and so is what the model makes of it
-      (`:max_voices` of the server)
+      (`ann.voice`). The file is read once, and it and the voice that the model makes from it are cached until the file
+      changes (`:max_voices` of the server)
     * a `Chatterbex.Audio` with the recording
-    * a `Chatterbex.Voice`: what a model has made of a recording, which then costs no more time and needs no recording
-      any more
+    * a `Chatterbex.Voice`: a voice that a model has already made from a recording. It takes no more time to make, and you
+      no longer need the recording
 
-  A name opens no file outside the folder of voices. You can pass on a name that somebody has typed into a form.
+  A name never opens a file outside the folder of voices, so you can pass on a name that somebody typed into a form.
 
       {:ok, voice} = Chatterbex.Voice.clone("ann.wav", server: MyApp.Speech, name: "Ann", note: "agreed on 3 May")
       :ok = Chatterbex.Voice.save(voice, "priv/voices/ann.voice")
@@ -21,32 +20,32 @@ defmodule Chatterbex.Voice do
 
   ## Recordings
 
-  Of one person who speaks clearly, without music, noise and echo; 10 to 15 seconds are best. More than 5 seconds are
-  needed by `:turbo` and `:nano`, more than 1 second by the other models; 300 seconds and 64 MB are the most.
-  Several channels are averaged.
+  Record one person who speaks clearly, without music, noise or echo. 10 to 15 seconds are best. `:turbo` and `:nano` need
+  more than 5 seconds, the other models more than 1 second. The limits are 300 seconds and 64 MB. Several channels are
+  averaged.
 
-  `:turbo` and `:nano` bring a recording to a loudness of -27 LUFS before they make a voice of it, so that a quiet recording and
-  a loud one give the same voice. With `norm_loudness: false`, of a request or of `clone/2`, they take it as loud as it is. The
+  `:turbo` and `:nano` normalise a recording to -27 LUFS before they make a voice from it, so that a quiet recording and
+  a loud one give the same voice. With `norm_loudness: false`, in a request or in `clone/2`, they keep its loudness. The
   other models never change the loudness.
 
   ## A folder of voices
 
       config :chatterbex, voices: "priv/voices"
 
-  or `voices:` of a server. A file in it is a voice by its name without the ending: `ann.voice` or `ann.wav` are
-  `voice: "ann"`. Where both are there, the saved one is used by the models that it was made for, and the recording by
-  all others. Files may be added, replaced and removed at any time. The folder of a server on another node is that
-  node's; in a release name it as `{:my_app, "priv/voices"}`.
+  or set `voices:` for one server. Each file in the folder is a voice. Its name is the file name without the extension:
+  `ann.voice` or `ann.wav` is `voice: "ann"`. If both exist, the models that the saved voice was made for use it, and all
+  others use the recording. You can add, replace and remove files at any time. A server on another node uses the folder on
+  its own node. In a release, give the folder as `{:my_app, "priv/voices"}`.
 
   ## Families
 
-  A saved voice fits the models of one family: `"turbo"` are `:turbo` and `:nano`; `"original"` are `:english`,
+  A saved voice fits the models of one family. The family `"turbo"` is `:turbo` and `:nano`; `"original"` is `:english`,
   `:multilingual` and `:conversion`. A model of another family refuses it.
 
   ## Who may be cloned
 
-  Ask the person, and keep their answer: `note:` is stored in the voice. What the Chatterbox models say has an inaudible
-  watermark, which `Chatterbex.Audio.watermarked?/1` finds.
+  Ask the person, and keep their answer: `note:` is stored in the voice. All speech of the Chatterbox models carries an
+  inaudible watermark, which `Chatterbex.Audio.watermarked?/1` finds.
   """
 
   alias Chatterbex.{Audio, Client, DefaultServer, Error, Files, Model, Options, Telemetry, Test}
@@ -57,15 +56,15 @@ defmodule Chatterbex.Voice do
 
   @typedoc """
   - `data`: the voice as the bytes of a safetensors file
-  - `family`: of the models that understand it, `"turbo"` or `"original"`
-  - `metadata`: `:note`; the `:model` that made it; of the recording `:sample_hash` (SHA-256 of its samples), `:seconds`,
+  - `family`: the family of models that can use it, `"turbo"` or `"original"`
+  - `metadata`: `:note`; the `:model` that made it; for the recording `:sample_hash` (SHA-256 of its samples), `:seconds`,
     `:sample_rate`, `:peak` (the largest sample), `:loudness` (LUFS, or `nil`), `:clipped` and `:quiet` (shares of the
-    samples at full scale and below 1 % of it); and `:warnings`, a list of what could be better about it
+    samples at full scale and below 1 % of it); and `:warnings`, a list of things to improve in the recording
   """
   @type t :: %__MODULE__{data: binary, family: String.t(), name: String.t() | nil, metadata: map}
 
   @typedoc """
-  A voice that can be asked for by name: where it comes from, the file, and of a saved one the family.
+  A voice that requests can name: its kind, its file and, for a saved voice, its family.
   """
   @type entry :: %{
           name: String.t(),
@@ -75,13 +74,13 @@ defmodule Chatterbex.Voice do
         }
 
   @doc """
-  Makes a voice of a recording, with the model of a server.
+  Makes a voice from a recording, with the model of a server.
 
-  `source` is the path of a recording or a `Chatterbex.Audio`; see the module documentation for what is taken. Making a
-  voice takes the model a second or a few, in which it speaks for nobody.
+  `source` is the path of a recording or a `Chatterbex.Audio`; see the module documentation for good recordings. The model
+  needs a second or a few to make a voice, and does not speak meanwhile.
 
-  `voice.metadata.warnings` says what could be better about the recording: its length, level, clipping, pauses or sample
-  rate. It is an empty list where all is well.
+  `voice.metadata.warnings` lists what you could improve in the recording: its length, level, clipping, pauses or sample
+  rate. It is an empty list if the recording is good.
 
   ## Options
 
@@ -124,7 +123,8 @@ defmodule Chatterbex.Voice do
       })
 
     with {:error, why} <- Saved.new(answer["voice"], marks),
-         do: {:error, Error.new(:generation_failed, "what the model made of the recording #{why}")}
+         do:
+           {:error, Error.new(:generation_failed, "the voice that the model made from the recording #{why}")}
   end
 
   @doc """
@@ -150,7 +150,7 @@ defmodule Chatterbex.Voice do
     {:error,
      Error.new(
        :not_supported,
-       "the model #{inspect(name)} has voices of its own only. Make the voice with a server of a Chatterbox model, " <>
+       "the model #{inspect(name)} only has its own voices. Make the voice with a server of a Chatterbox model, " <>
          "as in {Chatterbex, name: MyApp.Speech, model: :turbo}.",
        %{model: name}
      )}
@@ -167,8 +167,7 @@ defmodule Chatterbex.Voice do
         {:ok, recording}
 
       {:ok, %__MODULE__{}} ->
-        {:error,
-         Error.new(:voice_unreadable, "#{path} is a voice already, and not a recording: use it as it is")}
+        {:error, Error.new(:voice_unreadable, "#{path} is already a voice, not a recording: use it as it is")}
 
       {:error, error} ->
         {:error, error}
@@ -179,7 +178,7 @@ defmodule Chatterbex.Voice do
     {:error,
      Error.new(
        :invalid_option,
-       "a voice is made of a recording: give its path or a Chatterbex.Audio, not #{Options.Schema.show(other)}"
+       "a voice is made from a recording: give its path or a Chatterbex.Audio, not #{Options.Schema.show(other)}"
      )}
   end
 
@@ -192,7 +191,7 @@ defmodule Chatterbex.Voice do
   end
 
   @doc """
-  Writes a voice to a file, which by custom ends with `.voice`. It is a safetensors file: numbers, and no code.
+  Writes a voice to a file. By convention its extension is `.voice`. It is a safetensors file: numbers, and no code.
 
   The file appears whole or not at all.
 
@@ -208,8 +207,7 @@ defmodule Chatterbex.Voice do
   @spec save(t, Path.t()) :: :ok | {:error, Error.t()}
   def save(%__MODULE__{data: data}, path) when is_binary(data), do: Files.write(path, data)
 
-  # Puts a voice into the folder of the server in `:server`, which is on the server's node, under a name that nothing there
-  # has.
+  # Adds a voice to the folder of the server, on the server's node, under a name that is still free there.
   @doc false
   @spec keep(t, String.t(), keyword) :: :ok | {:error, Error.t()}
   def keep(%__MODULE__{data: data}, name, server: server) do
@@ -228,10 +226,10 @@ defmodule Chatterbex.Voice do
   end
 
   @doc """
-  Reads a voice that `save/2` has written.
+  Reads a voice that `save/2` wrote.
 
-  A file that is damaged, cut short, of another format or made by another version is refused with the reason
-  `:voice_unreadable`, and a message that says which of these it is.
+  A file that is damaged, truncated, in another format or from another version is refused with the reason
+  `:voice_unreadable`. The message says which of these it is.
 
   ## Examples
 
@@ -258,8 +256,7 @@ defmodule Chatterbex.Voice do
   def load!(path), do: Error.unwrap!(load(path))
 
   @doc """
-  The voices that can be asked for by name: those of a server, which are its model's and its folder's, or those of a
-  folder.
+  Lists the voices that requests can name: those of a server, from its model and its folder, or those of a folder.
 
   ## Options
 
@@ -305,7 +302,7 @@ defmodule Chatterbex.Voice do
   defp entries(%{model: %Model{voice_family: nil}}), do: {:ok, []}
   defp entries(about), do: there(about, Source, :entries, [about.voices])
 
-  # The option `:voice` as the model takes it. `about` is what `Chatterbex.Client.about/2` tells of the server.
+  # The option `:voice` as the model needs it. `about` is the result of `Chatterbex.Client.about/2`.
   @doc false
   @spec resolve(term, map) :: {:ok, term} | {:error, Error.t()}
   def resolve(nil, _about), do: {:ok, nil}

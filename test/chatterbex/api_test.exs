@@ -56,7 +56,7 @@ defmodule Chatterbex.ApiTest do
         assert {:error, %Error{reason: :invalid_option, message: message}} =
                  Chatterbex.generate(no_server, "Hello.")
 
-        assert message =~ "a server that is given first must be a server: a name, a pid,"
+        assert message =~ "the first argument must be a server: a name, a pid,"
         assert {:error, %Error{reason: :invalid_option}} = Chatterbex.generate(no_server, "Hello.", seed: 1)
         assert %Error{reason: :invalid_option} = catch_error(Chatterbex.stream(no_server, "Hello."))
       end

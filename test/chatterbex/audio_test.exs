@@ -116,7 +116,7 @@ defmodule Chatterbex.AudioTest do
 
       for path <- ["", "a\0b", nil, 7, %{}] do
         assert {:error, %Error{reason: :file_error, message: message}} = Audio.write(audio([0.5]), path)
-        assert message =~ "is no path of a file"
+        assert message =~ "is not a file path"
       end
     end
 

@@ -94,7 +94,7 @@ defmodule Chatterbex.BenchTest do
 
   test "the task refuses what it does not understand" do
     assert refused(["--modle", "nano"]) =~ ~s(unknown option --modle. Did you mean "--model"?)
-    assert refused(["--rounds", "many"]) =~ ~s(--rounds does not take "many".)
+    assert refused(["--rounds", "many"]) =~ ~s(--rounds does not accept "many".)
     assert refused(["--rounds"]) == "--rounds needs a value."
     assert refused(["nano"]) =~ ~s(unexpected argument "nano".)
     assert refused(["--rounds", "0"]) =~ "must be a whole number from 1 to 100, got 0"

@@ -82,7 +82,7 @@ defmodule Chatterbex.ChatterboxTest do
       options = [seed: 3, retries: 1]
       assert {:ok, %Audio{metadata: metadata}} = Chatterbex.generate(server, "Hi!", options)
       assert %{retries: 1, finish_reason: "runaway", tokens: 99, seed: 3, warnings: [warning]} = metadata
-      assert warning == "piece 0 of the text did not come to its end by itself, and was ended"
+      assert warning == "piece 0 of the text did not end by itself, and was cut"
     end
 
     test "speaks in chunks, which are as long as the whole", %{server: server} do

@@ -66,7 +66,7 @@ defmodule Chatterbex.DoctorTest do
     test "is well" do
       report = examine(nil)
       assert report.ok, inspect(for %{status: :failed} = check <- report.checks, do: check)
-      assert Chatterbex.Doctor.summary(report) =~ "All that is set up works"
+      assert Chatterbex.Doctor.summary(report) =~ "Everything that is set up works"
 
       for name <- [
             "native audio",
@@ -335,7 +335,7 @@ defmodule Chatterbex.DoctorTest do
       assert output =~ ~r/^            -> mix chatterbex.setup --force/m
       assert output =~ "1 of the checks failed"
 
-      assert_raise Chatterbex.Error, ~r/not all that is set up works: devices/, fn ->
+      assert_raise Chatterbex.Error, ~r/not everything that is set up works: devices/, fn ->
         ExUnit.CaptureIO.capture_io(fn -> Doctor.run!(home: home) end)
       end
     end

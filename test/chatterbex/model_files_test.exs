@@ -135,7 +135,10 @@ defmodule Chatterbex.ModelFilesTest do
       assert error.message =~ "The next download continues from here"
 
       assert {:error, error} = ModelFiles.locate(:nano)
-      assert error.message =~ "A download was cut off: the next one goes on there. Run: mix chatterbex.models"
+
+      assert error.message =~
+               "A download was interrupted: the next one continues there. Run: mix chatterbex.models"
+
       fetch!(:nano)
       assert List.last(for(%{"start" => start} when start > 0 <- requests(hub), do: start)) == 100_000
       assert {:ok, _files} = ModelFiles.verify(:nano)
@@ -594,7 +597,7 @@ defmodule Chatterbex.ModelFilesTest do
       assert {:error, %Error{reason: :model_files_missing} = error} = ModelFiles.locate(:nano)
 
       assert error.message =~
-               "t3_nano_v1.safetensors is cut short, conds.pt is no file, vocab.json is empty, merges.txt is missing"
+               "t3_nano_v1.safetensors is cut short, conds.pt is not a file, vocab.json is empty, merges.txt is missing"
 
       assert error.details.files == ~w(t3_nano_v1.safetensors conds.pt vocab.json merges.txt)
       assert error.details.folder == folder
@@ -619,17 +622,17 @@ defmodule Chatterbex.ModelFilesTest do
       for {model, options, reason, message} <- [
             {:nono, [], :unknown_model, "there is no model :nono. Did you mean :nano?"},
             {:hibari, [], :not_supported, "the model :hibari has no files to fetch"},
-            {:turbo, [version: :v2], :not_supported, "has no option :version; it is one of :multilingual"},
+            {:turbo, [version: :v2], :not_supported, "has no option :version; only :multilingual has it"},
             {:nano, [language_pack: "hi"], :not_supported, "has no option :language_pack"},
             {:nano, [flow: :meanflow], :not_supported,
-             "has no option :flow; it is one of :english, :multilingual, :conversion."},
+             "has no option :flow; only :english, :multilingual, :conversion have it."},
             {:english, [flow: :mean], :invalid_option,
              "option :flow must be one of :cfm, :meanflow, got :mean"},
             {:multilingual, [version: :v4], :invalid_option, "must be one of :v3, :v2, got :v4"},
             {:multilingual, [language_pack: "fr"], :invalid_option, ~s("zh-cmn", "es-mx-latam")},
             {:multilingual, [language_pack: "hi", version: :v3], :invalid_option, "give either"},
             {:conversion, [repo: "a/b"], :not_supported, "the model :conversion has no T3"},
-            {:conversion, [t3: "a.safetensors"], :not_supported, "it takes no option :t3"},
+            {:conversion, [t3: "a.safetensors"], :not_supported, "it has no option :t3"},
             {:hibari, [t3: "a.safetensors"], :not_supported, "the model :hibari has no files"},
             {:nano, [repo: "nano"], :invalid_option, ~s(a repository's name, as "someone/chatterbox-german")},
             {:nano, [repo: "../../etc"], :invalid_option, "a repository's name"},
@@ -695,7 +698,7 @@ defmodule Chatterbex.ModelFilesTest do
       assert {:error, %Error{reason: :model_load_failed} = error} = ModelFiles.verify(:nano, checkpoint: own)
 
       assert error.message =~
-               "ve.safetensors is cut short, or too long, conds.pt is cut short, vocab.json is no JSON"
+               "ve.safetensors is cut short, or too long, conds.pt is cut short, vocab.json is not JSON"
 
       assert error.message =~ "Check the folder given as :checkpoint, #{own}."
     end

@@ -81,7 +81,7 @@ defmodule Chatterbex.OptionsTest do
     {:ok, fake} = Chatterbex.Model.fetch(:fake)
 
     assert {:error, %{reason: :not_supported, message: message}} = Options.supported(%{speed: 1.0}, fake)
-    assert message == "the model :fake has no option :speed. Of its own it has none."
+    assert message == "the model :fake has no option :speed. Its own options are none."
 
     assert {:error, %{reason: :not_supported, message: message}} =
              Chatterbex.Voice.resolve("emma", %{model: hibari})
@@ -92,25 +92,25 @@ defmodule Chatterbex.OptionsTest do
   test "a model refuses options of a server that mean nothing to it" do
     for {options, message} <- [
           {[checkpoint: "/models"],
-           "the model :hibari has no option :checkpoint: it comes with the setup, and has no files of its own."},
+           "the model :hibari has no option :checkpoint: this model comes with the setup, and has no files of its own."},
           {[model: "hibari", revision: "main"],
-           "the model :hibari has no option :revision: it comes with the setup, and has no files of its own."},
+           "the model :hibari has no option :revision: this model comes with the setup, and has no files of its own."},
           {[model: :hibari, version: :v2],
-           "the model :hibari has no option :version: it is one of :multilingual."},
+           "the model :hibari has no option :version: only :multilingual has it."},
           {[language_pack: "hi"],
-           "the model :hibari has no option :language_pack: it is one of :multilingual."},
+           "the model :hibari has no option :language_pack: only :multilingual has it."},
           {[flow: :meanflow],
-           "the model :hibari has no option :flow: it is one of :english, :multilingual and :conversion."},
+           "the model :hibari has no option :flow: only :english, :multilingual and :conversion have it."},
           {[model: :nano, flow: :meanflow],
-           "the model :nano has no option :flow: it is one of :english, :multilingual and :conversion."},
+           "the model :nano has no option :flow: only :english, :multilingual and :conversion have it."},
           {[flow_steps: 2],
-           "the model :hibari has no option :flow_steps: it is one of the Chatterbox models."},
+           "the model :hibari has no option :flow_steps: only the Chatterbox models have it."},
           {[first_chunk_steps: 1],
-           "the model :hibari has no option :first_chunk_steps: it is one of the Chatterbox models."},
+           "the model :hibari has no option :first_chunk_steps: only the Chatterbox models have it."},
           {[reference_seconds: 5],
-           "the model :hibari has no option :reference_seconds: it is one of the Chatterbox models."},
+           "the model :hibari has no option :reference_seconds: only the Chatterbox models have it."},
           {[model: :turbo, checkpoint: "/models", version: :v3],
-           "the model :turbo has no option :version: it is one of :multilingual."}
+           "the model :turbo has no option :version: only :multilingual has it."}
         ] do
       assert {:error, %{reason: :not_supported, message: ^message}} = Chatterbex.start_link(options)
     end
@@ -161,7 +161,7 @@ defmodule Chatterbex.OptionsTest do
     for option <- [:reference_seconds, :flow_steps, :first_chunk_steps] do
       assert {:error, %{reason: :not_supported, message: message}} = Options.supported(%{option => 5}, hibari)
 
-      assert message == "the model :hibari has no option #{inspect(option)}. Of its own it has :speed."
+      assert message == "the model :hibari has no option #{inspect(option)}. Its own options are :speed."
 
       for name <- [:turbo, :nano, :english, :multilingual, :conversion] do
         {:ok, model} = Chatterbex.Model.fetch(name)

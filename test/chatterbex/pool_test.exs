@@ -175,7 +175,7 @@ defmodule Chatterbex.PoolTest do
       drain = Task.async(fn -> Pool.drain(pool, timeout: 10_000) end)
       await(fn -> :sys.get_state(busy).idle_waiters |> length() == 3 end)
       assert {:error, %Error{reason: :not_running, message: message}} = Chatterbex.generate(pool, "late")
-      assert message =~ "has no server at present"
+      assert message =~ "has no server now"
       call_model(busy, "release")
       assert {:ok, %Audio{}} = Task.await(task)
       assert :ok = Task.await(drain)

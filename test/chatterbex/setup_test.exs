@@ -135,7 +135,7 @@ defmodule Chatterbex.SetupTest do
     File.write!(Path.join(context.tmp_dir, "tiny.txt"), "tiny==1.0 # again\n")
     assert {:ok, %{changed: true}} = set_up(context)
     text = text()
-    assert text =~ "going on with what is in #{context.venv}"
+    assert text =~ "continuing with the environment in #{context.venv}"
     refute text =~ "making an environment"
     assert {:ok, %{changed: false}} = set_up(context)
   end
@@ -262,7 +262,7 @@ defmodule Chatterbex.SetupTest do
     )
 
     message = refused(context)
-    assert message =~ "the packages were installed and do not work:\n  | tiny: OSError: libgomp.so.1"
+    assert message =~ "the packages were installed but do not work:\n  | tiny: OSError: libgomp.so.1"
     assert message =~ "tiny: tiny.py is missing"
     assert {:error, %Error{}} = Python.find(home: context.home, profiles: ["tiny"])
   end
@@ -274,7 +274,7 @@ defmodule Chatterbex.SetupTest do
 
     fake_uv(context.uv, real_python(), "exit 1")
     refused(context, force: true)
-    assert text() =~ "The environment that was there before is back in place."
+    assert text() =~ "The old environment is restored."
     assert File.exists?(Path.join(context.venv, "kept"))
     assert {:ok, _python} = Python.find(home: context.home, profiles: ["tiny"])
 

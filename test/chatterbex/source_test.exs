@@ -19,6 +19,47 @@ defmodule Chatterbex.SourceTest do
     end
   end
 
+  # Phrases that were replaced everywhere. A new text must not bring them back.
+  @gone [
+    "is no path of a file",
+    "takes slowly",
+    "said and no failure",
+    "gone on with",
+    "Bring it to the same",
+    "Bytes, to read",
+    "no picture has this size",
+    "made anew",
+    "begins anew",
+    "begin anew"
+  ]
+
+  test "no text has a phrase that was replaced by plain English" do
+    root = Path.expand("../..", __DIR__)
+
+    paths =
+      Enum.flat_map(
+        [
+          "lib/**/*.ex",
+          "priv/python/chatterbex/**/*.py",
+          "native/*/src/**/*.rs",
+          "guides/**/*.{md,livemd}",
+          "docs/**/*.md",
+          "README.md"
+        ],
+        fn pattern -> [_one | _more] = root |> Path.join(pattern) |> Path.wildcard() end
+      )
+
+    # A line break between the words of a phrase does not hide it.
+    found =
+      for path <- paths,
+          text = path |> File.read!() |> String.split(~r/[\s#\/*]+/) |> Enum.join(" "),
+          phrase <- @gone,
+          String.contains?(text, phrase),
+          do: {Path.relative_to(path, root), phrase}
+
+    assert found == []
+  end
+
   defp regex?(quoted) do
     {_quoted, regex?} =
       Macro.prewalk(quoted, false, fn

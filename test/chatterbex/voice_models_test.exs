@@ -151,9 +151,9 @@ defmodule Chatterbex.VoiceModelsTest do
     assert_in_delta Audio.duration(joined), Audio.duration(long), 0.081
 
     assert {:error, %{reason: :not_supported, message: message}} = Chatterbex.generate(server, "Hello")
-    assert message =~ "the model :conversion speaks no text"
+    assert message =~ "the model :conversion does not speak text"
 
-    assert_raise Chatterbex.Error, ~r/speaks no text/, fn ->
+    assert_raise Chatterbex.Error, ~r/does not speak text/, fn ->
       Enum.to_list(Chatterbex.stream(server, "Hello"))
     end
   end

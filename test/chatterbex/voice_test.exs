@@ -81,7 +81,7 @@ defmodule Chatterbex.VoiceTest do
       for length <- [0, 1, 7, 8, 9, 100, 1500, 5000, byte_size(bytes) - 1] do
         {reason, message} = refused(Voice.load(write!(dir, "ann.voice", binary_part(bytes, 0, length))))
         assert reason == :voice_unreadable
-        assert message =~ ~r/ann.voice cannot be read: it is (empty|cut short|no safetensors file)/
+        assert message =~ ~r/ann.voice cannot be read: it is (empty|cut short|not a safetensors file)/
       end
     end
 
@@ -91,21 +91,21 @@ defmodule Chatterbex.VoiceTest do
       with_header = fn header -> file(Map.put(header, "__metadata__", marks), <<0::64>>) end
 
       for {bytes, said} <- [
-            {"PK\x03\x04" <> :binary.copy(<<0>>, 100), "is a pickle, which may run any code"},
+            {"PK\x03\x04" <> :binary.copy(<<0>>, 100), "is a pickle, which could run any code"},
             {<<0x80, 2, 0x7D, 0x71, 0, 0x2E>>, "is a pickle"},
             {"RIFF\0\0\0\0WAVE", "is a recording"},
             {"OggS" <> :binary.copy(<<0>>, 100), "is a recording"},
-            {:binary.copy(<<0>>, 100), "is no safetensors file"},
-            {for(n <- 1..2000, into: "", do: <<rem(7 * n * n + n, 251)>>), "is no safetensors file"},
-            {:binary.copy("x", 2 * 1024 * 1024), "has 2097152 bytes, and a saved voice at most 1048576"},
+            {:binary.copy(<<0>>, 100), "is not a safetensors file"},
+            {for(n <- 1..2000, into: "", do: <<rem(7 * n * n + n, 251)>>), "is not a safetensors file"},
+            {:binary.copy("x", 2 * 1024 * 1024), "has 2097152 bytes; a saved voice has at most 1048576"},
             {<<0x7FFFFFFFFFFFFFFF::64-little, "{}">>, "has a header of 9223372036854775807 bytes"},
             {<<65_537::64-little, "{", 0::size(65_536)-unit(8)>>, "has a header of 65537 bytes"},
             {file("{", ""), "has a header that cannot be read (unexpected end)"},
             {file("{\"a\": \xFF}", ""), "has a header that cannot be read"},
             {file(~s({"a":) <> String.duplicate("[", 5000), ""),
              "has a header that cannot be read (nested too deep)"},
-            {file(%{"__metadata__" => %{"a" => 1}}, ""), "has marks that are no strings"},
-            {file(%{"__metadata__" => []}, ""), "has marks that are no strings"},
+            {file(%{"__metadata__" => %{"a" => 1}}, ""), "has marks that are not strings"},
+            {file(%{"__metadata__" => []}, ""), "has marks that are not strings"},
             {with_header.(%{"a" => 7}), "a tensor \"a\" whose place and shape make no sense"},
             {with_header.(%{"a" => tensor.(dtype: "F31")}), "make no sense"},
             {with_header.(%{"a" => tensor.(shape: [3])}), "make no sense"},
@@ -121,7 +121,7 @@ defmodule Chatterbex.VoiceTest do
              "has more in it than its header says"},
             {with_header.(Map.new(1..65, &{"#{&1}", tensor.(shape: [0], data_offsets: [0, 0])})),
              "has 65 tensors"},
-            {file(%{"a" => tensor.([])}, <<0::64>>), "is a safetensors file, but no voice"},
+            {file(%{"a" => tensor.([])}, <<0::64>>), "is a safetensors file, but not a voice"},
             {file(%{"a" => tensor.([]), "__metadata__" => %{marks | "chatterbex_voice" => "2"}}, <<0::64>>),
              "was made by another version of Chatterbex (its format is \"2\", not 1)"},
             # Whole, but not sealed.
@@ -147,7 +147,7 @@ defmodule Chatterbex.VoiceTest do
 
     test "that is no file", %{tmp_dir: dir} do
       assert {:voice_unreadable, message} = refused(Voice.load(dir))
-      assert message =~ "it is no file but a directory"
+      assert message =~ "it is not a file but a directory"
       assert {:file_error, _message} = refused(Voice.load("a\0b"))
       assert {:file_error, _message} = refused(Voice.load(nil))
     end
@@ -203,13 +203,13 @@ defmodule Chatterbex.VoiceTest do
             {tone(1), :english, :voice_too_short, "is 1.0 s long; more than 1.0 s are needed"},
             {tone(0), :english, :voice_too_short, "is 0.0 s long"},
             {tone(301, sample_rate: 4_000), :english, :voice_unreadable,
-             "is 301.0 s long; at most 300 s are taken"},
+             "is 301.0 s long; at most 300 s are allowed"},
             {tone(6, level: 0.00005), :turbo, :voice_unreadable, "is silent"},
             {tone(6, level: 0.0), :turbo, :voice_unreadable, "is silent"},
             {nan, :turbo, :voice_unreadable, "finite"},
             {tone(6, sample_rate: 3_000), :turbo, :voice_unreadable, "3000 samples a second"},
-            {%{loud | samples: <<0>>}, :turbo, :voice_unreadable, "no audio"},
-            {%{loud | channels: 0}, :turbo, :voice_unreadable, "no audio"}
+            {%{loud | samples: <<0>>}, :turbo, :voice_unreadable, "not audio"},
+            {%{loud | channels: 0}, :turbo, :voice_unreadable, "not audio"}
           ] do
         assert {^reason, message} = refused(Voice.resolve(audio, about(model)))
         assert message =~ said
@@ -220,7 +220,7 @@ defmodule Chatterbex.VoiceTest do
       for {file, said} <- [
             {"long.wav", "long.wav cannot be read: it is longer than 300 s"},
             {"none.wav", "none.wav cannot be read: no such file or directory (enoent)"},
-            {".", "it is no file but a directory"},
+            {".", "it is not a file but a directory"},
             {Path.basename(write!(dir, "text.wav", "no sound")), "text.wav cannot be read: "}
           ] do
         assert {:voice_unreadable, message} =
@@ -454,7 +454,7 @@ defmodule Chatterbex.VoiceTest do
 
     for {figures, said} <- [
           {%{seconds: 5.25}, "it is 5.3 s long: with 10 to 15 s"},
-          {%{seconds: 90}, "it is 90.0 s long, of which 10 to 15 s are listened to closely"},
+          {%{seconds: 90}, "it is 90.0 s long, but the model mostly uses the first 10 to 15 s"},
           {%{loudness: -45.0, quiet: 1.0}, "it is quiet (-45.0 LUFS)"},
           {%{clipped: 0.0123}, "1.2 % of it is clipped"},
           {%{quiet: 0.85}, "85.0 % of it is silent"},
@@ -469,7 +469,7 @@ defmodule Chatterbex.VoiceTest do
     test "is refused before a model sees anything" do
       server = Chatterbex.TestHelp.start_fake()
       assert {:not_supported, message} = refused(Voice.clone(tone(6), server: server))
-      assert message =~ "the model :fake has voices of its own only"
+      assert message =~ "the model :fake only has its own voices"
       assert {:invalid_option, _} = refused(Voice.clone(tone(6), server: server, name: 7))
 
       assert {:invalid_option, message} =

@@ -134,7 +134,7 @@ defmodule Mix.Tasks.Chatterbex.ModelsTest do
     assert refused(~w(list turbo)) =~ "list takes no model"
     assert refused(~w(download turbo --forse)) =~ ~s[unknown option --forse. Did you mean "--force"?]
     assert refused(~w(download turbo --revision)) == "--revision needs a value."
-    assert refused(~w(download turbo --force=maybe)) == ~s(--force does not take "maybe".)
+    assert refused(~w(download turbo --force=maybe)) == ~s(--force does not accept "maybe".)
   end
 
   test "--help tells the commands and options on stdout" do

@@ -116,7 +116,7 @@ defmodule Mix.Tasks.Chatterbex.ProveTest do
     assert refused(["--modle", "nano"]) =~ ~s(unknown option --modle. Did you mean "--model"?)
     assert refused(["nano"]) =~ ~s(unexpected argument "nano".)
     assert refused(["--model", "trubo", "--report", path]) =~ "Did you mean :turbo?"
-    assert refused(["--model", "conversion", "--report", path]) =~ "speaks no English"
+    assert refused(["--model", "conversion", "--report", path]) =~ "does not speak English"
     assert refused(["--model", "nano", "--checkpoint", dir, "--report", path]) =~ dir
     assert refused(["--recogniser", "/nowhere/python", "--report", path]) =~ "--install-recogniser"
     # Of all that is wrong, first what would be found last.

@@ -82,7 +82,7 @@ defmodule Mix.Tasks.Chatterbex.SayTest do
     assert refused(["Hello", "--ouptut", path]) =~
              "unknown option --ouptut. Did you mean \"--output\"? See `mix help chatterbex.say`."
 
-    assert refused(["Hello", "--seed", "x"]) =~ ~s(--seed does not take "x")
+    assert refused(["Hello", "--seed", "x"]) =~ ~s(--seed does not accept "x")
     assert refused(["  ", "-o", path]) =~ "the text"
     assert refused(["Hello", "-f", path]) =~ "give the text either as arguments or with --file"
     assert refused(["-f", Path.join(dir, "none.txt")]) =~ "none.txt: no such file or directory (enoent)."

@@ -62,7 +62,7 @@ defmodule Mix.Tasks.Chatterbex.ServeTest do
   test "says what is wrong before it does anything" do
     for {arguments, says} <- [
           {["--prot", "1"], ~r/unknown option --prot. Did you mean "--port"/},
-          {["--port", "x"], ~r/--port does not take "x"/},
+          {["--port", "x"], ~r/--port does not accept "x"/},
           {["hello"], ~r/unexpected argument "hello"/},
           {["--ip", "0.0.0.0"], ~r/0.0.0.0 can be reached from other machines: set CHATTERBEX_API_KEY/},
           {["--ip", "127.0.0.x"], ~r/option :ip must be an address/},

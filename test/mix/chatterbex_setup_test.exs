@@ -42,7 +42,7 @@ defmodule Mix.Tasks.Chatterbex.SetupTest do
     assert refused(~w(--force=maybe)) == ~s(--force takes no value, got "maybe".)
     assert refused(["--path", ""]) == "--path needs a folder."
     assert refused(["--python", ""]) == "--python needs a path, a name or a version."
-    assert refused(~w(mps)) == ~s(unexpected argument "mps": only flags are taken.)
+    assert refused(~w(mps)) == ~s(unexpected argument "mps": only flags are accepted.)
     assert refused(~w(--models)) == "--models needs a value."
     assert refused(["--models", ","]) == "--models needs names, as in --models turbo,nano"
     assert refused(["--languages", ""]) == "--languages needs codes, as in --languages ja,zh"

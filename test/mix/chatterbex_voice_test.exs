@@ -55,7 +55,7 @@ defmodule Mix.Tasks.Chatterbex.VoiceTest do
     path = Path.join(dir, "ann.wav")
     :ok = Audio.write(tone(2), path)
     assert refused(["clone", path, "--checkpoint", dir]) =~ "is 2.0 s long; more than 5.0 s are needed"
-    assert refused(["clone", path, "--model", "hibari"]) =~ "the model :hibari has voices of its own only"
+    assert refused(["clone", path, "--model", "hibari"]) =~ "the model :hibari only has its own voices"
     assert refused(["clone", path, "--model", "trubo"]) =~ "there is no model \"trubo\". Did you mean :turbo?"
     assert File.ls!(dir) == ["ann.wav"]
   end

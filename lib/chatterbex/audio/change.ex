@@ -56,8 +56,8 @@ defmodule Chatterbex.Audio.Change do
     {:error,
      Error.new(
        :invalid_audio,
-       "audio can be joined where rate and channels are the same: the first has #{form(first)}, number #{number} " <>
-         "#{form(audio)}. Bring them to one form with Chatterbex.Audio.resample/2 and Chatterbex.Audio.mono/1.",
+       "all parts must have the same rate and channels: the first has #{form(first)}, number #{number} has " <>
+         "#{form(audio)}. Convert them first with Chatterbex.Audio.resample/2 and Chatterbex.Audio.mono/1.",
        %{number: number, sample_rate: audio.sample_rate, channels: audio.channels}
      )}
   end
@@ -67,7 +67,10 @@ defmodule Chatterbex.Audio.Change do
 
   defp no_list(got),
     do:
-      Error.new(:invalid_audio, "what is joined must be a list of Chatterbex.Audio, got #{Schema.show(got)}")
+      Error.new(
+        :invalid_audio,
+        "the parts to join must be a list of Chatterbex.Audio, got #{Schema.show(got)}"
+      )
 
   @spec silence(term, keyword) :: result
   def silence(milliseconds, options) do
@@ -87,8 +90,7 @@ defmodule Chatterbex.Audio.Change do
     {:error,
      Error.new(
        :invalid_option,
-       "so long a silence has #{samples} samples, and at most #{@most_samples} can be made at once. Make it shorter, " <>
-         "or join several."
+       "this silence would have #{samples} samples; the most is #{@most_samples}. Make it shorter, or join several."
      )}
   end
 

@@ -1,6 +1,6 @@
 defmodule Chatterbex.Audio.Encoder do
   @moduledoc false
-  # A file that is made as its audio comes. No more of it is in memory than a moment.
+  # Encodes a file as its audio arrives. Only a moment of it is in memory.
 
   alias Chatterbex.{Audio, Error, Native}
   alias Chatterbex.Audio.Samples
@@ -31,7 +31,7 @@ defmodule Chatterbex.Audio.Encoder do
   defp native(:mp3, options), do: {:mp3, options.bitrate}
 
   @doc """
-  Takes audio of the form that was said, and gives the bytes of the file that are ready.
+  Encodes more audio of the same form, and returns the bytes of the file that are ready.
   """
   @spec push(t, Audio.t()) :: {:ok, binary} | {:error, Error.t()}
   def push(%__MODULE__{encoder: encoder}, %Audio{} = audio) do

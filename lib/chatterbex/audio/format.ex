@@ -1,6 +1,6 @@
 defmodule Chatterbex.Audio.Format do
   @moduledoc false
-  # Files of audio: what is written by format, what is read by content.
+  # Audio files: written by format, read by content.
 
   alias Chatterbex.{Audio, Error, Files, Native, Options}
   alias Chatterbex.Audio.{Encoder, Samples}
@@ -41,8 +41,8 @@ defmodule Chatterbex.Audio.Format do
       {:error,
        Error.new(
          :invalid_option,
-         "cannot write #{path}: no file ending with #{ending} can be written. Let its name end with .wav, .flac, .opus or " <>
-           ".mp3, or say what to write with the option :format.",
+         "cannot write #{path}: #{ending} is not a supported extension. Use .wav, .flac, .opus or .mp3, or choose " <>
+           "the format with the option :format.",
          %{path: path}
        )}
     else
@@ -53,7 +53,7 @@ defmodule Chatterbex.Audio.Format do
   defp format(format, _path), do: {:ok, format}
 
   @doc """
-  The format that a path's ending says, WAV where it says nothing.
+  The format for a path's extension; WAV for a path without one.
   """
   @spec of_path(Path.t()) :: {:ok, Encoder.format()} | {:error, Error.t()}
   def of_path(path), do: format(nil, path)

@@ -1,6 +1,6 @@
 defmodule Chatterbex.Audio.Measure do
   @moduledoc false
-  # What can be said of audio.
+  # Measurements and plots of audio.
 
   alias Chatterbex.{Audio, Error, Native, Options}
   alias Chatterbex.Audio.Samples

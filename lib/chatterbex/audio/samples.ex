@@ -5,7 +5,7 @@ defmodule Chatterbex.Audio.Samples do
   alias Chatterbex.{Audio, Error, Options}
 
   @doc """
-  Whether the audio is what its struct says. A header of WAV holds no higher rate and no more channels.
+  Whether the samples match the struct. The header of WAV limits the rate and the channels.
   """
   @spec check(Audio.t()) :: :ok | {:error, Error.t()}
   def check(%Audio{samples: samples, sample_rate: rate, channels: channels})
@@ -20,7 +20,7 @@ defmodule Chatterbex.Audio.Samples do
     {:error,
      Error.new(
        :invalid_audio,
-       "this is no audio: samples must be a binary of 32-bit floats in whole frames, sample_rate and channels " <>
+       "this is not audio: samples must be a binary of 32-bit floats in whole frames, sample_rate and channels " <>
          "whole numbers above 0, got #{Options.Schema.show(got)}"
      )}
   end
@@ -38,7 +38,7 @@ defmodule Chatterbex.Audio.Samples do
   def from_native({:error, error}), do: {:error, Error.from_native(error)}
 
   @doc """
-  How many frames there are in so many milliseconds.
+  The number of frames in the given milliseconds.
   """
   @spec frames(non_neg_integer, pos_integer) :: non_neg_integer
   def frames(milliseconds, rate), do: div(milliseconds * rate, 1000)

@@ -1,6 +1,6 @@
 defmodule Chatterbex.Audio.Stretcher do
   @moduledoc false
-  # Speech at another pace and the same pitch, as it comes.
+  # Changes the pace of speech as it arrives, and keeps the pitch.
 
   alias Chatterbex.{Audio, Error, Native}
   alias Chatterbex.Audio.Samples

@@ -1,8 +1,8 @@
 defmodule Chatterbex.Audio.Writer do
   @moduledoc """
-  Writes audio into a file as it comes: speech of any length, in constant memory.
+  Writes audio to a file as it arrives: speech of any length, in constant memory.
 
-  The ending of its name says what it is: WAV, FLAC, Ogg Opus or MP3.
+  The file extension decides the format: WAV, FLAC, Ogg Opus or MP3.
 
       File.read!("book.txt")
       |> Chatterbex.stream(server: MyApp.Speech)
@@ -14,18 +14,17 @@ defmodule Chatterbex.Audio.Writer do
       {:ok, writer} = Chatterbex.Audio.Writer.write(writer, audio)
       :ok = Chatterbex.Audio.Writer.close(writer)
 
-  The file appears under its name when it is closed, and whole; until then it is written beside its place, with the
-  ending `.part`. The first audio decides on the sample rate and the channels; Opus and MP3 take those that they know, and
-  two channels at most. A WAV file holds at most 4 GiB: 24 hours of
-  16-bit speech at 24 kHz. Only the process that opened a writer can use it; when that process ends before the writer is
-  closed, the `.part` stays.
+  The complete file appears under its name when you close the writer. Until then it is in the same folder, with the
+  ending `.part`. The first audio sets the sample rate and the channels. Opus and MP3 support certain rates only, and at
+  most two channels. A WAV file holds at most 4 GiB: 24 hours of 16-bit speech at 24 kHz. Only the process that opened a
+  writer can use it. If that process ends before it closes the writer, the `.part` file stays.
   """
 
   alias Chatterbex.{Audio, Error, Files, Options}
   alias Chatterbex.Audio.{Encoder, Format, Samples}
   alias Chatterbex.Files.Replacement
 
-  # The two sizes in the header of a WAV file have 32 bits. It is shorter than what is left for it here.
+  # The two sizes in the header of a WAV file have 32 bits. The 128 bytes leave room for the header.
   @most 0xFFFFFFFF - 128
   @widths %{s16: 2, s24: 3, f32: 4}
 
@@ -33,18 +32,18 @@ defmodule Chatterbex.Audio.Writer do
   @doc false
   defstruct [:path, :options, :replacement, :encoding, :form, :encoder, size: 0]
 
-  @typedoc "A writer. Its fields are its own."
+  @typedoc "A writer. Its fields are private."
   @opaque t :: %__MODULE__{}
 
   @doc """
-  A writer that opens its file when audio is collected into it with `Enum.into/2`.
+  Returns a writer that opens its file when you collect audio into it with `Enum.into/2`.
 
-  That raises `Chatterbex.Error` where `open/2`, `write/2` or `close/1` would give one. No file is left then, nor when the
-  collected stream raises or is halted.
+  Collecting raises `Chatterbex.Error` where `open/2`, `write/2` or `close/1` would return one. No file is left behind
+  then, nor if the collected stream raises or is halted.
 
   ## Options
 
-  Those of the format: see `Chatterbex.Audio.to_format/3`.
+  The options of the format: see `Chatterbex.Audio.to_format/3`.
 
   ## Examples
 
@@ -65,7 +64,7 @@ defmodule Chatterbex.Audio.Writer do
 
   ## Options
 
-  Those of the format: see `Chatterbex.Audio.to_format/3`.
+  The options of the format: see `Chatterbex.Audio.to_format/3`.
 
   ## Examples
 
@@ -84,7 +83,7 @@ defmodule Chatterbex.Audio.Writer do
     end
   end
 
-  # How long the file is, its beginning says, and is known at its end.
+  # The length goes into the header but is only known at the end, so the file must be seekable.
   defp replaceable(path) do
     case File.stat(path) do
       {:ok, %{type: :directory}} ->
@@ -109,10 +108,10 @@ defmodule Chatterbex.Audio.Writer do
   end
 
   @doc """
-  Appends audio, at once.
+  Appends audio to the file at once.
 
-  Audio of another sample rate or with other channels than the first is refused with `:invalid_audio`, as are samples that
-  are not what they say; the writer stays as it was. After a `:file_error` nothing is left to do but `abort/1`.
+  Audio with a different sample rate or number of channels than the first is refused with `:invalid_audio`, and so are
+  invalid samples. You can still use the writer after that. After a `:file_error`, call `abort/1`.
 
   ## Examples
 
@@ -120,7 +119,7 @@ defmodule Chatterbex.Audio.Writer do
       iex> {:ok, writer} = Chatterbex.Audio.Writer.open(path)
       iex> {:ok, writer} = Chatterbex.Audio.Writer.write(writer, %Chatterbex.Audio{samples: "", sample_rate: 24_000})
       iex> {:error, error} = Chatterbex.Audio.Writer.write(writer, %Chatterbex.Audio{samples: "", sample_rate: 8_000})
-      iex> String.ends_with?(error.message, "has 24000 Hz and 1 channel(s), this audio 8000 Hz and 1. Bring it to the same.")
+      iex> String.ends_with?(error.message, "has 24000 Hz and 1 channel(s), this audio has 8000 Hz and 1. Convert it first.")
       true
       iex> Chatterbex.Audio.Writer.abort(writer)
       :ok
@@ -146,8 +145,8 @@ defmodule Chatterbex.Audio.Writer do
     {:error,
      Error.new(
        :invalid_audio,
-       "#{path} has #{rate} Hz and #{channels} channel(s), this audio #{inspect(audio.sample_rate)} Hz and " <>
-         "#{inspect(audio.channels)}. Bring it to the same."
+       "#{path} has #{rate} Hz and #{channels} channel(s), this audio has #{inspect(audio.sample_rate)} Hz and " <>
+         "#{inspect(audio.channels)}. Convert it first."
      )}
   end
 
@@ -158,7 +157,7 @@ defmodule Chatterbex.Audio.Writer do
 
   defp begin(writer, _audio), do: {:ok, writer}
 
-  # Refused before the encoder sees it, which then goes on with other audio.
+  # Refused before the encoder sees it, so that the writer can still be closed.
   defp fits(%{encoding: {:wav, options}} = writer, audio) do
     if writer.size + div(byte_size(audio.samples), 4) * @widths[options.encoding] <= @most do
       :ok
@@ -166,8 +165,8 @@ defmodule Chatterbex.Audio.Writer do
       {:error,
        Error.new(
          :file_error,
-         "#{writer.path} would be larger than 4 GiB, which is all that a WAV file can hold. " <>
-           "Close it and go on in another.",
+         "#{writer.path} would be larger than 4 GiB, the most that a WAV file can hold. " <>
+           "Close it and continue in another file.",
          %{path: writer.path}
        )}
     end
@@ -181,9 +180,10 @@ defmodule Chatterbex.Audio.Writer do
   end
 
   @doc """
-  Ends the file and moves it to its place. Where that fails, and where nothing was written, there is no new file.
+  Completes the file and moves it to its place. If that fails, or if nothing was written, there is no new file.
 
-  A file that it replaces hands on its mode, and a symbolic link stays: what it points to is replaced.
+  If it replaces a file, the new file keeps the mode of the old one. If the path is a symbolic link, the link stays and
+  its target is replaced.
 
   ## Examples
 
@@ -228,14 +228,14 @@ defmodule Chatterbex.Audio.Writer do
   defp not_open(writer) do
     Error.new(
       :file_error,
-      "the writer of #{Options.Schema.show(writer.path)} is not open: Chatterbex.Audio.Writer.open/2 gives one that is.",
+      "the writer of #{Options.Schema.show(writer.path)} is not open: open one with Chatterbex.Audio.Writer.open/2.",
       %{path: writer.path}
     )
   end
 
   @doc """
-  Gives up: what was written is removed. A file that is closed already stays, and a writer that was never opened is no
-  error.
+  Abandons the file and removes what was written. A file that is already closed stays. Aborting a writer that was never
+  opened does nothing.
 
   ## Examples
 

@@ -1,7 +1,7 @@
 defmodule Chatterbex.Device.Probe do
   @moduledoc false
-  # Looks at the devices, and tries them, with PyTorch in a process of its own: importing it would hold up the model
-  # thread, and what a driver does to that process harms nothing here.
+  # Looks at the devices, and tests them, with PyTorch in a separate process: importing it would hold up the model
+  # thread, and a driver that crashes the process does no harm here.
 
   alias Chatterbex.{Configuration, JSON, Python}
   alias Chatterbex.Setup.{Command, Profile}
@@ -10,8 +10,8 @@ defmodule Chatterbex.Device.Probe do
   @type found :: %{torch: %{version: String.t(), seconds: float} | nil, devices: [map], facts: map}
 
   @typedoc """
-  What came out of it. `stopped` says how the process ended, where it did not come to its end: its last check is then
-  the one that it was at, without an outcome.
+  The result. `stopped` says how the process ended if it did not finish. Its last check is then the one that it was
+  running, without an outcome.
   """
   @type tried :: %{
           checks: [%{name: String.t(), outcome: map | nil}],
@@ -81,7 +81,7 @@ defmodule Chatterbex.Device.Probe do
     if said, do: "#{how} (#{String.slice(said, 0, 200)})", else: how
   end
 
-  # What the shell that runs it adds.
+  # The shell that runs the process adds this.
   defp obituary?(line) do
     line =~ ~r/\A(Aborted|Abort trap|Segmentation fault|Bus error|Killed|Illegal instruction)\b/
   end

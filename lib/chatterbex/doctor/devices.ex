@@ -1,6 +1,6 @@
 defmodule Chatterbex.Doctor.Devices do
   @moduledoc false
-  # The devices, each with what was tried on it, in processes of their own.
+  # The devices, each with the tests that ran on it, in separate processes.
 
   import Chatterbex.Doctor.Check
 
@@ -55,7 +55,7 @@ defmodule Chatterbex.Doctor.Devices do
     tried = Probe.attempt(context.python, name, context.timeout)
     checks = Enum.map(tried.checks, &outcome(&1, name, tried, context))
 
-    # It ended between two checks, or before the first.
+    # The process ended between two checks, or before the first.
     if tried.stopped != nil and Enum.all?(tried.checks, & &1.outcome),
       do:
         checks ++
@@ -88,7 +88,7 @@ defmodule Chatterbex.Doctor.Devices do
     end
   end
 
-  # What was computed on the CPU and on the device.
+  # The comparison of the CPU and the device.
   defp right(%{"difference" => difference}) when difference > 0,
     do: "within #{:erlang.float_to_binary(difference / 1, scientific: 1)} of the CPU"
 

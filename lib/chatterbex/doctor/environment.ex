@@ -1,6 +1,6 @@
 defmodule Chatterbex.Doctor.Environment do
   @moduledoc false
-  # Python, its shared library, and what is installed.
+  # Python, its shared library, and the packages.
 
   import Chatterbex.Doctor.Check
 
@@ -20,7 +20,7 @@ defmodule Chatterbex.Doctor.Environment do
     end
   end
 
-  # It is run, and opens its own library in that process.
+  # Runs Python, which opens its own library in that process.
   defp interpreter(python, context) do
     base = python.manifest["python"]["base_executable"]
     details = %{program: python.program, base: base, version: python.version}
@@ -61,7 +61,7 @@ defmodule Chatterbex.Doctor.Environment do
   end
 
   @doc """
-  Whether what is installed is whole, and what the setup had installed.
+  Whether the installed packages are complete, and the same that the setup installed.
   """
   def packages(%{python: nil} = context), do: {[], context}
 
@@ -104,7 +104,7 @@ defmodule Chatterbex.Doctor.Environment do
   def voice(context), do: {[profile("hibari", "built-in voice", context)], context}
 
   @doc """
-  PyTorch and what the Chatterbox models need beside it.
+  PyTorch and the other packages of the Chatterbox models.
   """
   def torch(%{python: nil} = context), do: {[], context}
 
@@ -196,7 +196,7 @@ defmodule Chatterbex.Doctor.Environment do
 
   defp setup(context, options \\ []), do: Python.setup_command(context.home, options)
 
-  # The plain setup trusts what it has written down.
+  # A plain setup trusts its manifest, so only --force repairs this.
   defp force(context), do: setup(context, force: true)
 
   defp without_command(message), do: message |> String.split(" Run: ") |> hd()

@@ -34,7 +34,7 @@ defmodule Chatterbex.Doctor.Files do
     new(:model, "model #{name}", :ok, message <> told, nil, %{folder: folder, precision: verdict})
   end
 
-  # A file that is there and of no use was not meant to be so.
+  # A damaged file is a failure, not an incomplete setup.
   defp not_whole(name, %Error{details: %{folder: folder, files: files}} = error) do
     damaged? = Enum.any?(files, &match?({:ok, _stat}, File.lstat(Path.join(folder, &1))))
     problem(name, if(damaged?, do: :failed, else: :not_set_up), error)

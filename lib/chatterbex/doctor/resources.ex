@@ -1,14 +1,14 @@
 defmodule Chatterbex.Doctor.Resources do
   @moduledoc false
-  # How much disk and memory there is, in bytes. What the system does not tell is `nil`.
+  # Free disk space and memory, in bytes. A figure that the system does not report is `nil`.
 
   alias Chatterbex.Setup.Command
 
-  # A network file system that does not answer must not hold the doctor up.
+  # A network file system that does not answer must not block the doctor.
   @timeout 5_000
 
   @doc """
-  What is free on the disk that holds `path`, which need not exist.
+  The free space on the disk that holds `path`, which need not exist.
   """
   @spec disk(Path.t()) :: non_neg_integer | nil
   def disk(path) do
@@ -20,7 +20,7 @@ defmodule Chatterbex.Doctor.Resources do
     end
   end
 
-  # POSIX: a heading, then one line of which the fourth field is the kilobytes that are free.
+  # POSIX: a heading, then one line whose fourth field is the free kilobytes.
   @doc false
   @spec free(String.t()) :: non_neg_integer | nil
   def free(output) do
@@ -34,7 +34,7 @@ defmodule Chatterbex.Doctor.Resources do
   end
 
   @doc """
-  The machine's memory, what of it is available, and what this process may have (its cgroup's limit).
+  The machine's memory, how much of it is available, and how much this process may use (its cgroup's limit).
   """
   @spec memory() :: %{
           total: pos_integer | nil,
@@ -68,7 +68,7 @@ defmodule Chatterbex.Doctor.Resources do
   def macos(memsize, vm_stat) do
     total = with {total, _rest} <- Integer.parse(memsize), do: total, else: (:error -> nil)
 
-    # What macOS gives away at once: pages that are free, inactive or speculative.
+    # macOS can provide these pages at once: free, inactive and speculative ones.
     pages =
       for [_line, pages] <- Regex.scan(~r/^Pages (?:free|inactive|speculative):\s+(\d+)\./m, vm_stat),
           do: pages

@@ -10,7 +10,7 @@ defmodule Chatterbex.Doctor.System do
   # Below this a model's files, or a package, no longer fit.
   @little_disk 2_000_000_000
 
-  # What the larger models take while they load and speak.
+  # The memory that the larger models need to load and speak.
   @little_memory 4_000_000_000
 
   def machine(context) do
@@ -32,7 +32,7 @@ defmodule Chatterbex.Doctor.System do
   end
 
   @doc """
-  Those that need no Python. The third one is tried when Python's library is open.
+  The libraries that need no Python. The third one is tested when Python's library is open.
   """
   def native(context) do
     # Neither call does anything but load the library.
@@ -41,7 +41,7 @@ defmodule Chatterbex.Doctor.System do
   end
 
   @doc """
-  What loading a native library came to, by what its function answered.
+  The result of loading a native library, from the answer of its function.
   """
   def library(name, answer) do
     file = "#{Library.path(name)}.so"

@@ -1,9 +1,8 @@
 defmodule Chatterbex.Files.Replacement do
   @moduledoc false
-  # A file that appears whole or not at all: it is written beside its place, and moved there when it is done.
+  # A file that appears whole or not at all: it is written in the same folder, and moved to its place when it is done.
   #
-  # The file that was there before hands on its mode. Where a symbolic link was, the link stays, and what it points to is
-  # replaced.
+  # It keeps the mode of the file that it replaces. A symbolic link stays, and its target is replaced.
 
   import Bitwise
 
@@ -61,7 +60,7 @@ defmodule Chatterbex.Files.Replacement do
   end
 
   @doc """
-  Puts the file in its place. Where that fails, nothing of it is left.
+  Moves the file to its place. If that fails, the file is removed.
   """
   @spec commit(t) :: :ok | {:error, File.posix()}
   def commit(%__MODULE__{} = replacement) do
@@ -71,7 +70,7 @@ defmodule Chatterbex.Files.Replacement do
   end
 
   @doc """
-  Removes what was written. What is in its place already stays.
+  Removes the file, unless it has already been moved to its place.
   """
   @spec abort(t) :: :ok
   def abort(%__MODULE__{} = replacement) do

@@ -6,11 +6,11 @@ defmodule Chatterbex.HTTP.Catalogue do
   alias Chatterbex.HTTP.{Engine, Failure, Response}
   alias Chatterbex.Options
 
-  # What clients of OpenAI ask for where their users chose nothing.
+  # The names that OpenAI's clients send if their users choose nothing.
   @openai_models ~w(tts-1 tts-1-hd gpt-4o-mini-tts)
   @openai_voices ~w(alloy ash ballad cedar coral echo fable marin nova onyx sage shimmer verse)
 
-  # The voice that a model speaks in where none is named.
+  # The name of a model's default voice.
   @default "default"
 
   @shown 10
@@ -158,10 +158,11 @@ defmodule Chatterbex.HTTP.Catalogue do
   end
 
   @spec taken() :: Response.t()
-  def taken, do: Response.error(409, "there is a voice of this name; take another name", param: "name")
+  def taken,
+    do: Response.error(409, "there is already a voice with this name; choose another name", param: "name")
 
   @doc """
-  All servers by name, for what reports on them.
+  All servers by name, for status and metrics.
   """
   @spec all(map) :: {:ok, [{String.t(), Chatterbex.server() | nil}]} | {:error, Response.t()}
   def all(options), do: servers(options)

@@ -1,6 +1,6 @@
 defmodule Chatterbex.HTTP.Encoding do
   @moduledoc false
-  # Audio as it comes to bytes as they go out.
+  # Encodes audio as it arrives.
 
   alias Chatterbex.Audio.Encoder
   alias Chatterbex.{Error, Options}
@@ -16,14 +16,14 @@ defmodule Chatterbex.HTTP.Encoding do
   }
 
   @doc """
-  The format where a request names none.
+  The format if a request names none.
   """
   @spec default() :: Encoder.format()
   def default, do: :mp3
 
   @spec format(term) :: {:ok, Encoder.format()} | {:error, String.t()}
   def format("aac"),
-    do: {:error, "response_format aac is not made here: there is no free encoder of it. #{one_of()}"}
+    do: {:error, "response_format aac is not supported: there is no free encoder for it. #{one_of()}"}
 
   def format(name) do
     with :error <- Map.fetch(@formats, name), do: {:error, one_of()}

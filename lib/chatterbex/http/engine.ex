@@ -1,6 +1,6 @@
 defmodule Chatterbex.HTTP.Engine do
   @moduledoc false
-  # What the HTTP interface asks of the rest of the library. Nothing else in it calls a server.
+  # The only part of the HTTP interface that calls the rest of the library and its servers.
 
   alias Chatterbex.{Client, DefaultServer, Error, Model, Voice}
   alias Chatterbex.Voice.Source
@@ -29,7 +29,7 @@ defmodule Chatterbex.HTTP.Engine do
   end
 
   @doc """
-  Makes a voice of the bytes of a recording, and keeps it in the server's folder.
+  Makes a voice from the bytes of a recording, and saves it in the server's folder.
   """
   @spec add_voice(Chatterbex.server() | nil, binary, String.t(), String.t(), timeout) ::
           :ok | {:error, Error.t()}
@@ -42,7 +42,7 @@ defmodule Chatterbex.HTTP.Engine do
   end
 
   @doc """
-  What a server does: see `Chatterbex.info/1`.
+  The state of a server: see `Chatterbex.info/1`.
   """
   @spec info(Chatterbex.server() | nil) :: {:ok, map} | {:error, Error.t()}
   def info(server), do: Chatterbex.info(server: server)

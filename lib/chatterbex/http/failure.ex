@@ -7,7 +7,7 @@ defmodule Chatterbex.HTTP.Failure do
   alias Chatterbex.Error
   alias Chatterbex.HTTP.Response
 
-  # What the request can be blamed for. The messages of these speak of the request alone.
+  # Reasons that are the request's fault. Their messages only speak of the request.
   @request [
     :invalid_option,
     :invalid_text,
@@ -18,13 +18,13 @@ defmodule Chatterbex.HTTP.Failure do
     :not_supported
   ]
 
-  # What may be over when the request is sent again.
+  # Reasons that may be gone when the request is sent again.
   @passing [:not_running, :noconnection, :engine_crashed, :timeout, :cancelled]
 
   @retry_seconds 2
 
   @doc """
-  The response for an error. `param` is the field of the request that is to blame where the error names none.
+  The response for an error. `param` is the field at fault if the error does not name one.
   """
   @spec response(Error.t(), String.t() | nil) :: Response.t()
   def response(error, param \\ nil)
@@ -36,7 +36,7 @@ defmodule Chatterbex.HTTP.Failure do
   def response(%Error{reason: :overloaded}, _param) do
     Response.error(
       429,
-      "the server has as many requests as it takes; try again in #{@retry_seconds} s",
+      "the server has as many requests as it accepts; try again in #{@retry_seconds} s",
       code: "overloaded",
       headers: [{"retry-after", "#{@retry_seconds}"}]
     )

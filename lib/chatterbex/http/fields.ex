@@ -60,7 +60,7 @@ defmodule Chatterbex.HTTP.Fields do
     end
   end
 
-  # Parsers put what is no object under this name.
+  # Parsers put a value that is not an object under this name.
   defp decode(%{"_json" => _no_object}), do: invalid(nil, "the body must be a JSON object", "invalid_json")
   defp decode(%{} = fields), do: {:ok, fields}
 

@@ -1,6 +1,6 @@
 defmodule Chatterbex.HTTP.Metrics do
   @moduledoc false
-  # Counters of fixed number, which any process adds to.
+  # A fixed number of counters that any process can increment.
 
   alias Chatterbex.HTTP.Response
 
@@ -43,7 +43,7 @@ defmodule Chatterbex.HTTP.Metrics do
   end
 
   @doc """
-  Counts how long speech took to its first byte, which is now.
+  Records how long speech took to its first byte, which is now.
   """
   @spec timed(t, atom, Response.t(), integer) :: Response.t()
   def timed(metrics, :speech, %{status: 200} = response, started) do

@@ -10,7 +10,7 @@ defmodule Chatterbex.HTTP.Multipart do
   @type value :: String.t() | {:file, binary}
 
   @doc """
-  The boundary in the type of a body; `:error` where the body is no such form.
+  The boundary in the type of a body; `:error` if the body is not such a form.
   """
   @spec boundary(String.t() | nil) :: {:ok, String.t()} | :error
   def boundary(nil), do: :error

@@ -1,6 +1,6 @@
 defmodule Chatterbex.HTTP.Pages do
   @moduledoc false
-  # What is the same for everyone. The files are part of the compiled code.
+  # The static files. They are part of the compiled code.
 
   alias Chatterbex.HTTP.Response
 

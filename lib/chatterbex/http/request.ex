@@ -1,9 +1,9 @@
 defmodule Chatterbex.HTTP.Request do
   @moduledoc """
-  An HTTP request, as a web server has read it.
+  An HTTP request that a web server has read.
 
-  `method` is in capitals, `path` begins with `/` and has no query; the names of `headers` are in lower case. `body` is what
-  was sent, or a map where a parser has read it already, as JSON or as a form. A file of a form is `{:file, bytes}` in it.
+  `method` is in capitals. `path` begins with `/` and has no query. The names of `headers` are in lower case. `body` is the
+  bytes of the body, or a map if a parser has already read it as JSON or as a form. In the map, a file is `{:file, bytes}`.
   """
 
   @enforce_keys [:method, :path]
@@ -18,7 +18,7 @@ defmodule Chatterbex.HTTP.Request do
         }
 
   @doc """
-  The value of a header, the first where there are several, or `nil`.
+  Returns the value of a header, the first if there are several, or `nil`.
 
   ## Examples
 

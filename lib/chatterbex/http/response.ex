@@ -2,8 +2,8 @@ defmodule Chatterbex.HTTP.Response do
   @moduledoc """
   The answer to an HTTP request.
 
-  `body` is iodata, or `{:stream, enumerable}` of iodata that is made while it is taken. Enumerate it in the process that
-  got the response, and at most once; it raises `Chatterbex.Error` where the speech ends too early.
+  `body` is iodata, or `{:stream, enumerable}` of iodata that is made while you enumerate it. Enumerate it at most once, in
+  the process that got the response. It raises `Chatterbex.Error` if the speech ends too early.
   """
 
   alias Chatterbex.JSON

@@ -7,18 +7,18 @@ defmodule Chatterbex.HTTP.Server do
         {Chatterbex.HTTP.Server, server: MyApp.Speech, port: 4000}
       ]
 
-  It speaks HTTP/1.1 and 1.0, keeps connections open between requests, and sends speech while it is made. When a client
+  It supports HTTP/1.1 and 1.0, keeps connections open between requests, and sends speech while it is made. When a client
   hangs up, the work for it stops within one step of the model.
 
-  It listens on this machine alone unless `:ip` says otherwise, and has no TLS: to serve others, set an `:api_key` and
-  put it behind a proxy that has.
+  By default it only accepts connections from this machine, and it has no TLS. To serve others, set `:ip` and an
+  `:api_key`, and put it behind a proxy with TLS.
 
-  All that it reads is limited in size and time, and so are the connections and requests that it serves at once. When it
-  is stopped, it takes no new connections and gives requests the time of `:drain_timeout` to end.
+  It limits the size and the time of everything that it reads, and the number of connections and requests that it serves
+  at once. When it stops, it accepts no new connections and gives running requests `:drain_timeout` to finish.
 
   ## Options
 
-  Those of `Chatterbex.HTTP.new/1`, and
+  The options of `Chatterbex.HTTP.new/1`, and
 
   #{Chatterbex.Options.Schema.docs(:http_server, [:name, :port, :ip, :max_connections, :max_requests, :max_head, :idle_timeout, :read_timeout, :send_timeout, :request_timeout, :drain_timeout])}
   """
@@ -135,7 +135,7 @@ defmodule Chatterbex.HTTP.Server do
     Supervisor.init(children, strategy: :one_for_all, max_restarts: 10, max_seconds: 30)
   end
 
-  # Asked by a child when all of them run.
+  # A child calls this when all children are running.
   @doc false
   @spec sibling(pid, atom) :: pid
   def sibling(supervisor, id) do

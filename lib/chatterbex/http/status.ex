@@ -1,11 +1,11 @@
 defmodule Chatterbex.HTTP.Status do
   @moduledoc false
-  # How the servers are, for machines that watch.
+  # The state of the servers, for monitoring.
 
   alias Chatterbex.HTTP.{Catalogue, Engine, Metrics, Response}
 
   @doc """
-  Ready is what answers a request without loading first, or loads when it is asked.
+  A server is ready if it can answer without loading first, or loads on request.
   """
   @spec ready(map) :: Response.t()
   def ready(options) do

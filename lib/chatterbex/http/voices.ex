@@ -1,6 +1,6 @@
 defmodule Chatterbex.HTTP.Voices do
   @moduledoc false
-  # POST /v1/audio/voices: a voice made of a recording, kept in the folder of the server.
+  # POST /v1/audio/voices: makes a voice from a recording, and saves it in the folder of the server.
 
   alias Chatterbex.{Error, Options}
   alias Chatterbex.HTTP.{Catalogue, Engine, Failure, Multipart, Request, Response}
@@ -22,11 +22,14 @@ defmodule Chatterbex.HTTP.Voices do
   def max_body(options), do: options.max_recording + @form
 
   @doc """
-  Why a request may add no voice, whatever is in its body.
+  Why a request may not add a voice, whatever its body is.
   """
   @spec refused(map, Request.t()) :: Response.t() | nil
   def refused(%{add_voices: false}, _request),
-    do: forbidden("this server takes no new voices. Its operator can allow them with the option add_voices.")
+    do:
+      forbidden(
+        "this server does not accept new voices. Its operator can allow them with the option add_voices."
+      )
 
   # A form needs no permission of this server to be sent by a web page. A key does, which a page must not know.
   def refused(%{api_key: nil} = options, request) do
@@ -44,7 +47,7 @@ defmodule Chatterbex.HTTP.Voices do
   defp forbidden(message), do: Response.error(403, message)
 
   @doc """
-  Returns when the voice is there.
+  Returns when the voice has been saved.
   """
   @spec respond(map, Request.t()) :: Response.t()
   def respond(options, %Request{} = request) do

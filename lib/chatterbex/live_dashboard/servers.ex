@@ -74,7 +74,7 @@ defmodule Chatterbex.LiveDashboard.Servers do
   defp show(device), do: inspect(device)
 
   @doc """
-  A number with so many digits after the point.
+  A number with the given digits after the decimal point.
   """
   @spec figure(number | nil, 0..10) :: String.t()
   def figure(nil, _decimals), do: ""

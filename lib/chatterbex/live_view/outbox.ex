@@ -31,7 +31,7 @@ defmodule Chatterbex.LiveView.Outbox do
   def new(ref), do: %__MODULE__{ref: ref, id: Base.encode64(:crypto.strong_rand_bytes(9))}
 
   @doc """
-  Adds a chunk, of so many bytes per second, and what it says.
+  Adds a chunk, with its bytes per second and its text.
   """
   @spec put(t, binary, pos_integer, String.t() | nil) :: t
   def put(outbox, pcm, bytes_per_second, text) do
@@ -47,7 +47,7 @@ defmodule Chatterbex.LiveView.Outbox do
   defp cut(pcm, _size, text, queue), do: :queue.in({pcm, text, true}, queue)
 
   @doc """
-  The part to send next; `:wait` where there is none or enough was sent; `:end`, once, after the last.
+  The part to send next; `:wait` if there is none or enough was sent; `:end`, once, after the last.
   """
   @spec next(t) :: {{binary, String.t() | nil}, t} | :wait | :end
   def next(%{next: next, played: played}) when next - played >= @most_sent, do: :wait

@@ -6,7 +6,7 @@ defmodule Chatterbex.ModelFiles.Cache do
   #     models--owner--name/snapshots/COMMIT/file   links to
   #     models--owner--name/blobs/CHECKSUM
   #
-  # Only looked at here, but for what `remove` takes away.
+  # This code only reads it, except for the files that `remove` deletes.
 
   @doc """
   The cache's folder.
@@ -35,7 +35,7 @@ defmodule Chatterbex.ModelFiles.Cache do
   end
 
   @doc """
-  Where a repository is.
+  The folder of a repository.
   """
   @spec repository(String.t()) :: Path.t()
   def repository(name), do: Path.join(folder(), "models--" <> String.replace(name, "/", "--"))
@@ -58,7 +58,7 @@ defmodule Chatterbex.ModelFiles.Cache do
   end
 
   @doc """
-  Why a file cannot be used; `nil` where it can.
+  Why a file cannot be used; `nil` if it can.
   """
   @spec fault(Path.t()) :: String.t() | nil
   def fault(path) do
@@ -66,13 +66,13 @@ defmodule Chatterbex.ModelFiles.Cache do
       {:ok, %File.Stat{type: :regular, size: 0}} -> "is empty"
       {:ok, %File.Stat{type: :regular, access: access}} when access in [:read, :read_write] -> header(path)
       {:ok, %File.Stat{type: :regular}} -> "cannot be read"
-      {:ok, %File.Stat{}} -> "is no file"
+      {:ok, %File.Stat{}} -> "is not a file"
       {:error, :enoent} -> "is missing"
       {:error, reason} -> "cannot be read (#{:file.format_error(reason)})"
     end
   end
 
-  # The first eight bytes of such a file are the size of its header: one that was cut short within it shows at once.
+  # The first eight bytes of such a file are the size of its header, so a file truncated within the header shows at once.
   defp header(path) do
     with ".safetensors" <- Path.extname(path),
          {:ok, %File.Stat{size: size}} <- File.stat(path),
@@ -87,14 +87,14 @@ defmodule Chatterbex.ModelFiles.Cache do
   end
 
   @doc """
-  Whether a file of a repository has come in part.
+  Whether part of a file of the repository has been downloaded.
   """
   @spec part?(String.t()) :: boolean
   def part?(repository),
     do: :filelib.wildcard(~c"blobs/*.incomplete", to_charlist(repository(repository))) != []
 
   @doc """
-  Whether the hub has told that the repository has no such file in this snapshot.
+  Whether the hub has said that this snapshot has no such file.
   """
   @spec known_absent?(String.t(), Path.t(), String.t()) :: boolean
   def known_absent?(repository, snapshot, name),

@@ -1,13 +1,13 @@
 defmodule Chatterbex.ModelFiles.Check do
   @moduledoc false
-  # Whether a file is what it should be: by its checksum where its name in the cache tells that, and by its form.
+  # Whether a file is intact: by its checksum if its name in the cache has it, and by its form.
 
   alias Chatterbex.{JSON, ModelFiles.Cache}
 
   @block 1_048_576
 
   @doc """
-  Checks a file that is there: which checksum was compared, `nil` where none is known, or what is wrong.
+  Checks an existing file. Returns the checksum that was compared, `nil` if none is known, or what is wrong.
   """
   @spec file(Path.t()) :: {:ok, :sha256 | :git_sha1 | nil} | {:error, String.t()}
   def file(path) do
@@ -19,7 +19,7 @@ defmodule Chatterbex.ModelFiles.Check do
     end
   end
 
-  # The hub calls large files by their SHA-256, others by the SHA-1 that Git gives them.
+  # The hub names large files by their SHA-256, others by their SHA-1 in Git.
   defp checksum(path) do
     with {:ok, target} <- File.read_link(path),
          name = Path.basename(target),
@@ -68,14 +68,14 @@ defmodule Chatterbex.ModelFiles.Check do
       nil
     else
       true -> "is cut short, or too long"
-      _no_header -> "is no safetensors file"
+      _no_header -> "is not a safetensors file"
     end
   end
 
   defp form(".json", path) do
     case path |> File.read!() |> JSON.decode() do
       {:ok, _value} -> nil
-      {:error, why} -> "is no JSON: #{why}"
+      {:error, why} -> "is not JSON: #{why}"
     end
   end
 
@@ -90,7 +90,7 @@ defmodule Chatterbex.ModelFiles.Check do
       cond do
         start == "PK" and not String.contains?(tail, <<"PK", 5, 6>>) -> "is cut short"
         start == "PK" or String.starts_with?(start, <<0x80>>) -> nil
-        true -> "is no PyTorch file"
+        true -> "is not a PyTorch file"
       end
     else
       _unreadable -> "cannot be read"

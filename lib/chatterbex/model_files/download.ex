@@ -1,13 +1,13 @@
 defmodule Chatterbex.ModelFiles.Download do
   @moduledoc false
-  # Fetches the files of a set with huggingface_hub, in a Python process of its own: a transfer of gigabytes must
-  # not hold up the one that speaks. The process ends with its caller.
+  # Fetches the files of a set with huggingface_hub, in a separate Python process, so that a transfer of gigabytes does
+  # not hold up the model. The process ends with its caller.
 
   alias Chatterbex.{Error, JSON, Python}
   alias Chatterbex.ModelFiles.{Cache, Set}
   alias Chatterbex.Setup.{Command, Machine, Profile}
 
-  # A hub that says nothing is noticed within seconds, by the process itself.
+  # The process itself notices within seconds if the hub does not answer.
   @timeout :timer.hours(48)
 
   @type progress :: %{
@@ -109,7 +109,7 @@ defmodule Chatterbex.ModelFiles.Download do
 
   @local ~w(disk_full file)
 
-  # What a program may want to know of a failure.
+  # The details of a failure for programs.
   @details [:file, :repository, :status, :path, :needed, :free, :retry_after]
 
   defp failed(event, set) do
@@ -133,7 +133,7 @@ defmodule Chatterbex.ModelFiles.Download do
 
     Error.new(
       :model_files_missing,
-      "the files of #{Set.describe(set)} were not fetched: #{said}\nWhat has come is kept; try again.",
+      "the files of #{Set.describe(set)} were not fetched: #{said}\nThe downloaded part is kept; try again.",
       %{model: set.model, why: :crashed, output: lines}
     )
   end

@@ -1,13 +1,13 @@
 defmodule Chatterbex.ModelFiles.Place do
   @moduledoc false
-  # Where the files of a set are: in the cache, or in a folder of the user's own. A T3 of the user's own is a file
-  # beside these.
+  # Where the files of a set are: in the cache, or in a folder of the user's own. A T3 of the user's own is a separate
+  # file.
 
   alias Chatterbex.{Error, Files.Replacement}
   alias Chatterbex.ModelFiles.{Cache, Set}
 
   @doc """
-  The folder with all files of a set, by the cache.
+  The folder with all files of a set in the cache.
   """
   @spec find(Set.t(), Path.t()) :: {:ok, Path.t()} | {:error, Error.t()}
   def find(set, home) do
@@ -22,8 +22,8 @@ defmodule Chatterbex.ModelFiles.Place do
   defp renamed?(source), do: Enum.any?(source.files, &(&1.name != &1.as))
 
   @doc """
-  Where the files of a set come from, as far as that is known: what the repository of a fine-tune is known to lack
-  comes from the model's own.
+  Where the files of a set come from, as far as known. Files that the repository of a fine-tune is known to lack come
+  from the model's own repository.
   """
   @spec sources(Set.t()) :: [Set.source(), ...]
   def sources(%Set{sources: [own | others], base: [base]}) do
@@ -46,7 +46,7 @@ defmodule Chatterbex.ModelFiles.Place do
       Cache.known_absent?(source.repository, snapshot, file.name)
   end
 
-  # The T3 that the user has given as a file.
+  # The T3 that the user gave as a file.
   defp t3(%Set{t3: path, repo: nil} = set) when is_binary(path) do
     case Cache.fault(path) do
       nil ->
@@ -85,7 +85,7 @@ defmodule Chatterbex.ModelFiles.Place do
   end
 
   @doc """
-  Whether nothing is left to fetch, what a model loads without included.
+  Whether nothing is left to fetch, including optional files.
   """
   @spec whole?(Set.t()) :: boolean
   def whole?(set) do
@@ -136,7 +136,7 @@ defmodule Chatterbex.ModelFiles.Place do
     end
   end
 
-  # A language pack that was brought by other means may call its T3 as it likes.
+  # A language pack that was not downloaded here may have any name for its T3.
   defp own_files(set, folder) do
     files = Enum.flat_map(set.sources, & &1.files)
 
@@ -151,7 +151,7 @@ defmodule Chatterbex.ModelFiles.Place do
     end
   end
 
-  # A folder of links to files of several repositories, called by what it links to: it never changes.
+  # A folder of links to files of several repositories. Its name depends on what it links to, so it never changes.
   defp joined(set, snapshots, home) do
     links =
       for {source, snapshot} <- snapshots,
@@ -171,7 +171,7 @@ defmodule Chatterbex.ModelFiles.Place do
         {:error,
          Error.new(
            :file_error,
-           "the folder #{folder} cannot be made: #{:file.format_error(reason)}. Check who owns it, or name " <>
+           "the folder #{folder} cannot be made: #{:file.format_error(reason)}. Check who owns it, or set " <>
              "another home in CHATTERBEX_HOME.",
            %{path: folder, posix: reason}
          )}
@@ -179,7 +179,7 @@ defmodule Chatterbex.ModelFiles.Place do
   end
 
   @doc """
-  The folders that were made of links for a set.
+  The folders of links that were made for a set.
   """
   @spec joined_folders(Set.t(), Path.t()) :: [Path.t()]
   def joined_folders(set, home) do
@@ -248,7 +248,9 @@ defmodule Chatterbex.ModelFiles.Place do
 
   defp missing(set, why, details) do
     command = Set.download_command(set)
-    part = if Cache.part?(details.repository), do: " A download was cut off: the next one goes on there."
+
+    part =
+      if Cache.part?(details.repository), do: " A download was interrupted: the next one continues there."
 
     Error.new(
       :model_files_missing,

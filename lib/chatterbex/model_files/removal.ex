@@ -1,12 +1,12 @@
 defmodule Chatterbex.ModelFiles.Removal do
   @moduledoc false
-  # Takes a set's files out of the cache, of all revisions, but for those that another model which is here needs.
-  # The cache is not ours alone: nothing else in it is touched.
+  # Removes a set's files of all revisions from the cache, except those that another model on this machine needs.
+  # Other programs share the cache, so nothing else in it is touched.
 
   alias Chatterbex.Error
   alias Chatterbex.ModelFiles.{Cache, Place, Set}
 
-  # A part that has not grown for so long (in seconds) is nobody's.
+  # A partial file that has not grown for this many seconds is abandoned.
   @abandoned 600
 
   @type removed :: %{files: [Path.t()], bytes: non_neg_integer}
@@ -57,7 +57,7 @@ defmodule Chatterbex.ModelFiles.Removal do
 
     left = Enum.map(abandoned(folder), &remove/1)
     Enum.each(snapshots, &tidy(&1, folder))
-    # Where nothing is left, no folder stays either.
+    # Removes folders that are empty now.
     Enum.each(["snapshots", "blobs", "refs", ".no_exist", "."], &File.rmdir(Path.expand(&1, folder)))
     removed ++ freed ++ left
   end
@@ -85,7 +85,7 @@ defmodule Chatterbex.ModelFiles.Removal do
     end
   end
 
-  # A snapshot with nothing in it goes, and so do the names that lead to it.
+  # Removes an empty snapshot and the refs that point to it.
   defp tidy(snapshot, folder) do
     if File.rmdir(snapshot) == :ok do
       commit = Path.basename(snapshot)
@@ -94,7 +94,7 @@ defmodule Chatterbex.ModelFiles.Removal do
     end
   end
 
-  # Which file such a part is of cannot be told any more.
+  # It is no longer known which file such a part belongs to.
   defp abandoned(folder) do
     old = System.os_time(:second) - @abandoned
 

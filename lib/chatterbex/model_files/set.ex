@@ -1,9 +1,9 @@
 defmodule Chatterbex.ModelFiles.Set do
   @moduledoc false
-  # The files of one model: of which repositories, and under which names. The table is a file that Python reads too.
+  # The files of one model: their repositories and their names. The table is a file that Python reads too.
   #
   # The files of a fine-tune are its T3, a file of the user's or in a repository, and those of the model that it was
-  # made from. A repository may bring any of these itself: `base` are the sources for what it lacks.
+  # made from. A repository may have any of these itself; `base` are the sources of the files that it lacks.
 
   alias Chatterbex.{Error, JSON, Model, Options}
 
@@ -14,7 +14,7 @@ defmodule Chatterbex.ModelFiles.Set do
 
   @models [:english, :multilingual, :turbo, :nano, :conversion]
   @versions [:v3, :v2]
-  # Those whose flow can be another one.
+  # The models whose flow can be replaced.
   @flows [:english, :multilingual, :conversion]
   @packs ~w(zh-cmn es-mx-latam pt-br es-es pt-pt hi)
 
@@ -47,7 +47,7 @@ defmodule Chatterbex.ModelFiles.Set do
   def models, do: @models
 
   @doc """
-  Every set there is.
+  All sets.
   """
   @spec all() :: [t]
   def all do
@@ -62,7 +62,7 @@ defmodule Chatterbex.ModelFiles.Set do
   end
 
   @doc """
-  The set that a model and options ask for.
+  The set for a model and options.
   """
   @spec fetch(atom | String.t(), keyword) :: {:ok, t} | {:error, Error.t()}
   def fetch(name, options) do
@@ -95,7 +95,7 @@ defmodule Chatterbex.ModelFiles.Set do
 
   defp s3gen?(%{as: name}), do: String.starts_with?(name, "s3gen")
 
-  # The file of T3 may have another name, and is called as the model's own where it is loaded.
+  # The file of T3 may have another name in the repository. In the folder it has the name of the model's own.
   defp fine_tuned(%{sources: [main | _others]} = set, repo, t3) when is_binary(repo) do
     files = for file <- main.files, do: if(t3?(file) and t3, do: %{file | name: t3}, else: file)
 
@@ -103,7 +103,7 @@ defmodule Chatterbex.ModelFiles.Set do
     %{set | repo: repo, t3: t3, sources: [%{main | repository: repo, files: files}], base: base}
   end
 
-  # The T3 is not fetched where the user has another one.
+  # The T3 is not fetched if the user has another one.
   defp fine_tuned(%{sources: [main | others]} = set, nil, t3) when is_binary(t3),
     do: %{set | t3: t3, sources: [%{main | files: Enum.reject(main.files, &t3?/1)} | others]}
 
@@ -135,7 +135,7 @@ defmodule Chatterbex.ModelFiles.Set do
   def describe(%__MODULE__{model: model, version: version}), do: "#{inspect(model)} #{version}"
 
   @doc """
-  What fetches the set's files, as the user has to type it.
+  The command that fetches the set's files.
   """
   @spec download_command(t, keyword) :: String.t()
   def download_command(%__MODULE__{} = set, more \\ []) do
@@ -249,7 +249,7 @@ defmodule Chatterbex.ModelFiles.Set do
     {:error,
      Error.new(
        :not_supported,
-       "the model #{inspect(model)} has no option :flow; it is one of #{list(@flows)}.",
+       "the model #{inspect(model)} has no option :flow; only #{list(@flows)} have it.",
        %{option: :flow, model: model}
      )}
   end
@@ -296,7 +296,7 @@ defmodule Chatterbex.ModelFiles.Set do
   defp no_t3(name) do
     Error.new(
       :not_supported,
-      "the model :conversion has no T3, so it takes no option #{inspect(name)}.",
+      "the model :conversion has no T3, so it has no option #{inspect(name)}.",
       %{option: name, model: :conversion}
     )
   end
@@ -304,7 +304,7 @@ defmodule Chatterbex.ModelFiles.Set do
   defp only_multilingual(name, model) do
     Error.new(
       :not_supported,
-      "the model #{inspect(model)} has no option #{inspect(name)}; it is one of :multilingual.",
+      "the model #{inspect(model)} has no option #{inspect(name)}; only :multilingual has it.",
       %{option: name, model: model}
     )
   end

@@ -1,11 +1,11 @@
 defmodule Chatterbex.Options.Cast do
   @moduledoc false
-  # Values checked against the types that options have in `Chatterbex.Options.Schema`.
+  # Checks values against the types of options in `Chatterbex.Options.Schema`.
 
   alias Chatterbex.{Audio, Device, Voice}
 
   @doc """
-  Checks a value against a type, and returns it in the form that the library works with.
+  Checks a value against a type, and returns it in the form that the library uses.
   """
   @spec cast(term, term) :: {:ok, term} | :error
   def cast(:boolean, value) when is_boolean(value), do: {:ok, value}
@@ -28,7 +28,7 @@ defmodule Chatterbex.Options.Cast do
 
   def cast({:in, values}, value), do: if(value in values, do: {:ok, value}, else: :error)
   def cast(:timeout, :infinity), do: {:ok, :infinity}
-  # 2^32 - 1 is the longest that the VM's timers take.
+  # 2^32 - 1 is the longest timeout that the VM's timers accept.
   def cast(:timeout, value) when is_integer(value) and value in 1..0xFFFFFFFF, do: {:ok, value}
   def cast(:device, value), do: Device.parse(value)
 

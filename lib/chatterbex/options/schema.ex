@@ -2,30 +2,30 @@ defmodule Chatterbex.Options.Schema do
   @moduledoc false
   # The options as data: type, default and documentation of each. `Chatterbex.Options.Cast` checks values against the types.
   #
-  # The documentation of many modules is made from this at compile time, so it must use no other module of the library:
-  # a change in one would compile them all again.
+  # Many modules build their documentation from this at compile time, so it must not use any other module of the library:
+  # a change in one would recompile them all.
 
-  # Those that trade quality for speed, of a server for all of its requests, or of one request.
+  # These options trade quality for speed, for all requests of a server or for one request.
   @reference_seconds [
     type: {:number, 3.0, 10.0},
     doc:
-      "how many seconds of the voice's recording, from its beginning, the flow listens to; by default all, at most 10. " <>
-        "With fewer, speech is made faster and has less of the recording's manner (all Chatterbox models): see " <>
+      "how many seconds of the voice's recording, from its beginning, the flow uses; by default all, at most 10. " <>
+        "With fewer, speech is faster to make and sounds less like the recording (all Chatterbox models): see " <>
         "[the guide](speed.md)"
   ]
 
   @flow_steps [
     type: {:integer, 1, 50},
     doc:
-      "steps of the flow; by default 2 for `:turbo`, `:nano` and `flow: :meanflow`, and 10 for others. The work grows with " <>
-        "their number (all Chatterbox models): see [the guide](speed.md)"
+      "steps of the flow; by default 2 for `:turbo`, `:nano` and `flow: :meanflow`, and 10 for the others. More steps take " <>
+        "more time (all Chatterbox models): see [the guide](speed.md)"
   ]
 
   @first_chunk_steps [
     type: {:integer, 1, 50},
     doc:
-      "steps of the flow for the first chunk of a stream; by default as many as for the others. With 1 it is heard " <>
-        "sooner, and may sound rougher (all Chatterbox models): see [the guide](speed.md)"
+      "steps of the flow for the first chunk of a stream; by default the same as for the others. With 1 you hear it " <>
+        "sooner, but it may sound rougher (all Chatterbox models): see [the guide](speed.md)"
   ]
 
   @server [
@@ -35,20 +35,20 @@ defmodule Chatterbex.Options.Schema do
     fallback: [
       type: :boolean,
       default: true,
-      doc: "whether a device that does not work is replaced by the CPU; `false` makes that an error"
+      doc: "whether to fall back to the CPU if the device does not work; with `false` that is an error"
     ],
     threads: [
       type: {:integer, 1, 256},
-      doc: "threads for the model's arithmetic; the default leaves the schedulers one core"
+      doc: "threads for the model's arithmetic; the default leaves one core to the schedulers"
     ],
     max_queue: [
       type: {:integer, 0, 1_000_000},
       default: 200,
       doc:
-        "how many requests may be open beyond the `:max_batch` that the model works on at a time; one more is refused " <>
-          "with `:overloaded`. A request is open from its call to its last audio, whether it waits, is spoken piece by " <>
-          "piece, or is a stream that is taken slowly; while the model loads, all of them wait. Calls of " <>
-          "`Chatterbex.Voice.clone/2` are counted apart, with the same limit"
+        "how many requests may be open beyond the `:max_batch` that the model works on at a time; any further request is " <>
+          "refused with `:overloaded`. A request is open from the call to its last audio, whether it waits, is spoken " <>
+          "piece by piece, or is a stream with a slow consumer. While the model loads, all requests wait. Calls of " <>
+          "`Chatterbex.Voice.clone/2` count separately, with the same limit"
     ],
     max_batch: [
       type: {:integer, 1, 256},
@@ -59,21 +59,22 @@ defmodule Chatterbex.Options.Schema do
       default: 20_000,
       doc:
         "how long the text of `Chatterbex.generate/2` may be, in characters (about 25 minutes of speech); " <>
-          "that of a stream may be longer"
+          "the text of a stream has no limit"
     ],
     timeout: [
       type: :timeout,
       default: 120_000,
-      doc: "milliseconds for one request, waiting included, where the request names none"
+      doc: "milliseconds for one request, including the time it waits; a request can set its own"
     ],
     checkpoint: [
       type: :string,
-      doc: "a folder with the model's files; the default is what `mix chatterbex.models download` has fetched"
+      doc:
+        "a folder with the model's files; the default is the files that `mix chatterbex.models download` fetched"
     ],
     download: [
       type: :boolean,
       default: false,
-      doc: "whether files of the model that are missing are fetched when the server starts"
+      doc: "whether to fetch missing files of the model when the server starts"
     ],
     repo: [
       type: :string,
@@ -84,71 +85,72 @@ defmodule Chatterbex.Options.Schema do
       type: :string,
       doc: "a fine-tuned T3, a `.safetensors` file: its path or, with `:repo`, its name in the repository"
     ],
-    revision: [type: :string, doc: "the revision of the model's repository, a commit's hash or a branch"],
+    revision: [type: :string, doc: "the revision of the model's repository, a commit hash or a branch"],
     version: [type: {:in, [:v2, :v3]}, doc: "the version of `:multilingual`; the default is `:v3`"],
     language_pack: [
       type: {:in, ["zh-cmn", "es-mx-latam", "pt-br", "es-es", "pt-pt", "hi"]},
-      doc: "a pack of `:multilingual` that was made for one language"
+      doc: "a pack of `:multilingual` for one language"
     ],
     flow: [
       type: {:in, [:cfm, :meanflow]},
       doc:
-        "`:meanflow` makes the sound with the distilled flow of `:turbo`, which computes its network twice and not 20 times; " <>
-          "`:cfm` is the model's own (`:english`, `:multilingual`, `:conversion`): see [the guide](speed.md)"
+        "`:meanflow` uses the distilled flow of `:turbo`, which runs its network 2 times instead of 20; " <>
+          "`:cfm` is the model's own flow (`:english`, `:multilingual`, `:conversion`): see [the guide](speed.md)"
     ],
     flow_steps: @flow_steps,
     first_chunk_steps: @first_chunk_steps,
     reference_seconds: @reference_seconds,
     max_voices: [
       type: {:integer, 1, 100_000},
-      doc: "how many voices made from audio the model keeps; the default is the model's own, 32"
+      doc: "how many voices made from audio the model caches; the default is the model's own, 32"
     ],
     precision: [
       type: {:in, [:float32, :bfloat16, :int8, :auto]},
       default: :float32,
       doc:
-        "the lowest precision that a part of the model may compute in: lower ones are faster and take less memory, and " <>
-          "speak slightly differently. `:auto` measures on the CPU which ones the model's files bear, and takes the fastest " <>
-          "of those: see [the guide](production.md#precision)"
+        "the lowest precision that a part of the model may compute in. Lower precisions are faster, take less memory, and " <>
+          "change the speech slightly. `:auto` measures on the CPU which ones work well with the model's files, and uses the " <>
+          "fastest of them: see [the guide](production.md#precision)"
     ],
     voices: [
       type: :folder,
       doc:
-        "the folder of voices that can be asked for by name, a path or `{:my_app, \"priv/voices\"}`: see " <>
+        "the folder of voices that requests can name, a path or `{:my_app, \"priv/voices\"}`: see " <>
           "`Chatterbex.Voice`"
     ],
     load_timeout: [
       type: :timeout,
       default: 600_000,
       doc:
-        "milliseconds that starting Python and loading the model may take; fetching its files (`:download`) is not " <>
-          "counted, and ends by itself where the transfer stands still"
+        "milliseconds that starting Python and loading the model may take. The time to fetch its files (`:download`) does " <>
+          "not count; a transfer that stalls ends by itself"
     ],
     idle: [
       type: :timeout,
       default: :infinity,
       doc:
-        "milliseconds without an open request, call or stream after which the model is unloaded to free its memory; the " <>
-          "next request loads it again: see [the guide](production.md#idle-models)"
+        "milliseconds without an open request, call or stream after which the server unloads the model to free its memory; " <>
+          "the next request loads it again: see [the guide](production.md#idle-models)"
     ],
     isolation: [
       type: {:in, [:none, :peer]},
       default: :none,
       doc:
-        "`:peer` runs the model in an operating system process of its own, so that a crash in native code ends that " <>
+        "`:peer` runs the model in its own operating system process, so that a crash in native code ends that " <>
           "process and not this VM: see [the guide](production.md#isolation)"
     ],
     memory_limit: [
       type: {:integer, 268_435_456, 0xFFFFFFFFFFFF},
       doc:
-        "bytes of memory that the process of an isolated model may write to, on Linux; a request that needs more fails " <>
-          "with `:out_of_memory`, or ends the process. Memory of a GPU and files that are only read are not counted"
+        "bytes of memory that the process of an isolated model may write to, on Linux. A request that needs more fails " <>
+          "with `:out_of_memory`, or ends the process. GPU memory and files that are only read do not count"
     ],
-    home: [type: :string, doc: "the folder that `mix chatterbex.setup --path` was given"],
+    home: [type: :string, doc: "the folder that you gave to `mix chatterbex.setup --path`"],
     testing: [
       type: :boolean,
       default: false,
-      doc: "`true` runs no model: tones are spoken, for the tests of an application, see `Chatterbex.Test`"
+      doc:
+        "`true` speaks tones instead of running a model, for the tests of an application: see `Chatterbex.Test`"
     ],
     model_options: [
       type: :map,
@@ -163,12 +165,12 @@ defmodule Chatterbex.Options.Schema do
           size: [
             type: {:integer, 0, 1024},
             default: 1,
-            doc: "how many servers the pool has on this node; with 0 it uses those of other nodes only"
+            doc: "how many servers the pool has on this node; with 0 it only uses those of other nodes"
           ],
           devices: [
             type: :devices,
             doc:
-              "the devices of the servers, in turn, as in `[{:cuda, 0}, {:cuda, 1}]`; the default is `:device` for all"
+              "the devices to assign to the servers, in turn, as in `[{:cuda, 0}, {:cuda, 1}]`; the default is `:device` for all"
           ]
         )
 
@@ -184,7 +186,7 @@ defmodule Chatterbex.Options.Schema do
       type: :boolean,
       specific: true,
       doc:
-        "whether the recording of a voice is brought to -27 LUFS before the voice is made; `true` by default. It does not " <>
+        "whether to normalise the recording of a voice to -27 LUFS before the voice is made; `true` by default. It does not " <>
           "change a saved voice or the model's own (`:turbo`, `:nano`)"
     ],
     language: [
@@ -194,21 +196,21 @@ defmodule Chatterbex.Options.Schema do
     seed: [
       type: {:integer, 0, 0xFFFFFFFF},
       doc:
-        "makes the same text give the same audio; without it a random one is drawn and told in the metadata"
+        "the same text with the same seed gives the same audio; without it a random seed is used, and reported in the metadata"
     ],
     deadline: [
       type: :datetime,
-      doc: "a `DateTime`; what is not done by then ends with a `:timeout` error"
+      doc: "a `DateTime`; a request that is not done by then fails with `:timeout`"
     ],
     priority: [
       type: {:in, [:high, :normal, :low]},
       default: :normal,
-      doc: "requests that wait with a higher one are spoken first; within one, callers take turns"
+      doc: "waiting requests with a higher priority are spoken first; within one priority, callers take turns"
     ],
     sentence_pause: [
       type: {:integer, 0, 60_000},
       default: 250,
-      doc: "milliseconds of silence after a sentence, where the text is cut there"
+      doc: "milliseconds of silence after a sentence, if the text is cut there"
     ],
     paragraph_pause: [
       type: {:integer, 0, 60_000},
@@ -218,32 +220,32 @@ defmodule Chatterbex.Options.Schema do
     unknown_sounds: [
       type: {:in, [:refuse, :drop]},
       default: :refuse,
-      doc: "what to do about a sound such as `[laugh]` that the model does not have"
+      doc: "what to do with a sound, such as `[laugh]`, that the model does not have"
     ],
     progress: [
       type: :function,
       doc:
-        "a function that is called in the calling process with a map after each piece of the text: " <>
-          "`:characters` spoken of `:total` (`nil` where the text is still being written), `:pieces`, and `:seconds` of audio"
+        "a function that the calling process calls with a map after each piece of the text: " <>
+          "`:characters` spoken of `:total` (`nil` while the text is still being written), `:pieces`, and `:seconds` of audio"
     ],
     speed: [type: {:number, 0.5, 2.0}, specific: true, doc: "the pace; 1.0 is the voice's own (`:hibari`)"],
     temperature: [
       type: {:number, 0.0, 5.0},
       specific: true,
       doc:
-        "how freely speech tokens are drawn; 0 takes the likeliest; the default is 0.8 (all Chatterbox models)"
+        "how freely the model samples speech tokens; 0 always picks the likeliest; 0.8 by default (all Chatterbox models)"
     ],
     top_p: [
       type: {:number, 0.0, 1.0},
       specific: true,
       doc:
-        "draw from the likeliest tokens that have this much probability together; 0.95 by default, 1.0 " <>
+        "sample from the likeliest tokens whose probabilities add up to this; 0.95 by default, 1.0 " <>
           "for `:english` and `:multilingual`"
     ],
     top_k: [
       type: {:integer, 1, 10_000},
       specific: true,
-      doc: "draw from so many of the likeliest tokens; 1000 by default (`:turbo`, `:nano`)"
+      doc: "sample from this number of the likeliest tokens; 1000 by default (`:turbo`, `:nano`)"
     ],
     min_p: [
       type: {:number, 0.0, 1.0},
@@ -255,13 +257,13 @@ defmodule Chatterbex.Options.Schema do
     repetition_penalty: [
       type: {:number, 1.0, 10.0},
       specific: true,
-      doc: "how much tokens that were spoken are avoided; 1.2 by default"
+      doc: "how strongly the model avoids tokens that it has already spoken; 1.2 by default"
     ],
     cfg_weight: [
       type: {:number, 0.0, 10.0},
       specific: true,
       doc:
-        "how closely the text is followed; 0.5 by default, and 0 halves the work (`:english`, `:multilingual`)"
+        "how closely the model follows the text; 0.5 by default, and 0 halves the work (`:english`, `:multilingual`)"
     ],
     exaggeration: [
       type: {:number, 0.0, 2.0},
@@ -274,14 +276,14 @@ defmodule Chatterbex.Options.Schema do
       type: {:integer, 1, 4096},
       specific: true,
       doc:
-        "speech tokens, 25 a second, after which a piece of text ends; by default as many as a slow reader of the " <>
+        "the most speech tokens for a piece of text, 25 per second of audio; by default what a slow reader of the " <>
           "piece would need, at most 1000"
     ],
     retries: [
       type: {:integer, 0, 10},
       specific: true,
       doc:
-        "how often a piece that came out silent or without end is spoken again with another seed; 2 by default"
+        "how many times to speak a piece again, with another seed, if it is silent or does not end; 2 by default"
     ]
   ]
 
@@ -289,7 +291,8 @@ defmodule Chatterbex.Options.Schema do
               [
                 timeout: [
                   type: :timeout,
-                  doc: "milliseconds for this request, waiting included; the default is the server's"
+                  doc:
+                    "milliseconds for this request, including the time it waits; the default is the server's"
                 ]
               ],
               @request
@@ -304,26 +307,27 @@ defmodule Chatterbex.Options.Schema do
               ahead: [
                 type: {:integer, 1, 64},
                 doc:
-                  "how many pieces of the text are asked for before the first of them was taken; the default is " <>
+                  "how many pieces of the text to request before the first of them is consumed; the default is " <>
                     "what keeps the model busy"
               ],
               resume: [
                 type: :boolean,
                 default: false,
                 doc:
-                  "whether a stream goes on when the process of an isolated model died while it was being spoken: the " <>
-                    "sentence is spoken again with the same seed, without what was heard of it; `false` ends it with `:engine_crashed`"
+                  "whether a stream continues if the process of an isolated model dies while speaking it. The sentence is " <>
+                    "spoken again with the same seed, without the part that was already sent. `false` ends the stream with `:engine_crashed`"
               ],
               first_chunk_steps: [{:specific, true} | @first_chunk_steps],
               chunk_tokens: [
                 type: {:integer, 1, 1000},
                 specific: true,
-                doc: "speech tokens of the first chunk, 25 a second; 10 by default (all Chatterbox models)"
+                doc:
+                  "speech tokens of the first chunk, 25 per second of audio; 10 by default (all Chatterbox models)"
               ],
               chunk_growth: [
                 type: {:number, 1.0, 10.0},
                 specific: true,
-                doc: "how much larger each further chunk is; 2.0 by default, more where playback would starve"
+                doc: "how much larger each further chunk is; 2.0 by default, more if playback would run dry"
               ],
               chunk_most: [
                 type: {:integer, 1, 1000},
@@ -337,7 +341,7 @@ defmodule Chatterbex.Options.Schema do
   @stream_to Keyword.put(@stream, :max_unacked,
                type: {:integer, 1, 100_000},
                doc:
-                 "how many chunks may be on their way without being acknowledged; further ones are held back until " <>
+                 "how many unacknowledged chunks may be on their way; the stream holds further ones back until " <>
                    "`Chatterbex.ack/2` acknowledges some. By default all are sent as soon as they are made"
              )
 
@@ -353,7 +357,7 @@ defmodule Chatterbex.Options.Schema do
             max: [
               type: {:integer, 20, 10_000},
               default: 280,
-              doc: "characters (graphemes) that a chunk may have; from about 300 on models begin to garble"
+              doc: "the most characters (graphemes) in a chunk; models begin to garble from about 300"
             ],
             sentence_pause: [
               type: {:integer, 0, 60_000},
@@ -364,14 +368,14 @@ defmodule Chatterbex.Options.Schema do
             paragraph_pause: [
               type: {:integer, 0, 60_000},
               default: 700,
-              doc: "milliseconds of silence after a paragraph. After the last chunk there is none."
+              doc: "milliseconds of silence after a paragraph. The last chunk has no pause."
             ],
             group: [
               type: :boolean,
               default: true,
               doc:
-                "whether sentences are put together. Between sentences of one chunk the model itself makes the " <>
-                  "pause; with `false` each sentence is a chunk of its own, and `:sentence_pause` follows each."
+                "whether to group sentences. The model itself makes the pauses between the sentences of one chunk. " <>
+                  "With `false` each sentence is a separate chunk, followed by `:sentence_pause`."
             ],
             sounds: [
               type: :sounds,
@@ -381,7 +385,7 @@ defmodule Chatterbex.Options.Schema do
             unknown_sounds: [
               type: {:in, [:refuse, :drop]},
               default: :refuse,
-              doc: "what to do about sounds that it does not have"
+              doc: "what to do with sounds that it does not have"
             ]
           )
 
@@ -393,7 +397,7 @@ defmodule Chatterbex.Options.Schema do
              server: [type: :server, doc: "the server to ask, which must run the model `:conversion`"],
              voice: [
                type: :voice,
-               doc: "the voice to say it in, as for `Chatterbex.generate/2`; it must be given"
+               doc: "the voice to convert to, as for `Chatterbex.generate/2`; it must be given"
              ]
            )
 
@@ -406,18 +410,18 @@ defmodule Chatterbex.Options.Schema do
 
   @stop [
     server: [type: :server, doc: "the server to stop; the default is the default server"],
-    timeout: [type: :timeout, default: 5_000, doc: "the most milliseconds to wait for its end"]
+    timeout: [type: :timeout, default: 5_000, doc: "the most milliseconds to wait until it has stopped"]
   ]
 
   @drain [
-    timeout: [type: :timeout, default: 60_000, doc: "the most milliseconds to wait for what is open"]
+    timeout: [type: :timeout, default: 60_000, doc: "the most milliseconds to wait for open requests"]
   ]
 
   @logger [
     level: [
       type: {:in, [:debug, :info, :notice, :warning, :error]},
       default: :info,
-      doc: "the level of the lines; those of what failed are warnings at least"
+      doc: "the log level; failures are logged at least as warnings"
     ]
   ]
 
@@ -425,8 +429,8 @@ defmodule Chatterbex.Options.Schema do
     from: [
       type: :asker,
       doc:
-        "the process that asked, or that those who asked have among their `$callers`; `:anyone` is all of them. The default " <>
-          "is the calling process"
+        "the process that made the requests, itself or through processes that have it among their `$callers`; `:anyone` " <>
+          "matches all processes. The default is the calling process"
     ]
   ]
 
@@ -434,27 +438,27 @@ defmodule Chatterbex.Options.Schema do
     server: [
       type: :server,
       doc:
-        "the server whose voices are listed, those of its model and of its folder; the default is the default server"
+        "the server whose voices to list, those of its model and of its folder; the default is the default server"
     ],
-    folder: [type: :folder, doc: "a folder whose voices are listed instead; no server is asked"]
+    folder: [type: :folder, doc: "a folder whose voices to list instead, without asking a server"]
   ]
 
   @clone [
     server: [type: :server, doc: "the server whose model makes the voice; the default is the default server"],
-    name: [type: {:string, 200}, doc: "what the voice is called"],
+    name: [type: {:string, 200}, doc: "the name of the voice"],
     note: [
       type: {:string, 4000},
-      doc: "kept with the voice: whose it is, what they agreed to, its licence"
+      doc: "a note to save with the voice: whose it is, what they agreed to, its licence"
     ],
     norm_loudness: [
       type: :boolean,
       doc:
-        "whether the recording is brought to -27 LUFS before the voice is made; `true` by default (`:turbo`, `:nano`)"
+        "whether to normalise the recording to -27 LUFS before the voice is made; `true` by default (`:turbo`, `:nano`)"
     ],
     timeout: [
       type: :timeout,
       default: 120_000,
-      doc: "milliseconds that it may take, the loading of the model included"
+      doc: "milliseconds that it may take, including the time to load the model"
     ]
   ]
 
@@ -474,7 +478,7 @@ defmodule Chatterbex.Options.Schema do
     bitrate: [
       type: {:integer, 6_000, 510_000},
       default: 48_000,
-      doc: "bits a second; for speech in one channel, RFC 6716 names 28000 to 40000"
+      doc: "bits per second; for speech in one channel, RFC 6716 recommends 28000 to 40000"
     ]
   ]
 
@@ -483,8 +487,8 @@ defmodule Chatterbex.Options.Schema do
       type: {:integer, 8_000, 320_000},
       default: 64_000,
       doc:
-        "bits a second, brought to one that MP3 knows: at most 160000 below 32000 Hz. From there on it is the mean " <>
-          "of a bitrate that varies"
+        "bits per second, rounded to a bitrate that MP3 has: at most 160000 below 32000 Hz. From 32000 Hz on it is the " <>
+          "mean of a variable bitrate"
     ]
   ]
 
@@ -492,8 +496,8 @@ defmodule Chatterbex.Options.Schema do
     format: [
       type: {:in, [:wav, :flac, :opus, :mp3]},
       doc:
-        "what to write; the default is what the path's ending says, `.wav`, `.flac`, `.opus`, `.ogg` or `.mp3`, and WAV " <>
-          "where it says nothing"
+        "the format to write; the default follows the file extension, `.wav`, `.flac`, `.opus`, `.ogg` or `.mp3`, and is " <>
+          "WAV for any other"
     ]
   ]
 
@@ -502,7 +506,7 @@ defmodule Chatterbex.Options.Schema do
     show: [
       type: {:in, [:both, :waveform, :spectrogram]},
       default: :both,
-      doc: "what is drawn; of both, the waveform is above"
+      doc: "what to draw; with `:both`, the waveform is on top"
     ],
     width: [type: {:integer, 160, 4_096}, default: 800, doc: "in pixels"],
     height: [type: {:integer, 160, 4_096}, default: 400, doc: "in pixels"]
@@ -523,26 +527,26 @@ defmodule Chatterbex.Options.Schema do
       type: {:integer, 1, 0x20000000},
       default: 200_000_000,
       doc:
-        "how many samples the audio may have, in all channels together; each takes 4 bytes of memory. The default is " <>
-          "an hour in one channel at 48 kHz"
+        "how many samples the audio may have in all channels together; each takes 4 bytes of memory. The default is " <>
+          "enough for an hour in one channel at 48 kHz"
     ]
   ]
 
   @silence [
-    sample_rate: [type: {:integer, 1_000, 768_000}, default: 24_000, doc: "frames a second, in Hz"],
-    channels: [type: {:integer, 1, 64}, default: 1, doc: "samples a frame"]
+    sample_rate: [type: {:integer, 1_000, 768_000}, default: 24_000, doc: "frames per second, in Hz"],
+    channels: [type: {:integer, 1, 64}, default: 1, doc: "samples per frame"]
   ]
 
   @trim [
     threshold: [
       type: {:number, -120, 0},
       default: -50,
-      doc: "in dBFS: a sound begins and ends with a sample that is louder"
+      doc: "in dBFS; the sound begins and ends with a sample above it"
     ],
     margin: [
       type: {:integer, 0, 60_000},
       default: 50,
-      doc: "milliseconds of what is there that are kept before and after the sound, for its onset and decay"
+      doc: "milliseconds of the audio to keep before and after the sound, for its onset and decay"
     ]
   ]
 
@@ -556,7 +560,7 @@ defmodule Chatterbex.Options.Schema do
     peak: [
       type: {:number, -30, 0},
       default: -1,
-      doc: "how high the true peak may become, in dBTP: audio that would go beyond is made less loud"
+      doc: "how high the true peak may become, in dBTP; audio that would exceed it is made less loud"
     ]
   ]
 
@@ -578,7 +582,7 @@ defmodule Chatterbex.Options.Schema do
            rounds: [
              type: {:integer, 1, 100},
              default: 3,
-             doc: "how often each sentence is measured"
+             doc: "how many times to measure each sentence"
            ],
            max_tokens: @request[:max_tokens],
            timeout: [
@@ -588,7 +592,7 @@ defmodule Chatterbex.Options.Schema do
            ],
            progress: [
              type: :function,
-             doc: "a function that is called with a line about what is being done"
+             doc: "a function that is called with a line of text at each step"
            ]
          )
 
@@ -604,16 +608,16 @@ defmodule Chatterbex.Options.Schema do
            recogniser: [
              type: :string,
              doc:
-               "a Python that has pocketsphinx; by default that of the environment which `:install_recogniser` makes"
+               "a Python that has pocketsphinx; by default the one in the environment that `:install_recogniser` creates"
            ],
            install_recogniser: [
              type: :boolean,
              default: false,
-             doc: "whether the recogniser's environment is made where it is missing, from the package index"
+             doc: "whether to create the recogniser's environment, from the package index, if it is missing"
            ],
            progress: [
              type: :function,
-             doc: "a function that is called with a line about what is being done"
+             doc: "a function that is called with a line of text at each step"
            ]
          )
 
@@ -623,11 +627,11 @@ defmodule Chatterbex.Options.Schema do
       type: :named,
       default: %{},
       doc:
-        "servers by the names that requests ask for, as in `%{\"turbo\" => MyApp.Turbo}`; by default one, named after its model"
+        "servers by the names that requests use, as in `%{\"turbo\" => MyApp.Turbo}`; by default one, named after its model"
     ],
     api_key: [
       type: {:string, 1_000},
-      doc: "the key that requests must carry as `Authorization: Bearer KEY`; by default none is asked for"
+      doc: "the key that requests must send as `Authorization: Bearer KEY`; by default none is needed"
     ],
     max_input: [
       type: {:integer, 1, 1_000_000},
@@ -643,7 +647,7 @@ defmodule Chatterbex.Options.Schema do
       type: :boolean,
       default: false,
       doc:
-        "whether `POST /v1/audio/voices` makes voices of recordings, which are kept in the folder of voices of the server"
+        "whether `POST /v1/audio/voices` makes voices from recordings, and saves them in the server's folder of voices"
     ],
     max_recording: [
       type: {:integer, 1, 67_108_864},
@@ -654,13 +658,13 @@ defmodule Chatterbex.Options.Schema do
       type: {:in, [:reject, :pass]},
       default: :reject,
       doc:
-        "what to do about fields that OpenAI does not have: `:pass` hands `seed`, `temperature` and other options of " <>
-          "`Chatterbex.generate/2` to the model"
+        "what to do with fields that OpenAI does not have: `:pass` passes `seed`, `temperature` and other options of " <>
+          "`Chatterbex.generate/2` on to the model"
     ],
     cors: [
       type: {:string, 1_000},
       doc:
-        "the origin of web pages that may call, as in `\"https://example.com\"`, or `\"*\"` for all; by default none"
+        "the origin of web pages that may call the API, as in `\"https://example.com\"`, or `\"*\"` for all; by default none"
     ],
     timeout: [
       type: :timeout,
@@ -674,22 +678,23 @@ defmodule Chatterbex.Options.Schema do
                  port: [
                    type: {:integer, 0, 65_535},
                    default: 4_000,
-                   doc: "the port to listen on; 0 takes a free one"
+                   doc: "the port to listen on; 0 picks a free one"
                  ],
                  ip: [
                    type: {:string, 100},
                    default: "127.0.0.1",
-                   doc: "the address to listen on; `\"0.0.0.0\"` and `\"::\"` are all of the machine's"
+                   doc:
+                     "the address to listen on; `\"0.0.0.0\"` and `\"::\"` mean all addresses of the machine"
                  ],
                  max_connections: [
                    type: {:integer, 1, 100_000},
                    default: 512,
-                   doc: "how many connections may be open; one more is answered with 503"
+                   doc: "how many connections may be open; any further one is answered with 503"
                  ],
                  max_requests: [
                    type: {:integer, 1, 100_000},
                    default: 100,
-                   doc: "how many requests for speech may be served at a time; one more is answered with 429"
+                   doc: "how many speech requests may run at a time; any further one is answered with 429"
                  ],
                  max_head: [
                    type: {:integer, 1_024, 1_048_576},
@@ -704,12 +709,12 @@ defmodule Chatterbex.Options.Schema do
                  read_timeout: [
                    type: {:integer, 1, 3_600_000},
                    default: 15_000,
-                   doc: "milliseconds in which a request must have arrived whole, from its first byte"
+                   doc: "milliseconds from the first byte of a request within which all of it must arrive"
                  ],
                  send_timeout: [
                    type: {:integer, 1, 3_600_000},
                    default: 30_000,
-                   doc: "milliseconds in which the client must take a part of the answer"
+                   doc: "milliseconds within which the client must receive each part of the answer"
                  ],
                  request_timeout: [
                    type: {:integer, 1, 86_400_000},
@@ -719,7 +724,7 @@ defmodule Chatterbex.Options.Schema do
                  drain_timeout: [
                    type: {:integer, 1, 3_600_000},
                    default: 30_000,
-                   doc: "milliseconds that a server which is stopped gives requests to end"
+                   doc: "milliseconds that a stopping server gives running requests to finish"
                  ]
                )
 
@@ -807,7 +812,7 @@ defmodule Chatterbex.Options.Schema do
   def describe(:server), do: "a server: a name, a pid, {name, node}, {:via, module, name} or {:global, name}"
 
   @doc """
-  A value as it stands in a message: never longer than a line.
+  Formats a value for a message, never longer than a line.
   """
   @spec show(term) :: String.t()
   def show(value), do: value |> inspect(limit: 5, printable_limit: 60) |> String.slice(0, 120)

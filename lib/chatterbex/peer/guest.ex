@@ -1,7 +1,7 @@
 defmodule Chatterbex.Peer.Guest do
   @moduledoc false
-  # What runs in the process of an isolated model: it takes commands from the VM that started it, and sends back what
-  # the model thread says. It ends its process when that VM is gone or anything is wrong with the connection.
+  # Runs in the process of an isolated model: it receives commands from the VM that started it, and sends back the events
+  # of the model thread. It ends its process when that VM is gone or the connection fails.
 
   use GenServer
 
@@ -9,7 +9,7 @@ defmodule Chatterbex.Peer.Guest do
   alias Chatterbex.Peer.Frame
 
   @doc """
-  What the guest is to be configured like: the calling VM.
+  The configuration for the guest: that of the calling VM.
   """
   @spec settings() :: map
   def settings,
@@ -49,7 +49,7 @@ defmodule Chatterbex.Peer.Guest do
     end
   end
 
-  # Log events of this VM belong into the log of the other.
+  # Log events of this VM belong in the log of the other.
   defp log_to(guest) do
     Logger.remove_backend(:console)
     _ok_or_not_there = :logger.remove_handler(:default)

@@ -2,16 +2,16 @@ defmodule Chatterbex.Pool.Choice do
   @moduledoc false
   # Which server of a pool is expected to finish a request first.
   #
-  # Of each server it is known how many characters wait there, from this node and from others, how many characters a
-  # second it has spoken while it had work, and which voices it was given lately.
+  # For each server this knows how many characters wait there, from this node and from others, how many characters per
+  # second it spoke while it had work, and which voices it was given recently.
 
-  # Characters a second of a server that nothing is known of: the pace of speech.
+  # Characters per second of an unknown server: the pace of speech.
   @unknown 15.0
   # How much a new measurement weighs.
   @weight 0.2
-  # What is so near the best counts as a tie.
+  # Costs within this factor of the best count as a tie.
   @tie 1.1
-  # What a voice that has to be made costs, in seconds.
+  # The cost of making a voice, in seconds.
   @voice 2.0
   @most_voices 32
 
@@ -37,7 +37,7 @@ defmodule Chatterbex.Pool.Choice do
     costs = for pid <- candidates, do: {cost(choice, pid, characters, voice, typical), pid}
     {least, _pid} = Enum.min(costs)
 
-    # Among equals, local servers come first. The rest is chance, so that nodes do not all choose the same one.
+    # Among equals, local servers come first. The rest is random, so that nodes do not all choose the same one.
     costs
     |> Enum.filter(fn {cost, _pid} -> cost <= least * @tie end)
     |> Enum.map(fn {_cost, pid} -> {node(pid) != node(), :rand.uniform(), pid} end)
@@ -60,7 +60,7 @@ defmodule Chatterbex.Pool.Choice do
   end
 
   @doc """
-  A server was given a text of `characters`, at the time `now` in milliseconds.
+  Records that a server was given a text of `characters`, at the time `now` in milliseconds.
   """
   @spec given(t, pid, non_neg_integer, term, integer) :: t
   def given(choice, pid, characters, voice, now) do
@@ -77,7 +77,7 @@ defmodule Chatterbex.Pool.Choice do
   end
 
   @doc """
-  A server has spoken `characters` of what it was given.
+  Records that a server has spoken `characters`.
   """
   @spec spoken(t, pid, non_neg_integer, integer) :: t
   def spoken(choice, pid, characters, now) do
@@ -92,27 +92,27 @@ defmodule Chatterbex.Pool.Choice do
   end
 
   @doc """
-  A server does not have to speak `characters` of what it was given.
+  Records that a server no longer has to speak `characters`.
   """
   @spec taken_back(t, pid, non_neg_integer) :: t
   def taken_back(choice, pid, characters),
     do: update(choice, pid, &%{&1 | characters: max(&1.characters - characters, 0)})
 
   @doc """
-  What a pool on another node has given to servers, by their pids.
+  Records what a pool on another node has given to servers, by their pids.
   """
   @spec elsewhere(t, pid, %{pid => non_neg_integer}) :: t
   def elsewhere(choice, router, given), do: %{choice | elsewhere: Map.put(choice.elsewhere, router, given)}
 
   @doc """
-  Forgets servers and pools that are there no more.
+  Forgets servers and pools that no longer exist.
   """
   @spec keep(t, [pid], [pid]) :: t
   def keep(choice, servers, routers),
     do: %{choice | servers: Map.take(choice.servers, servers), elsewhere: Map.take(choice.elsewhere, routers)}
 
   @doc """
-  What this pool has given to servers and they have not spoken yet.
+  The characters that this pool has given to servers and that they have not spoken yet.
   """
   @spec waiting(t) :: %{pid => pos_integer}
   def waiting(choice), do: for({pid, %{characters: n}} when n > 0 <- choice.servers, into: %{}, do: {pid, n})

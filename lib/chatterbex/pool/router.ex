@@ -2,7 +2,8 @@ defmodule Chatterbex.Pool.Router do
   @moduledoc false
   # The process that has a pool's name. To callers it is a server; to servers it is a caller.
   #
-  # It keeps what it has to say again of each request: the pieces that are not done. Audio passes through it as it is.
+  # For each request it keeps the pieces that are not done, to send them to another server if needed. Audio passes
+  # through it unchanged.
 
   use GenServer
 
@@ -11,7 +12,7 @@ defmodule Chatterbex.Pool.Router do
   alias Chatterbex.{Client, Error, Pool}
   alias Chatterbex.Pool.Choice
 
-  # Milliseconds between two looks at who is there, and how long a request without a server waits for one.
+  # Milliseconds between two checks of the members, and how long a request without a server waits for one.
   @tick 100
   @patience 10_000
 
@@ -36,7 +37,7 @@ defmodule Chatterbex.Pool.Router do
       monitors: %{},
       choice: %Choice{},
       told: %{},
-      # Who is to be told of servers as soon as there are any.
+      # The processes to notify as soon as there is a server.
       askers: [],
       strangers: []
     }
@@ -57,12 +58,12 @@ defmodule Chatterbex.Pool.Router do
   def handle_call(:drain, _from, state) do
     members = :pg.get_local_members(Pool.scope(), Pool.group(state.name))
     for member <- members, do: :pg.leave(Pool.scope(), Pool.group(state.name), member)
-    # Those that an earlier call took out may still have work.
+    # Servers that an earlier call took out may still have work.
     leaving = Enum.uniq(members ++ state.leaving)
     {:reply, {:ok, leaving}, %{state | draining: true, leaving: leaving}}
   end
 
-  # Asking servers takes time, and one of them may die: in a process of its own, which asks the next one then.
+  # Asking a server takes time, and it may die. A separate process asks, and asks the next one then.
   def handle_call(question, from, state) do
     %{name: name} = state
     members = sorted(members(state))
@@ -73,7 +74,7 @@ defmodule Chatterbex.Pool.Router do
     {:noreply, state}
   end
 
-  # To the servers it is this process that asks.
+  # The servers see the asking process as the caller, so it must end with the real one.
   defp end_with_caller(asking, {caller, _tag}) do
     calling = Process.monitor(caller)
     monitor = Process.monitor(asking)
@@ -96,7 +97,7 @@ defmodule Chatterbex.Pool.Router do
   defp answer(:await_ready, from, pool, []),
     do: answer(:await_ready, from, pool, await_members(pool, :infinity))
 
-  # All may have died this moment, and be back in the next.
+  # All servers may have died just now, and may be back in a moment.
   defp answer(question, from, {_router, name, until} = pool, []) do
     case await_members(pool, max(until - now(), 0)) do
       [] -> GenServer.reply(from, {:error, empty(name)})
@@ -155,7 +156,7 @@ defmodule Chatterbex.Pool.Router do
   defp empty(name) do
     Error.new(
       :not_running,
-      "the pool #{inspect(name)} has no server at present: none was started, none is connected, or it is being drained",
+      "the pool #{inspect(name)} has no server now: none was started, none is connected, or it is being drained",
       %{server: name}
     )
   end
@@ -262,7 +263,7 @@ defmodule Chatterbex.Pool.Router do
 
   ## Placing requests
 
-  # With a server that was not tried yet; without any, it is tried again until its patience ends.
+  # Tries servers that were not tried yet. If there are none, it tries again until its patience ends.
   defp place(state, request) do
     pieces = pieces(request)
     candidates = members(state) -- request.tried
@@ -285,7 +286,7 @@ defmodule Chatterbex.Pool.Router do
     end
   end
 
-  # Time that was spent with another server counts.
+  # Time spent with another server counts.
   defp settings(%{settings: %{timeout: :infinity} = settings}), do: {:ok, settings}
 
   defp settings(%{settings: settings, opened_at: opened_at}) do
@@ -317,7 +318,7 @@ defmodule Chatterbex.Pool.Router do
     )
   end
 
-  # Its server is dead, or refuses it.
+  # Its server died, or refused it.
   defp leave(state, request, error) do
     state = let_go(state, request)
     request = %{request | member: nil, monitor: nil, tried: [request.member | request.tried], error: error}
@@ -325,7 +326,7 @@ defmodule Chatterbex.Pool.Router do
     if movable?(request, error), do: place(state, request), else: refuse(state, request, error)
   end
 
-  # A text that kills its process would kill the next one, too.
+  # A text that killed its process would kill the next one too.
   defp movable?(%{heard: true, settings: settings}, _error) when not is_map_key(settings, :resume), do: false
   defp movable?(%{heard: true, settings: %{resume: false}}, _error), do: false
 
@@ -372,7 +373,7 @@ defmodule Chatterbex.Pool.Router do
 
   defp pieces(request), do: request.pieces |> Enum.sort() |> Enum.map(&elem(&1, 1))
 
-  # A recording that is converted has no characters: it counts by its samples, as speech of the usual pace.
+  # A recording to convert has no characters, so it counts as a fixed number of them.
   defp characters(pieces), do: pieces |> Enum.map(&characters_of/1) |> Enum.sum()
 
   defp characters_of(%{text: ""}), do: 500

@@ -1,15 +1,15 @@
 defmodule Chatterbex.Prove.Checks do
   @moduledoc false
-  # The verdicts, from what was measured.
+  # The verdicts, from the measurements.
 
   alias Chatterbex.Device
   alias Chatterbex.Prove.{Run, Similarity, Words}
 
   # Of all words of all sentences. pocketsphinx itself mishears about one word in ten of clear speech.
   @most_wrong 0.3
-  # A device's own, beside the CPU's.
+  # How much worse than the CPU a device may be.
   @most_worse 0.1
-  # A token whose draw is close comes out differently where the last bits do.
+  # If two tokens are almost equally likely, different last bits can select the other one.
   @most_different 2
 
   @type status :: :passed | :failed | :skipped
@@ -30,7 +30,7 @@ defmodule Chatterbex.Prove.Checks do
         }
 
   @doc """
-  All checks, in the order in which one reads them.
+  All checks, in the order of the report.
   """
   @spec all(found) :: [check]
   def all(found) do

@@ -1,12 +1,12 @@
 defmodule Chatterbex.Prove.Recogniser do
   @moduledoc false
-  # pocketsphinx, which writes down English speech, in an environment of its own beside that of the models.
+  # pocketsphinx, which recognises English speech, in a separate environment next to that of the models.
 
   alias Chatterbex.{Audio, Error, Files.Replacement, JSON, Python}
   alias Chatterbex.Setup.{Command, Failure, Machine, Place, Profile, Uv}
 
   @lock "recogniser.txt"
-  # Written last: where it is, the environment is whole. It holds the checksum of the lock.
+  # Written last: if it exists, the environment is complete. It holds the checksum of the lock.
   @manifest "recogniser.sha256"
 
   @rate 16_000
@@ -14,7 +14,7 @@ defmodule Chatterbex.Prove.Recogniser do
   @hear_timeout :timer.minutes(15)
 
   @doc """
-  The Python of the environment in `home`; `:missing` where there is none, or one of another version.
+  The Python of the environment in `home`; `:missing` if there is none, or only one of another version.
   """
   @spec find(Path.t()) :: {:ok, Path.t()} | :missing
   def find(home) do
@@ -80,7 +80,7 @@ defmodule Chatterbex.Prove.Recogniser do
   defp named({:error, failure}), do: {"uv", {:error, failure}}
   defp named(done), do: done
 
-  # What the cache holds needs no network, but uv asks the index first.
+  # Cached packages need no network, but uv asks the index first.
   defp packages(uv, program) do
     options = [timeout: @install_timeout, pip_files: Machine.this().pip_files]
     locks = [Profile.lock_file(@lock)]

@@ -1,6 +1,6 @@
 defmodule Chatterbex.Prove.Run do
   @moduledoc false
-  # One device: a server is started there, speaks all sentences, and is stopped.
+  # One device: starts a server there, lets it speak all sentences, and stops it.
 
   alias Chatterbex.{Audio, Device, Error}
 
@@ -93,7 +93,7 @@ defmodule Chatterbex.Prove.Run do
     |> then(&with {:ok, spoken} <- &1, do: {:ok, Enum.reverse(spoken)})
   end
 
-  # Samples that are no numbers are a finding, not an error of the proof.
+  # Samples that are not numbers are a finding, not an error of the proof.
   defp measure(audio, work_seconds) do
     {loudness, problem} =
       case Audio.loudness(audio) do

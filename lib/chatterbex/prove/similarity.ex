@@ -1,6 +1,6 @@
 defmodule Chatterbex.Prove.Similarity do
   @moduledoc false
-  # How alike two recordings of one sentence are that were made from the same seed.
+  # How similar two recordings of one sentence from the same seed are.
 
   alias Chatterbex.Audio
 
@@ -15,8 +15,8 @@ defmodule Chatterbex.Prove.Similarity do
   The second recording against the first.
 
     * `seconds` - how much longer it is
-    * `loudness` - how much louder, in LU; `nil` where one of them is silent
-    * `envelope` - the correlation of their levels over time, -1.0 to 1.0, `nil` where one of them has only one level
+    * `loudness` - how much louder, in LU; `nil` if one of them is silent
+    * `envelope` - the correlation of their levels over time, -1.0 to 1.0, `nil` if one of them has only one level
     * `difference` - the level of what is left when one is taken from the other, in dB below the first; `nil` where they
       are equal, or of different lengths
     * `equal` - whether all samples are
@@ -44,7 +44,7 @@ defmodule Chatterbex.Prove.Similarity do
   end
 
   @doc """
-  Whether it is the same speech: where one token was drawn differently it is not.
+  Whether it is the same speech. It is not if one token was sampled differently.
   """
   @spec same?(t) :: boolean
   def same?(%{equal: true}), do: true

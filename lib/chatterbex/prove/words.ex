@@ -1,6 +1,6 @@
 defmodule Chatterbex.Prove.Words do
   @moduledoc false
-  # What was said against what was heard, word by word.
+  # Compares the text with what the recogniser heard, word by word.
 
   @doc """
   The words of an English text, in lower case.

@@ -1,21 +1,20 @@
 defmodule Chatterbex.Server.Crashes do
   @moduledoc false
-  # What follows from the ends of a model's process: when the model is loaded again, when that is given up, and when a
-  # text is to blame.
+  # What to do when a model's process dies: when to load the model again, when to give up, and when to blame a text.
   #
-  # SIGKILL and SIGTERM come from outside: the system that runs out of memory, or somebody who stops processes. They say
-  # little about the model, so no number of them ends the loading: `load_timeout` does. A text may be the cause of the
-  # first, so they count against it, but for less than a crash.
+  # SIGKILL and SIGTERM come from outside: from a system that runs out of memory, or from a user. They say little about
+  # the model, so no number of them ends the loading; `load_timeout` does. But a text may have used up the memory, so they
+  # count against it, for less than a crash.
 
   alias Chatterbex.Peer
 
-  # Milliseconds before the model is loaded again: none after work that was done, then doubled up to the most.
+  # Milliseconds before the model is loaded again: none after successful work, then doubled up to the maximum.
   @first 200
   @most 5_000
 
   # Crashes in a row while loading after which the server stops trying.
   @crashes 3
-  # Ends of the process that a text was in, after which the text is not tried again.
+  # After this number of deaths with a text, the text is not tried again.
   @texts %{crash: 2, outside: 5}
 
   @signals %{
@@ -42,7 +41,7 @@ defmodule Chatterbex.Server.Crashes do
         }
 
   @doc """
-  The process has ended, while it loaded the model or later. After how many milliseconds to load again.
+  Records the end of the process, while it loaded the model or later. Returns the milliseconds before the next load.
   """
   @spec add(t, Peer.reason(), boolean) :: {non_neg_integer | :give_up, t}
   def add(%__MODULE__{} = crashes, reason, loading?) do
@@ -57,7 +56,7 @@ defmodule Chatterbex.Server.Crashes do
   end
 
   @doc """
-  The model is loaded. Should the process die before it has done anything, the pauses begin again, with the first one.
+  Records that the model is loaded. If the process dies before it has done any work, the pauses start from the first one.
   """
   @spec loaded(t) :: t
   def loaded(crashes), do: %__MODULE__{row: min(crashes.row, 1)}
@@ -76,7 +75,7 @@ defmodule Chatterbex.Server.Crashes do
   defp outside?(_failed), do: false
 
   @doc """
-  An end in words, to follow "by".
+  Describes an end in words, to follow "by".
   """
   @spec describe(Peer.reason()) :: String.t()
   def describe({:exit_status, status}) when status > 128,

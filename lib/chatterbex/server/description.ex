@@ -1,6 +1,6 @@
 defmodule Chatterbex.Server.Description do
   @moduledoc false
-  # What a server says of itself, made from its state.
+  # The description of a server, made from its state.
 
   alias Chatterbex.{Device, Names}
   alias Chatterbex.Server.Queue

@@ -1,7 +1,7 @@
 defmodule Chatterbex.Server.Engine do
   @moduledoc false
-  # Where a server's model is: in this VM, as are all that are not isolated, in a process of its own, or nowhere, for the
-  # tests of an application. All take the same commands, and answer with the same events.
+  # Where a server's model runs: in this VM, in its own process if it is isolated, or nowhere, for the tests of an
+  # application. All engines accept the same commands and answer with the same events.
 
   alias Chatterbex.{Error, Peer, Runtime, Test}
 
@@ -40,14 +40,14 @@ defmodule Chatterbex.Server.Engine do
   def cancel(peer, id), do: Peer.cancel(peer, id)
 
   @doc """
-  Has a model that is being loaded taken out of memory should the calling process end without a word.
+  Makes sure that the model is removed from memory if the calling process dies.
   """
   @spec watch(t, pos_integer) :: :ok
   def watch(:here, model_id), do: Runtime.watch(self(), model_id)
   def watch(_its_own, _model_id), do: :ok
 
   @doc """
-  Takes a model out of memory, and an engine of its own with it.
+  Removes a model from memory, and stops its engine if it has its own.
   """
   @spec stop(t, pos_integer | nil) :: :ok
   def stop(:here, nil), do: :ok

@@ -1,6 +1,6 @@
 defmodule Chatterbex.Server.Failure do
   @moduledoc false
-  # The errors of a server, in words that its users read. `state` is the state of the server.
+  # The errors of a server, with messages for its users. `state` is the state of the server.
 
   alias Chatterbex.{Error, Options, Peer}
   alias Chatterbex.Server.{Crashes, Queue, Request}
@@ -52,7 +52,7 @@ defmodule Chatterbex.Server.Failure do
   defp crashed(%{crashes: %{loads: loads, last: reason}}), do: %{exit: reason, times: loads}
 
   @doc """
-  As many requests or calls are open as may be.
+  The queue is full.
   """
   @spec full(map, String.t(), non_neg_integer) :: Error.t()
   def full(state, what, open) do
@@ -110,7 +110,7 @@ defmodule Chatterbex.Server.Failure do
   def guilty(text, deaths) do
     Error.new(
       :engine_crashed,
-      "the text #{Options.Schema.show(text)} is not spoken: it ended the model's process #{length(deaths)} times, " <>
+      "the text #{Options.Schema.show(text)} will not be spoken: it ended the model's process #{length(deaths)} times, " <>
         "the last time by #{Crashes.describe(hd(deaths))}",
       %{text: text, deaths: Enum.map(deaths, &Crashes.describe/1)}
     )
@@ -136,7 +136,7 @@ defmodule Chatterbex.Server.Failure do
   def interrupted(how) do
     Error.new(
       :engine_crashed,
-      "the model's process died by #{how} while this stream was being spoken. Streams with resume: true go on.",
+      "the model's process died by #{how} while this stream was being spoken. Streams with resume: true continue.",
       %{exit: how}
     )
   end

@@ -1,6 +1,6 @@
 defmodule Chatterbex.Server.Loading do
   @moduledoc false
-  # What must be there before a model can be loaded: its files and a Python with its packages.
+  # Prepares what a model needs before it can be loaded: its files and a Python with its packages.
 
   alias Chatterbex.{Device, Error, Model, ModelFiles, Precision, Python}
   alias Chatterbex.Server.Engine

@@ -3,10 +3,10 @@ defmodule Chatterbex.Server.Queue do
   # The requests of a server: which are open, whose turn it is, and which of their pieces the model has.
   #
   # A request is open from `open/2` to `close/2`. A piece that the model has stays in `running` until the model lets go
-  # of it, even when its request is closed before: it still takes its place in the model's batch.
+  # of it, even if its request is closed earlier: it still takes a place in the model's batch.
   #
-  # Pieces whose process died are suspects. They go before all others, one at a time and with no other: should the process
-  # die again, it is known which of them it was.
+  # Pieces whose process died are suspects. They run before all others, one at a time and alone, so that it is known which
+  # of them it was if the process dies again.
   #
   # Nothing here waits, sends or measures time: `Chatterbex.Server` does.
 
@@ -27,13 +27,13 @@ defmodule Chatterbex.Server.Queue do
   ]
 
   @typedoc """
-  - `max_queue`: how many requests may be open beyond what the model works on at a time
+  - `max_queue`: how many requests may be open beyond those that the model works on at a time
   - `ready`: whether there is a model
   - `max_batch`: how many pieces the model works on at a time
-  - `parallel`: how many of these may be of one request
+  - `parallel`: how many of these may belong to one request
   - `running`: the request of each piece that the model has, by the engine's id
   - `suspects`: the pieces that the model had when its process died; `alone`: the engine's id of one that runs again
-  - `waiting`: how many open requests the model has had nothing of yet
+  - `waiting`: how many open requests the model has not started
   """
   @type t :: %__MODULE__{
           max_queue: non_neg_integer,
@@ -52,7 +52,7 @@ defmodule Chatterbex.Server.Queue do
   def new(max_queue), do: %__MODULE__{max_queue: max_queue}
 
   @doc """
-  There is a model now, which works on so many pieces at a time.
+  Records that the model is loaded, and how many pieces it works on at a time.
   """
   @spec ready(t, pos_integer, pos_integer) :: t
   def ready(%__MODULE__{} = queue, max_batch, parallel),
@@ -65,8 +65,8 @@ defmodule Chatterbex.Server.Queue do
   def lost(%__MODULE__{} = queue), do: %{queue | ready: false, running: %{}, suspects: [], alone: nil}
 
   @doc """
-  The model's process died in this way, with every piece that it had. They are spoken again, but for those of requests
-  that cannot be: they are returned, still open, by why not. `guilty?` tells it of a piece's deaths.
+  Records that the model's process died, with every piece that it had. The pieces are spoken again, except those of
+  requests that cannot continue, which are returned, still open, with the reason. `guilty?` decides by a piece's deaths.
   """
   @spec died(t, Chatterbex.Peer.reason(), ([Chatterbex.Peer.reason()] -> boolean)) ::
           {[{:interrupted | {:guilty, Request.piece()}, Request.t()}], t}
@@ -105,7 +105,7 @@ defmodule Chatterbex.Server.Queue do
     do: Map.merge(piece, %{skip: told, deaths: [reason | piece[:deaths] || []]})
 
   @doc """
-  Whether a suspect is running or to run, so that nothing else may be given to the model.
+  Whether a suspect is running or will run, so that nothing else may be given to the model.
   """
   @spec suspicious?(t) :: boolean
   def suspicious?(%__MODULE__{suspects: suspects, alone: alone}), do: suspects != [] or alone != nil
@@ -124,7 +124,7 @@ defmodule Chatterbex.Server.Queue do
   def open(%__MODULE__{requests: requests}), do: map_size(requests)
 
   @doc """
-  Takes a request in, unless as many are open as may be.
+  Adds a request, unless the queue is full.
   """
   @spec open(t, Request.t()) :: {:ok, t} | :full
   def open(%__MODULE__{} = queue, %Request{} = request) do
@@ -134,7 +134,7 @@ defmodule Chatterbex.Server.Queue do
   end
 
   @doc """
-  Adds pieces to a request. One that is closed is no error.
+  Adds pieces to a request. Does nothing if the request is closed.
   """
   @spec add(t, reference, [Request.piece()]) :: t
   def add(%__MODULE__{} = queue, ref, pieces) do
@@ -247,7 +247,7 @@ defmodule Chatterbex.Server.Queue do
     end
   end
 
-  # Keeps a request, and gives it a place in the line if it may have a turn and has none.
+  # Stores a request, and gives it a place in the line if it may have a turn and has none.
   defp line_up(queue, request) do
     if is_nil(request.place) and Request.ready?(request, queue.parallel) do
       {place, turns} = Turns.add(queue.turns, request.ref, request.priority)

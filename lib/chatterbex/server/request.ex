@@ -1,12 +1,12 @@
 defmodule Chatterbex.Server.Request do
   @moduledoc false
-  # A request of a caller: pieces of text that are spoken one after another, or several at once where the model
-  # gains from it.
+  # A request of a caller: pieces of text that are spoken one after another, or several at once if the model is faster
+  # that way.
   #
   # `ref` is an alias of the caller's: what is sent to it reaches the caller only while it still listens.
-  # `deadline` is what the timer stands for, where that is not the request's `:timeout`. `running` are the pieces that
+  # `deadline` is set if the timer stands for it and not for the request's `:timeout`. `running` are the pieces that
   # the model has, by the engine's ids. `place` is its place in the line, while it waits for a turn. `heard` says that
-  # its caller has had a chunk, and `resume` that a sentence whose process died may go on where its chunks ended.
+  # its caller has received a chunk, and `resume` that a sentence may continue after its last chunk if the process died.
 
   alias Chatterbex.Server.Turns
 
@@ -28,7 +28,7 @@ defmodule Chatterbex.Server.Request do
   ]
 
   @typedoc """
-  `number` counts from 0. `options` are those of this piece beside the request's, for the model. `stream` asks
+  `number` counts from 0. `options` are those of this piece, in addition to the request's, for the model. `stream` asks
   for chunks. `skip` is how many bytes of its samples the caller has had from a process that died; `deaths` are the
   ends of processes that had this piece.
   """

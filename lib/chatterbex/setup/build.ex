@@ -68,7 +68,7 @@ defmodule Chatterbex.Setup.Build do
     end)
   end
 
-  # The uv of the environment that was put aside goes over to the new one: it may be the only one there is.
+  # Moves uv from the old environment to the new one: it may be the only uv on the machine.
   defp keep_uv(uv, request) do
     if String.starts_with?(uv.path, Place.aside(request.venv) <> "/") do
       path = Path.join(request.venv, "bin/uv")
@@ -78,12 +78,12 @@ defmodule Chatterbex.Setup.Build do
     end
   end
 
-  # An installer takes a package for installed whose files were half copied, or removed since.
+  # An installer believes that a package is installed even if some of its files are missing.
   defp repair(%{reuse: true}, request) do
-    Step.run(request.report, "going on with what is in #{request.venv}", fn ->
+    Step.run(request.report, "continuing with the environment in #{request.venv}", fn ->
       case script("environment.py", ["repair"], request) do
         {:ok, %{"repaired" => []}} ->
-          {:ok, :repaired, "nothing in it is broken"}
+          {:ok, :repaired, "nothing is broken"}
 
         {:ok, %{"repaired" => names}} ->
           {:ok, :repaired, "to be installed again: #{Enum.join(names, ", ")}"}
@@ -129,7 +129,7 @@ defmodule Chatterbex.Setup.Build do
 
         {:error,
          Failure.error(
-           "the packages were installed and do not work:\n#{lines}",
+           "the packages were installed but do not work:\n#{lines}",
            "a library of the system may be missing, as named above; --force installs everything again.",
            request,
            %{problems: problems}
@@ -137,7 +137,7 @@ defmodule Chatterbex.Setup.Build do
     end
   end
 
-  # On the CPU it has to work; a device that does not is a reason to run there, and to say so.
+  # PyTorch must work on the CPU. If a device does not work, the models run on the CPU, and a line says so.
   defp prove(%{plan: nil}), do: {:ok, nil}
 
   defp prove(%{plan: plan} = request) do
@@ -167,15 +167,16 @@ defmodule Chatterbex.Setup.Build do
 
   defp unusable(error, request) do
     Failure.error(
-      "PyTorch was installed and does not work:\n  | #{error}",
-      "a library of the system may be missing, as named above; --torch takes another version, --force installs " <>
+      "PyTorch was installed but does not work:\n  | #{error}",
+      "a library of the system may be missing, as named above; --torch installs another version, --force installs " <>
         "everything again.",
       request,
       %{problems: [error]}
     )
   end
 
-  # Without it a language is read less well, which is said and no failure. It is tried again when it is asked for.
+  # Without it a language is read less well. That is reported, but it is not a failure. The next setup that asks for the
+  # language tries again.
   defp fetch_data(request) do
     missing =
       for %{data: data} = profile when data != nil <- request.wanted,
@@ -253,7 +254,7 @@ defmodule Chatterbex.Setup.Build do
     end
   end
 
-  # It may have been in the environment that was put aside or removed.
+  # The program may have been in the old environment.
   defp still_there(nil, _request), do: nil
 
   defp still_there(uv, request) do

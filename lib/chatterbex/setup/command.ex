@@ -5,7 +5,7 @@ defmodule Chatterbex.Setup.Command do
 
   @type failure :: %{why: {:exit, pos_integer} | {:timeout, pos_integer}, output: String.t()}
 
-  # A child outlives the VM that started it, and would go on changing the environment while the next setup
+  # A child outlives the VM that started it, and would keep changing the environment while the next setup
   # works there. So a shell watches its own stdin, which closes with the port, and then kills the process
   # group (the VM makes each port program the leader of one).
   @watch """
@@ -27,10 +27,10 @@ defmodule Chatterbex.Setup.Command do
   exit "$status"
   """
 
-  # Where a program's output goes on and on, its end is what counts.
+  # Only the end of a very long output matters.
   @kept 256 * 1024
 
-  # These would turn a Python or an installer away from the environment that it is told to use.
+  # These variables would make a Python or an installer use another environment.
   @cleared ~w(PYTHONHOME PYTHONPATH PYTHONSTARTUP PYTHONEXECUTABLE PYTHONPLATLIBDIR PYTHONSAFEPATH
               __PYVENV_LAUNCHER__ VIRTUAL_ENV CONDA_PREFIX PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT
               UV_SYSTEM_PYTHON UV_PYTHON UV_TARGET UV_PREFIX UV_VENV_CLEAR FORCE_COLOR CLICOLOR_FORCE)
@@ -38,7 +38,7 @@ defmodule Chatterbex.Setup.Command do
   @set %{"PYTHONNOUSERSITE" => "1", "PYTHONUTF8" => "1", "NO_COLOR" => "1", "PIP_NO_INPUT" => "1"}
 
   @doc """
-  Runs `program` and gives what it wrote.
+  Runs `program` and returns its output.
 
   Options: `:timeout` in milliseconds (60 000), `:env` (a map added to the environment; `nil` takes away), `:cd`, `:stderr`
   (`:merge`, or `:discard`), `:on_line` (called with each line as it comes).
@@ -59,7 +59,7 @@ defmodule Chatterbex.Setup.Command do
   end
 
   @doc """
-  Closes a port and takes what it still had to say out of the mailbox.
+  Closes a port and removes its messages from the mailbox.
   """
   @spec close(port) :: :ok
   def close(port) do
@@ -74,7 +74,7 @@ defmodule Chatterbex.Setup.Command do
   end
 
   @doc """
-  The environment of every child, in the form that `Port.open/2` takes.
+  The environment of every child, in the form that `Port.open/2` needs.
   """
   @spec environment(map) :: [{charlist, charlist | false}]
   def environment(added \\ %{}) do
@@ -88,7 +88,7 @@ defmodule Chatterbex.Setup.Command do
   end
 
   @doc """
-  The last lines of an output that say something.
+  The last lines of an output that are not blank.
   """
   @spec last_lines(String.t(), pos_integer) :: [String.t()]
   def last_lines(output, count) do

@@ -1,6 +1,6 @@
 defmodule Chatterbex.Setup.Failure do
   @moduledoc false
-  # The errors of the setup: what failed, what the tool said last, what to do.
+  # The errors of the setup: what failed, the last output of the tool, what to do.
 
   alias Chatterbex.{Error, Python}
   alias Chatterbex.Setup.{Command, Interpreter, Request}
@@ -12,7 +12,7 @@ defmodule Chatterbex.Setup.Failure do
   """
   @spec tool(String.t(), String.t(), Command.failure(), Request.t()) :: Error.t()
   def tool(what, tool, failure, request) do
-    # pip says five times over that it tries again.
+    # pip reports each of its five retries.
     lines =
       failure.output
       |> Command.last_lines(@lines)
@@ -96,7 +96,7 @@ defmodule Chatterbex.Setup.Failure do
 
   defp quoted(lines), do: Enum.map_join(lines, "\n", &"  | #{&1}")
 
-  # The first that matches the tool's output names the remedy.
+  # The first pattern that matches the tool's output decides the remedy.
   defp hints do
     [
       {~r/no space left|disk quota|os error 28/i,

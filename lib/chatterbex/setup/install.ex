@@ -1,12 +1,12 @@
 defmodule Chatterbex.Setup.Install do
   @moduledoc false
-  # Step 3: the packages. What is locked is checked file by file; what is not locked is said to be.
+  # Step 3: the packages. Locked packages are checked file by file. A line reports each package that is not locked.
 
   alias Chatterbex.{Error, Python}
   alias Chatterbex.Setup.{Failure, Manifest, Profile, Request, Step, Torch, Uv}
 
   @doc """
-  Installs what the request wants. The plan that comes back has the build of PyTorch that could be had.
+  Installs the requested packages. The returned plan has the build of PyTorch that was available.
   """
   @spec run(Uv.t(), Manifest.t() | nil, Request.t()) :: {:ok, Torch.t() | nil} | {:error, Error.t()}
   def run(uv, manifest, request) do
@@ -24,7 +24,7 @@ defmodule Chatterbex.Setup.Install do
 
   defp packages(uv, before, %{plan: plan} = request) do
     build = if plan != nil and plan.build in @locked, do: plan.build
-    # To uv 2.15.0+cpu is as good as 2.15.0.
+    # For uv, 2.15.0+cpu satisfies 2.15.0.
     options = if build && before && before.build not in @locked, do: [reinstall: ["torch"]], else: []
 
     with {:ok, output} <- locked(uv, build, options, request),
@@ -40,7 +40,7 @@ defmodule Chatterbex.Setup.Install do
   end
 
   # NVIDIA's packages for another CUDA version have files of the same names, and gigabytes of them. An earlier version
-  # of Chatterbex brought torchaudio, which works with one release of PyTorch only.
+  # of Chatterbex installed torchaudio, which works with only one release of PyTorch.
   defp remove_left_over(_uv, nil, _locks, _request), do: {:ok, ""}
 
   defp remove_left_over(uv, _build, locks, request) do
@@ -67,7 +67,7 @@ defmodule Chatterbex.Setup.Install do
       "PyTorch #{version} is not the locked one: it is taken from the index as it is there"
     )
 
-    # It may need what no lock has; the others of the environment stay as they are.
+    # It may need packages that no lock has. All other packages of the environment stay as they are.
     overrides = request.wanted |> hd() |> Profile.lock_paths() |> Enum.flat_map(&["--override", &1])
 
     with {:ok, output} <- unlocked(uv, ["torch==#{version}" | overrides], request),
@@ -109,7 +109,7 @@ defmodule Chatterbex.Setup.Install do
   defp unlocked(uv, arguments, request),
     do: or_offline(request, &Uv.install_unlocked(uv, program(request), arguments, &1))
 
-  # What the cache holds needs no network, but uv asks the index first.
+  # Cached packages need no network, but uv asks the index first.
   defp or_offline(request, install) do
     settings = [
       timeout: request.wanted |> Enum.map(& &1.timeout) |> Enum.max(),

@@ -42,7 +42,7 @@ defmodule Chatterbex.Setup.Interpreter do
   defp minors, do: Enum.map(Profile.pythons(), fn "3." <> minor -> String.to_integer(minor) end)
 
   @doc """
-  What the machine has, in the order in which to try: Pythons on PATH, in well-known folders, pyenv's.
+  The Pythons of the machine, in the order in which to try them: on PATH, in well-known folders, pyenv's.
   """
   @spec candidates(Machine.t()) :: [Path.t()]
   def candidates(%Machine{} = machine) do
@@ -54,13 +54,13 @@ defmodule Chatterbex.Setup.Interpreter do
   defp names, do: Enum.map(Profile.pythons(), &"python#{&1}") ++ ["python3"]
 
   @doc """
-  The version in what `--python` was given, where that is a version: `"3.11"`, else `nil`.
+  The version in the value of `--python`, such as `"3.11"`; `nil` if the value is not a version.
   """
   @spec version_request(String.t() | nil) :: String.t() | nil
   def version_request(given), do: if(given && given =~ ~r/\A\d+\.\d+\z/, do: given)
 
   @doc """
-  The candidate that a path, a folder or a name on PATH means.
+  The candidate for a path, a folder or a name on PATH.
   """
   @spec named(String.t(), Machine.t()) :: [Path.t()]
   def named(given, %Machine{} = machine) do
@@ -143,7 +143,7 @@ defmodule Chatterbex.Setup.Interpreter do
     end
   end
 
-  # A site's own start-up code may print as well: ours is the last line that is an object.
+  # The site's start-up code may print too: our answer is the last line that is an object.
   defp answers(path, output) do
     decoded =
       output
@@ -199,7 +199,7 @@ defmodule Chatterbex.Setup.Interpreter do
     end
   end
 
-  # Linux tells the kernel's processor here, which the check for 64 bits and the opened library make good.
+  # On Linux this is the kernel's processor. The check for 64 bits and the opened library cover the difference.
   defp same_processor?(answers, machine) do
     processor = Machine.normal(answers["machine"] || "")
 
@@ -266,7 +266,7 @@ defmodule Chatterbex.Setup.Interpreter do
     end
   end
 
-  # The same file under several names is asked once. The name counts too: pyenv's shims are one file.
+  # A file with several names is asked only once. The name matters too, because pyenv's shims are one file.
   defp identity(path) do
     case File.stat(path) do
       {:ok, stat} -> {stat.major_device, stat.inode, path |> follow(40) |> Path.basename()}

@@ -44,7 +44,7 @@ defmodule Chatterbex.Setup.Lock do
         busy.(pid)
         wait(port, busy, timeout - (System.monotonic_time(:millisecond) - started), pid)
 
-      # `held`; or a file system that knows no locks, which keeps nobody from setting up.
+      # `held`, or a file system without locks, which must not prevent a setup.
       {^port, _held_unsupported_or_exit} ->
         :held
     after

@@ -1,6 +1,6 @@
 defmodule Chatterbex.Setup.Machine do
   @moduledoc false
-  # What there is to find on this machine, as a value: a test gives its own.
+  # The facts about this machine, as a value: a test gives its own.
 
   alias Chatterbex.Setup.{Nvidia, Profile}
 
@@ -31,7 +31,7 @@ defmodule Chatterbex.Setup.Machine do
   @doc """
   This machine. `path` are PATH's folders, `folders` those that are searched after them, `tools` those where
   uv's own installer puts it, `pyenv` the folder of pyenv's versions, `pip_files` pip's configuration files, the
-  weakest first, `nvidia` NVIDIA's driver and cards, where there is a driver.
+  weakest first, `nvidia` NVIDIA's driver and cards, if there is a driver.
   """
   @spec this() :: t
   def this do
@@ -51,7 +51,7 @@ defmodule Chatterbex.Setup.Machine do
   end
 
   @doc """
-  The device that a machine is best at, as far as can be told before PyTorch is there.
+  The best device of a machine, as far as known without PyTorch.
   """
   @spec fitting_device(t) :: :mps | :cuda | :cpu
   def fitting_device(%__MODULE__{os: :macos, architecture: "aarch64"}), do: :mps
@@ -97,7 +97,7 @@ defmodule Chatterbex.Setup.Machine do
   end
 
   @doc """
-  One name for each processor, whoever names it.
+  Normalises the name of a processor.
   """
   @spec normal(String.t()) :: String.t()
   def normal("arm64"), do: "aarch64"

@@ -1,13 +1,14 @@
 defmodule Chatterbex.Setup.Manifest do
   @moduledoc false
-  # The file that says what an environment holds. It is written last, in one step: where it is, all is.
+  # The file that lists the contents of an environment. It is written last, in one step: if it exists, the environment is
+  # complete.
 
   alias Chatterbex.{Files.Replacement, JSON}
 
   @version 1
   @file_name "chatterbex.json"
 
-  # Beside the manifest while an installation is under way; left there by one that was stopped.
+  # Exists next to the manifest during an installation. An interrupted installation leaves it behind.
   @marker "chatterbex.installing"
 
   @type t :: %{required(String.t()) => term}
@@ -28,7 +29,7 @@ defmodule Chatterbex.Setup.Manifest do
   end
 
   @doc """
-  Puts a manifest in place at once, and takes the marker away.
+  Writes the manifest in one step, and removes the marker.
   """
   @spec write(Path.t(), map) :: :ok | {:error, File.posix()}
   def write(venv, manifest) do
@@ -41,28 +42,28 @@ defmodule Chatterbex.Setup.Manifest do
   end
 
   @doc """
-  Makes the venv's folder ours, and says in it that an installation is under way.
+  Creates the venv's folder, with the marker of a running installation.
   """
   @spec begin(Path.t()) :: :ok | {:error, File.posix()}
   def begin(venv) do
     with :ok <- File.mkdir_p(venv),
-         do: File.write(marker(venv), "A setup is at work here, or was stopped. Run it again.\n")
+         do: File.write(marker(venv), "A setup is running here, or was interrupted. Run it again.\n")
   end
 
   @doc """
-  Whether an installation is under way, or was stopped.
+  Whether an installation is running, or was interrupted.
   """
   @spec begun?(Path.t()) :: boolean
   def begun?(venv), do: File.exists?(marker(venv))
 
   @doc """
-  Whether the folder is one that the setup made. No other is ever changed or removed.
+  Whether the setup created the folder. It never changes or removes any other.
   """
   @spec ours?(Path.t()) :: boolean
   def ours?(venv), do: File.exists?(path(venv)) or begun?(venv)
 
   @doc """
-  Where the manifest of a venv is.
+  The path of the manifest of a venv.
   """
   @spec path(Path.t()) :: Path.t()
   def path(venv), do: Path.join(venv, @file_name)

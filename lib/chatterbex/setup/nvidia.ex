@@ -2,8 +2,8 @@ defmodule Chatterbex.Setup.Nvidia do
   @moduledoc false
   # NVIDIA's driver and cards, and which of the locked builds of PyTorch they can run.
   #
-  # A build for CUDA 12 or 13 runs on every driver from the first one of that CUDA version on. It has code for cards from
-  # a certain compute capability on: newer PyTorch releases leave out old cards.
+  # A build for CUDA 12 or 13 runs on the first driver of that CUDA version and on all newer ones. It has code for cards
+  # with at least a certain compute capability: newer PyTorch releases leave out old cards.
 
   alias Chatterbex.Setup.Command
 
@@ -11,7 +11,7 @@ defmodule Chatterbex.Setup.Nvidia do
 
   @typedoc """
   `file` is the file that shows that there is a driver. `driver` is its version, `nil` if it cannot be read. `cards` are
-  the names and compute capabilities of the GPUs, empty if `nvidia-smi` does not tell.
+  the names and compute capabilities of the GPUs, empty if `nvidia-smi` does not report them.
   """
   @type t :: %__MODULE__{
           file: Path.t(),
@@ -47,13 +47,13 @@ defmodule Chatterbex.Setup.Nvidia do
   ]
 
   @doc """
-  Where NVIDIA's driver shows itself.
+  The files that show that there is an NVIDIA driver.
   """
   @spec files() :: [Path.t()]
   def files, do: @files
 
   @doc """
-  What this machine has; `nil` without a driver.
+  The driver and cards of this machine; `nil` without a driver.
   """
   @spec this() :: t | nil
   def this do
@@ -64,7 +64,7 @@ defmodule Chatterbex.Setup.Nvidia do
   end
 
   @doc """
-  What the driver's version file and the program `nvidia-smi` say. Each may be missing.
+  Reads the driver's version file and runs `nvidia-smi`. Each may be missing.
   """
   @spec look(Path.t(), Path.t(), Path.t() | nil) :: t
   def look(file, version_file, smi) do
@@ -121,7 +121,7 @@ defmodule Chatterbex.Setup.Nvidia do
   @doc """
   The best locked build for a driver and its cards, and why it is that one; or why there is none.
 
-  `architecture` is the machine's, such as `"x86_64"`. What is not known is taken to fit: trying PyTorch afterwards shows
+  `architecture` is the machine's, such as `"x86_64"`. Unknown facts count as a fit: the test of PyTorch afterwards shows
   whether it does.
   """
   @spec build(t, String.t()) :: {:ok, build, String.t()} | {:error, String.t()}
@@ -149,7 +149,7 @@ defmodule Chatterbex.Setup.Nvidia do
     end
   end
 
-  # A newer driver helps where only the driver is too old; nothing helps an old card.
+  # A newer driver helps if only the driver is too old. Nothing helps an old card.
   defp refusal(nvidia, builds) do
     driver = %{nvidia | cards: []}
     oldest = List.last(builds)

@@ -1,8 +1,8 @@
 defmodule Chatterbex.Setup.Pip do
   @moduledoc false
-  # pip's settings, for uv, which does not read them: an index mirror is often set for pip alone.
+  # Passes pip's settings to uv, which does not read them: an index mirror is often set for pip only.
 
-  # pip's option, the variables by which uv may have been told already, and the one to set.
+  # pip's option, the variables of uv that may already have it, and the one to set.
   @variables [
     {"index-url", ["UV_DEFAULT_INDEX", "UV_INDEX_URL"], "UV_DEFAULT_INDEX"},
     {"extra-index-url", ["UV_INDEX", "UV_EXTRA_INDEX_URL"], "UV_INDEX"},
@@ -14,14 +14,14 @@ defmodule Chatterbex.Setup.Pip do
   ]
 
   @doc """
-  What pip is told by its configuration files, the weakest first, and by its variables in `environment`.
+  pip's settings from its configuration files, the weakest first, and from its variables in `environment`.
   """
   @spec settings([Path.t()], %{String.t() => String.t()}) :: %{String.t() => String.t()}
   def settings(files, environment) do
-    # pip is told to read no file in this way.
+    # This value tells pip to read no file.
     files = if environment["PIP_CONFIG_FILE"] == "/dev/null", do: [], else: files
     entries = Enum.flat_map(files, &entries/1)
-    # `pip install` reads both sections, and its own one counts more, in whichever file it is.
+    # `pip install` reads both sections, and its own has priority, in whichever file it is.
     in_files = for section <- ["global", "install"], {^section, option, value} <- entries, do: {option, value}
 
     in_variables =
@@ -33,7 +33,7 @@ defmodule Chatterbex.Setup.Pip do
   end
 
   @doc """
-  pip's settings as variables and flags for uv. What uv was told itself, in `environment`, is left as it is.
+  pip's settings as variables and flags for uv. uv's own settings in `environment` have priority.
   """
   @spec for_uv(map, map) :: {%{String.t() => String.t()}, [String.t()]}
   def for_uv(settings, environment) do
@@ -47,7 +47,7 @@ defmodule Chatterbex.Setup.Pip do
           into: %{},
           do: {variable, value}
 
-    # uv takes the first index that has a package, pip the best of all; with hashes both are safe.
+    # uv uses the first index that has a package, pip the best of all. With hashes both are safe.
     strategy =
       if is_map_key(set, "UV_INDEX") and unset?.("UV_INDEX_STRATEGY"),
         do: %{"UV_INDEX_STRATEGY" => "unsafe-best-match"},
@@ -59,7 +59,7 @@ defmodule Chatterbex.Setup.Pip do
     {Map.merge(set, strategy), no_index}
   end
 
-  # An INI file as Python's configparser reads it: [section], option = value, indented lines go on.
+  # Parses an INI file like Python's configparser: [section], option = value, indented lines continue a value.
   defp entries(file) do
     case File.read(file) do
       {:ok, text} -> if String.valid?(text), do: text |> String.split(~r/\R/) |> parse("", []), else: []
@@ -99,7 +99,7 @@ defmodule Chatterbex.Setup.Pip do
 
   defp value(_option, nil), do: nil
 
-  # pip passes over a folder that is not there; uv stops.
+  # pip skips a missing folder; uv fails.
   defp value("find-links", text) do
     case text |> String.split() |> Enum.reject(&(Path.type(&1) == :absolute and not File.exists?(&1))) do
       [] -> nil

@@ -1,17 +1,18 @@
 defmodule Chatterbex.Setup.Place do
   @moduledoc false
-  # The folder of the environment: what is there before, what comes back when it fails.
+  # The folder of the environment: what was there before the build, and what comes back if it fails.
 
   alias Chatterbex.{Error, Python}
   alias Chatterbex.Setup.{Failure, Interpreter, Manifest, Request}
 
   @typedoc """
-  What the build starts from: an environment to go on with or a new one, and the manifest that was there.
+  What the build starts from: an existing environment or a new one, and the old manifest.
   """
   @type state :: %{reuse: boolean, manifest: Manifest.t() | nil}
 
   @doc """
-  Decides about what is in the way: it is gone on with, put aside until the new one is whole, or removed.
+  Decides what to do with an existing environment: work continues with it, or it is put aside until the new one is
+  complete, or it is removed.
   """
   @spec prepare(Interpreter.t(), Request.t()) :: {:ok, state} | {:error, Error.t()}
   def prepare(interpreter, %Request{venv: venv} = request) do
@@ -48,7 +49,7 @@ defmodule Chatterbex.Setup.Place do
     end
   end
 
-  # What works is kept until something better does.
+  # A working environment is kept until a better one works.
   defp clear(%{venv: venv} = request) do
     aside = aside(venv)
     works? = match?({:ok, _python}, Request.find(request)) and not Manifest.begun?(venv)
@@ -68,13 +69,13 @@ defmodule Chatterbex.Setup.Place do
   end
 
   @doc """
-  Where an environment waits while it is built again.
+  Where the old environment is kept while a new one is built.
   """
   @spec aside(Path.t()) :: Path.t()
   def aside(venv), do: venv <> ".old"
 
   @doc """
-  Ends it: what was put aside is removed, or comes back where the new one failed.
+  Ends the build: removes the old environment, or restores it if the new one failed.
   """
   @spec finish({:ok, result} | {:error, Error.t()}, Request.t()) :: {:ok, result} | {:error, Error.t()}
         when result: term
@@ -88,7 +89,7 @@ defmodule Chatterbex.Setup.Place do
 
     if File.dir?(aside) do
       with {:ok, _removed} <- File.rm_rf(request.venv), :ok <- File.rename(aside, request.venv) do
-        request.report.("The environment that was there before is back in place.")
+        request.report.("The old environment is restored.")
       end
     end
 

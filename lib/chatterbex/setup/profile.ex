@@ -70,7 +70,7 @@ defmodule Chatterbex.Setup.Profile do
   @pythons ~w(3.12 3.13 3.11 3.14 3.10)
 
   @doc """
-  The versions of Python that the locks serve, in the order in which to look for one.
+  The versions of Python that the locks support, in order of preference.
 
       iex> Chatterbex.Setup.Profile.pythons()
       ["3.12", "3.13", "3.11", "3.14", "3.10"]
@@ -85,7 +85,7 @@ defmodule Chatterbex.Setup.Profile do
   def all, do: Enum.map(@profiles, &struct!(__MODULE__, &1))
 
   @doc """
-  Those of `profiles` to install: the first one, which everybody gets, PyTorch where it is wanted, those of
+  Those of `profiles` to install: the first one, which everybody gets, PyTorch if it is wanted, those of
   `languages`, and what `manifest` has.
   """
   @spec wanted([t], boolean, [String.t()], Manifest.t() | nil) :: [t]
@@ -107,9 +107,9 @@ defmodule Chatterbex.Setup.Profile do
   def torch?(profile), do: profile.torch_lock != nil
 
   @doc """
-  Whether `manifest` says that this profile is installed from the lock file of today.
+  Whether `manifest` says that this profile is installed from the current lock file.
 
-  A lock file that is not there (a release may leave it out) cannot contradict the manifest.
+  If the lock file does not exist (a release may leave it out), the manifest is trusted.
   """
   @spec current?(t, Manifest.t()) :: boolean
   def current?(%__MODULE__{} = profile, manifest) do
@@ -146,9 +146,9 @@ defmodule Chatterbex.Setup.Profile do
   defp torch_locks(_profile, nil), do: []
 
   @doc """
-  The version of PyTorch that is locked, as `"2.15.0"`; `nil` where no profile brings it.
+  The version of PyTorch that is locked, as `"2.15.0"`; `nil` if no profile installs it.
 
-  It is the newest where the lock has an older one for an old Python.
+  If the lock also has an older one for an old Python, this is the newest.
   """
   @spec torch_version([t], :locked | :cuda12) :: String.t() | nil
   def torch_version(profiles, build \\ :locked) do
@@ -171,7 +171,7 @@ defmodule Chatterbex.Setup.Profile do
   end
 
   @doc """
-  A package with its version, where that is known.
+  A package with its version, if known.
 
       iex> Chatterbex.Setup.Profile.named("numpy", %{"numpy" => "2.4.6"})
       "numpy 2.4.6"
@@ -185,13 +185,13 @@ defmodule Chatterbex.Setup.Profile do
   end
 
   @doc """
-  Where a lock file of this library is.
+  The path of a lock file of this library.
   """
   @spec lock_file(String.t()) :: Path.t()
   def lock_file(name), do: priv(["locks", name])
 
   @doc """
-  Where a script of the setup is.
+  The path of a script of the setup.
   """
   @spec script(String.t()) :: Path.t()
   def script(name), do: priv(["provision", name])

@@ -1,6 +1,6 @@
 defmodule Chatterbex.Setup.Request do
   @moduledoc false
-  # What a setup is to do: its options, checked.
+  # The checked options of a setup.
 
   alias Chatterbex.{Error, Model, Options, Python}
   alias Chatterbex.ModelFiles.Set
@@ -23,7 +23,7 @@ defmodule Chatterbex.Setup.Request do
   defstruct @enforce_keys ++ [plan: nil, wanted: []]
 
   @typedoc """
-  `plan` and `wanted` are what comes of it on the machine as it is: see `decide/1`.
+  `plan` and `wanted` depend on the state of the machine: see `decide/1`.
   """
   @type t :: %__MODULE__{
           home: Path.t(),
@@ -89,7 +89,7 @@ defmodule Chatterbex.Setup.Request do
   end
 
   @doc """
-  Looks at what is there, and settles what is to be installed.
+  Looks at the existing environment, and decides what to install.
   """
   @spec decide(t) :: {:ok, t} | {:error, Error.t()}
   def decide(%__MODULE__{} = request) do
@@ -106,7 +106,7 @@ defmodule Chatterbex.Setup.Request do
   end
 
   @doc """
-  The options that the command to run again has to have.
+  The options of the command to run again.
   """
   @spec again(t) :: keyword
   def again(%__MODULE__{} = request) do
@@ -115,7 +115,7 @@ defmodule Chatterbex.Setup.Request do
   end
 
   @doc """
-  Where its lines go.
+  The function that reports lines.
   """
   @spec report(keyword) :: Step.report()
   def report(options) do
@@ -178,7 +178,7 @@ defmodule Chatterbex.Setup.Request do
   defp list(names), do: Enum.map_join(names, ", ", &inspect/1)
 
   @doc """
-  The environment that is there already, as `Chatterbex.Python.find/1`.
+  The existing environment: see `Chatterbex.Python.find/1`.
   """
   @spec find(t) :: {:ok, Python.t()} | {:error, Error.t()}
   def find(%__MODULE__{home: home, profiles: [first | _others]}),

@@ -5,11 +5,11 @@ defmodule Chatterbex.Setup.Search do
   alias Chatterbex.{Error, Python}
   alias Chatterbex.Setup.{Command, Failure, Interpreter, Machine, Manifest, Place, Profile, Request, Step, Uv}
 
-  # What uv is asked to download where the machine has nothing.
+  # What uv downloads if the machine has no Python that fits.
   @download "3.12"
 
   @doc """
-  The Python to embed, and the uv to install with (`nil` where there is none yet). One step, reported.
+  The Python to embed, and the uv to install with (`nil` if there is none yet). One step, reported.
   """
   @spec run(Request.t()) :: {:ok, {Interpreter.t(), Uv.t() | nil}} | {:error, Error.t()}
   def run(request) do
@@ -49,7 +49,7 @@ defmodule Chatterbex.Setup.Search do
       {:error, []} when is_binary(request.python) and is_nil(version) ->
         no_python(request, [], ["#{request.python}: there is no such program on PATH"])
 
-      # A Python that was named is taken or refused; no other is taken instead.
+      # A Python that the user named is used or refused; no other one is used instead.
       {:error, rejected} when is_binary(request.python) and is_nil(version) ->
         no_python(request, rejected, [])
 
@@ -58,7 +58,7 @@ defmodule Chatterbex.Setup.Search do
     end
   end
 
-  # What is there already is gone on with.
+  # Continues with the environment that exists.
   defp existing_python(%{force: false, python: nil} = request) do
     program = Python.program(request.venv)
 

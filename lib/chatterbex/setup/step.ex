@@ -1,6 +1,6 @@
 defmodule Chatterbex.Setup.Step do
   @moduledoc false
-  # One step of the setup: what it does before it starts, what came of it and how long it took.
+  # One step of the setup. It reports what it does before it starts, then its result and how long it took.
 
   alias Chatterbex.Error
 
@@ -28,7 +28,7 @@ defmodule Chatterbex.Setup.Step do
   end
 
   @doc """
-  A line about what happens within a step.
+  Reports a line within a step.
   """
   @spec note(report, String.t()) :: :ok
   def note(report, text) do
@@ -37,7 +37,7 @@ defmodule Chatterbex.Setup.Step do
   end
 
   @doc """
-  Milliseconds of a clock that never goes back.
+  Milliseconds of a monotonic clock.
   """
   @spec now() :: integer
   def now, do: System.monotonic_time(:millisecond)

@@ -1,11 +1,11 @@
 defmodule Chatterbex.Setup.Torch do
   @moduledoc false
-  # PyTorch: for which device, and which build of it.
+  # Chooses the device and the build of PyTorch.
   #
-  # The lock has what the package index offers: on Linux that is a build with NVIDIA's libraries. There an index may
-  # have a smaller one for the CPU only, as version "2.15.0+cpu"; it is taken for the CPU if it can be had. A second lock
-  # has an older PyTorch, for drivers and cards that are too old for the first one. Whoever names a version gets that
-  # one, as the index has it.
+  # The lock has the build that the package index offers: on Linux that is one with NVIDIA's libraries. There an index may
+  # have a smaller one for the CPU only, as version "2.15.0+cpu", which is used for the CPU if available. A second lock
+  # has an older PyTorch, for drivers and cards that are too old for the first one. A version that the user names is
+  # installed from the index.
 
   alias Chatterbex.{Error, Python}
   alias Chatterbex.Setup.{Machine, Manifest, Nvidia, Profile, Request}
@@ -28,7 +28,7 @@ defmodule Chatterbex.Setup.Torch do
   @builds %{locked: "locked", cuda12: "cuda 12", cpu_only: "cpu only", chosen: "chosen"}
 
   @doc """
-  What is wanted on the request's machine, beside what `manifest` has; `nil` where PyTorch is not.
+  The plan for the request's machine, in addition to what `manifest` has; `nil` if PyTorch is not wanted.
   """
   @spec plan(Request.t(), Manifest.t() | nil) :: {:ok, t | nil} | {:error, Error.t()}
   def plan(request, manifest) do
@@ -72,9 +72,9 @@ defmodule Chatterbex.Setup.Torch do
   defp build(_device, nil, _before, _request), do: {:locked, nil}
 
   @doc """
-  The device that a machine can have, and where that is not the one asked for, why.
+  The device that a machine can use, and the reason if it is not the requested one.
 
-  With a `version` that is not a locked one, nobody knows what its builds can run: trying it tells.
+  For a `version` that is not locked, it is not known what its builds can run. The test afterwards shows it.
   """
   @spec choose(:auto | :mps | :cuda | :cpu, Machine.t(), String.t() | nil) ::
           {:mps | :cuda | :cpu, String.t() | nil}
@@ -100,13 +100,13 @@ defmodule Chatterbex.Setup.Torch do
     end
   end
 
-  # Without a device that the machine might have, the CPU is what fits, and needs no reason.
+  # If the machine has no other device, the CPU is the right one, and needs no reason.
   def choose(:auto, %Machine{os: :macos} = machine, _version), do: {Machine.fitting_device(machine), nil}
   def choose(:auto, %Machine{nvidia: nil} = machine, _version), do: {Machine.fitting_device(machine), nil}
   def choose(:auto, machine, version), do: choose(:cuda, machine, version)
 
   @doc """
-  What the manifest says of PyTorch, if it has it.
+  The manifest's entry for PyTorch, if it has one.
   """
   @spec recorded(Manifest.t() | nil) :: map | nil
   def recorded(%{"torch" => %{"device" => device, "build" => build} = torch}) do
@@ -121,7 +121,7 @@ defmodule Chatterbex.Setup.Torch do
   def recorded(_none), do: nil
 
   @doc """
-  What the manifest is to say of it: for which device, and `fault`, why that one does not work after all.
+  The entry for the manifest: the device, and `fault`, the reason if that device does not work.
   """
   @spec record(t, String.t(), String.t() | nil) :: map
   def record(plan, installed, fault) do
@@ -135,7 +135,7 @@ defmodule Chatterbex.Setup.Torch do
   end
 
   @doc """
-  Whether `manifest` has what is wanted. A device that did not work is tried again when it is asked for.
+  Whether `manifest` has what is wanted. A device that did not work is tried again if the request names it.
   """
   @spec there?(t | nil, Request.t(), Manifest.t()) :: boolean
   def there?(nil, _request, _manifest), do: true
@@ -149,7 +149,7 @@ defmodule Chatterbex.Setup.Torch do
   end
 
   @doc """
-  A line that says for which device it is set up, and why not for the one that was asked for.
+  A line that names the device that PyTorch is set up for, and says why if it is not the requested one.
   """
   @spec announcement(t | nil, Request.t()) :: String.t() | nil
   def announcement(nil, %{device: :auto} = request),
@@ -184,7 +184,7 @@ defmodule Chatterbex.Setup.Torch do
 
   defp intel_mac?(%Machine{os: os, architecture: architecture}), do: os == :macos and architecture == "x86_64"
 
-  # It did not name a device, and wants nothing that needs one.
+  # The user named no device, and wants nothing that needs one.
   defp optional?(request),
     do:
       request.device in [nil, :auto] and request.torch == nil and request.models == [] and

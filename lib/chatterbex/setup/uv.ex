@@ -40,7 +40,7 @@ defmodule Chatterbex.Setup.Uv do
   end
 
   @doc """
-  Pythons that uv manages or finds, lazily: first the one that it would take, then all that it knows.
+  Pythons that uv manages or finds, lazily: first the one that it would use, then all that it knows.
 
   `version` is `"3.11"`, or `nil` for any that can be embedded. `nil` for uv has none.
   """
@@ -48,7 +48,7 @@ defmodule Chatterbex.Setup.Uv do
   def pythons(nil, _version), do: []
 
   def pythons(%__MODULE__{path: uv}, version) do
-    # The list asks every Python on the machine, which takes seconds with pyenv; mostly the first one will do.
+    # The list runs every Python on the machine, which takes seconds with pyenv. Usually the first one fits.
     Stream.flat_map([fn -> preferred(uv, version || ">=3.10,<3.15") end, fn -> installed(uv) end], & &1.())
   end
 
@@ -75,7 +75,7 @@ defmodule Chatterbex.Setup.Uv do
     end
   end
 
-  # Others than CPython of the right versions need not be asked.
+  # Only CPython of the right versions is worth running.
   defp listed?(%{
          "path" => path,
          "implementation" => "cpython",
@@ -98,7 +98,7 @@ defmodule Chatterbex.Setup.Uv do
   def may_download?, do: System.get_env("UV_PYTHON_DOWNLOADS") not in ["never", "manual"]
 
   @doc """
-  Has uv download a Python of its own.
+  Makes uv download a Python.
   """
   @spec download_python(t, String.t()) :: :ok | {:error, Command.failure()}
   def download_python(%__MODULE__{path: uv}, version) do
@@ -107,7 +107,7 @@ defmodule Chatterbex.Setup.Uv do
   end
 
   @doc """
-  Makes an environment in a folder that may already be there.
+  Creates an environment in a folder that may already exist.
   """
   @spec venv(t, Path.t(), Path.t()) :: :ok | {:error, Command.failure()}
   def venv(%__MODULE__{path: uv}, python, folder) do
@@ -117,7 +117,7 @@ defmodule Chatterbex.Setup.Uv do
 
   @doc """
   Puts uv into an environment, with that environment's own pip. `python` makes the environment, or gives it
-  its pip where it has none.
+  its pip if it has none.
   """
   @spec bootstrap(Path.t(), Path.t()) :: {:ok, t} | {:error, {String.t(), Command.failure()}}
   def bootstrap(python, folder) do
@@ -141,7 +141,7 @@ defmodule Chatterbex.Setup.Uv do
   end
 
   @doc """
-  Installs what the lock files say, and nothing that is there already.
+  Installs the packages of the lock files that are not installed yet.
 
   Options: `:timeout`, `:pip_files` (pip's configuration files, whose settings uv is told), `:on_line` (gets each line of
   uv's output as it comes), `:offline`, and `:reinstall`, names of packages to install whatever is there.
@@ -155,7 +155,7 @@ defmodule Chatterbex.Setup.Uv do
   end
 
   @doc """
-  Installs what `arguments` say, requirements and flags, as the index has it: no lock knows it.
+  Installs from the index, without a lock. `arguments` are requirements and flags.
 
   Options: those of `install/4`.
   """
@@ -184,13 +184,13 @@ defmodule Chatterbex.Setup.Uv do
       ["pip", "install", "--python", program, "--only-binary", ":all:"] ++ arguments ++ flags ++ offline,
       timeout: Keyword.fetch!(options, :timeout),
       on_line: Keyword.get(options, :on_line, fn _line -> :ok end),
-      # A project's own uv.toml or pyproject.toml, where the user happens to stand, says nothing about this.
+      # A uv.toml or pyproject.toml in the current folder belongs to another project.
       cd: Path.dirname(program),
       env: Map.merge(settings, environment)
     )
   end
 
-  # Who configures uv itself does not want pip's settings for it.
+  # Users that configure uv do not want pip's settings for it.
   defp settings(pip_files) do
     environment = System.get_env()
     config = environment["XDG_CONFIG_HOME"] || Path.join(System.user_home() || "/", ".config")

@@ -1,6 +1,6 @@
 defmodule Chatterbex.Speech.Conversion do
   @moduledoc false
-  # Says speech again in another voice. What is longer than the model takes at a time is cut at quiet places.
+  # Converts speech to another voice. A recording that is too long for the model is cut at quiet places.
 
   alias Chatterbex.{Audio, Error, Options}
   alias Chatterbex.Speech.{Plan, Whole}
@@ -15,7 +15,7 @@ defmodule Chatterbex.Speech.Conversion do
   @tokens 25
 
   @doc """
-  What is to be said again, from a path or as audio.
+  The recording to convert, from a path or from audio.
   """
   @spec recording(Path.t() | Audio.t()) :: {:ok, Recording.t()} | {:error, Error.t()}
   def recording(%Audio{} = audio), do: Recording.new(audio)
@@ -27,7 +27,7 @@ defmodule Chatterbex.Speech.Conversion do
     {:error,
      Error.new(
        :invalid_option,
-       "speech is converted: give the path of a recording or a Chatterbex.Audio, not #{Options.Schema.show(other)}"
+       "only speech can be converted: give the path of a recording or a Chatterbex.Audio, not #{Options.Schema.show(other)}"
      )}
   end
 
@@ -48,11 +48,11 @@ defmodule Chatterbex.Speech.Conversion do
     do: refuse(seconds, "more than #{@shortest} s are needed")
 
   defp check(%{seconds: seconds}) when seconds > @longest,
-    do: refuse(seconds, "at most #{@longest} s are converted")
+    do: refuse(seconds, "at most #{@longest} s can be converted")
 
   defp check(recording) do
     if Recording.silent?(recording),
-      do: {:error, Error.new(:invalid_audio, "the audio is silent: there is nothing to say again")},
+      do: {:error, Error.new(:invalid_audio, "the audio is silent: there is nothing to convert")},
       else: :ok
   end
 
@@ -61,7 +61,7 @@ defmodule Chatterbex.Speech.Conversion do
     {:error, Error.new(:invalid_audio, "the audio is #{seconds} s long; #{expected}", %{seconds: seconds})}
   end
 
-  # The model refuses what has nothing to be heard.
+  # The model refuses silent audio.
   defp number(parts) do
     {numbered, _next} =
       Enum.map_reduce(parts, 0, fn part, next ->
@@ -74,12 +74,13 @@ defmodule Chatterbex.Speech.Conversion do
   defp command(part, number),
     do: %{number: number, text: "", stream: false, options: %{"audio" => Recording.command(part)}}
 
-  # What is silent stays as long as it was.
+  # Silence keeps its length.
   defp said({part, nil}, _audios), do: round(part.seconds * 1000)
   defp said({_part, number}, audios), do: audios[number]
 
   @doc """
-  A recording in pieces that the model can take, cut where it is quietest. The work grows with its length, no faster.
+  Splits a recording, at its quietest places, into pieces that are short enough for the model. The work is proportional to
+  the length.
   """
   @spec cut(Recording.t(), map) :: [Recording.t()]
   def cut(recording, lengths \\ @lengths) do

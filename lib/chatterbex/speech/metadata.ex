@@ -1,6 +1,6 @@
 defmodule Chatterbex.Speech.Metadata do
   @moduledoc false
-  # What there is to say of audio that was put together from pieces.
+  # The metadata of audio that was joined from pieces.
 
   alias Chatterbex.Audio
 
@@ -26,7 +26,7 @@ defmodule Chatterbex.Speech.Metadata do
   end
 
   @doc """
-  What all audio that has metadata agrees on, but for places, counts and times: those of parts are not those of the whole.
+  The metadata that all audio with metadata agrees on, except positions, counts and times, which belong to the parts.
   """
   @spec common([Audio.t()]) :: map
   def common(audios) do
@@ -92,7 +92,7 @@ defmodule Chatterbex.Speech.Metadata do
   end
 
   defp warning("limit"), do: "was cut short at :max_tokens"
-  defp warning("runaway"), do: "did not come to its end by itself, and was ended"
+  defp warning("runaway"), do: "did not end by itself, and was cut"
   defp warning("silent"), do: "came out silent"
   defp warning(reason), do: "ended with #{inspect(reason)}"
 

@@ -1,6 +1,6 @@
 defmodule Chatterbex.Speech.Piece do
   @moduledoc false
-  # A chunk of a text on its way: what is spoken has a number, what is only silence has none.
+  # A chunk of a text on its way. A spoken piece has a number; silence has none.
 
   alias Chatterbex.{Model, Server.Request, Text.Chunk}
 
@@ -42,14 +42,14 @@ defmodule Chatterbex.Speech.Piece do
   end
 
   @doc """
-  Samples of so many milliseconds of silence, one channel.
+  The samples of silence of the given milliseconds, in one channel.
   """
   @spec silence(non_neg_integer, pos_integer) :: binary
   def silence(0, _rate), do: ""
   def silence(milliseconds, rate), do: :binary.copy(<<0::32>>, div(milliseconds * rate, 1000))
 
   @doc """
-  What a `:progress` function is told after a piece with so many seconds of audio.
+  The argument of a `:progress` function after a piece with that many seconds of audio.
   """
   @spec progress(map, t, float) :: map
   def progress(told, piece, seconds) do

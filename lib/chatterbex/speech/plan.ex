@@ -1,14 +1,14 @@
 defmodule Chatterbex.Speech.Plan do
   @moduledoc false
-  # A request before its text: its options checked against the server's model, and in the form that the model takes.
+  # A request without its text: its options, checked against the server's model and in the form that the model needs.
 
   alias Chatterbex.{Client, Error, Model, Options, Test, Text, Voice}
   alias Chatterbex.Options.Schema
 
-  # How long a server that is there may take to say what it is.
+  # How long a running server may take to describe itself.
   @about_timeout 60_000
 
-  # The longest that a timer takes, in milliseconds: 49 days.
+  # The longest timeout of a timer, in milliseconds: 49 days.
   @longest 0xFFFFFFFF
 
   @enforce_keys [
@@ -130,8 +130,8 @@ defmodule Chatterbex.Speech.Plan do
     {:error,
      Error.new(
        :unknown_language,
-       "the model #{inspect(model.name)} speaks #{length(languages)} languages and must be told which: " <>
-         "give one as in language: \"fr\". They are #{Enum.join(languages, ", ")}.",
+       "the model #{inspect(model.name)} speaks #{length(languages)} languages: " <>
+         "choose one, as in language: \"fr\". They are #{Enum.join(languages, ", ")}.",
        %{languages: languages}
      )}
   end
@@ -145,8 +145,8 @@ defmodule Chatterbex.Speech.Plan do
     {:error,
      Error.new(
        :not_supported,
-       "the model #{inspect(name)} speaks no text: it says speech again in another voice, see Chatterbex.convert/2. " <>
-         "Ask a server with another model.",
+       "the model #{inspect(name)} does not speak text: it converts speech to another voice, see Chatterbex.convert/2. " <>
+         "Use a server with another model.",
        %{model: name}
      )}
   end
@@ -155,7 +155,7 @@ defmodule Chatterbex.Speech.Plan do
     {:error,
      Error.new(
        :not_supported,
-       "the model #{inspect(name)} speaks text, and says no speech again. Start a server that does: " <>
+       "the model #{inspect(name)} speaks text, and does not convert speech. Start a server that does: " <>
          "children = [{Chatterbex, name: MyApp.Conversion, model: :conversion}], and give server: MyApp.Conversion.",
        %{model: name}
      )}

@@ -1,13 +1,13 @@
 defmodule Chatterbex.Speech.Sender do
   @moduledoc false
-  # A process that takes a stream and sends its chunks to another process.
+  # A process that consumes a stream and sends its chunks to another process.
 
   alias Chatterbex.{Error, Options.Schema, Speech}
 
   @supervisor Chatterbex.SenderSupervisor
   @registry Chatterbex.Senders
 
-  # A listener with more messages than this is behind: it is waited for.
+  # If a listener has more messages than this, the sender waits for it.
   @most_unread 64
   @pause 10
 
@@ -48,9 +48,9 @@ defmodule Chatterbex.Speech.Sender do
   defp stopping, do: Error.new(:not_running, "the application :chatterbex is not running or is stopping")
 
   @doc """
-  Ends a sender, whose listener then gets the error `:cancelled` as its last message. One that is done is no error.
+  Ends a sender. Its listener gets the error `:cancelled` as the last message. Does nothing if the sender is done.
 
-  A sender that does not end by itself, for it waits for code that is not the library's, is killed.
+  A sender that does not end by itself, because it waits for code outside the library, is killed.
   """
   @spec cancel(reference) :: :ok
   def cancel(ref) do
@@ -80,7 +80,7 @@ defmodule Chatterbex.Speech.Sender do
   defp cancelled, do: Error.new(:cancelled, "the stream was cancelled")
 
   @doc """
-  Lets a sender send as many more chunks. One that is done is no error.
+  Lets a sender send that number of further chunks. Does nothing if the sender is done.
   """
   @spec ack(reference, pos_integer) :: :ok
   def ack(ref, chunks) do
@@ -88,7 +88,7 @@ defmodule Chatterbex.Speech.Sender do
     :ok
   end
 
-  # It traps exits, for it has a last message to send when it is stopped.
+  # It traps exits, because it must send a last message when it is stopped.
   defp run(listener, ref, max_unacked, make) do
     Process.flag(:trap_exit, true)
     [supervisor | _ancestors] = Process.get(:"$ancestors")
@@ -159,7 +159,7 @@ defmodule Chatterbex.Speech.Sender do
     end
   end
 
-  # What is in another node's mailbox cannot be seen.
+  # The mailbox of a process on another node cannot be seen.
   defp await_room(listener, %{listener: gone, supervisor: supervisor, cancel: ref} = stop)
        when node(listener) == node() do
     with {:message_queue_len, unread} when unread > @most_unread <- Process.info(listener, :message_queue_len) do

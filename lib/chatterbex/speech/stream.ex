@@ -2,9 +2,9 @@ defmodule Chatterbex.Speech.Stream do
   @moduledoc false
   # Speech as a lazy Enumerable of chunks.
   #
-  # The process that enumerates cuts the text, asks for its pieces and gives their audio. Only the source of the text is
-  # pulled elsewhere, one fragment at a time: see Chatterbex.Speech.TextSource. No more pieces are asked for than `ahead`,
-  # counted from the one that is being taken, so a slow taker makes the source wait too.
+  # The consuming process cuts the text, requests its pieces and returns their audio. Only the source of the text is
+  # pulled in another process, one fragment at a time: see Chatterbex.Speech.TextSource. At most `ahead` pieces are
+  # requested, counted from the current one, so a slow consumer makes the source wait too.
 
   alias Chatterbex.{Audio, Client, Error, Telemetry, Text.Check, Text.Splitter}
   alias Chatterbex.Speech.{Piece, Plan, TextSource}
@@ -13,7 +13,7 @@ defmodule Chatterbex.Speech.Stream do
     :plan,
     :ref,
     :stop,
-    # A reference that no message has, for what there is none of yet, or no more.
+    # A reference that no message has, in place of a source or request that does not exist.
     :none,
     :source,
     :splitter,
@@ -22,11 +22,11 @@ defmodule Chatterbex.Speech.Stream do
     :told,
     :span,
     :error,
-    # What was raised, until the state in which that was is handed to `close/1`.
+    # The exception that was raised, until `close/1` gets this state.
     :failure,
-    # Since when the next chunk is waited for, in monotonic milliseconds.
+    # When the wait for the next chunk began, in monotonic milliseconds.
     :since,
-    # Chunks of the text that nothing was asked for yet, and pieces that are awaited.
+    # Chunks of the text that were not requested yet, and pieces that are awaited.
     ripe: [],
     window: :queue.new(),
     outstanding: 0,
@@ -37,8 +37,8 @@ defmodule Chatterbex.Speech.Stream do
   ]
 
   @typedoc """
-  What a stream is made of: its text, its checked options, and `plan`, which is called when the stream is first asked for
-  a chunk. `server` and `measurements` are for telemetry.
+  The parts of a stream: its text, its checked options, and `plan`, which is called for the first chunk. `server` and
+  `measurements` are for telemetry.
   """
   @type request :: %{
           text: Enumerable.t() | String.t(),
@@ -49,7 +49,7 @@ defmodule Chatterbex.Speech.Stream do
         }
 
   @typedoc """
-  What ends the enumerating process while it waits, and the reason with which it exits then: the end of the process that
+  What ends the consuming process while it waits, and its exit reason then: the end of the process that
   `listener` monitors, with `{:shutdown, :listener_gone}`; an exit of `supervisor`, which it traps, with
   `{:shutdown, :stopping}`; and the message `{cancel, :cancel}`, with `{:shutdown, :cancelled}`.
   """
@@ -104,7 +104,7 @@ defmodule Chatterbex.Speech.Stream do
 
   ## The next chunk
   #
-  # What has changed the state returns it at once: were an exception to come after, `close/1` would not know.
+  # A step that changed the state returns at once: `close/1` would not see the new state if an exception came later.
 
   # The failure is kept in the state, so that `close/1` sees it, and is raised in the next step.
   defp step(%{failure: {kind, reason, stacktrace}}), do: :erlang.raise(kind, reason, stacktrace)
@@ -127,7 +127,7 @@ defmodule Chatterbex.Speech.Stream do
       {:value, %Piece{number: nil} = silence} -> silent(silence, dropped(state))
       {:value, %Piece{}} when state.since == nil -> {[], %{state | since: now()}}
       {:value, piece} -> wait(piece, state)
-      # What was asked for before the source failed has been given.
+      # Everything that was requested before the source failed has been returned.
       :empty when state.error != nil -> failure(state.error)
       :empty when state.source == nil -> {:halt, state}
       :empty -> wait(nil, state)
@@ -297,7 +297,7 @@ defmodule Chatterbex.Speech.Stream do
     end
   end
 
-  # The server's own timer is not used: a stream may take as long as its taker does.
+  # The server's own timer is not used: a stream may take as long as its consumer does.
   defp submit(pieces, %{ref: nil} = state) do
     settings = %{
       timeout: :infinity,
@@ -322,7 +322,7 @@ defmodule Chatterbex.Speech.Stream do
     :ok
   end
 
-  # An error of the library is a result, and what ends a sender, or a taker that stops, no failure.
+  # An error of the library is a result. The end of a sender, or a consumer that stops, is not a failure.
   defp tell_end(nil, state), do: stopped(state, nil, not state.ended)
   defp tell_end({:error, %Error{} = error, _stacktrace}, state), do: stopped(state, error, false)
   defp tell_end({:exit, {:shutdown, _why}, _stacktrace}, state), do: stopped(state, nil, true)

@@ -1,9 +1,9 @@
 defmodule Chatterbex.Speech.TextSource do
   @moduledoc false
-  # The text of a stream, pulled one fragment at a time in a process of its own, so that a source that pauses keeps no
-  # audio waiting.
+  # The text of a stream, pulled one fragment at a time in a separate process, so that audio does not wait for a source
+  # that pauses.
   #
-  # The taker asks the puller with `ask/1`, and gets one of these messages, `ref` being the struct's:
+  # The taker asks the puller with `ask/1`, and receives one of these messages, with the struct's `ref`:
   #
   #   * `{ref, {:fragment, fragment}}`
   #   * `{ref, :done}`
@@ -11,7 +11,7 @@ defmodule Chatterbex.Speech.TextSource do
   #   * `{:DOWN, ref, :process, _, reason}` if something ended the puller
   #
   # The puller may be blocked in the source's code. The guard, which never is, has it close the source when the taker
-  # ends or asks for it, and kills it where that takes too long.
+  # ends or asks for it, and kills it if that takes too long.
 
   alias Chatterbex.Pull
 
@@ -58,10 +58,10 @@ defmodule Chatterbex.Speech.TextSource do
   end
 
   @doc """
-  Has the source closed. None of its messages is left or still to come.
+  Closes the source and removes its messages. No more will arrive.
 
-  A source that is not being pulled is closed when this returns, if it closes within 5 seconds. One that is being pulled
-  is closed as soon as it comes back; where that takes longer than 5 seconds, its process is killed.
+  A source that is not being pulled is closed when this returns, if it closes within 5 seconds. A source that is being
+  pulled is closed as soon as it returns; if that takes longer than 5 seconds, its process is killed.
   """
   @spec close(t) :: :ok
   def close(%__MODULE__{ref: ref} = source) do

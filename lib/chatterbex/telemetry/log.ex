@@ -1,6 +1,6 @@
 defmodule Chatterbex.Telemetry.Log do
   @moduledoc false
-  # The default logger: one line for each event at which work ends.
+  # The default logger: one line for each event that ends some work.
 
   require Logger
 
@@ -15,7 +15,7 @@ defmodule Chatterbex.Telemetry.Log do
   def events, do: @events
 
   @doc """
-  Logs an event at a level; what failed at least as a warning.
+  Logs an event at a level; failures at least as warnings.
   """
   @spec handle([atom, ...], map, map, Logger.level()) :: :ok
   # The server has logged it.

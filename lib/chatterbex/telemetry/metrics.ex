@@ -1,6 +1,6 @@
 defmodule Chatterbex.Telemetry.Metrics do
   @moduledoc false
-  # What is worth watching, as metrics of the package :telemetry_metrics, which is optional.
+  # Metrics of the optional package :telemetry_metrics.
 
   alias Chatterbex.Error
 

@@ -1,7 +1,7 @@
 defmodule Chatterbex.Telemetry.Recent do
   @moduledoc false
-  # What the servers of this node did lately, from their events: for the page of LiveDashboard, which shows figures that
-  # nobody would keep otherwise. It runs where that page is.
+  # Recent figures of the servers of this node, from their events, for the page of LiveDashboard. It runs on the node
+  # of that page.
 
   use GenServer
 
@@ -15,14 +15,14 @@ defmodule Chatterbex.Telemetry.Recent do
               [:chatterbex, :peer, :down]
             ]
 
-  # Of so many calls the median is shown, and so many servers are kept: those that were heard of last.
+  # The page shows the median of this number of calls, and the figures of this number of servers, the latest ones.
   @calls 100
   @most_servers 200
 
   @new %{calls: 0, errors: 0, fallbacks: 0, crashes: 0, first_audio: [], rtf: [], tokens_per_second: []}
 
   @typedoc """
-  Counts since the start, and medians of the last calls: `first_audio` in milliseconds. What was not measured is `nil`.
+  Counts since the start, and medians of the last calls: `first_audio` in milliseconds. A figure without a measurement is `nil`.
   """
   @type figures :: %{
           server: Chatterbex.server(),
@@ -40,20 +40,20 @@ defmodule Chatterbex.Telemetry.Recent do
     do: GenServer.start_link(__MODULE__, nil, name: Keyword.get(options, :name, __MODULE__))
 
   @doc """
-  The figures of all servers that were heard of.
+  The figures of all servers that sent events.
   """
   @spec all(GenServer.server()) :: [figures]
   def all(recent \\ @table), do: GenServer.call(recent, :all)
 
   @impl true
   def init(nil) do
-    # So that the handlers are taken away when this ends.
+    # So that terminate/2 detaches the handlers.
     Process.flag(:trap_exit, true)
     :telemetry.attach_many({__MODULE__, self()}, @events, &__MODULE__.handle/4, self())
     {:ok, %{}}
   end
 
-  # In the process that works: as little as possible.
+  # This runs in the process that does the work, so it does as little as possible.
   @doc false
   @spec handle([atom, ...], map, map, pid) :: :ok
   def handle([:chatterbex | event], measurements, metadata, recent) do
@@ -81,7 +81,7 @@ defmodule Chatterbex.Telemetry.Recent do
     end)
   end
 
-  # Servers without a name are told apart by their pids, of which there is no end.
+  # Servers without a name are known by their pids, so their number has no bound.
   defp bounded(servers) when map_size(servers) <= @most_servers, do: servers
 
   defp bounded(servers) do

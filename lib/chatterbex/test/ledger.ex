@@ -1,7 +1,7 @@
 defmodule Chatterbex.Test.Ledger do
   @moduledoc false
-  # What servers for tests were asked, and what they are to answer, by the processes that asked. It is started by the first
-  # who needs it.
+  # The requests to servers for tests, and their stubs, by the processes that made the requests. The first process that
+  # needs it starts it.
 
   use GenServer, restart: :temporary
 

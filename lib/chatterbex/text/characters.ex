@@ -1,8 +1,8 @@
 defmodule Chatterbex.Text.Characters do
   @moduledoc false
-  # What a code point is to the cutting of text. Guards, so that the scanners stay plain binary matching.
+  # Classes of code points for cutting text. They are guards, so that the scanners stay plain binary matching.
 
-  # White space at which a line may be broken, line breaks aside.
+  # White space at which a line may be broken, except line breaks.
   defguard is_space(c)
            when c == ?\s or c == ?\t or c == 0x3000 or c in 0x2000..0x2006 or c in 0x2008..0x200A or
                   c == 0x1680 or c == 0x205F
@@ -23,7 +23,7 @@ defmodule Chatterbex.Text.Characters do
   defguard is_katakana(c)
            when c in 0x30A1..0x30FA or c in 0x30FC..0x30FF or c in 0x31F0..0x31FF or c in 0xFF66..0xFF9D
 
-  # Scripts whose words are not set apart by spaces.
+  # Scripts without spaces between words.
   defguard is_unspaced(c) when c >= 0x3005 and (is_han(c) or is_hiragana(c) or is_katakana(c))
 
   # Kana that never begin a line: small ones, the prolonged sound mark, iteration marks.
@@ -161,7 +161,7 @@ defmodule Chatterbex.Text.Characters do
   @doc """
   Whether two code points that follow each other belong to one grapheme.
 
-  Exact where the first one is no emoji, no regional indicator and no jamo: nothing before it matters then.
+  Exact if the first one is not an emoji, a regional indicator or a jamo: nothing before it matters then.
   """
   @spec joined?(char, char) :: boolean
   def joined?(previous, c) when c < 0x300 and previous < 0x600, do: false

@@ -36,7 +36,7 @@ defmodule Chatterbex.Text.Check do
   end
 
   @doc """
-  Checks that a text of so many characters is within a server's limit.
+  Checks that a text of the given number of characters is within a server's limit.
   """
   @spec fits(non_neg_integer, pos_integer) :: :ok | {:error, Error.t()}
   def fits(characters, max) when characters <= max, do: :ok

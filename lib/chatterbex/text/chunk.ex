@@ -1,16 +1,15 @@
 defmodule Chatterbex.Text.Chunk do
   @moduledoc """
-  A piece of text that is spoken in one go, and the silence after it.
+  A piece of text that a model speaks in one go, and the silence after it.
 
-    * `text` - what to speak, without white space at its ends. Empty where there is only silence: a
+    * `text` - the text to speak, without white space at its ends. Empty if there is only silence: a
       `[pause 1s]` with no text before it.
     * `pause` - milliseconds of silence after it
     * `kind` - where the text was cut after it, best place first: `:paragraph` (also the end of the whole text),
       `:sentence` (also a heading or an item of a list), `:pause` (a `[pause 1s]` inside a sentence), `:clause`
       (punctuation inside a sentence), `:word`, or `:grapheme` (between characters of a script without spaces,
       or inside a word that is longer than the limit)
-    * `speakable` - whether there is anything to speak: a letter, a digit or a sound. `***` is a chunk with nothing
-      to speak.
+    * `speakable` - whether there is anything to speak: a letter, a digit or a sound. The chunk `***` has nothing to speak.
   """
 
   @enforce_keys [:text]

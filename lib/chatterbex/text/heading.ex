@@ -1,6 +1,6 @@
 defmodule Chatterbex.Text.Heading do
   @moduledoc false
-  # Headings that nothing but their look tells from text.
+  # Headings that only differ from text by their look.
 
   # Graphemes of a heading in capitals, in title case, and in a script without spaces.
   @longest 60
@@ -8,7 +8,7 @@ defmodule Chatterbex.Text.Heading do
   @longest_unspaced_title 20
 
   @doc """
-  The graphemes of the longest heading.
+  The length of the longest heading, in graphemes.
   """
   @spec longest() :: pos_integer
   def longest, do: @longest

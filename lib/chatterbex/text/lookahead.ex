@@ -1,15 +1,15 @@
 defmodule Chatterbex.Text.Lookahead do
   @moduledoc false
-  # What comes next, read from the text without taking it: enough to tell whether a sentence has ended.
+  # Reads ahead in the text without consuming it, enough to decide whether a sentence has ended.
   #
-  # Every function says `:more` where the answer depends on text that has not come yet, and gives the same answer
-  # however the text was cut into fragments.
+  # Every function returns `:more` if the answer depends on text that has not arrived yet, and the same answer however the
+  # text was cut into fragments.
 
   import Chatterbex.Text.Characters
 
   alias Chatterbex.Text.Markup
 
-  # So many bytes are read for an answer; after them the text is taken as it is.
+  # At most this number of bytes is read for an answer; after that the text is used as it is.
   @reach 256
   @longest_starter 32
 

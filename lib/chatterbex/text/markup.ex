@@ -9,7 +9,7 @@ defmodule Chatterbex.Text.Markup do
   @styles ~w(whispering angry fear surprised crying happy sarcastic dramatic narration advertisement)
   @sounds @noises ++ @styles
 
-  # A pause's tag is looked for in so many bytes after its bracket.
+  # A pause tag must end within this number of bytes after its bracket.
   @longest 64
   @longest_pause 60_000
 
@@ -24,7 +24,7 @@ defmodule Chatterbex.Text.Markup do
         }
 
   @doc """
-  The sounds that are known to be tags even where the model has none of them.
+  The sounds that are known to be tags, even if the model has none of them.
   """
   @spec sounds() :: [String.t()]
   def sounds, do: @sounds
@@ -62,7 +62,7 @@ defmodule Chatterbex.Text.Markup do
 
     case ending do
       {:closed, rest} -> closed(inside, rest, tags)
-      # Text that cannot become a tag any more is not waited for.
+      # Does not wait for text that can no longer become a tag.
       :end when not last -> if(possible?(inside, tags), do: :more, else: :text)
       _end_or_unclosed -> unclosed(inside, tags)
     end
@@ -136,13 +136,13 @@ defmodule Chatterbex.Text.Markup do
   defp pause?(<<"pause", c, _rest::binary>>), do: c not in ?a..?z and c not in [?-, ?_] and c < 0x80
   defp pause?(name), do: name == "pause"
 
-  # Whether more text may still make it a tag: what has come is the beginning of a name.
+  # Whether more text may still make it a tag: the text so far is the beginning of a name.
   defp possible?(inside, tags) do
     inside = inside |> whole() |> normal_start()
     Enum.any?(["pause" | tags.names], &(String.starts_with?(&1, inside) or String.starts_with?(inside, &1)))
   end
 
-  # Without a character of which only the first bytes have come.
+  # Without an incomplete character at the end.
   defp whole(binary) do
     case :unicode.characters_to_binary(binary) do
       valid when is_binary(valid) -> valid

@@ -1,6 +1,6 @@
 defmodule Chatterbex.Text.Rank do
   @moduledoc false
-  # How well a text can be cut between two words. The higher, the better.
+  # How well a text can be cut between two words. Higher is better.
 
   alias Chatterbex.Text.Word
 

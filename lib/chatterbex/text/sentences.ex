@@ -1,10 +1,10 @@
 defmodule Chatterbex.Text.Sentences do
   @moduledoc false
-  # Finds words and the ends of sentences in text that comes in fragments.
+  # Finds words and the ends of sentences in text that arrives in fragments.
   #
-  # One pass over the text, one word at a time. A word that may end a sentence leaves a question (`pending`) that
-  # what comes next answers (`Lookahead`); what is not yet known waits in `buffer`, which stays short. The events
-  # are the same however the text was cut into fragments:
+  # One pass over the text, one word at a time. A word that may end a sentence leaves a question (`pending`), which the
+  # text after it answers (`Lookahead`). Undecided text waits in `buffer`, which stays short. The events are the same
+  # however the text was cut into fragments:
   #
   #   {:atom, text, glue, size, rank}   a word, or one character of a script without spaces. `glue` is the white
   #                                     space before it, `size` its graphemes, `rank` how well the text can be
@@ -24,7 +24,7 @@ defmodule Chatterbex.Text.Sentences do
     :rules,
     :tags,
     :max,
-    # Text that is not decided, the first bytes of a character at its end, and how much came before it.
+    # Undecided text, an incomplete character at its end, and the size of the text before it.
     buffer: "",
     offset: 0,
     # White space before the next word.
@@ -59,7 +59,7 @@ defmodule Chatterbex.Text.Sentences do
   def new(rules, tags, max), do: %__MODULE__{rules: rules, tags: tags, max: max}
 
   @doc """
-  Takes a fragment, which may end within a character. An error comes with the events before it.
+  Adds a fragment, which may end within a character. An error comes with the events before it.
   """
   @spec push(t, binary) :: {:ok, [event], t} | {:error, [event], Error.t()}
   def push(%__MODULE__{} = state, fragment) do
@@ -76,7 +76,7 @@ defmodule Chatterbex.Text.Sentences do
   end
 
   @doc """
-  Says that there is no more text.
+  Ends the text.
   """
   @spec finish(t) :: {:ok, [event]} | {:error, [event], Error.t()}
   def finish(%__MODULE__{buffer: buffer} = state) do
@@ -118,7 +118,7 @@ defmodule Chatterbex.Text.Sentences do
 
   defp loop("", glue, state, _last?, events), do: {"", glue, state, events}
 
-  # Most words are nothing but letters and come after one that is: the short way.
+  # Most words are only letters and follow such a word: the fast path.
   defp loop(
          <<?\s, rest::binary>>,
          :none,
@@ -242,7 +242,7 @@ defmodule Chatterbex.Text.Sentences do
     end
   end
 
-  # A wrapped line goes on after a space, and without one between characters of a script that has none.
+  # A wrapped line continues after a space, or without one between characters of a script without spaces.
   defp joint(<<c::utf8, _rest::binary>>, state) do
     if state.wide? and wide?(c), do: :none, else: :space
   end
@@ -371,7 +371,7 @@ defmodule Chatterbex.Text.Sentences do
     )
   end
 
-  # Words of letters, each of which is a grapheme, with single spaces between them. Another word goes the long way.
+  # Words of letters, each of which is a grapheme, with single spaces between them. Other words take the slow path.
   defp plain(<<c, rest::binary>>, text, at, size, count, _previous, state, last?, events)
        when c in ?a..?z or c in ?A..?Z or c in ?0..?9 or ((c == ?- or c == ?') and count > 0),
        do: plain(rest, text, at, size + 1, count + 1, c, state, last?, events)

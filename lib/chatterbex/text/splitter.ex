@@ -1,11 +1,11 @@
 defmodule Chatterbex.Text.Splitter do
   @moduledoc false
-  # Text in, fragment by fragment, and chunks out: for whoever is sent text and cannot pull it.
+  # Turns fragments of text into chunks, for callers that receive text and cannot pull it.
 
   alias Chatterbex.Error
   alias Chatterbex.Text.{Chunk, Chunks, Markup, Sentences}
 
-  # So many bytes are worked on at a time. Words keep the piece alive that they were read from, so it is small.
+  # The number of bytes processed at a time. It is small, because words keep alive the slice that they were read from.
   @slice 4_096
 
   @enforce_keys [:sentences, :chunks]
@@ -26,7 +26,7 @@ defmodule Chatterbex.Text.Splitter do
   end
 
   @doc """
-  Takes a fragment of the text, which may end anywhere, and gives the chunks that are complete.
+  Adds a fragment of the text, which may end anywhere, and returns the complete chunks.
   """
   @spec push(t, binary) :: {:ok, [Chunk.t()], t} | {:error, [Chunk.t()], Error.t()}
   def push(%__MODULE__{} = splitter, fragment) when byte_size(fragment) <= @slice do
@@ -53,7 +53,7 @@ defmodule Chatterbex.Text.Splitter do
   end
 
   @doc """
-  Says that there is no more text, and gives the chunks that are left.
+  Ends the text, and returns the remaining chunks.
   """
   @spec finish(t) :: {:ok, [Chunk.t()]} | {:error, [Chunk.t()], Error.t()}
   def finish(%__MODULE__{} = splitter) do

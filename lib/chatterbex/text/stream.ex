@@ -1,6 +1,6 @@
 defmodule Chatterbex.Text.Stream do
   @moduledoc false
-  # Chunks of a text that is pulled fragment by fragment, and only as far as they are asked for.
+  # Chunks of a text that is pulled fragment by fragment, only when chunks are needed.
 
   alias Chatterbex.{Error, Options.Schema}
   alias Chatterbex.Text.Splitter

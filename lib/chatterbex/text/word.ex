@@ -1,6 +1,6 @@
 defmodule Chatterbex.Text.Word do
   @moduledoc false
-  # How far a word goes, and what it is beside others.
+  # Where a word ends, and its class.
   #
   # A word is what stands between white space, and in scripts without spaces each character with its marks. Marks that
   # end sentences or clauses without white space after them (`。` `،` `।`) end a word, too.
@@ -9,7 +9,7 @@ defmodule Chatterbex.Text.Word do
 
   alias Chatterbex.Text.Markup
 
-  # A grapheme may have so many bytes for each one that a piece may have: far more than any that is written.
+  # Bytes allowed for each grapheme of a piece: far more than real text has.
   @bytes_per_grapheme 64
 
   @type class :: :word | :open | :close | :middle | :sound | :style | :han | :hiragana | :katakana | :small

@@ -1,13 +1,13 @@
 defmodule Chatterbex.Voice.Cache do
   @moduledoc false
-  # What was read from files not long ago, voices and decoded recordings: at most so many bytes of it, those that were
-  # used last. Readers find it in a table; what is kept and what is dropped is decided by the process that owns it.
+  # Caches voices and decoded recordings that were read from files, up to a number of bytes, the most recently used ones.
+  # Readers use a table directly; the process that owns it decides what to keep and what to drop.
 
   use GenServer
 
   @most_bytes 64 * 1024 * 1024
 
-  # A file that is written twice within a second looks the same both times: one so new is not kept.
+  # A file that is written twice within a second looks the same both times, so a file that new is not cached.
   @settled_after 2
 
   @doc """
@@ -20,8 +20,8 @@ defmodule Chatterbex.Voice.Cache do
   end
 
   @doc """
-  What `read` gave for this file, if the file is still the same; else what it gives now. `read` returns
-  `{:ok, value, bytes}` or an error, which is not kept.
+  Returns the cached result of `read` for this file if the file is unchanged, and otherwise calls `read`, which returns
+  `{:ok, value, bytes}` or an error. Errors are not cached.
   """
   @spec fetch(atom, Path.t(), File.Stat.t(), (() -> {:ok, value, non_neg_integer} | {:error, error})) ::
           {:ok, value} | {:error, error}
@@ -39,7 +39,7 @@ defmodule Chatterbex.Voice.Cache do
   end
 
   @doc """
-  The bytes that are kept, and of how many files.
+  The number of cached bytes and files.
   """
   @spec size(atom) :: %{bytes: non_neg_integer, files: non_neg_integer}
   def size(cache \\ __MODULE__), do: GenServer.call(cache, :size)
@@ -54,7 +54,7 @@ defmodule Chatterbex.Voice.Cache do
         :unknown
     end
   rescue
-    # The application is not running, or its table was lost with its owner this moment.
+    # The application is not running, or the table's owner just died.
     ArgumentError -> :unknown
   end
 

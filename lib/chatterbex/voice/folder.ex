@@ -1,7 +1,7 @@
 defmodule Chatterbex.Voice.Folder do
   @moduledoc false
-  # A folder of voices, each a file or several that are named after it: `ann.voice` is saved, `ann.wav` a recording.
-  # It is looked at whenever it is asked, so that what is put there is there.
+  # A folder of voices. A voice is one or more files with its name: `ann.voice` is a saved voice, `ann.wav` a recording.
+  # Each call reads the folder again, so that new files are found.
 
   alias Chatterbex.{Error, Files}
 
@@ -11,13 +11,13 @@ defmodule Chatterbex.Voice.Folder do
   @type entry :: {name :: String.t(), [Path.t()]}
 
   @doc """
-  Whether a file holds a saved voice, by its name.
+  Whether a file is a saved voice, by its name.
   """
   @spec saved?(Path.t()) :: boolean
   def saved?(path), do: ending(path) in @saved
 
   @doc """
-  All voices, by name; of each the saved one first.
+  All voices, sorted by name, saved voices before recordings.
   """
   @spec list(Path.t()) :: {:ok, [entry]} | {:error, Error.t()}
   def list(folder) do
@@ -42,7 +42,7 @@ defmodule Chatterbex.Voice.Folder do
   end
 
   @doc """
-  Whether a string can be the name of a voice in a folder: it is no path to anywhere.
+  Whether a string can be the name of a voice in a folder. A path cannot.
   """
   @spec name?(String.t()) :: boolean
   def name?(name) do
@@ -51,7 +51,7 @@ defmodule Chatterbex.Voice.Folder do
   end
 
   @doc """
-  Adds a saved voice under a name that no other has. Its file appears whole or not at all.
+  Adds a saved voice under a name that is still free. Its file appears whole or not at all.
   """
   @spec add(Path.t(), String.t(), binary) :: :ok | {:error, Error.t()}
   def add(folder, name, data) do
@@ -68,7 +68,7 @@ defmodule Chatterbex.Voice.Folder do
   end
 
   defp taken(name) do
-    Error.new(:file_error, "there is a voice #{inspect(name)} in the folder already", %{name: name})
+    Error.new(:file_error, "the folder already has a voice #{inspect(name)}", %{name: name})
   end
 
   defp rank(file), do: Enum.find_index(@saved ++ @recordings, &(&1 == ending(file)))

@@ -1,8 +1,8 @@
 defmodule Chatterbex.Voice.Quality do
   @moduledoc false
-  # What could be better about the recording that a voice was made of, in words.
+  # Warnings about the recording that a voice was made from, in words.
 
-  # Seconds, LUFS and shares, from what makes a difference to be heard.
+  # Seconds, LUFS and shares at which the difference becomes audible.
   @short 10
   @long 60
   @quiet -40
@@ -23,15 +23,15 @@ defmodule Chatterbex.Voice.Quality do
 
   defp warning(:length, %{seconds: seconds}) when seconds > @long,
     do:
-      "it is #{number(seconds)} s long, of which 10 to 15 s are listened to closely: put the best part first"
+      "it is #{number(seconds)} s long, but the model mostly uses the first 10 to 15 s: put the best part first"
 
   defp warning(:level, %{loudness: loudness}) when loudness < @quiet,
-    do: "it is quiet (#{number(loudness)} LUFS): speak closer to the microphone, about -23 LUFS are usual"
+    do: "it is quiet (#{number(loudness)} LUFS): speak closer to the microphone, about -23 LUFS is usual"
 
   defp warning(:clipping, %{clipped: clipped}) when clipped > @clipped,
     do: "#{percent(clipped)} of it is clipped, which is heard as distortion: record it again with less gain"
 
-  # Of a quiet recording all of it would be.
+  # All of a quiet recording would count as silent.
   defp warning(:silence, %{quiet: quiet, loudness: loudness}) when quiet > @pauses and loudness >= @quiet,
     do: "#{percent(quiet)} of it is silent: cut the pauses out"
 

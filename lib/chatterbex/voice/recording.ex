@@ -1,6 +1,6 @@
 defmodule Chatterbex.Voice.Recording do
   @moduledoc false
-  # Speech of someone, as a model takes it: one channel, and what is to be known of it before a model sees it.
+  # Recorded speech as a model needs it: one channel, with its figures.
 
   require Logger
 
@@ -35,7 +35,7 @@ defmodule Chatterbex.Voice.Recording do
   def longest, do: @longest
 
   @doc """
-  Audio as a recording: its channels are averaged.
+  Makes a recording from audio. The channels are averaged.
   """
   @spec new(Audio.t()) :: {:ok, t} | {:error, Error.t()}
   def new(audio) do
@@ -75,13 +75,13 @@ defmodule Chatterbex.Voice.Recording do
     {:error,
      Error.new(
        :invalid_audio,
-       "the audio has #{rate} samples a second; from #{@rates.first} to #{@rates.last} are understood",
+       "the audio has #{rate} samples a second; the range is #{@rates.first} to #{@rates.last}",
        %{sample_rate: rate}
      )}
   end
 
   @doc """
-  Whether a model can make a voice of a recording.
+  Whether a model can make a voice from a recording.
   """
   @spec check(t, Model.t()) :: :ok | {:error, Error.t()}
   def check(%__MODULE__{seconds: seconds}, %Model{voice_seconds: needed}) when seconds <= needed do
@@ -98,7 +98,7 @@ defmodule Chatterbex.Voice.Recording do
     {:error,
      Error.new(
        :voice_unreadable,
-       "the recording of the voice is #{figure(seconds)} s long; at most #{@longest} s are taken. Cut out 10 to 15 s " <>
+       "the recording of the voice is #{figure(seconds)} s long; at most #{@longest} s are allowed. Cut out 10 to 15 s " <>
          "in which one person speaks clearly.",
        %{seconds: seconds, most: @longest}
      )}
@@ -118,13 +118,13 @@ defmodule Chatterbex.Voice.Recording do
   end
 
   @doc """
-  Whether there is nothing to be heard.
+  Whether the recording is silent.
   """
   @spec silent?(t) :: boolean
   def silent?(%__MODULE__{peak: peak}), do: peak < @quietest
 
   @doc """
-  Says in the log where a recording is so distorted that the voice will be too.
+  Logs a warning if a recording is so distorted that the voice will be too.
   """
   @spec warn(t, String.t()) :: :ok
   def warn(%__MODULE__{clipped: clipped}, what) when clipped > @heavily_clipped do
@@ -137,7 +137,7 @@ defmodule Chatterbex.Voice.Recording do
   def warn(_recording, _what), do: :ok
 
   @doc """
-  The recording in parts, of which each ends at one of these frames, the last one at the recording's end.
+  Splits the recording. Each part ends at one of these frames, and the last one at the recording's end.
   """
   @spec parts(t, [pos_integer, ...]) :: [t]
   def parts(%__MODULE__{samples: samples, sample_rate: rate}, ends) do
@@ -148,7 +148,7 @@ defmodule Chatterbex.Voice.Recording do
   end
 
   @doc """
-  The recording as the engine takes it.
+  The recording in the form that the engine needs.
   """
   @spec command(t) :: map
   def command(%__MODULE__{} = recording),

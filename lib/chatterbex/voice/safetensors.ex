@@ -3,7 +3,7 @@ defmodule Chatterbex.Voice.Safetensors do
   # The safetensors format, which holds numbers and no code: eight bytes with the length of a header, the header (JSON:
   # where each tensor is, and marks, which are strings), then the tensors, one after another.
   #
-  # Everything that a file says of itself is checked against what it has before anything else sees it.
+  # Everything in the header is checked against the contents before anything else uses the file.
 
   alias Chatterbex.JSON
 
@@ -32,7 +32,7 @@ defmodule Chatterbex.Voice.Safetensors do
   @type marks :: %{String.t() => String.t()}
 
   @doc """
-  The marks of a file that is whole; otherwise what is wrong with it, to follow "it".
+  The marks of an intact file; otherwise what is wrong with it, to follow "it".
   """
   @spec marks(binary) :: {:ok, marks} | {:error, String.t()}
   def marks(file) do
@@ -45,7 +45,7 @@ defmodule Chatterbex.Voice.Safetensors do
   end
 
   @doc """
-  Puts marks beside those that a whole file has, and seals it: a byte that changes later is found by `sealed/1`.
+  Adds marks to those of an intact file, and seals it: `sealed/1` then finds any byte that changes.
   """
   @spec seal(binary, marks) :: binary
   def seal(file, marks) do
@@ -57,7 +57,7 @@ defmodule Chatterbex.Voice.Safetensors do
   end
 
   @doc """
-  Whether a file whose marks these are is as it was sealed.
+  Whether a file with these marks is unchanged since it was sealed.
   """
   @spec sealed(binary, marks) :: :ok | {:error, String.t()}
   def sealed(file, marks) do
@@ -87,19 +87,19 @@ defmodule Chatterbex.Voice.Safetensors do
         {:ok, header, data}
 
       _other ->
-        {:error, "is no safetensors file"}
+        {:error, "is not a safetensors file"}
     end
   end
 
   defp split(<<length::64-little, "{", _rest::binary>>),
     do: {:error, "has a header of #{length} bytes; at most #{@most_header} are read"}
 
-  defp split(_other), do: {:error, "is no safetensors file"}
+  defp split(_other), do: {:error, "is not a safetensors file"}
 
   defp decode(header) do
     case JSON.decode(header) do
       {:ok, %{} = entries} -> {:ok, entries}
-      {:ok, _other} -> {:error, "has a header that is no object"}
+      {:ok, _other} -> {:error, "has a header that is not an object"}
       {:error, why} -> {:error, "has a header that cannot be read (#{why})"}
     end
   end
@@ -107,10 +107,10 @@ defmodule Chatterbex.Voice.Safetensors do
   defp strings(%{} = marks) do
     if Enum.all?(marks, fn {_name, value} -> is_binary(value) end),
       do: :ok,
-      else: {:error, "has marks that are no strings"}
+      else: {:error, "has marks that are not strings"}
   end
 
-  defp strings(_other), do: {:error, "has marks that are no strings"}
+  defp strings(_other), do: {:error, "has marks that are not strings"}
 
   defp tensors(tensors, _bytes) when map_size(tensors) > @most_tensors,
     do: {:error, "has #{map_size(tensors)} tensors; at most #{@most_tensors} are read"}

@@ -1,13 +1,13 @@
 defmodule Chatterbex.Voice.Saved do
   @moduledoc false
-  # A voice as the bytes of a file. The model makes the tensors; what is to be known of the voice is in the marks.
+  # A voice as the bytes of a file. The model makes the tensors; the marks describe the voice.
   #
-  # A name of the data never becomes an atom: those that are known are looked up.
+  # A name in the data never becomes an atom: only known names are looked up.
 
   alias Chatterbex.Voice
   alias Chatterbex.Voice.{Quality, Safetensors}
 
-  # What `chatterbex_voice` says in files of this version.
+  # The value of `chatterbex_voice` in files of this version.
   @format "1"
   @most_bytes 1024 * 1024
 
@@ -15,7 +15,7 @@ defmodule Chatterbex.Voice.Saved do
   @numbers Map.new(~w(seconds sample_rate peak loudness clipped quiet)a, &{Atom.to_string(&1), &1})
 
   @doc """
-  The voice that a model has made, with marks for its name, its note and the figures of its recording.
+  The voice that a model made, with marks for its name, its note and the figures of its recording.
   """
   @spec new(binary, map) :: {:ok, Voice.t()} | {:error, String.t()}
   def new(data, marks) do
@@ -37,11 +37,11 @@ defmodule Chatterbex.Voice.Saved do
   end
 
   @doc """
-  As `read/1`, but what the tensors hold may have changed since they were saved.
+  Like `read/1`, but the tensors may have changed since they were saved.
   """
   @spec parse(binary) :: {:ok, Voice.t()} | {:error, String.t()}
   def parse(data) when byte_size(data) > @most_bytes,
-    do: {:error, "has #{byte_size(data)} bytes, and a saved voice at most #{@most_bytes}"}
+    do: {:error, "has #{byte_size(data)} bytes; a saved voice has at most #{@most_bytes}"}
 
   def parse(data) do
     case Safetensors.marks(data) do
@@ -50,11 +50,11 @@ defmodule Chatterbex.Voice.Saved do
     end
   end
 
-  # What it is instead, where that can be told.
+  # What kind of file it is instead, if that is known.
   defp foreign(""), do: "is empty"
 
   defp foreign(<<magic::binary-size(4), _rest::binary>>) when magic in ["RIFF", "RF64", "fLaC", "OggS"],
-    do: "is a recording: use it as it is, with the ending of its format, or make a voice of it"
+    do: "is a recording: give it the extension of its format, or make a voice from it"
 
   # A zip file, as torch.save writes them, and a bare pickle.
   defp foreign(<<"PK", 3, 4, _rest::binary>>), do: pickle()
@@ -62,8 +62,7 @@ defmodule Chatterbex.Voice.Saved do
   defp foreign(_data), do: nil
 
   defp pickle,
-    do:
-      "is a pickle, which may run any code when it is opened, and is not: make a voice of the recording instead"
+    do: "is a pickle, which could run any code, so it is not opened: make a voice from the recording instead"
 
   defp voice(data, %{"chatterbex_voice" => @format, "family" => family} = marks) do
     metadata =
@@ -79,7 +78,7 @@ defmodule Chatterbex.Voice.Saved do
     do:
       {:error, "was made by another version of Chatterbex (its format is #{inspect(format)}, not #{@format})"}
 
-  defp voice(_data, _marks), do: {:error, "is a safetensors file, but no voice"}
+  defp voice(_data, _marks), do: {:error, "is a safetensors file, but not a voice"}
 
   defp number(nil), do: nil
 

@@ -1,7 +1,6 @@
 defmodule Chatterbex.Voice.Source do
   @moduledoc false
-  # What a voice is made of, from files: a saved voice or a recording. What was read is kept while its file stays the
-  # same, see Chatterbex.Voice.Cache.
+  # Reads saved voices and recordings from files. They are cached until the file changes: see Chatterbex.Voice.Cache.
 
   alias Chatterbex.{Audio, Error, Files, Voice}
   alias Chatterbex.Voice.{Cache, Folder, Recording, Saved}
@@ -11,7 +10,7 @@ defmodule Chatterbex.Voice.Source do
   @type t :: Voice.t() | Recording.t()
 
   @doc """
-  Reads a saved voice or a recording, by the ending of its name.
+  Reads a saved voice or a recording. The file extension decides which.
   """
   @spec read(Path.t()) :: {:ok, t} | {:error, Error.t()}
   def read(path) do
@@ -38,7 +37,7 @@ defmodule Chatterbex.Voice.Source do
   def decode(bytes), do: bytes |> Audio.from_format(limits()) |> recording("recording")
 
   @doc """
-  Reads a saved voice, whatever its name ends with.
+  Reads a saved voice, whatever its file extension.
   """
   @spec saved(Path.t()) :: {:ok, Voice.t()} | {:error, Error.t()}
   def saved(path) do
@@ -62,7 +61,7 @@ defmodule Chatterbex.Voice.Source do
   defp recording({:error, error}, path), do: {:error, unreadable(path, error.message)}
 
   @doc """
-  The file's size, and when it was written; an error where it is no file, or too large for a voice.
+  The file's size and modification time; an error if it is not a file, or is too large for a voice.
   """
   @spec stat(Path.t()) :: {:ok, File.Stat.t()} | {:error, Error.t()}
   def stat(path) do
@@ -73,7 +72,7 @@ defmodule Chatterbex.Voice.Source do
     case result do
       {:ok, %{type: :regular, size: size} = stat} when size <= @most_bytes -> {:ok, stat}
       {:ok, %{type: :regular, size: size}} -> {:error, unreadable(path, too_large(size))}
-      {:ok, %{type: type}} -> {:error, unreadable(path, "it is no file but a #{type}")}
+      {:ok, %{type: type}} -> {:error, unreadable(path, "it is not a file but a #{type}")}
       {:error, posix} -> {:error, unreadable(path, "#{:file.format_error(posix)} (#{posix})")}
     end
   end
@@ -89,7 +88,8 @@ defmodule Chatterbex.Voice.Source do
   end
 
   @doc """
-  The voice of this name in a folder: a saved one of this family before a recording, before one of another family.
+  The voice of this name in a folder: a saved one of this family if there is one, else a recording, else a saved one of
+  another family.
   """
   @spec named(Path.t(), String.t(), String.t()) :: {:ok, t} | {:error, Error.t()} | :unknown
   def named(folder, name, family) do
@@ -130,6 +130,6 @@ defmodule Chatterbex.Voice.Source do
     end
   end
 
-  # Above the longest recording, so that the error for one that is a little too long names its length.
+  # More than the longest recording, so that the error for one that is slightly too long can name its length.
   defp limits, do: [max_bytes: @most_bytes, max_seconds: 2 * Recording.longest()]
 end

@@ -8,9 +8,9 @@ defmodule Mix.Tasks.Chatterbex.Bench do
       $ mix chatterbex.bench --model turbo
       $ mix chatterbex.bench --model turbo --device mps --rounds 5 --json
 
-  It tells how long loading took, the real-time factor (seconds of work per second of audio), the speech tokens a
-  second (25 make a second of audio), the time to the first audio of a stream, and which of the two is faster. Where
-  there is no device, or the model does not use one, only the CPU is measured, and it says why.
+  It prints how long loading took, the real-time factor (seconds of work per second of audio), the speech tokens per
+  second (25 make a second of audio), the time to the first audio of a stream, and which of the two is faster. If there
+  is no device, or the model does not use one, it measures only the CPU and says why.
 
   ## Options
 
@@ -18,16 +18,16 @@ defmodule Mix.Tasks.Chatterbex.Bench do
     * `-d`, `--device DEVICE` - `auto`, `cpu`, `mps`, `cuda` or `cuda:N` (default `auto`)
     * `--precision NAME` - `float32`, `bfloat16`, `int8` or `auto` (default `float32`)
     * `--checkpoint DIR` - a folder with the model's files
-    * `--download` - fetch files of the model that are missing
-    * `--rounds NUMBER` - how often each sentence is measured (default 3)
+    * `--download` - fetch missing files of the model
+    * `--rounds NUMBER` - how many times to measure each sentence (default 3)
     * `--max-tokens NUMBER` - speech tokens after which a sentence is cut (all Chatterbox models)
     * `--threads NUMBER` - threads for the model's arithmetic
     * `--timeout SECONDS` - how long a sentence may take (default 600)
-    * `--home DIR` - the folder that `mix chatterbex.setup --path` was given
+    * `--home DIR` - the folder that you gave to `mix chatterbex.setup --path`
     * `--json` - print one JSON object: see `t:Chatterbex.Bench.report/0`
     * `--help` - print this
 
-  It reports its progress on standard error, and ends with a status that is not 0 if anything fails.
+  It reports its progress on standard error. The exit status is not 0 if anything fails.
   """
 
   use Mix.Task

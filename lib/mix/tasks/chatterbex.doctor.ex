@@ -1,23 +1,23 @@
 defmodule Mix.Tasks.Chatterbex.Doctor do
-  @shortdoc "Says what works on this machine, what does not, and what to do"
+  @shortdoc "Checks what Chatterbex needs on this machine, and says what to do"
 
   @moduledoc """
-  Looks at all that Chatterbex needs on this machine, tries it, and says what to do about what does not work.
+  Checks everything that Chatterbex needs on this machine, and says how to fix what does not work.
 
       mix chatterbex.doctor [--path DIR] [--verify] [--json]
 
   Each line is one of
 
     * `ok`
-    * `warning` - it works, with a reservation
-    * `FAILED` - it is set up and does not work
-    * `not set up` - it is not there, which is no failure
+    * `warning` - it works, but there is something to know
+    * `FAILED` - it is set up but does not work
+    * `not set up` - it is not installed, which is not a failure
 
   with the remedy after an arrow. The exit code is 0 only where nothing failed.
 
   ## Options
 
-    * `--path DIR` - the folder that `mix chatterbex.setup --path` was given
+    * `--path DIR` - the folder that you gave to `mix chatterbex.setup --path`
     * `--verify` - also compare the checksums of the models' files, which are gigabytes
     * `--json` - print one JSON object: `ok`, `home` and `checks`, each with `section`, `name`, `status`
       (`ok`, `warning`, `failed`, `not_set_up`), `message`, `remedy` and `details`

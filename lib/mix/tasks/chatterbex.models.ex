@@ -4,10 +4,10 @@ defmodule Mix.Tasks.Chatterbex.Models do
   @moduledoc """
   Fetches, checks and removes the files of the Chatterbox models.
 
-      mix chatterbex.models                      what there is, and what of it is here
-      mix chatterbex.models download MODEL...    fetches what is missing
-      mix chatterbex.models verify [MODEL...]    checks the checksums of what is here
-      mix chatterbex.models remove MODEL...      removes a model's files, but for those that another one needs
+      mix chatterbex.models                      lists all models, and which are on this machine
+      mix chatterbex.models download MODEL...    fetches missing files
+      mix chatterbex.models verify [MODEL...]    checks the checksums of the files on this machine
+      mix chatterbex.models remove MODEL...      removes a model's files, except those that another model needs
       mix chatterbex.models path [MODEL]         prints the folder with a model's files, or the cache
 
   A fine-tune belongs to the model that it was made from:
@@ -15,25 +15,25 @@ defmodule Mix.Tasks.Chatterbex.Models do
       mix chatterbex.models download english --repo someone/chatterbox-german
 
   The models are `english`, `multilingual`, `turbo`, `nano` and `conversion`. Their files are in the Hugging Face
-  cache, shared with other programs; a download that was stopped goes on where it was.
+  cache, which other programs share. An interrupted download continues where it stopped.
 
   ## Options
 
     * `--version VERSION` - `v3` (the default) or `v2`, of `multilingual`
     * `--language-pack PACK` - of `multilingual`: `zh-cmn`, `es-mx-latam`, `pt-br`, `es-es`, `pt-pt` or `hi`
-    * `--flow meanflow` - with the distilled flow of `turbo`, of `english`, `multilingual` and `conversion`
+    * `--flow meanflow` - use the distilled flow of `turbo` (for `english`, `multilingual` and `conversion`)
     * `--repo OWNER/NAME` - the repository of a fine-tune of the model
     * `--t3 FILE` - a fine-tuned T3: its path or, with `--repo`, its name in the repository
     * `--revision REVISION` - a branch, a tag or a commit (default `main`)
-    * `--force` - for `download`: asks the hub although nothing is missing, and fetches what is newer or damaged
-    * `--home DIR` - the folder that `mix chatterbex.setup --path` was given
-    * `-q`, `--quiet` - say nothing but errors
+    * `--force` - for `download`: ask the hub even if nothing is missing, and fetch files that are newer or damaged
+    * `--home DIR` - the folder that you gave to `mix chatterbex.setup --path`
+    * `-q`, `--quiet` - print errors only
     * `--help` - print this
 
   `HF_HOME`, `HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` have their usual meaning: see
   `Chatterbex.ModelFiles`.
 
-  Progress goes to standard error. The exit code is 0 only where all went well.
+  Progress goes to standard error. The exit code is 0 only if everything succeeded.
   """
 
   use Mix.Task
@@ -57,7 +57,7 @@ defmodule Mix.Tasks.Chatterbex.Models do
 
   @commands ~w(list download verify remove path)
 
-  # Seconds over which the speed is taken.
+  # Seconds over which the speed is averaged.
   @window 5
 
   @impl true
@@ -162,7 +162,7 @@ defmodule Mix.Tasks.Chatterbex.Models do
 
   defp row(%{files: []} = model), do: {name(model), "not here"}
 
-  # What is here may be another model's alone.
+  # The files may belong to another model.
   defp row(%{files: files, missing: missing} = model),
     do: {name(model), "#{length(files)} of #{length(files) + length(missing)} files are here"}
 
@@ -180,7 +180,7 @@ defmodule Mix.Tasks.Chatterbex.Models do
 
   defp home(options), do: Keyword.take(options, [:home])
 
-  # On a terminal one line that changes, else one for each file and each wait.
+  # On a terminal one line that changes, otherwise one line for each file and each wait.
   defp progress(progress, model, true), do: Terminal.show(String.slice(line(progress, model), 0, 79))
 
   defp progress(%{status: :done} = progress, model, false),

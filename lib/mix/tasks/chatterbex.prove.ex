@@ -1,34 +1,35 @@
 defmodule Mix.Tasks.Chatterbex.Prove do
-  @shortdoc "Proves that a model speaks right on this machine's device"
+  @shortdoc "Proves that a model speaks correctly on this machine's device"
 
   @moduledoc """
-  Proves that a model speaks right here: ten sentences on the CPU and on the device, compared and listened to.
+  Proves that a model speaks correctly on this machine. It speaks ten sentences on the CPU and on the device, compares
+  them, and runs a speech recogniser on them.
 
       $ mix chatterbex.prove --install-recogniser
       $ mix chatterbex.prove --model turbo --device mps
       $ mix chatterbex.prove --model nano --checkpoint ~/models/nano --report nano.md
 
-  It prints a table and writes a report, `chatterbex-prove-MODEL.md`, that you can attach to an issue: it names the
-  machine and the versions, but no user and no folder. `Chatterbex.Prove` says what is checked, and when a check fails.
+  It prints a table and writes a report, `chatterbex-prove-MODEL.md`, that you can attach to an issue. The report names
+  the machine and the versions, but no user and no folder. `Chatterbex.Prove` describes the checks, and when they fail.
 
-  It downloads nothing by itself. The model's files must be there: `mix chatterbex.models download turbo`.
+  It downloads nothing by itself. Fetch the model's files first: `mix chatterbex.models download turbo`.
 
   ## Options
 
     * `-m`, `--model NAME` - the model (default `hibari`, the built-in voice)
     * `-d`, `--device DEVICE` - `auto`, `cpu`, `mps`, `cuda` or `cuda:N` (default `auto`)
     * `--checkpoint DIR` - a folder with the model's files
-    * `--install-recogniser` - install pocketsphinx where it is missing, which checks the words: 30 MB from the package
-      index, in an environment of its own beside that of the models
+    * `--install-recogniser` - install pocketsphinx, which checks the words, if it is missing: 30 MB from the package
+      index, in a separate environment next to that of the models
     * `--recogniser PYTHON` - a Python that has pocketsphinx
     * `--report FILE` - where to write the report
     * `--max-tokens NUMBER` - speech tokens after which a sentence is cut (all Chatterbox models)
     * `--threads NUMBER` - threads for the model's arithmetic
     * `--timeout SECONDS` - how long a sentence may take (default 600)
-    * `--home DIR` - the folder that `mix chatterbex.setup --path` was given
+    * `--home DIR` - the folder that you gave to `mix chatterbex.setup --path`
     * `--help` - print this
 
-  It reports its progress on standard error. The exit status is 0 only where no check failed.
+  It reports its progress on standard error. The exit status is 0 only if no check failed.
   """
 
   use Mix.Task
@@ -57,7 +58,7 @@ defmodule Mix.Tasks.Chatterbex.Prove do
 
   defp prove(options) do
     Mix.Task.run("app.start")
-    # What the models warn of is in the report.
+    # The report has the warnings of the models.
     Logger.configure(level: :none)
     {path, options} = Keyword.pop(options, :report)
     check_folder(path)
@@ -81,7 +82,7 @@ defmodule Mix.Tasks.Chatterbex.Prove do
     end
   end
 
-  # Before minutes of work whose report could not be kept.
+  # Checked first, so that minutes of work are not lost.
   defp check_folder(path) do
     if path && not File.dir?(Path.dirname(path)),
       do: Mix.raise(Files.error("write", path, :enoent).message)

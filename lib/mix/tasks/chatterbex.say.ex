@@ -9,13 +9,13 @@ defmodule Mix.Tasks.Chatterbex.Say do
       $ mix chatterbex.say -f article.txt -o article.mp3
       $ echo "Hello, world!" | mix chatterbex.say -o hello.wav
 
-  The text is the arguments, or the content of `--file`, or the standard input, and may be as long as a book: it is
-  spoken sentence by sentence, in constant memory. Without `--output` it is played while the rest is made, with what the
-  system has: `afplay` on macOS; `pw-play`, `paplay` or `aplay` on Linux.
+  The text comes from the arguments, from `--file` or from the standard input. It may be as long as a book: it is spoken
+  sentence by sentence, in constant memory. Without `--output` it plays while the rest is being made, with a player of the
+  system: `afplay` on macOS; `pw-play`, `paplay` or `aplay` on Linux.
 
   ## Options
 
-    * `-o`, `--output FILE` - write a file instead of playing: `.wav`, `.flac`, `.opus` or `.mp3`; it appears when it is whole
+    * `-o`, `--output FILE` - write a file instead of playing: `.wav`, `.flac`, `.opus` or `.mp3`; it appears when it is complete
     * `-f`, `--file FILE` - read the text from a file
     * `-m`, `--model NAME` - the model (default `hibari`, the built-in voice)
     * `-d`, `--device DEVICE` - `auto`, `cpu`, `mps`, `cuda` or `cuda:N` (default `auto`)
@@ -24,20 +24,19 @@ defmodule Mix.Tasks.Chatterbex.Say do
     * `-l`, `--language CODE` - the language of the text, as in `de` (`multilingual`)
     * `--speed NUMBER` - the pace, from 0.5 to 2.0 (`hibari`)
     * `--exaggeration NUMBER` - how lively, from 0.0 to 2.0 (`english`, `multilingual`)
-    * `--cfg-weight NUMBER` - how closely the text is followed, from 0.0 (`english`, `multilingual`)
-    * `--temperature NUMBER` - how freely it is spoken, from 0.0 (all Chatterbox models)
-    * `--max-tokens NUMBER` - speech tokens, 25 a second, after which a sentence is cut (all Chatterbox models)
-    * `--seed NUMBER` - makes the same text give the same audio
+    * `--cfg-weight NUMBER` - how closely the model follows the text, from 0.0 (`english`, `multilingual`)
+    * `--temperature NUMBER` - how freely the model speaks, from 0.0 (all Chatterbox models)
+    * `--max-tokens NUMBER` - speech tokens, 25 per second, after which a sentence is cut (all Chatterbox models)
+    * `--seed NUMBER` - the same text with the same seed gives the same audio
     * `--checkpoint DIR` - a folder with the model's files
     * `--repo OWNER/NAME` - the repository of a fine-tune of the model
     * `--t3 FILE` - a fine-tuned T3: its path or, with `--repo`, its name in the repository
-    * `--download` - fetch files of the model that are missing
+    * `--download` - fetch missing files of the model
     * `--timeout SECONDS` - how long to wait for the next audio (default 600)
-    * `--home DIR` - the folder that `mix chatterbex.setup --path` was given
-    * `-q`, `--quiet` - say nothing but errors
+    * `--home DIR` - the folder that you gave to `mix chatterbex.setup --path`
+    * `-q`, `--quiet` - print errors only
 
-  It reports on standard error, with a bar where that is a terminal, and ends with a status that is not 0 if anything
-  fails.
+  It reports on standard error, with a progress bar if that is a terminal. The exit status is not 0 if anything fails.
   """
 
   use Mix.Task
@@ -183,7 +182,7 @@ defmodule Mix.Tasks.Chatterbex.Say do
     error in Error -> {:error, error}
   end
 
-  # Between two files a player makes a gap: it is given whole sentences, with the pause after them.
+  # A player leaves a gap between two files, so it gets whole sentences, with the pause after them.
   defp pieces(stream, {:player, _player}) do
     Stream.chunk_while(
       stream,
@@ -241,7 +240,7 @@ defmodule Mix.Tasks.Chatterbex.Say do
 
   defp round_to(number, digits), do: :erlang.float_to_binary(number * 1.0, decimals: digits)
 
-  # For people only: a line that is wiped away when the work is done.
+  # For people only: a line that is erased when the work is done.
   defp show(options) do
     if Terminal.terminal?(2) and not Keyword.get(options, :quiet, false),
       do: &Terminal.show/1,

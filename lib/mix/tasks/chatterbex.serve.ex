@@ -1,40 +1,39 @@
 defmodule Mix.Tasks.Chatterbex.Serve do
-  @shortdoc "Serves speech over HTTP, as OpenAI's API has it"
+  @shortdoc "Serves speech over HTTP, compatible with OpenAI's API"
 
   @moduledoc """
-  Serves speech over HTTP, as OpenAI's API has it.
+  Serves speech over HTTP, compatible with OpenAI's API.
 
       $ mix chatterbex.serve
       $ mix chatterbex.serve --port 4000 --model turbo --voices priv/voices
       $ CHATTERBEX_API_KEY=secret mix chatterbex.serve --ip 0.0.0.0
 
-  Clients that speak through OpenAI are given the base URL `http://127.0.0.1:4000/v1`. See `Chatterbex.HTTP` for what is
-  served.
+  Give clients of OpenAI's API the base URL `http://127.0.0.1:4000/v1`. `Chatterbex.HTTP` describes the API.
 
-  It listens on this machine alone unless `--ip` says otherwise. Then every request must carry an API key. There is no TLS:
-  put a proxy that has it in front of what others reach over a network.
+  By default it only accepts connections from this machine. With `--ip` others can reach it, and every request must carry
+  an API key. It has no TLS: on a network, put a proxy with TLS in front of it.
 
   ## Options
 
-    * `-p`, `--port PORT` - the port to listen on (default 4000); 0 takes a free one
-    * `--ip ADDRESS` - the address to listen on (default 127.0.0.1); `0.0.0.0` and `::` are all of the machine's
+    * `-p`, `--port PORT` - the port to listen on (default 4000); 0 picks a free one
+    * `--ip ADDRESS` - the address to listen on (default 127.0.0.1); `0.0.0.0` and `::` mean all addresses of the machine
     * `--api-key KEY` - the key that requests must carry. Other users of the machine can see it in the list of
-      processes: the variable `CHATTERBEX_API_KEY` hides it
-    * `--no-api-key` - take requests without a key from other machines, too
-    * `--cors ORIGIN` - the origin of web pages that may call, as in `https://example.com`, or `*`
-    * `--add-voices` - let clients add voices of recordings to the folder of voices
-    * `--pass-unknown` - hand fields that OpenAI does not have, such as `seed` and `temperature`, to the model
+      processes; to hide it, set the variable `CHATTERBEX_API_KEY` instead
+    * `--no-api-key` - accept requests without a key from other machines too
+    * `--cors ORIGIN` - the origin of web pages that may call the API, as in `https://example.com`, or `*`
+    * `--add-voices` - let clients add voices from recordings to the folder of voices
+    * `--pass-unknown` - pass fields that OpenAI does not have, such as `seed` and `temperature`, on to the model
     * `--max-input NUMBER` - how long a text may be, in characters (default 4096)
-    * `--max-requests NUMBER` - how many requests for speech are served at a time (default 100)
+    * `--max-requests NUMBER` - how many speech requests may run at a time (default 100)
     * `--max-queue NUMBER` - how many requests may wait for the model (default 200)
     * `-m`, `--model NAME` - the model (default `hibari`, the built-in voice)
     * `-d`, `--device DEVICE` - `auto`, `cpu`, `mps`, `cuda` or `cuda:N` (default `auto`)
     * `--voices DIR` - the folder of voices
     * `--checkpoint DIR` - a folder with the model's files
-    * `--download` - fetch files of the model that are missing
-    * `--home DIR` - the folder that `mix chatterbex.setup --path` was given
+    * `--download` - fetch missing files of the model
+    * `--home DIR` - the folder that you gave to `mix chatterbex.setup --path`
 
-  Ctrl-C twice ends it at once; the signal TERM lets requests end first.
+  Press Ctrl-C twice to end it at once. The signal TERM lets running requests finish first.
   """
 
   use Mix.Task
@@ -92,7 +91,7 @@ defmodule Mix.Tasks.Chatterbex.Serve do
     end
   end
 
-  # What was started before the rest could not be.
+  # Stops the speech server if the web server could not start.
   defp remove(id) do
     with :ok <- Supervisor.terminate_child(Chatterbex.Supervisor, id),
          do: Supervisor.delete_child(Chatterbex.Supervisor, id)
@@ -136,7 +135,7 @@ defmodule Mix.Tasks.Chatterbex.Serve do
              Error.new(
                :invalid_option,
                "#{ip} can be reached from other machines: set CHATTERBEX_API_KEY to a key that requests must carry, or " <>
-                 "give --no-api-key to take all requests"
+                 "give --no-api-key to accept all requests"
              )}
     end
   end

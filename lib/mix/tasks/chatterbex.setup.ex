@@ -2,50 +2,50 @@ defmodule Mix.Tasks.Chatterbex.Setup do
   @shortdoc "Sets up Python for Chatterbex"
 
   @moduledoc """
-  Sets up Python for Chatterbex: finds one that can be embedded, makes an environment for it in the user's
-  cache folder, installs what the voices need, and proves that it works.
+  Sets up Python for Chatterbex: finds one that can be embedded, creates an environment for it in the user's
+  cache folder, installs what the voices need, and checks that it works.
 
       mix chatterbex.setup
       mix chatterbex.setup --mps
       mix chatterbex.setup --auto --models turbo,nano
       mix chatterbex.setup --cpu --models multilingual --languages ja,zh --path /srv/speech
 
-  Without flags that is the built-in voice. Run it again whenever you like: with nothing to do it ends at once
-  and needs no network; stopped half-way, it goes on where it was; other flags add to what is there.
+  Without flags it installs the built-in voice. You can run it again at any time. With nothing to do it ends at
+  once and needs no network. After an interruption it continues where it stopped. Other flags add to the environment.
 
   ## Options
 
-    * `--mps`, `--cuda`, `--cpu`, `--auto` - also PyTorch, which the Chatterbox models need, for Apple Silicon,
-      for an NVIDIA GPU, for the CPU, or for what this machine has. Where the machine does not have the device,
-      it is set up for the CPU, which is said. At the end PyTorch is tried: a matrix product, a Fourier
-      transform, a long convolution and attention, on the device and on the CPU, must agree.
-    * `--models NAMES` - also the files of these models: `english`, `multilingual`, `turbo`, `nano`,
+    * `--mps`, `--cuda`, `--cpu`, `--auto` - also installs PyTorch, which the Chatterbox models need, for Apple
+      Silicon, for an NVIDIA GPU, for the CPU, or for the best device of this machine. If the machine does not have
+      the device, PyTorch is set up for the CPU, and a line says so. At the end the setup tests PyTorch: a matrix
+      product, a Fourier transform, a long convolution and attention must agree on the device and on the CPU.
+    * `--models NAMES` - also fetches the files of these models: `english`, `multilingual`, `turbo`, `nano`,
       `conversion`. Implies `--auto`.
-    * `--languages CODES` - also the packages that reading these languages takes: `ja` and `zh` have some.
+    * `--languages CODES` - also installs the extra packages of these languages: `ja` and `zh` have some.
       Implies `--auto`.
-    * `--torch VERSION` - another PyTorch than the locked one, as `2.12.1`. It is taken as the index has it, its
-      files not checked against hashes, and nobody has tried it. The locked version's number goes back.
-    * `--path DIR` - the folder to hold the environment. The default is `$CHATTERBEX_HOME`, then
+    * `--torch VERSION` - installs another version of PyTorch than the locked one, such as `2.12.1`. It comes from
+      the index, its hashes are not checked, and it is untested. To go back, give the locked version.
+    * `--path DIR` - the folder for the environment. The default is `$CHATTERBEX_HOME`, then
       `config :chatterbex, home: DIR`, then `chatterbex` in the user's cache folder (`$XDG_CACHE_HOME`,
       `~/.cache`, or `~/Library/Caches` on macOS).
-    * `--python PYTHON` - the Python to use: a path, a name on PATH, or a version as `3.11`. It must be 3.10
-      to 3.14 and have a shared library. The default is the first that fits: uv's, the system's, pyenv's, and
-      where none does, one that uv downloads.
+    * `--python PYTHON` - the Python to use: a path, a name on PATH, or a version such as `3.11`. It must be 3.10
+      to 3.14 and have a shared library. The default is the first that fits: uv's, the system's, pyenv's, or else
+      one that uv downloads.
     * `--force` - build everything again.
     * `--quiet` - print nothing unless it fails.
     * `--help` - print this.
 
-  The steps are printed to stderr. The exit code is 0 only where everything is there.
+  The steps are printed to stderr. The exit code is 0 only if everything is installed.
 
   ## Behind a mirror or a proxy
 
-  The settings of pip (`PIP_INDEX_URL`, pip.conf) and uv (`UV_DEFAULT_INDEX`, uv.toml) are respected, and so
-  are `HTTPS_PROXY`, `SSL_CERT_FILE` and `UV_PYTHON_DOWNLOADS=never`.
+  The setup respects the settings of pip (`PIP_INDEX_URL`, pip.conf) and uv (`UV_DEFAULT_INDEX`, uv.toml), as well
+  as `HTTPS_PROXY`, `SSL_CERT_FILE` and `UV_PYTHON_DOWNLOADS=never`.
 
   ## Sizes
 
-  On Linux the package index has PyTorch with NVIDIA's libraries only. For the CPU the setup takes a smaller one
-  where the index has that (`2.15.0+cpu`). PyTorch's own index does; uv looks there with
+  On Linux the package index only has PyTorch with NVIDIA's libraries. For the CPU the setup installs a smaller build
+  (`2.15.0+cpu`) if the index has one. PyTorch's own index does. To make uv look there, run
 
       UV_TORCH_BACKEND=cpu mix chatterbex.setup --cpu
 
@@ -60,7 +60,7 @@ defmodule Mix.Tasks.Chatterbex.Setup do
 
   ## CUDA
 
-  With `--cuda`, and with `--auto` where there is an NVIDIA driver, the setup looks at the driver's version and the
+  With `--cuda`, and with `--auto` if there is an NVIDIA driver, the setup reads the driver's version and the
   cards' compute capability, and says which build of PyTorch it chose and why:
 
   | driver | compute capability | PyTorch |
@@ -69,7 +69,7 @@ defmodule Mix.Tasks.Chatterbex.Setup do
   | 525 or newer, x86_64 | 7.0 or newer (also V100) | 2.10.0 for CUDA 12 |
   | older, or none | | for the CPU |
 
-  `--torch VERSION` skips that choice. Trying PyTorch at the end shows whether such a version works.
+  `--torch VERSION` skips that choice. The test at the end shows whether that version works.
 
   ## Without Mix
 
@@ -120,7 +120,7 @@ defmodule Mix.Tasks.Chatterbex.Setup do
         {:error, invalid(hd(invalid))}
 
       rest != [] ->
-        {:error, "unexpected argument #{inspect(hd(rest))}: only flags are taken."}
+        {:error, "unexpected argument #{inspect(hd(rest))}: only flags are accepted."}
 
       length(devices) > 1 ->
         {:error, "one device at a time, got #{Enum.map_join(devices, " and ", &"--#{&1}")}."}

@@ -1,8 +1,8 @@
 defmodule Mix.Tasks.Chatterbex.Voice do
-  @shortdoc "Makes voices of recordings, and lists them"
+  @shortdoc "Makes voices from recordings, and lists them"
 
   @moduledoc """
-  Makes a voice of a recording, lists the voices of a folder, and tells what is in a saved one.
+  Makes a voice from a recording, lists the voices of a folder, and shows what is in a saved voice.
 
       $ mix chatterbex.voice clone ann.wav -o ann.voice --name Ann --note "agreed on 3 May"
       $ mix chatterbex.voice list priv/voices
@@ -10,18 +10,18 @@ defmodule Mix.Tasks.Chatterbex.Voice do
 
   ## clone RECORDING
 
-    * `-o`, `--output FILE` - where to save it (default: beside the recording, with the ending `.voice`)
+    * `-o`, `--output FILE` - where to save it (default: next to the recording, with the extension `.voice`)
     * `-m`, `--model NAME` - the model to make it with (default `turbo`): `turbo` for turbo and nano, `english` for
       english, multilingual and conversion
-    * `--name NAME` - what the voice is called (default: the name of the recording)
-    * `--note TEXT` - kept with the voice: whose it is, what they agreed to, its licence
-    * `--no-norm-loudness` - do not bring the recording to -27 LUFS first (`turbo`, `nano`)
+    * `--name NAME` - the name of the voice (default: the name of the recording)
+    * `--note TEXT` - a note to save with the voice: whose it is, what they agreed to, its licence
+    * `--no-norm-loudness` - do not normalise the recording to -27 LUFS first (`turbo`, `nano`)
     * `--checkpoint DIR` - a folder with the model's files
     * `-d`, `--device DEVICE` - `auto`, `cpu`, `mps`, `cuda` or `cuda:N` (default `cpu`)
-    * `--home DIR` - the folder that `mix chatterbex.setup --path` was given
-    * `-q`, `--quiet` - say nothing but errors
+    * `--home DIR` - the folder that you gave to `mix chatterbex.setup --path`
+    * `-q`, `--quiet` - print errors only
 
-  It warns of what could be better about the recording. Ask the person before you clone their voice.
+  It warns you about what you could improve in the recording. Ask the person before you clone their voice.
 
   ## list [DIR]
 
@@ -30,9 +30,9 @@ defmodule Mix.Tasks.Chatterbex.Voice do
 
   ## info FILE
 
-  Tells what is kept with a saved voice.
+  Shows the data that is saved with a voice.
 
-  It ends with a status that is not 0 if anything fails.
+  The exit status is not 0 if anything fails.
   """
 
   use Mix.Task
@@ -52,7 +52,7 @@ defmodule Mix.Tasks.Chatterbex.Voice do
     help: :boolean
   ]
 
-  # For a slow disk: most of it is the loading of the model.
+  # Long enough for a slow disk: loading the model takes most of the time.
   @timeout 600_000
 
   @aliases [o: :output, m: :model, d: :device, q: :quiet, h: :help]

@@ -152,7 +152,7 @@ defmodule Chatterbex.Audio.FormatsTest do
       assert {:error, %Error{reason: :invalid_option, message: message}} = Audio.write(speech(), path)
 
       assert message =~
-               "no file ending with .m4a can be written. Let its name end with .wav, .flac, .opus or .mp3"
+               ".m4a is not a supported extension. Use .wav, .flac, .opus or .mp3"
 
       for options <- [[format: :aac], [encoding: :s8], [bitrate: 9], :flac] do
         assert {:error, %Error{reason: :invalid_option}} =

@@ -46,8 +46,8 @@ defmodule Chatterbex.Audio.JoiningTest do
       first = audio([0.5, 0.5])
 
       for {other, form} <- [
-            {audio([0.5], sample_rate: 16_000), "number 3 16000 Hz and 1 channel"},
-            {audio([0.5, 0.5], channels: 2), "number 3 24000 Hz and 2 channels"}
+            {audio([0.5], sample_rate: 16_000), "number 3 has 16000 Hz and 1 channel"},
+            {audio([0.5, 0.5], channels: 2), "number 3 has 24000 Hz and 2 channels"}
           ] do
         message = refused([first, first, other])
         assert message =~ "the first has 24000 Hz and 1 channel, #{form}"
@@ -59,8 +59,8 @@ defmodule Chatterbex.Audio.JoiningTest do
       for list <- [nil, first, [1], [first, "x"], [first | first]],
           do: assert(refused(list) =~ "must be a list")
 
-      assert refused([first, %{first | samples: "abc"}]) =~ "this is no audio"
-      assert refused([%{first | samples: "abc"}, first]) =~ "this is no audio"
+      assert refused([first, %{first | samples: "abc"}]) =~ "this is not audio"
+      assert refused([%{first | samples: "abc"}, first]) =~ "this is not audio"
     end
 
     test "a great many parts" do
@@ -97,7 +97,7 @@ defmodule Chatterbex.Audio.JoiningTest do
 
       huge = [sample_rate: 768_000, channels: 64]
       assert {:error, %Error{reason: :invalid_option, message: message}} = Audio.silence(3_600_000, huge)
-      assert message =~ "has 176947200000 samples, and at most 536870912"
+      assert message =~ "would have 176947200000 samples; the most is 536870912"
     end
   end
 end

@@ -84,7 +84,7 @@ defmodule Chatterbex.Audio.PlottingTest do
     for {audio, says} <- [
           {%Audio{samples: <<0x7FC00000::32-little>>, sample_rate: 24_000}, "not finite"},
           {%Audio{samples: <<0::65*32>>, sample_rate: 24_000, channels: 65}, "at most 64"},
-          {%Audio{samples: "abc", sample_rate: 24_000}, "this is no audio"}
+          {%Audio{samples: "abc", sample_rate: 24_000}, "this is not audio"}
         ] do
       assert {:error, %Error{reason: :invalid_audio, message: message}} = Audio.plot(audio)
       assert message =~ says

@@ -111,7 +111,7 @@ defmodule Chatterbex.Audio.WriterTest do
     assert {:error, %Error{reason: :invalid_option, message: message}} = Writer.open("a.wav", encodign: :s16)
     assert message =~ "Did you mean :encoding?"
     assert {:error, %Error{reason: :invalid_option, message: message}} = Writer.open("a.m4a")
-    assert message =~ "cannot write a.m4a: no file ending with .m4a can be written"
+    assert message =~ "cannot write a.m4a: .m4a is not a supported extension"
     assert {:error, %Error{reason: :invalid_option}} = Writer.open("a.mp3", encoding: :s16)
     assert {:error, %Error{reason: :file_error}} = Writer.open("")
     assert {:error, %Error{reason: :file_error, message: message}} = Writer.open(dir)
@@ -172,7 +172,7 @@ defmodule Chatterbex.Audio.WriterTest do
   test "that was never opened says so", %{tmp_dir: dir} do
     writer = Writer.new(Path.join(dir, "a.wav"))
     assert {:error, %Error{reason: :file_error, message: message}} = Writer.close(writer)
-    assert message =~ " is not open: Chatterbex.Audio.Writer.open/2 gives one that is."
+    assert message =~ " is not open: open one with Chatterbex.Audio.Writer.open/2."
     assert {:error, %Error{reason: :file_error}} = Writer.write(writer, hd(parts()))
     assert {:error, %Error{reason: :file_error}} = Writer.close(Writer.new({:no, "path"}))
     assert :ok = Writer.abort(writer)

@@ -51,7 +51,7 @@ defmodule Chatterbex.Setup.TorchTest do
       assert {:ok, %{changed: true, profiles: ["tiny", "torch"], device: :cpu}} = torch(context, device: :cpu)
       text = text()
       assert text =~ "Chatterbex setup: a tiny package, a small PyTorch, in #{context.home}"
-      assert text =~ "going on with what is in #{context.venv}"
+      assert text =~ "continuing with the environment in #{context.venv}"
 
       assert text =~
                ~r/^\* trying PyTorch on the CPU\n  PyTorch 2\.15\.0 on a processor: matmul, stft come out right \(/m
@@ -252,7 +252,7 @@ defmodule Chatterbex.Setup.TorchTest do
       {:ok, _summary} = torch(context, [])
       proof(context.tmp_dir, %{error: "OSError: libgomp.so.1"})
       assert {:error, %Error{reason: :not_set_up, message: message}} = torch(context, device: :cpu)
-      assert message =~ "PyTorch was installed and does not work:\n  | OSError: libgomp.so.1\n"
+      assert message =~ "PyTorch was installed but does not work:\n  | OSError: libgomp.so.1\n"
       assert String.ends_with?(message, "Then run: mix chatterbex.setup --cpu --path #{context.home}")
       assert {:ok, _python} = Python.find(home: context.home, profiles: ["tiny"])
       assert recorded(context) == nil

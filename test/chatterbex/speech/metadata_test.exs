@@ -17,11 +17,11 @@ defmodule Chatterbex.Speech.MetadataTest do
     assert_in_delta rtf, 0.05, 1.0e-9
   end
 
-  test "what did not come to its end by itself is told, and which piece it was" do
+  test "a piece that did not end by itself is named in a warning" do
     audios = for reason <- ["stop", "limit", "runaway"], do: audio(%{finish_reason: reason})
     assert %{finish_reason: "limit", warnings: [limit, runaway]} = Metadata.merge(audios, 0)
     assert limit == "piece 1 of the text was cut short at :max_tokens"
-    assert runaway == "piece 2 of the text did not come to its end by itself, and was ended"
+    assert runaway == "piece 2 of the text did not end by itself, and was cut"
     refute Map.has_key?(Metadata.merge([audio(%{finish_reason: "stop"})], 0), :warnings)
   end
 end

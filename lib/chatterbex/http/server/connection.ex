@@ -11,11 +11,11 @@ defmodule Chatterbex.HTTP.Server.Connection do
   alias Chatterbex.HTTP.{Request, Response}
   alias Chatterbex.HTTP.Server.Wire
 
-  # What a client may send ahead while it gets an answer.
+  # The bytes that a client may send ahead while it gets an answer.
   @most_ahead 65_536
 
-  # A client that still sends when it gets its error is read for this long, in milliseconds and bytes. Were the
-  # connection closed at once, the error would be lost.
+  # If a client is still sending when it gets its error, the server reads on for this long, in milliseconds and bytes.
+  # Closing the connection at once would lose the error.
   @linger 2_000
   @most_lingering 16_777_216
 
@@ -35,7 +35,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
   def start_link(socket, settings), do: {:ok, :proc_lib.spawn_link(fn -> init(socket, settings) end)}
 
   @doc """
-  The socket is the connection's now.
+  Tells the connection that it now owns the socket.
   """
   @spec begin(pid) :: :ok
   def begin(connection), do: tell(connection, :begin)
@@ -75,7 +75,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
   defp idle(%{buffer: ""} = state), do: more(state, now() + state.settings.idle_timeout, true, &head/2)
   defp idle(state), do: head(state, now() + state.settings.read_timeout)
 
-  # Gets more bytes, and goes on with `next` and the deadline for the request.
+  # Gets more bytes, and continues with `next` and the deadline for the request.
   defp more(state, deadline, idle?, next) do
     case receive_bytes(state, deadline, idle?) do
       {:ok, state} when idle? -> next.(state, now() + state.settings.read_timeout)
@@ -212,7 +212,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
 
   defp busy(head, state) do
     whole(
-      Response.error(429, "the server serves as many requests as it may; try again in 2 s",
+      Response.error(429, "the server is handling as many requests as it may; try again in 2 s",
         code: "overloaded",
         headers: [{"retry-after", "2"}]
       ),

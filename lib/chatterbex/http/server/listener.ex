@@ -12,7 +12,7 @@ defmodule Chatterbex.HTTP.Server.Listener do
   @acceptors 4
   @backlog 1_024
 
-  # Milliseconds to wait where the system has no file descriptor left.
+  # Milliseconds to wait if the system has no file descriptors left.
   @exhausted 100
 
   @spec start_link(pid, map) :: GenServer.on_start()

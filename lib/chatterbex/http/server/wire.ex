@@ -2,7 +2,7 @@ defmodule Chatterbex.HTTP.Server.Wire do
   @moduledoc false
   # HTTP/1 as bytes: heads of requests to read, heads of responses to write. No process, no socket.
   #
-  # What can be read in two ways is refused, because a proxy in front may read it in the other one.
+  # Ambiguous input is refused, because a proxy in front may read it differently.
 
   alias Chatterbex.HTTP.Response
 
@@ -180,10 +180,10 @@ defmodule Chatterbex.HTTP.Server.Wire do
 
   defp chunk_data(size, _rest, most) when size > most, do: :too_large
 
-  # Headers after the body are none of ours to take.
+  # Headers after the body are not supported.
   defp chunk_data(0, "\r\n" <> rest, _most), do: {:last, rest}
   defp chunk_data(0, rest, _most) when byte_size(rest) < 2, do: :more
-  defp chunk_data(0, _trailers, _most), do: {:error, "headers after the body are not taken"}
+  defp chunk_data(0, _trailers, _most), do: {:error, "headers after the body are not supported"}
 
   defp chunk_data(size, rest, _most) do
     case rest do

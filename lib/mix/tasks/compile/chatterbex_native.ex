@@ -7,14 +7,14 @@ defmodule Mix.Tasks.Compile.ChatterbexNative do
   It runs as part of `mix compile`. The crates under `native/` are built with
   `cargo build --release --locked` and the four libraries are put into `priv/native`:
   `libpython.so`, `audio.so`, `engine.so` and `t3.so` (the VM wants `.so` on macOS too). No
-  Python is needed for that. When no source has changed, Cargo is not even asked; with `--force` it is.
+  Python is needed for that. If no source has changed, Cargo does not run; with `--force` it does.
 
   ## Environment
 
     * `CHATTERBEX_NATIVE_DIR` - a folder with the four libraries, built elsewhere: nothing is
       compiled, and no Rust is needed. It is read when Chatterbex is compiled and again when it
       runs.
-    * `CARGO_HOME` - where Cargo is looked for when it is not in the `PATH` (default `~/.cargo`).
+    * `CARGO_HOME` - where to look for Cargo if it is not in the `PATH` (default `~/.cargo`).
 
   `RUSTFLAGS` and `CARGO_BUILD_TARGET` are not passed on: the libraries must be what the VM on this
   machine can load.
@@ -24,7 +24,7 @@ defmodule Mix.Tasks.Compile.ChatterbexNative do
 
   defmodule Output do
     @moduledoc false
-    # Shows what a command says as it says it, and keeps it.
+    # Shows the output of a command as it arrives, and keeps it.
     defstruct [:show, said: [], cut: ""]
 
     # A character may be cut in two between one piece and the next.
@@ -244,7 +244,7 @@ defmodule Mix.Tasks.Compile.ChatterbexNative do
     end
   end
 
-  # Asked up front: an old Cargo's own words for what it does not know are of no help.
+  # Checked first, because the error messages of an old Cargo do not help.
   defp check_rust(cargo, native) do
     with {output, 0} <- cargo(cargo, ["--version"], native),
          [_, found] <- Regex.run(~r/(\d+\.\d+\.\d+)/, output),
@@ -261,7 +261,7 @@ defmodule Mix.Tasks.Compile.ChatterbexNative do
       {output, status} when is_integer(status) ->
         {:error, "`#{cargo} --version` failed (exit status #{status}):\n\n#{String.trim(output)}\n"}
 
-      # A version in a form of its own: let Cargo decide.
+      # A version in an unknown form: let Cargo decide.
       _ ->
         :ok
     end
@@ -308,7 +308,7 @@ defmodule Mix.Tasks.Compile.ChatterbexNative do
 
   defp target(options), do: Path.join(options.native, "target")
 
-  # Cargo draws its progress bar only where it believes in a terminal, which a port is not.
+  # Cargo draws its progress bar only on a terminal, and a port is not one.
   defp terminal do
     with true <- IO.ANSI.enabled?(), {:ok, columns} <- :io.columns() do
       [
