@@ -339,11 +339,14 @@ def test_a_recording_is_another_voice_where_it_keeps_its_loudness(
     assert np.array_equal(say(nano, request(voice=audio)).samples(), usual.samples())
 
 
-def test_a_loudness_to_keep_is_checked(nano: Any, english: Any, long_recording: voices.Audio) -> None:
-    audio = spoken_for(long_recording)
+def test_a_loudness_to_keep_is_checked(nano: Any, long_recording: voices.Audio) -> None:
     with pytest.raises(ChatterbexError, match="true or false") as caught:
-        nano.admit(request(voice=audio, norm_loudness="no"))
+        nano.admit(request(voice=spoken_for(long_recording), norm_loudness="no"))
     assert caught.value.reason == "invalid_option"
+
+
+def test_english_has_no_loudness_to_keep(english: Any, long_recording: voices.Audio) -> None:
+    audio = spoken_for(long_recording)
     for refused in (
         lambda: english.admit(request(voice=audio, norm_loudness=False)),
         lambda: english.call("clone", {**audio, "norm_loudness": False}).result(),
@@ -424,12 +427,20 @@ def test_a_voice_that_cannot_be_made_fails_those_who_wait_for_it(
     assert len(heard.samples(2))
 
 
-def test_a_voice_of_another_family_is_refused(nano: Any, english: Any, long_recording: voices.Audio) -> None:
-    cloned = nano.call("clone", spoken_for(long_recording)).result()["voice"]
-    heard = say(english, request(voice={"saved": cloned}, max_tokens=5))
+@pytest.fixture
+def saved(folder: Folder) -> bytes:
+    """A voice of the family of turbo and nano."""
+    return voices.Voice.from_pickle(folder("nano") / "conds.pt", voices.TURBO).dump()
+
+
+def test_a_voice_of_another_family_is_refused(english: Any, saved: bytes) -> None:
+    heard = say(english, request(voice={"saved": saved}, max_tokens=5))
     assert heard.failures[1].reason == "not_supported"
     assert "turbo" in heard.failures[1].message
-    for broken in (b"", cloned[:50], b"x" * 1000):
+
+
+def test_a_broken_voice_is_refused(nano: Any, saved: bytes) -> None:
+    for broken in (b"", saved[:50], b"x" * 1000):
         heard = say(nano, request(voice={"saved": broken}))
         assert heard.failures[1].reason == "voice_unreadable"
 
