@@ -33,25 +33,28 @@ defmodule Chatterbex.HTTP.Failure do
     Response.error(400, error.message, param: param(error) || param, code: Atom.to_string(reason))
   end
 
-  def response(%Error{reason: :overloaded}, _param) do
-    Response.error(
-      429,
-      "the server has as many requests as it accepts; try again in #{@retry_seconds} s",
-      code: "overloaded",
-      headers: [{"retry-after", "#{@retry_seconds}"}]
-    )
-  end
+  def response(%Error{reason: :overloaded}, _param), do: busy("the server has as many requests as it accepts")
 
   # Their messages may name files and hosts, which the client must not see.
   def response(%Error{reason: reason} = error, _param) do
     Logger.error("a request failed: #{error.message}")
-    headers = if reason in @passing, do: [{"retry-after", "#{@retry_seconds}"}], else: []
+    headers = if reason in @passing, do: retry(), else: []
 
     Response.error(503, "the model cannot speak now (#{reason}); the server's log says why",
       code: Atom.to_string(reason),
       headers: headers
     )
   end
+
+  @doc """
+  The response for a request that must wait. `why` says what is busy.
+  """
+  @spec busy(String.t()) :: Response.t()
+  def busy(why) do
+    Response.error(429, "#{why}; try again in #{@retry_seconds} s", code: "overloaded", headers: retry())
+  end
+
+  defp retry, do: [{"retry-after", "#{@retry_seconds}"}]
 
   defp param(%Error{reason: :invalid_text}), do: "input"
   defp param(%Error{details: %{option: option}}) when is_atom(option), do: Atom.to_string(option)

@@ -79,7 +79,7 @@ defmodule Chatterbex.HTTP.Multipart do
          true <- byte_size(name) <= 100 and String.valid?(name) do
       {:ok, name, parameter(line, "filename") != :error or parameter(line, "filename*") != :error}
     else
-      _other -> {:error, "a part says not which field it is"}
+      _other -> {:error, "a part does not say which field it is"}
     end
   end
 

@@ -7,8 +7,6 @@ defmodule Chatterbex.HTTP.Voices do
 
   @fields ~w(name consent audio_sample type)
 
-  @retry_seconds 2
-
   # The form around the recording.
   @form 16_384
 
@@ -74,13 +72,8 @@ defmodule Chatterbex.HTTP.Voices do
 
   # A recording that is a small file may take much memory, and a model makes one voice at a time.
   defp alone(work) do
-    with :aborted <- :global.trans({__MODULE__, self()}, work, [node()], 0) do
-      {:error,
-       Response.error(429, "another voice is being made; try again in #{@retry_seconds} s",
-         code: "overloaded",
-         headers: [{"retry-after", "#{@retry_seconds}"}]
-       )}
-    end
+    with :aborted <- :global.trans({__MODULE__, self()}, work, [node()], 0),
+         do: {:error, Failure.busy("another voice is being made")}
   end
 
   defp add(server, recording, name, consent, timeout) do

@@ -6,7 +6,7 @@ defmodule Chatterbex.Text.Rank do
 
   @type t :: -1..5
 
-  # Only where a piece would be too long for ever: inside a word, or before a full stop.
+  # Only where a piece would be too long forever: inside a word, or before a full stop.
   defmacro forced, do: -1
 
   # Where white space binds, after a tag for what follows it, and between characters that most often belong to one word.

@@ -56,7 +56,7 @@ impl<'a> Caller<'a> {
         Self(waits)
     }
 
-    /// A caller that waits for ever.
+    /// A caller that waits forever.
     pub fn patient() -> Caller<'static> {
         Caller(&|| true)
     }

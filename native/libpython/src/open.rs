@@ -20,7 +20,7 @@ struct Opened {
 
 static OPENED: Mutex<Option<Opened>> = Mutex::new(None);
 
-/// Opens the Python library at `path` for ever, with global symbols, and returns its version, such as
+/// Opens the Python library at `path` forever, with global symbols, and returns its version, such as
 /// `3.11.7`. Opening the same library again returns the same version.
 ///
 /// # Errors

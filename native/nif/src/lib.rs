@@ -1,7 +1,7 @@
 //! The code that Chatterbex's NIF libraries share.
 //!
 //! - [`nif_library!`] creates a library's entry point. It differs from `rustler::init!` in two ways: the library
-//!   stays in memory for ever, and its Elixir module may be loaded again (a reload in iex, a hot upgrade) while
+//!   stays in memory forever, and its Elixir module may be loaded again (a reload in iex, a hot upgrade) while
 //!   the old one is in use.
 //! - [`Handles`] keeps a Rust value as long as Elixir holds a reference to it.
 //! - [`guarded`] turns a panic into an error, because no panic may reach the VM.

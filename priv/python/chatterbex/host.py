@@ -212,7 +212,7 @@ class Host:
             for outcome in outcomes:
                 self._take(model, outcome)
             if self._live and not model.busy():
-                # An error now is better than a caller that waits for ever.
+                # An error now is better than a caller that waits forever.
                 raise RuntimeError("the model lost a request")
         except Exception as error:
             self._step_failed(model, error)

@@ -8,7 +8,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
   require Logger
 
   alias Chatterbex.{Error, HTTP, Mailbox}
-  alias Chatterbex.HTTP.{Request, Response}
+  alias Chatterbex.HTTP.{Failure, Request, Response}
   alias Chatterbex.HTTP.Server.Wire
 
   # The bytes that a client may send ahead while it gets an answer.
@@ -211,14 +211,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
   end
 
   defp busy(head, state) do
-    whole(
-      Response.error(429, "the server is handling as many requests as it may; try again in 2 s",
-        code: "overloaded",
-        headers: [{"retry-after", "2"}]
-      ),
-      head,
-      state
-    )
+    whole(Failure.busy("the server is handling as many requests as it may"), head, state)
   end
 
   defp whole(response, head, state) do

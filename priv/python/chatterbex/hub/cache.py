@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from chatterbex.replacement import beside
+
 _BLOCK = 1 << 20
 
 
@@ -83,8 +85,7 @@ class CachedFile:
     def put_in_place(self) -> None:
         """Links the file under its real name. If the file system has no links, moves it there."""
         self.link.parent.mkdir(parents=True, exist_ok=True)
-        new = _new(self.link)
-        new.unlink(missing_ok=True)
+        new = beside(self.link)
         try:
             new.symlink_to(os.path.relpath(self.blob, self.link.parent))
         except OSError:
@@ -102,7 +103,7 @@ def name_commit(folder: Path, revision: str, commit: str) -> None:
     """Records the commit of a branch or tag."""
     path = folder / "refs" / revision
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = _new(path)
+    new = beside(path)
     new.write_text(commit)
     new.replace(path)
 
@@ -113,7 +114,3 @@ def note_absent(folder: Path, commit: str, name: str) -> None:
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-
-
-def _new(path: Path) -> Path:
-    return path.with_name(f"{path.name}.{os.getpid()}.new")

@@ -9,11 +9,11 @@ the phase further with each frame. Nobody can hear that, but the samples would s
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from chatterbex.device import processor
 from chatterbex.models.precision import Precision
+from chatterbex.replacement import beside
 from chatterbex.s3gen import CODES, FRAME, MelTask, Reference, S3GenPass
 from chatterbex.s3gen.noise import Noise
 from chatterbex.stages import finish
@@ -350,10 +351,12 @@ def _load(path: Path) -> dict[str, Any] | None:
 
 def _save(path: Path, value: Mapping[str, Any]) -> None:
     """Writes a file atomically. If that fails, the model is measured again next time."""
-    half = path.with_name(f"{path.name}.{os.getpid()}.part")
+    half = beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         half.write_text(json.dumps(value, indent=2), encoding="utf-8")
         half.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            half.unlink(missing_ok=True)
         _logger.warning("the verdict on precision cannot be kept in %s: %s", path.parent, error)
