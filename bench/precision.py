@@ -29,7 +29,7 @@ import upstream
 from chatterbex import registry, s3gen
 from chatterbex.checkpoint import read_safetensors
 from chatterbex.device import processor
-from chatterbex.models import verdict
+from chatterbex.precision import LIMITS, ROWS, TEXT, measurement
 from chatterbex.t3 import T3, CpuPass, T3Conditionals
 from synthetic import outliers
 from synthetic import s3gen as synthetic_s3gen
@@ -46,12 +46,12 @@ def t3_row(name: str, factor: float, folder: Path, threads: int) -> str:
         state = outliers.t3(state, config, factor)
     t3 = T3.from_state_dict(config, state)
     voice = T3Conditionals.from_mapping(synthetic_t3.conditionals(config, seed=5))
-    text = model.tokenize(SimpleNamespace(_text=model.tokenizer(folder)), verdict.TEXT, {"language": "en"})
+    text = model.tokenize(SimpleNamespace(_text=model.tokenizer(folder)), TEXT, {"language": "en"})
 
     def make(precision: str) -> CpuPass:
-        return CpuPass(t3, verdict.ROWS, threads=threads, precision=precision)
+        return CpuPass(t3, ROWS, threads=threads, precision=precision)
 
-    found = verdict.t3_error(make, "int8", t3.front, voice, text)
+    found = measurement.t3_error(make, "int8", t3.front, voice, text)
     kl, changed = found["kl_divergence"], found["changed_tokens"]
     return f"T3 int8        KL {kl:.2e} nats, {changed:.2%} of {found['positions']} tokens changed"
 
@@ -64,7 +64,7 @@ def flow_row(name: str, factor: float, folder: Path) -> str:
         changed = outliers.flow(weights, factor)
         network.flow.load_state_dict({key.removeprefix("flow."): value for key, value in changed.items()})
     voice = s3gen.Reference.from_mapping(synthetic_s3gen.conditionals(seed=5, seconds=10.0))
-    found = verdict.flow_error(partial(s3gen.CpuPass, network), "bfloat16", voice)
+    found = measurement.flow_error(partial(s3gen.CpuPass, network), "bfloat16", voice)
     return f"flow bfloat16  mel {found['mel_snr']:.1f} dB, waveform {found['waveform_snr']:.1f} dB below the signal"
 
 
@@ -106,7 +106,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=100, help="25 are a second of speech")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print(f"{processor.name()}; multiplies bfloat16: {processor.multiplies_bfloat16()}; limits {verdict.LIMITS}")
+    print(f"{processor.name()}; multiplies bfloat16: {processor.multiplies_bfloat16()}; limits {LIMITS}")
     for name in options.models:
         folder = checkpoint(name, full=True)
         if options.speed:

@@ -23,10 +23,9 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "priv" / "python"), str(HERE.parent / "test" / "python")]
 
 import torch
-from upstream import TEXT, TEXTS, prepared, speech
-
 from chatterbex import registry
 from chatterbex.model import Request
+from upstream import TEXT, TEXTS, prepared, speech
 
 MODELS = ("nano", "turbo", "english")
 
@@ -98,11 +97,10 @@ def variants(name: str) -> dict[str, dict[str, Any]]:
 
 def measure_s3gen(name: str, options: argparse.Namespace) -> None:
     """S3Gen alone: what the options are about."""
+    from chatterbex import s3gen
+    from chatterbex.s3gen import FlowOptions
     from synthetic import checkpoints
     from synthetic.s3gen import conditionals
-
-    from chatterbex import s3gen
-    from chatterbex.models.speech import FlowOptions
 
     meanflow = checkpoints.checkpoint("nano") / "s3gen_meanflow.safetensors"
     passes = {"meanflow": s3gen.CpuPass(s3gen.load(meanflow, meanflow=True)[0])}

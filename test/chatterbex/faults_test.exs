@@ -225,13 +225,6 @@ defmodule Chatterbex.FaultsTest do
       end)
     end
 
-    test "writes rubbish to its standard output", %{server: server} do
-      fault(server, :kind, fn ->
-        # Bytes of the kind that OTP's connection is made of.
-        Chatterbex.generate(server, ~s|eval: __import__("os").write(1, bytes([195, 243, 207]) * 50)|)
-      end)
-    end
-
     test "loses the process that speaks for it", %{server: server} do
       fault(server, :kind, fn ->
         %{peer: peer} = :sys.get_state(:sys.get_state(server).engine)

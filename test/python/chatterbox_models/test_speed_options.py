@@ -14,13 +14,12 @@ from shelf import give_back_memory
 
 from chatterbex import checkpoint, s3gen
 from chatterbex.errors import ChatterbexError
-from chatterbex.models import passes, scheduler, speech
+from chatterbex.models import passes, scheduler
 from chatterbex.models.conversion import ConversionModel
 from chatterbex.models.english import EnglishModel
 from chatterbex.models.multilingual import MultilingualModel
-from chatterbex.models.speech import FlowOptions
 from chatterbex.models.turbo import NanoModel
-from chatterbex.s3gen import TOKEN, Decoding, GpuPass, MelTask, Reference, together
+from chatterbex.s3gen import TOKEN, Decoding, FlowOptions, GpuPass, MelTask, Reference, flow_options, together
 from synthetic import s3gen as synthetic_s3gen
 
 Folder = Callable[[str], Path]
@@ -57,7 +56,7 @@ def prompts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
             yield
             return np.ones(len(tokens) * TOKEN, np.float32)
 
-    monkeypatch.setattr(speech, "Decoding", Listening)
+    monkeypatch.setattr(flow_options, "Decoding", Listening)
     return seen
 
 

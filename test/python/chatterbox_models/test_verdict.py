@@ -18,10 +18,21 @@ from running import request as asked
 from chatterbex import s3gen
 from chatterbex.device import processor
 from chatterbex.errors import ChatterbexError
-from chatterbex.models import verdict
-from chatterbex.models.precision import Precision, on_cpu, on_gpu
+from chatterbex.models import passes
 from chatterbex.models.turbo import NanoModel
-from chatterbex.models.verdict import LIMITS, Limits, Verdict, Verdicts
+from chatterbex.precision import (
+    LIMITS,
+    ROWS,
+    Limits,
+    Precision,
+    Verdict,
+    Verdicts,
+    kept,
+    measurement,
+    on_cpu,
+    on_gpu,
+    verdict,
+)
 from chatterbex.t3 import T3, CpuPass, T3Conditionals, T3Request, T3Session
 from synthetic import outliers
 from synthetic import t3 as synthetic_t3
@@ -87,8 +98,8 @@ def t3_figures(factor: float, name: str = "nano") -> dict[str, float]:
     config = synthetic_t3.tiny(name)
     t3 = T3.from_state_dict(config, outliers.t3(synthetic_t3.state_dict(config), config, factor))
     voice = T3Conditionals.from_mapping(synthetic_t3.conditionals(config, prompt=20))
-    make = lambda precision: CpuPass(t3, verdict.ROWS, threads=1, precision=precision)  # noqa: E731
-    return verdict.t3_error(make, "int8", t3.front, voice, synthetic_t3.text_tokens(config, 9))
+    make = lambda precision: CpuPass(t3, ROWS, threads=1, precision=precision)  # noqa: E731
+    return measurement.t3_error(make, "int8", t3.front, voice, synthetic_t3.text_tokens(config, 9))
 
 
 @pytest.mark.parametrize("name", ["nano", "english"])
@@ -108,8 +119,8 @@ def test_what_is_compared_is_what_a_session_speaks(name: str) -> None:
     t3 = T3.from_state_dict(config, synthetic_t3.state_dict(config))
     voice = T3Conditionals.from_mapping(synthetic_t3.conditionals(config, prompt=20))
     text = synthetic_t3.text_tokens(config, 9)
-    way = CpuPass(t3, verdict.ROWS, threads=1)
-    _, [_, speech, *_] = verdict._speak(way, t3.front, voice, text, None)
+    way = CpuPass(t3, ROWS, threads=1)
+    _, [_, speech, *_] = measurement._speak(way, t3.front, voice, text, None)
     session = T3Session(t3.front, way, max_batch=1)
     session.admit(T3Request("a", text, voice, seed=1, max_tokens=20, detect_runaway=False))
     heard = [event.token for _ in range(40) if session.busy for event in session.step()]
@@ -120,17 +131,17 @@ def test_float32_compared_with_itself_differs_in_nothing() -> None:
     config = synthetic_t3.tiny("nano")
     t3 = T3.from_state_dict(config, synthetic_t3.state_dict(config))
     voice = T3Conditionals.from_mapping(synthetic_t3.conditionals(config, prompt=20))
-    figures = verdict.t3_error(
-        lambda _precision: CpuPass(t3, verdict.ROWS, threads=1), "float32", t3.front, voice, [5, 6]
+    figures = measurement.t3_error(
+        lambda _precision: CpuPass(t3, ROWS, threads=1), "float32", t3.front, voice, [5, 6]
     )
     assert (figures["kl_divergence"], figures["changed_tokens"]) == (0, 0)
 
 
 def test_a_flow_in_bfloat16_is_close_and_one_in_float32_is_the_same(meanflow: Any, reference: Any) -> None:
     network = meanflow[0].network
-    same = verdict.flow_error(partial(_flow, network), "float32", reference)
+    same = measurement.flow_error(partial(_flow, network), "float32", reference)
     assert same == {"mel_snr": float("inf"), "waveform_snr": float("inf")}
-    close = verdict.flow_error(partial(s3gen.CpuPass, network), "bfloat16", reference)
+    close = measurement.flow_error(partial(s3gen.CpuPass, network), "bfloat16", reference)
     assert LIMITS.mel_snr < close["mel_snr"] < 60
     assert LIMITS.waveform_snr < close["waveform_snr"] < 60
 
@@ -191,16 +202,16 @@ def files(tmp_path: Path) -> Path:
     return place
 
 
-def kept(tmp_path: Path, files: Path) -> Verdicts:
+def verdicts(tmp_path: Path, files: Path) -> Verdicts:
     return Verdicts(tmp_path / "cache", "nano", files, ["t3.safetensors", "conds.pt"])
 
 
 def test_what_was_measured_once_is_kept(tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measure = Counting()
     for _ in range(2):
-        assert kept(tmp_path, files).of([1, 2], measure) == measure.verdict
+        assert verdicts(tmp_path, files).of([1, 2], measure) == measure.verdict
         # Files that have not changed are not read again.
-        monkeypatch.setattr(verdict, "_checksum", None)
+        monkeypatch.setattr(kept, "_checksum", None)
     assert measure.asked == 1
     [path] = (tmp_path / "cache").glob("nano-*.json")
     assert json.loads(path.read_text())["folder"] == str(files)
@@ -216,7 +227,7 @@ def _change_the_processor(_files: Path, patch: pytest.MonkeyPatch) -> None:
 
 
 def _change_the_code(_files: Path, patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(verdict, "_code", lambda: "other")
+    patch.setattr(kept, "_code", lambda: "other")
 
 
 def _change_torch(_files: Path, patch: pytest.MonkeyPatch) -> None:
@@ -248,22 +259,22 @@ def test_it_is_measured_again_when_what_it_depends_on_has_changed(
     tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[..., None]
 ) -> None:
     measure = Counting()
-    kept(tmp_path, files).of([1, 2], measure)
+    verdicts(tmp_path, files).of([1, 2], measure)
     change(files, monkeypatch)
-    kept(tmp_path, files).of([1, 2], measure)
+    verdicts(tmp_path, files).of([1, 2], measure)
     assert measure.asked == 2
-    kept(tmp_path, files).of([1, 2], measure)
+    verdicts(tmp_path, files).of([1, 2], measure)
     assert measure.asked == 2
-    kept(tmp_path, files).of([1, 3], measure)
+    verdicts(tmp_path, files).of([1, 3], measure)
     assert measure.asked == 3
-    kept(tmp_path, files).of([1, 3], measure, replace(LIMITS, mel_snr=36.0))
+    verdicts(tmp_path, files).of([1, 3], measure, replace(LIMITS, mel_snr=36.0))
     assert measure.asked == 4
 
 
 def test_a_folder_that_cannot_be_written_to_costs_only_time(tmp_path: Path, files: Path) -> None:
     (tmp_path / "cache").write_text("not a folder")
     measure = Counting()
-    assert kept(tmp_path, files).of([1], measure) == measure.verdict
+    assert verdicts(tmp_path, files).of([1], measure) == measure.verdict
     assert Verdicts(None, "nano", files, []).of([1], measure) == measure.verdict
     assert measure.asked == 2
 
@@ -287,7 +298,7 @@ def test_auto_measures_once_and_speaks_in_what_passed(
     assert found["limits"] == asdict(Limits())
     assert len(os.listdir(cache)) == 2
 
-    monkeypatch.setattr(verdict, "measure", None)
+    monkeypatch.setattr(passes, "measure", None)
     model = load(NanoModel, folder("nano"), precision="auto", cache=str(cache))
     assert model.info()["precision"] == about
     assert len(say(model, asked()).samples()) > 0

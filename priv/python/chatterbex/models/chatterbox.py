@@ -24,14 +24,14 @@ from chatterbex import checkpoint, upstream, watermark
 from chatterbex.device import Runtime
 from chatterbex.errors import ChatterbexError
 from chatterbex.model import Chunk, Failure, Model, Notice, Request
-from chatterbex.models import loading, speech, verdict
+from chatterbex.models import loading, speech
 from chatterbex.models.loading import Options, Residents, S3GenFile
-from chatterbex.models.options import number, whole
 from chatterbex.models.passes import ChatterboxSubject, Passes, Weights
 from chatterbex.models.scheduler import Scheduler
 from chatterbex.models.speech import Speech, Traits
-from chatterbex.models.verdict import Verdicts
-from chatterbex.s3gen import RATE
+from chatterbex.options import choice, number, whole
+from chatterbex.precision import TEXT, Verdicts
+from chatterbex.s3gen import RATE, FlowOptions
 from chatterbex.t3 import Sampling, T3Config
 from chatterbex.text import most_tokens
 from chatterbex.voices import Audio, Family, Voice, VoiceMaker, Voices
@@ -66,7 +66,7 @@ class ChatterboxModel(Model):
         self._residents = residents
         self._text = residents.text
         self._extra = options.extra
-        self._flow = options.flow
+        self._flow = options.flow_options
         maker = VoiceMaker(self.family, residents.analysis, residents.encoder)
         self._voices = Voices(maker, residents.voice, residents.front, options.voices)
         self._watermarker = watermark.watermarker()
@@ -83,7 +83,7 @@ class ChatterboxModel(Model):
             verdicts=Verdicts(
                 options.cache, self.name, options.folder, self.files(options.folder, options.extra)
             ),
-            measured=self.tokenize(verdict.TEXT, {"language": "en"}) if speaks else [],
+            measured=self.tokenize(TEXT, {"language": "en"}) if speaks else [],
         )
         self._runtime: Runtime[Weights, Passes] = Runtime(
             subject,
@@ -110,7 +110,7 @@ class ChatterboxModel(Model):
         Args:
             options: "checkpoint" (str: the folder with the model's files), "device", "fallback",
                 "threads", "max_batch", "max_voices" (the most voices to cache, default 32),
-                "precision" (see `precision.py`), "cache" (str: the folder for the measurements of the
+                "precision" (see `chatterbex.precision`), "cache" (str: the folder for the measurements of the
                 precision "auto"), "flow" ("cfm", the model's own, or "meanflow", the distilled flow of
                 turbo, for models with a flow of ten steps), "reference_seconds", "flow_steps" and
                 "first_chunk_steps" (see `admit`), and the model's own options.
@@ -152,10 +152,8 @@ class ChatterboxModel(Model):
             ChatterbexError: There is no such flow ("invalid_option"), or this model does not have it
                 ("not_supported").
         """
-        flow = extra.get("flow")
-        if flow not in (None, "cfm", "meanflow"):
-            raise ChatterbexError("invalid_option", f"flow must be cfm or meanflow, not {flow!r}")
-        if flow is not None and cls.meanflow:
+        flow = choice(extra, "flow", ("cfm", "meanflow"))
+        if extra.get("flow") is not None and cls.meanflow:
             raise ChatterbexError("not_supported", f"the model {cls.name} has no flow but meanflow")
         if flow == "meanflow":
             return S3GenFile("s3gen_meanflow.safetensors", meanflow=True, strict=True)
@@ -219,22 +217,18 @@ class ChatterboxModel(Model):
                 bounded=options.get("max_tokens") is None and natural <= _MAX_TOKENS,
                 retries=whole(options, "retries", _RETRIES, 0, 10),
                 plan=speech.Plan.of(options),
-                flow=speech.FlowOptions.of(options, self._flow),
+                flow=FlowOptions.of(options, self._flow),
                 voice_key=key,
                 audio=audio,
             )
         )
 
     def _sampling(self, options: Mapping[str, Any]) -> Sampling | None:
-        known = self.generation_options
-        given = {
-            name: number(options, name) for name in ("temperature", "repetition_penalty", "top_p", "min_p")
-        }
-        given["top_k"] = number(options, "top_k")
-        for name in (*given, "cfg_weight", "exaggeration", "norm_loudness"):
-            if options.get(name) is not None and name not in known:
+        names = ("temperature", "repetition_penalty", "top_p", "min_p", "top_k")
+        for name in (*names, "cfg_weight", "exaggeration", "norm_loudness"):
+            if options.get(name) is not None and name not in self.generation_options:
                 raise ChatterbexError("not_supported", f"the model {self.name} has no {name}")
-        changes = {name: value for name, value in given.items() if value is not None}
+        changes = {name: value for name in names if (value := number(options, name)) is not None}
         if "top_k" in changes:
             changes["top_k"] = int(changes["top_k"])
         return Sampling(**{**vars(self.defaults), **changes})

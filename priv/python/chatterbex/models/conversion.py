@@ -13,6 +13,7 @@ from chatterbex.model import Request
 from chatterbex.models import speech
 from chatterbex.models.chatterbox import ChatterboxModel
 from chatterbex.models.speech import Speech, Traits
+from chatterbex.s3gen import FlowOptions
 from chatterbex.s3gen.signal import resample
 from chatterbex.voices import Audio, Voice
 
@@ -65,7 +66,7 @@ class ConversionModel(ChatterboxModel):
                 traits=self.traits,
                 seed=int(options["seed"]),
                 plan=speech.Plan.of(options),
-                flow=speech.FlowOptions.of(options, self._flow),
+                flow=FlowOptions.of(options, self._flow),
                 voice_key=key,
                 audio=audio,
                 source=heard,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chatterbex.errors import ChatterbexError
 from chatterbex.model import Chunk, Failure, Model, Notice, Request, samples
-from chatterbex.models.options import number, whole
+from chatterbex.options import number, whole
 from chatterbex.readable import readable, split
 
 if TYPE_CHECKING:

@@ -11,15 +11,18 @@ import torch
 
 from chatterbex import checkpoint, s3gen, voices
 from chatterbex.errors import ChatterbexError
-from chatterbex.models.options import whole
 from chatterbex.models.passes import Weights
-from chatterbex.models.precision import PRECISIONS
-from chatterbex.models.speech import FlowOptions
+from chatterbex.options import choice, whole
+from chatterbex.precision import PRECISIONS
+from chatterbex.s3gen import FlowOptions
 from chatterbex.t3 import T3
 from chatterbex.threads import use_threads
 from chatterbex.voices import Voice
 
 MAX_BATCH = 8
+
+# The options that are not a model's own.
+_COMMON = {"checkpoint", "device", "fallback", "threads", "max_batch", "max_voices", "precision", "cache"}
 
 
 @dataclass
@@ -34,7 +37,7 @@ class Options:
     threads: int = 1
     precision: str = "float32"
     cache: Path | None = None
-    flow: FlowOptions = field(default_factory=FlowOptions)
+    flow_options: FlowOptions = field(default_factory=FlowOptions)
     extra: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -55,21 +58,6 @@ class Options:
         threads = options.get("threads")
         if isinstance(threads, int) and not isinstance(threads, bool) and threads >= 1:
             use_threads(threads)
-        precision = options.get("precision") or "float32"
-        if precision not in PRECISIONS:
-            raise ChatterbexError(
-                "invalid_option", f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}"
-            )
-        known = (
-            "checkpoint",
-            "device",
-            "fallback",
-            "threads",
-            "max_batch",
-            "max_voices",
-            "precision",
-            "cache",
-        )
         return cls(
             folder=Path(folder),
             device=options.get("device") or "auto",
@@ -77,10 +65,10 @@ class Options:
             max_batch=whole(options, "max_batch", MAX_BATCH, 1, 1024),
             voices=whole(options, "max_voices", 32, 1, 100_000),
             threads=torch.get_num_threads(),
-            precision=precision,
+            precision=choice(options, "precision", PRECISIONS),
             cache=Path(options["cache"]) if options.get("cache") else None,
-            flow=FlowOptions.of(options),
-            extra={key: value for key, value in options.items() if key not in known},
+            flow_options=FlowOptions.of(options),
+            extra={key: value for key, value in options.items() if key not in _COMMON},
         )
 
 

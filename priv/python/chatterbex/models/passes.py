@@ -15,9 +15,7 @@ from torch import Tensor
 from chatterbex import pages, s3gen
 from chatterbex.device import Needs, Subject, require_finite, size_of, tolerance
 from chatterbex.device.proof import BFLOAT16, FLOAT32
-from chatterbex.models import verdict
-from chatterbex.models.precision import on_cpu, on_gpu
-from chatterbex.models.verdict import Verdict, Verdicts
+from chatterbex.precision import ROWS, Verdict, Verdicts, measure, on_cpu, on_gpu
 from chatterbex.s3gen import SILENCE, Decoding, S3Gen, S3GenPass
 from chatterbex.s3gen import proof as s3gen_proof
 from chatterbex.s3gen.gpu import WORK_OF_TOKEN
@@ -92,9 +90,9 @@ class ChatterboxSubject(Subject[Weights, Passes]):
             text: tokens of a few words.
             batch: the wanted number of requests at a time.
             threads: the number of CPU threads.
-            precision: one of `precision.PRECISIONS`.
+            precision: one of `PRECISIONS`.
             verdicts: where "auto" keeps its measurements; None to measure each time.
-            measured: tokens of `verdict.TEXT`, for "auto"; None for `text`.
+            measured: tokens of `precision.TEXT`, for "auto"; None for `text`.
         """
         self._load = load
         self._front = front
@@ -131,15 +129,15 @@ class ChatterboxSubject(Subject[Weights, Passes]):
     def _judge(self, loaded: Weights) -> Verdict:
         """The kept verdict on these files, or a new measurement."""
 
-        def measure() -> Verdict:
-            t3 = None if loaded.t3 is None else partial(self._t3, loaded.t3, rows=verdict.ROWS)
+        def judge() -> Verdict:
+            t3 = None if loaded.t3 is None else partial(self._t3, loaded.t3, rows=ROWS)
             flow = partial(s3gen.CpuPass, loaded.s3gen)
-            found = verdict.measure(t3, flow, front=self._front, voice=self._voice, text=self._measured)
+            found = measure(t3, flow, front=self._front, voice=self._voice, text=self._measured)
             pages.release(loaded.s3gen.parameters())
             _logger.info("precision, measured on this checkpoint: T3 %s, flow %s", found.t3, found.flow)
             return found
 
-        return measure() if self._verdicts is None else self._verdicts.of(self._measured, measure)
+        return judge() if self._verdicts is None else self._verdicts.of(self._measured, judge)
 
     def parts(self, loaded: Weights) -> MutableMapping[str, Any]:
         """See `Subject.parts`."""

@@ -12,22 +12,21 @@ import logging
 import time
 from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from chatterbex.errors import ChatterbexError
 from chatterbex.model import Chunk, Request
-from chatterbex.models.options import number, whole
-from chatterbex.s3gen import RATE, SILENCE, TOKEN, Decoding, Reference, S3GenPass
+from chatterbex.options import number, whole
+from chatterbex.s3gen import RATE, SILENCE, TOKEN, Decoding, FlowOptions, S3GenPass
 from chatterbex.voices import Voice
 
 if TYPE_CHECKING:
     from chatterbex.t3 import Sampling
     from chatterbex.voices import Audio
 
-_MOST_STEPS = 50
 _QUIETEST = 1e-3  # speech with a lower peak counts as silent: -60 dB
 
 _logger = logging.getLogger("chatterbex.models")
@@ -76,54 +75,6 @@ class Plan:
         factor = self.growth * (2.0 if work > audio > 0 and self.growth > 1.0 else 1.0)
         self.size = min(self.most, max(1, round(self.size * factor)))
         self.due = tokens + self.size
-
-
-@dataclass(frozen=True)
-class FlowOptions:
-    """Options that trade the flow's quality for speed.
-
-    Attributes:
-        reference_seconds: how much of the voice's prompt the flow sees; None for all of it.
-        steps: the flow's steps; None for the usual number.
-        first_steps: the flow's steps for the first chunk of a stream; None or 0 for as many as later.
-    """
-
-    reference_seconds: float | None = None
-    steps: int | None = None
-    first_steps: int | None = None
-
-    @classmethod
-    def of(cls, options: Mapping[str, Any], default: FlowOptions | None = None) -> FlowOptions:
-        """Reads "reference_seconds", "flow_steps" and "first_chunk_steps" of a request or a load.
-
-        Args:
-            options: its options.
-            default: used for a missing option.
-
-        Raises:
-            ChatterbexError: One of them is out of range ("invalid_option").
-        """
-        asked = {
-            "reference_seconds": number(options, "reference_seconds", 3.0, 10.0),
-            "steps": _steps(options, "flow_steps", 1),
-            "first_steps": _steps(options, "first_chunk_steps", 0),
-        }
-        return replace(
-            default or cls(), **{name: value for name, value in asked.items() if value is not None}
-        )
-
-    def decoding(
-        self, way: S3GenPass, voice: Reference, seed: int, *, stream: bool, **given: Any
-    ) -> Decoding:
-        """The decoding of a request; `given` has further arguments of `Decoding`."""
-        if self.reference_seconds is not None:
-            voice = voice.beginning(self.reference_seconds)
-        first = self.first_steps if stream else None
-        return Decoding(way, voice, seed, steps=self.steps, first_steps=first, **given)
-
-
-def _steps(options: Mapping[str, Any], name: str, least: int) -> int | None:
-    return None if options.get(name) is None else whole(options, name, least, least, _MOST_STEPS)
 
 
 @dataclass
@@ -191,7 +142,7 @@ class Speech:
     plan: Plan
     voice_key: str | None
     audio: Audio | bytes | None
-    flow: FlowOptions = FlowOptions()
+    flow: FlowOptions = field(default_factory=FlowOptions)
     text: list[int] = field(default_factory=list)
     sampling: Sampling | None = None
     guidance: float | None = None

@@ -9,12 +9,14 @@
 - ``CpuPass``, ``GpuPass``: the passes through them, for each kind of device.
 - ``Analysis``: makes a ``Reference`` from reference audio. It runs once per voice, so it stays on the CPU.
 - ``Decoding``: turns one request's tokens into samples, whole or in chunks.
+- ``FlowOptions``: options that trade the flow's quality for speed.
 """
 
 from __future__ import annotations
 
 from chatterbex.s3gen.cpu import CpuPass
 from chatterbex.s3gen.decoding import Decoding, together
+from chatterbex.s3gen.flow_options import FlowOptions
 from chatterbex.s3gen.gpu import GpuPass
 from chatterbex.s3gen.loading import load
 from chatterbex.s3gen.network import CODES, FRAME, RATE, SILENCE, TOKEN, S3Gen
@@ -30,6 +32,7 @@ __all__ = [
     "Analysis",
     "CpuPass",
     "Decoding",
+    "FlowOptions",
     "GpuPass",
     "MelTask",
     "Reference",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from chatterbex.errors import ChatterbexError
@@ -37,6 +37,18 @@ def number(
         bounds = "" if math.isinf(least) else f" from {least:g} to {most:g}"
         raise _wrong(name, f"a number{bounds}", value)
     return float(value)
+
+
+def choice(options: Mapping[str, Any], name: str, choices: Sequence[str]) -> str:
+    """Reads one of the choices, or returns the first one if the option is missing.
+
+    Raises:
+        ChatterbexError: It is something else ("invalid_option").
+    """
+    value = choices[0] if options.get(name) is None else options[name]
+    if value not in choices:
+        raise _wrong(name, f"one of {', '.join(choices)}", value)
+    return value
 
 
 def _wrong(name: str, expected: str, value: Any) -> ChatterbexError:

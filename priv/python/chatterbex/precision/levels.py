@@ -12,7 +12,7 @@ from typing import Final
 from chatterbex.device import processor
 
 PRECISIONS: Final = ("float32", "bfloat16", "int8", "auto")
-"""The values of the option. "auto" measures on the CPU (`verdict.py`), and is float32 on GPUs."""
+"""The values of the option. "auto" measures on the CPU (`measure`), and is float32 on GPUs."""
 
 
 @dataclass(frozen=True)
