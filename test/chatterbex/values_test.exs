@@ -7,7 +7,7 @@ defmodule Chatterbex.ValuesTest do
   doctest Chatterbex.Error
   doctest Chatterbex.Device
   doctest Chatterbex.Model
-  doctest Chatterbex.Setup.Profile
+  doctest Chatterbex.Setup.PackageProfile
   doctest Chatterbex.Telemetry
   doctest Chatterbex.Text
 

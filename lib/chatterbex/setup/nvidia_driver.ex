@@ -1,32 +1,19 @@
-defmodule Chatterbex.Setup.Nvidia do
+defmodule Chatterbex.Setup.NvidiaDriver do
   @moduledoc false
   # NVIDIA's driver and cards, and which of the locked builds of PyTorch they can run.
   #
   # A build for CUDA 12 or 13 runs on the first driver of that CUDA version and on all newer ones. It has code for cards
   # with at least a certain compute capability: newer PyTorch releases leave out old cards.
 
-  alias Chatterbex.Setup.Command
+  alias Chatterbex.Setup.Subprocess
 
   defstruct file: nil, driver: nil, cards: []
 
   @typedoc """
-  `file` is the file that shows that there is a driver. `driver` is its version, `nil` if it cannot be read. `cards` are
-  the names and compute capabilities of the GPUs, empty if `nvidia-smi` does not report them.
+  `file` shows that there is a driver. `driver` is its version, `nil` if it cannot be read. `cards` are the names and
+  compute capabilities of the GPUs, empty if `nvidia-smi` does not report them.
   """
-  @type t :: %__MODULE__{
-          file: Path.t(),
-          driver: [non_neg_integer] | nil,
-          cards: [{String.t(), [non_neg_integer]}]
-        }
-
-  @typedoc "A build of PyTorch: its CUDA version, the oldest driver, and the lowest compute capability."
-  @type build :: %{
-          name: :locked | :cuda12,
-          cuda: pos_integer,
-          driver: [pos_integer],
-          capability: [non_neg_integer],
-          architectures: [String.t()]
-        }
+  @type t :: %__MODULE__{driver: [non_neg_integer] | nil, cards: [{String.t(), [non_neg_integer]}]}
 
   @version_file "/proc/driver/nvidia/version"
 
@@ -34,48 +21,30 @@ defmodule Chatterbex.Setup.Nvidia do
   @files [@version_file, "/usr/lib/wsl/lib/libcuda.so.1"]
   @smi ["/usr/bin/nvidia-smi", "/usr/lib/wsl/lib/nvidia-smi"]
 
-  # The best first. They must agree with priv/python/locks/torch.txt and torch-cuda12.txt.
+  # The best first: the oldest driver and the lowest compute capability of each lock (priv/python/locks/torch.txt and
+  # torch-cuda12.txt).
   @builds [
-    %{
-      name: :locked,
-      cuda: 13,
-      driver: [580],
-      capability: [7, 5],
-      architectures: ["x86_64", "aarch64"]
-    },
+    %{name: :locked, cuda: 13, driver: [580], capability: [7, 5], architectures: ["x86_64", "aarch64"]},
     %{name: :cuda12, cuda: 12, driver: [525], capability: [7, 0], architectures: ["x86_64"]}
   ]
 
-  @doc """
-  The files that show that there is an NVIDIA driver.
-  """
+  @doc "The files that show that there is an NVIDIA driver."
   @spec files() :: [Path.t()]
   def files, do: @files
 
-  @doc """
-  The driver and cards of this machine; `nil` without a driver.
-  """
+  @doc "The driver and cards of this machine; `nil` without a driver."
   @spec this() :: t | nil
   def this do
-    case Enum.find(@files, &File.exists?/1) do
-      nil -> nil
-      file -> look(file, @version_file, Enum.find(@smi, &File.exists?/1))
-    end
+    file = Enum.find(@files, &File.exists?/1)
+    file && look(file, @version_file, Enum.find(@smi, &File.exists?/1))
   end
 
-  @doc """
-  Reads the driver's version file and runs `nvidia-smi`. Each may be missing.
-  """
+  @doc "Reads the driver's version file and runs `nvidia-smi`. Each may be missing."
   @spec look(Path.t(), Path.t(), Path.t() | nil) :: t
   def look(file, version_file, smi) do
     cards = if smi, do: ask(smi), else: []
-
     # All cards have one driver.
-    driver =
-      case cards do
-        [{_name, _capability, driver} | _others] -> driver
-        [] -> loaded(version_file)
-      end
+    driver = Enum.find_value(cards, loaded(version_file), fn {_name, _capability, driver} -> driver end)
 
     %__MODULE__{
       file: file,
@@ -87,7 +56,7 @@ defmodule Chatterbex.Setup.Nvidia do
   defp ask(smi) do
     arguments = ["--query-gpu=driver_version,compute_cap,name", "--format=csv,noheader"]
 
-    case Command.run(smi, arguments, timeout: 15_000, stderr: :discard) do
+    case Subprocess.run(smi, arguments, timeout: 15_000, stderr: :discard) do
       {:ok, output} -> output |> String.split("\n", trim: true) |> Enum.flat_map(&card/1)
       {:error, _no_answer} -> []
     end
@@ -95,8 +64,8 @@ defmodule Chatterbex.Setup.Nvidia do
 
   defp card(line) do
     with [driver, capability, name] <- line |> String.split(",", parts: 3) |> Enum.map(&String.trim/1),
-         driver when driver != nil <- version(driver),
-         capability when capability != nil <- version(capability) do
+         [_ | _] = driver <- version(driver),
+         [_ | _] = capability <- version(capability) do
       [{name, capability, driver}]
     else
       _other -> []
@@ -114,22 +83,19 @@ defmodule Chatterbex.Setup.Nvidia do
   end
 
   defp version(text) do
-    if text =~ ~r/\A\d+(\.\d+)+\z/,
-      do: text |> String.split(".") |> Enum.map(&String.to_integer/1)
+    if text =~ ~r/\A\d+(\.\d+)+\z/, do: text |> String.split(".") |> Enum.map(&String.to_integer/1)
   end
 
   @doc """
-  The best locked build for a driver and its cards, and why it is that one; or why there is none.
-
-  `architecture` is the machine's, such as `"x86_64"`. Unknown facts count as a fit: the test of PyTorch afterwards shows
-  whether it does.
+  The best locked build for a driver and its cards on a machine such as `"x86_64"`, and why it is that one; or why there
+  is none. Unknown facts count as a fit: the test of PyTorch afterwards shows whether it does.
   """
-  @spec build(t, String.t()) :: {:ok, build, String.t()} | {:error, String.t()}
+  @spec build(t, String.t()) :: {:ok, map, String.t()} | {:error, String.t()}
   def build(%__MODULE__{} = nvidia, architecture) do
     [newest | _older] = builds = Enum.filter(@builds, &(architecture in &1.architectures))
 
     case Enum.find(builds, &(obstacle(nvidia, &1) == nil)) do
-      nil -> {:error, refusal(nvidia, builds)}
+      nil -> {:error, refusal(nvidia, newest, List.last(builds))}
       ^newest -> {:ok, newest, found(nvidia)}
       older -> {:ok, older, obstacle(nvidia, newest)}
     end
@@ -140,8 +106,8 @@ defmodule Chatterbex.Setup.Nvidia do
       driver != nil and driver < build.driver ->
         "#{driver(driver)} is too old for CUDA #{build.cuda}, which needs #{dotted(build.driver)} or newer"
 
-      nvidia.cards != [] and best(nvidia.cards) < build.capability ->
-        "#{cards(nvidia)} is too old for PyTorch with CUDA #{build.cuda}, which needs compute capability " <>
+      nvidia.cards != [] and elem(best(nvidia), 1) < build.capability ->
+        "#{best_card(nvidia)} is too old for PyTorch with CUDA #{build.cuda}, which needs compute capability " <>
           "#{dotted(build.capability)} or newer"
 
       true ->
@@ -150,28 +116,25 @@ defmodule Chatterbex.Setup.Nvidia do
   end
 
   # A newer driver helps if only the driver is too old. Nothing helps an old card.
-  defp refusal(nvidia, builds) do
-    driver = %{nvidia | cards: []}
-    oldest = List.last(builds)
-    newest = hd(builds)
-
-    if obstacle(driver, oldest),
-      do: obstacle(driver, oldest) <> ". Install driver #{dotted(newest.driver)} or newer",
-      else: obstacle(nvidia, oldest)
+  defp refusal(nvidia, newest, oldest) do
+    case obstacle(%{nvidia | cards: []}, oldest) do
+      nil -> obstacle(nvidia, oldest)
+      driver -> "#{driver}. Install driver #{dotted(newest.driver)} or newer"
+    end
   end
 
   defp found(%{driver: nil, cards: []}), do: "NVIDIA's driver is there, and does not tell its version"
   defp found(%{driver: driver, cards: []}), do: driver(driver)
-  defp found(%{driver: driver} = nvidia), do: "#{driver(driver)}, #{cards(nvidia)}"
+  defp found(%{driver: driver} = nvidia), do: "#{driver(driver)}, #{best_card(nvidia)}"
 
   defp driver(version), do: "NVIDIA driver #{dotted(version)}"
 
-  defp cards(nvidia) do
-    {name, capability} = Enum.max_by(nvidia.cards, &elem(&1, 1))
+  defp best_card(nvidia) do
+    {name, capability} = best(nvidia)
     "#{name} (compute capability #{dotted(capability)})"
   end
 
-  defp best(cards), do: cards |> Enum.map(&elem(&1, 1)) |> Enum.max()
+  defp best(nvidia), do: Enum.max_by(nvidia.cards, &elem(&1, 1))
 
   # One number stands for all releases that begin with it.
   defp dotted(version), do: Enum.join(version, ".")

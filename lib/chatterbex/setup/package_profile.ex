@@ -1,0 +1,156 @@
+defmodule Chatterbex.Setup.PackageProfile do
+  @moduledoc false
+  # What can be installed: a name, its lock files, and what must import afterwards.
+  #
+  # The environment holds one or more profiles, always installed together: a lock that adds to another is
+  # made under its constraint (`uv pip compile -c hibari.txt`), so that adding it changes nothing there.
+
+  alias Chatterbex.Setup.EnvironmentManifest
+
+  # `timeout` (milliseconds) is for the whole installation, over a slow network. `torch_lock` is one more lock, for PyTorch,
+  # which may come from elsewhere; `cuda12_lock` takes its place where the NVIDIA driver or card is too old for it. `proof`
+  # is a script that tries the result on a device; `data` one that fetches what a language's package needs besides.
+  @enforce_keys [:name, :title, :locks, :imports, :timeout]
+  defstruct @enforce_keys ++ [:language, :torch_lock, :cuda12_lock, :proof, :data]
+
+  @type t :: %__MODULE__{name: String.t(), title: String.t(), locks: [Path.t()], imports: [String.t()]}
+
+  @profiles [
+    %{
+      name: "hibari",
+      title: "the built-in voice",
+      locks: ["hibari.txt"],
+      imports: ["numpy", "onnxruntime", "hibari"],
+      timeout: :timer.minutes(45)
+    },
+    %{
+      name: "torch",
+      title: "PyTorch with the networks of the Chatterbox models",
+      locks: ["chatterbox.txt"],
+      torch_lock: "torch.txt",
+      cuda12_lock: "torch-cuda12.txt",
+      imports: ["torch", "safetensors", "tokenizers", "soxr", "huggingface_hub"],
+      proof: "proof.py",
+      timeout: :timer.hours(2)
+    },
+    %{
+      name: "language-ja",
+      title: "what Japanese needs",
+      language: "ja",
+      locks: ["language-ja.txt"],
+      imports: ["pykakasi"],
+      timeout: :timer.minutes(15)
+    },
+    %{
+      name: "language-zh",
+      title: "what Chinese needs",
+      language: "zh",
+      locks: ["language-zh.txt"],
+      imports: ["spacy_pkuseg"],
+      data: "words_of_chinese.py",
+      timeout: :timer.minutes(15)
+    }
+  ]
+
+  @doc """
+  The versions of Python that the locks support, in order of preference: all packages have had wheels for 3.12 for years.
+
+      iex> Chatterbex.Setup.PackageProfile.pythons()
+      ["3.12", "3.13", "3.11", "3.14", "3.10"]
+  """
+  @spec pythons() :: [String.t()]
+  def pythons, do: ~w(3.12 3.13 3.11 3.14 3.10)
+
+  @doc "All profiles of this version."
+  @spec all() :: [t]
+  def all, do: Enum.map(@profiles, &struct!(__MODULE__, &1))
+
+  @doc """
+  Those of `profiles` to install: the first one, which everybody gets, PyTorch if it is wanted, those of
+  `languages`, and what `manifest` has.
+  """
+  @spec wanted([t], boolean, [String.t()], EnvironmentManifest.t() | nil) :: [t]
+  def wanted([first | others], torch?, languages, manifest) do
+    wanted = fn profile ->
+      is_map_key(manifest["profiles"] || %{}, profile.name) or profile.language in languages or
+        (torch? and torch?(profile))
+    end
+
+    [first | Enum.filter(others, wanted)]
+  end
+
+  @doc "Whether it brings PyTorch."
+  @spec torch?(t) :: boolean
+  def torch?(profile), do: profile.torch_lock != nil
+
+  @doc """
+  Whether `manifest` says that this profile is installed from the current lock files.
+
+  If they do not exist (a release may leave them out), the manifest is trusted.
+  """
+  @spec current?(t, EnvironmentManifest.t()) :: boolean
+  def current?(%__MODULE__{} = profile, manifest) do
+    case manifest["profiles"][profile.name] do
+      %{"lock_sha256" => installed} -> lock_sha256(profile) in [installed, nil]
+      _not_installed -> false
+    end
+  end
+
+  @doc "The checksum of the profile's lock files; `nil` without the files."
+  @spec lock_sha256(t) :: String.t() | nil
+  def lock_sha256(%__MODULE__{} = profile) do
+    read = Enum.map(lock_paths(profile) ++ torch_locks(profile, :cuda12), &File.read/1)
+
+    if Enum.all?(read, &match?({:ok, _lock}, &1)),
+      do: :sha256 |> :crypto.hash(Enum.map(read, &elem(&1, 1))) |> Base.encode16(case: :lower)
+  end
+
+  @doc "The profile's lock files, with the lock of this build of PyTorch (`nil`: with none)."
+  @spec lock_paths(t, :locked | :cuda12 | nil) :: [Path.t()]
+  def lock_paths(%__MODULE__{} = profile, torch \\ :locked),
+    do: Enum.map(profile.locks, &lock_file/1) ++ torch_locks(profile, torch)
+
+  defp torch_locks(_profile, nil), do: []
+  defp torch_locks(profile, :locked), do: profile.torch_lock |> List.wrap() |> Enum.map(&lock_file/1)
+  defp torch_locks(profile, :cuda12), do: profile.cuda12_lock |> List.wrap() |> Enum.map(&lock_file/1)
+
+  @doc """
+  The version of PyTorch that is locked, as `"2.15.0"`; `nil` if no profile installs it.
+
+  If the lock also has an older one for an old Python, this is the newest.
+  """
+  @spec torch_version([t], :locked | :cuda12) :: String.t() | nil
+  def torch_version(profiles, build \\ :locked),
+    do: profiles |> torch_requirements(build) |> Enum.map(&elem(&1, 0)) |> Enum.max(Version, fn -> nil end)
+
+  @doc "The versions of PyTorch that are locked, each with the marker that says for which Python: `\"\"` for all."
+  @spec torch_requirements([t], :locked | :cuda12) :: [{version :: String.t(), marker :: String.t()}]
+  def torch_requirements(profiles, build \\ :locked) do
+    for profile <- profiles,
+        lock <- torch_locks(profile, build),
+        {:ok, text} <- [File.read(lock)],
+        [_line, version | marker] <- Regex.scan(~r/^torch==([\w.]+)(?: *; *([^\\\n]*))?/m, text),
+        do: {version, marker |> Enum.join() |> String.trim()}
+  end
+
+  @doc """
+  A package with its version, if known.
+
+      iex> Chatterbex.Setup.PackageProfile.named("numpy", %{"numpy" => "2.4.6"})
+      "numpy 2.4.6"
+  """
+  @spec named(String.t(), %{optional(String.t()) => String.t() | nil}) :: String.t()
+  def named(package, versions), do: String.trim("#{package} #{versions[package]}")
+
+  @doc "The path of a lock file of this library."
+  @spec lock_file(String.t()) :: Path.t()
+  def lock_file(name), do: priv("locks", name)
+
+  @doc "The path of a script of the setup."
+  @spec script(String.t()) :: Path.t()
+  def script(name), do: priv("provision", name)
+
+  # A test's own files have absolute paths.
+  defp priv(_folder, "/" <> _rest = path), do: path
+  defp priv(folder, name), do: Application.app_dir(:chatterbex, Path.join(["priv/python", folder, name]))
+end

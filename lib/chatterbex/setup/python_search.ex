@@ -1,0 +1,201 @@
+defmodule Chatterbex.Setup.PythonSearch do
+  @moduledoc false
+  # The steps that find a Python that can be embedded, and uv: the Python that the user named or that the environment has,
+  # then uv, then the Pythons that uv finds or downloads.
+
+  alias Chatterbex.Python
+  alias Chatterbex.Setup.{EnvironmentManifest, HostMachine, PackageProfile, PythonInterpreter, SetupFailure}
+  alias Chatterbex.Setup.{StepReport, SetupRun, Uv}
+
+  # What uv downloads if the machine has no Python that fits.
+  @download "3.12"
+
+  @doc "The steps, in order."
+  @spec steps() :: [StepReport.step()]
+  def steps, do: [&given/1, &uv/1, &search/1]
+
+  @doc "The version in the value of `--python`, such as `\"3.11\"`; `nil` if the value is not a version."
+  @spec version(String.t() | nil) :: String.t() | nil
+  def version(given), do: if(given && given =~ ~r/\A\d+\.\d+\z/, do: given)
+
+  @doc "The file for the value of `--python`: a path, a folder or a name on PATH."
+  @spec named(String.t(), HostMachine.t()) :: Path.t() | nil
+  def named(given, machine) do
+    cond do
+      not String.contains?(given, "/") ->
+        %{machine | folders: []} |> HostMachine.executables([given]) |> List.first()
+
+      File.dir?(given) ->
+        Path.join(Path.expand(given), "bin/python3")
+
+      true ->
+        Path.expand(given)
+    end
+  end
+
+  # A Python that the user named is used or refused; no other one is used instead.
+  defp given(%SetupRun{python: python} = run) when is_binary(python) do
+    version = version(python)
+    path = if version == nil, do: named(python, run.machine)
+
+    cond do
+      version in PackageProfile.pythons() ->
+        :skip
+
+      version != nil ->
+        {:error,
+         none(run, [], ["Python #{version} cannot be used: only #{PythonInterpreter.supported()} can"])}
+
+      path == nil ->
+        {:error, none(run, [], ["#{python}: there is no such program on PATH"])}
+
+      true ->
+        {:python, title(run), fn -> path |> PythonInterpreter.examine(run.machine) |> found(run) end}
+    end
+  end
+
+  # The setup continues with the environment that exists.
+  defp given(%SetupRun{force: false} = run) do
+    with true <- EnvironmentManifest.ours?(run.venv),
+         {:ok, interpreter} <- PythonInterpreter.examine(Python.program(run.venv), run.machine) do
+      {:python, title(run), fn -> found({:ok, interpreter}, run) end}
+    else
+      _none_or_broken -> :skip
+    end
+  end
+
+  defp given(_run), do: :skip
+
+  defp uv(run) do
+    {:uv, "looking for uv, which installs Python packages",
+     fn ->
+       case Uv.find(run.machine, run.home) do
+         nil -> fetch_uv(run)
+         uv -> {:ok, %{uv: uv}, "#{uv.version}, #{uv.path}"}
+       end
+     end}
+  end
+
+  # A Python that cannot be embedded can still fetch uv, which brings one that can.
+  defp fetch_uv(run) do
+    names = ["python3" | Enum.map(PackageProfile.pythons(), &"python#{&1}")]
+    paths = Enum.map(List.wrap(run.interpreter), & &1.path) ++ HostMachine.executables(run.machine, names)
+
+    case first(Enum.uniq(paths), &(PythonInterpreter.examine(&1, run.machine, venv: true) |> fetches_uv())) do
+      {:error, rejected} ->
+        {:error, none(run, rejected, [])}
+
+      {:ok, path, _rejected} ->
+        with {:ok, uv} <- Uv.fetch(path, run.home),
+             do: {:ok, %{uv: uv}, "#{uv.version}, installed into #{uv.path} with the pip of #{path}"}
+    end
+  end
+
+  defp fetches_uv({:ok, interpreter}), do: {:ok, interpreter.path}
+  defp fetches_uv({:error, %{venv: true, path: path}}), do: {:ok, path}
+  defp fetches_uv({:error, rejected}), do: {:error, rejected}
+
+  defp search(%SetupRun{interpreter: nil} = run) do
+    {:python, title(run),
+     fn ->
+       with {:error, rejected} <- listed(run, version(run.python)),
+            {:error, error} <- download(run, rejected, version(run.python) || @download) do
+         {:error, error}
+       else
+         {:ok, interpreter, rejected} ->
+           for %{path: path, why: why} <- rejected, do: run.report.({:line, "skipped #{path}: #{why}"})
+           found({:ok, interpreter}, run)
+       end
+     end}
+  end
+
+  defp search(_found), do: :skip
+
+  # Those of the wrong version come last, to be named if there is no other.
+  defp listed(run, version) do
+    run.uv
+    |> Uv.pythons(run.machine)
+    |> Enum.sort_by(&rank(&1, run.machine))
+    |> Enum.map(& &1["path"])
+    |> first(&PythonInterpreter.examine(&1, run.machine, version: version))
+  end
+
+  # uv's own first, pyenv's last, and the versions in their order of preference.
+  defp rank(%{"path" => path, "version" => version}, machine) do
+    folder = System.get_env("UV_PYTHON_INSTALL_DIR", "")
+    managed? = path =~ "/uv/python/" or (folder != "" and String.starts_with?(path, folder))
+    minor = version |> String.split(".") |> Enum.take(2) |> Enum.join(".")
+    preference = Enum.find_index(PackageProfile.pythons(), &(&1 == minor))
+    {preference == nil, not managed?, Path.dirname(path) in machine.pyenv, preference}
+  end
+
+  defp download(run, rejected, version) do
+    if System.get_env("UV_PYTHON_DOWNLOADS") in ["never", "manual"] do
+      {:error, none(run, rejected, ["uv may not download one: UV_PYTHON_DOWNLOADS forbids it"])}
+    else
+      run.report.({:detail, "none will do here; downloading Python #{version} with uv"})
+
+      with {:ok, _output} <- Uv.download_python(run.uv, version),
+           {:error, rejected} <- listed(run, version) do
+        {:error, none(run, rejected, [])}
+      else
+        {:ok, interpreter, _rejected} ->
+          {:ok, interpreter, rejected}
+
+        {:error, %{output: output}} ->
+          {:error, none(run, rejected, ["uv python install: #{last_line(output)}"])}
+      end
+    end
+  end
+
+  # The first that `examine` accepts, and those before it; or all of them.
+  defp first(paths, examine) do
+    paths
+    |> Enum.reduce_while({:error, []}, fn path, {:error, rejected} ->
+      case examine.(path) do
+        {:ok, found} -> {:halt, {:ok, found, Enum.reverse(rejected)}}
+        {:error, why} -> {:cont, {:error, [why | rejected]}}
+      end
+    end)
+    |> then(&with {:error, rejected} <- &1, do: {:error, Enum.reverse(rejected)})
+  end
+
+  defp title(run),
+    do: "looking for Python #{run.python || PythonInterpreter.supported()} with a shared library"
+
+  defp found({:error, rejected}, run), do: {:error, none(run, [rejected], [])}
+
+  defp found({:ok, interpreter}, _run) do
+    note = "Python #{interpreter.version}, #{interpreter.base_executable}, with #{interpreter.libpython}"
+    {:ok, %{interpreter: interpreter}, note}
+  end
+
+  defp none(run, rejected, notes) do
+    looked = Enum.map(rejected, &"#{&1.path}: #{&1.why}") ++ notes
+    supported = PythonInterpreter.supported()
+
+    message =
+      if looked == [],
+        do: "no Python was found on this machine.",
+        else: "no usable Python #{supported} with a shared library was found:\n#{SetupFailure.quoted(looked)}"
+
+    hint = Enum.find_value(rejected, & &1.remedy) || hint(run)
+    SetupFailure.error(message, hint, run, %{rejected: Enum.map(rejected, &Map.take(&1, [:path, :why]))})
+  end
+
+  defp hint(%{python: python}) when is_binary(python),
+    do: "name another with --python, or leave --python out: the setup then looks for one itself."
+
+  defp hint(%{machine: %{os: :macos}}), do: "brew install python@3.12"
+
+  defp hint(%{machine: %{debian: true}}),
+    do:
+      "sudo apt-get install -y python3 python3-venv libpython3-dev (where that is Python " <>
+        "#{PythonInterpreter.supported()}), or install uv, which brings a Python of its own."
+
+  defp hint(_run),
+    do:
+      "install Python 3.12 with its shared library from your system's packages, or uv, which brings its own."
+
+  defp last_line(output), do: output |> String.trim() |> String.split("\n") |> List.last() |> String.trim()
+end
