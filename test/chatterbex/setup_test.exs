@@ -350,13 +350,13 @@ defmodule Chatterbex.SetupTest do
 
     test "none on Debian: what was looked at, and the apt-get line", context do
       folder = Path.join(context.tmp_dir, "debian")
-      python = fake_python(Path.join(folder, "python3"), system: true, libpython: nil, venv: false)
-      message = refused(%{context | machine: machine([folder], debian: true)})
+      python = fake_python(Path.join(folder, "python3"), system: true, libpython: nil)
+      message = refused(%{context | machine: machine([context.tools, folder], debian: true)})
 
       assert message =~
                "no usable Python 3.10 to 3.14 with a shared library was found:\n  | #{python}: its shared"
 
-      assert message =~ "hint: sudo apt-get install -y libpython3.11 python3.11-venv\n"
+      assert message =~ "hint: sudo apt-get install -y libpython3.11\n"
     end
 
     test "none at all", context do
@@ -463,12 +463,21 @@ defmodule Chatterbex.SetupTest do
       assert File.ls!(Path.join(context.home, "bin")) == []
     end
 
-    test "a Python that cannot make environments will not do", context do
+    test "a Python that cannot make environments: its own words, and what to install", context do
       folder = Path.join(context.tmp_dir, "debian")
-      fake_python(Path.join(folder, "python3"), system: true, venv: false)
+
+      fake_python(Path.join(folder, "python3"), [system: true], """
+      echo 'The virtual environment was not created successfully because ensurepip is not available.'
+      echo '    apt install python3.11-venv'
+      exit 1
+      """)
+
       message = refused(%{context | machine: machine([folder], debian: true)})
-      assert message =~ "it cannot make environments: ensurepip is not installed"
-      assert message =~ "hint: sudo apt-get install -y python3.11-venv\n"
+      assert message =~ "venv ended with exit code 1"
+      assert message =~ "  |     apt install python3.11-venv"
+
+      assert message =~
+               "hint: install what Python makes environments with (on Debian: sudo apt-get install -y"
     end
   end
 

@@ -19,7 +19,6 @@ defmodule Chatterbex.SetupHelp do
     musl: false,
     shared: true,
     system: false,
-    venv: true,
     libpython: "/opt/python/lib/libpython3.11.so.1.0",
     failures: []
   }

@@ -4,14 +4,13 @@ defmodule Chatterbex.Setup.PythonInterpreter do
 
   alias Chatterbex.Setup.{HostMachine, PackageProfile, Subprocess}
 
-  @enforce_keys [:path, :base_executable, :version, :implementation, :libpython, :venv]
-  defstruct [:path, :base_executable, :version, :implementation, :libpython, :venv]
+  @enforce_keys [:path, :base_executable, :version, :implementation, :libpython]
+  defstruct [:path, :base_executable, :version, :implementation, :libpython]
 
-  @typedoc "A Python that can be embedded. `venv` tells whether it can make environments by itself."
   @type t :: %__MODULE__{path: Path.t(), base_executable: Path.t(), version: String.t(), libpython: Path.t()}
 
-  @typedoc "A Python that cannot, why, and what would change that."
-  @type rejected :: %{path: Path.t(), why: String.t(), remedy: String.t() | nil, venv: boolean}
+  @typedoc "A Python that cannot be embedded, why, and what would change that."
+  @type rejected :: %{path: Path.t(), why: String.t(), remedy: String.t() | nil}
 
   # The first start of a freshly installed Python on macOS takes seconds.
   @timeout 30_000
@@ -23,23 +22,23 @@ defmodule Chatterbex.Setup.PythonInterpreter do
     "#{oldest} to #{newest}"
   end
 
-  @doc """
-  Asks one Python about itself. With `venv: true` it must also be able to make an environment by itself, which is needed
-  where there is no uv; with `version: "3.11"` it must be of that version.
-  """
-  @spec examine(Path.t(), HostMachine.t(), keyword) :: {:ok, t} | {:error, rejected}
-  def examine(path, %HostMachine{} = machine, options \\ []) do
-    with {:ok, answers} <- ask(path) do
-      case problem(answers, machine, options) do
-        nil -> {:ok, interpreter(path, answers)}
-        {why, remedy} -> {:error, rejected(path, why, remedy, can_fetch_uv?(answers))}
-        why -> {:error, rejected(path, why, nil, can_fetch_uv?(answers))}
-      end
+  @doc "Asks one Python about itself. With a `version` such as `\"3.11\"` it must be of that one."
+  @spec examine(Path.t(), HostMachine.t(), String.t() | nil) :: {:ok, t} | {:error, rejected}
+  def examine(path, %HostMachine{} = machine, version \\ nil) do
+    with {:ok, answers} <- ask(path), nil <- problem(answers, machine, version) do
+      {:ok,
+       %__MODULE__{
+         path: path,
+         base_executable: answers["base_executable"],
+         version: version(answers),
+         implementation: answers["implementation"],
+         libpython: answers["libpython"]
+       }}
+    else
+      {why, remedy} -> {:error, %{path: path, why: why, remedy: remedy}}
+      why -> {:error, %{path: path, why: why, remedy: nil}}
     end
   end
-
-  # pip's index of uv has nothing for older ones.
-  defp can_fetch_uv?(answers), do: answers["venv"] == true and answers["version"] >= [3, 8]
 
   @doc "Whether two paths lead to one file."
   @spec same_file?(Path.t(), Path.t()) :: boolean
@@ -51,10 +50,11 @@ defmodule Chatterbex.Setup.PythonInterpreter do
     end
   end
 
+  # The answers, or the reason why there are none.
   defp ask(path) do
     cond do
-      not File.exists?(path) -> {:error, rejected(path, "there is no such file")}
-      not HostMachine.executable?(path) -> {:error, rejected(path, "it is not a program that may be run")}
+      not File.exists?(path) -> "there is no such file"
+      not HostMachine.executable?(path) -> "it is not a program that may be run"
       true -> run(path)
     end
   end
@@ -62,28 +62,25 @@ defmodule Chatterbex.Setup.PythonInterpreter do
   # The site's start-up code may print too: the answer is the last line that is an object.
   defp run(path) do
     case Subprocess.answer(path, ["-I", PackageProfile.script("interpreter.py")], timeout: @timeout) do
-      {:ok,
-       %{"version" => [major, minor, patch], "base_executable" => base, "implementation" => name} = answers}
-      when is_integer(major) and is_integer(minor) and is_integer(patch) and is_binary(base) and
-             is_binary(name) ->
+      {:ok, %{"version" => [_major, _minor, _patch], "base_executable" => <<_::binary>>} = answers} ->
         {:ok, answers}
 
       {:ok, _no_python} ->
-        {:error, rejected(path, "it does not answer as a Python does")}
+        "it does not answer as a Python does"
 
       {:error, %{why: :no_answer, output: output}} ->
-        {:error, rejected(path, "it does not answer as a Python does#{said(output)}")}
+        "it does not answer as a Python does#{said(output)}"
 
-      {:error, %{why: {:timeout, _milliseconds}}} ->
-        {:error, rejected(path, "it did not answer within #{div(@timeout, 1000)} s")}
+      {:error, %{why: {:timeout, _ms}}} ->
+        "it did not answer within #{div(@timeout, 1000)} s"
 
       {:error, %{why: {:exit, status}, output: output}} ->
-        {:error, rejected(path, "it does not run (exit #{status}#{said(output)})")}
+        "it does not run (exit #{status}#{said(output)})"
     end
   end
 
   # A reason, with a remedy if there is one.
-  defp problem(answers, machine, options) do
+  defp problem(answers, machine, wanted) do
     version = minor(answers)
 
     cond do
@@ -93,8 +90,8 @@ defmodule Chatterbex.Setup.PythonInterpreter do
       version not in PackageProfile.pythons() ->
         "it is Python #{version(answers)}, not #{supported()}"
 
-      options[:version] not in [nil, version] ->
-        "it is Python #{version(answers)}, not #{options[:version]}"
+      wanted not in [nil, version] ->
+        "it is Python #{version(answers)}, not #{wanted}"
 
       answers["free_threaded"] == true ->
         "it is a free-threaded Python, which loads no libraries made for the stable ABI"
@@ -110,9 +107,6 @@ defmodule Chatterbex.Setup.PythonInterpreter do
 
       not is_binary(answers["libpython"]) ->
         no_library(answers, machine)
-
-      options[:venv] == true and answers["venv"] != true ->
-        no_venv(answers, machine)
 
       true ->
         nil
@@ -130,14 +124,10 @@ defmodule Chatterbex.Setup.PythonInterpreter do
 
   defp no_library(%{"failures" => [[path, why] | _more]}, _machine), do: "its #{path} does not open: #{why}"
 
-  defp no_library(%{"system" => true} = answers, %HostMachine{debian: true}) do
-    packages = [
-      "libpython#{minor(answers)}" | if(answers["venv"], do: [], else: ["python#{minor(answers)}-venv"])
-    ]
-
-    {"its shared library is not installed (Debian has it in a package of its own)",
-     "sudo apt-get install -y #{Enum.join(packages, " ")}"}
-  end
+  defp no_library(%{"system" => true} = answers, %HostMachine{debian: true}),
+    do:
+      {"its shared library is not installed (Debian has it in a package of its own)",
+       "sudo apt-get install -y libpython#{minor(answers)}"}
 
   defp no_library(%{"shared" => true}, _machine), do: "its shared library is not where it should be"
 
@@ -148,28 +138,6 @@ defmodule Chatterbex.Setup.PythonInterpreter do
          "PYTHON_CONFIGURE_OPTS=--enable-shared pyenv install --force #{version(answers)}"},
       else: "it was built without a shared library (configure --enable-shared)"
   end
-
-  defp no_venv(%{"system" => true} = answers, %HostMachine{debian: true}),
-    do:
-      {"it cannot make environments: ensurepip is not installed",
-       "sudo apt-get install -y python#{minor(answers)}-venv"}
-
-  defp no_venv(_answers, _machine),
-    do: "it cannot make environments: its modules venv and ensurepip are missing"
-
-  defp interpreter(path, answers) do
-    %__MODULE__{
-      path: path,
-      base_executable: answers["base_executable"],
-      version: version(answers),
-      implementation: answers["implementation"],
-      libpython: answers["libpython"],
-      venv: answers["venv"] == true
-    }
-  end
-
-  defp rejected(path, why, remedy \\ nil, venv \\ false),
-    do: %{path: path, why: why, remedy: remedy, venv: venv}
 
   defp version(answers), do: Enum.join(answers["version"], ".")
   defp minor(%{"version" => [major, minor, _patch]}), do: "#{major}.#{minor}"

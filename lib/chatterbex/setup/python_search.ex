@@ -69,9 +69,11 @@ defmodule Chatterbex.Setup.PythonSearch do
   defp uv(run) do
     {:uv, "looking for uv, which installs Python packages",
      fn ->
-       case Uv.find(run.machine, run.home) do
-         nil -> fetch_uv(run)
-         uv -> {:ok, %{uv: uv}, "#{uv.version}, #{uv.path}"}
+       with nil <- Uv.find(run.machine, run.home), {:ok, uv, python} <- fetch_uv(run) do
+         {:ok, %{uv: uv}, "#{uv.version}, installed into #{uv.path} with the pip of #{python}"}
+       else
+         %Uv{} = uv -> {:ok, %{uv: uv}, "#{uv.version}, #{uv.path}"}
+         {:error, error} -> {:error, error}
        end
      end}
   end
@@ -79,21 +81,16 @@ defmodule Chatterbex.Setup.PythonSearch do
   # A Python that cannot be embedded can still fetch uv, which brings one that can.
   defp fetch_uv(run) do
     names = ["python3" | Enum.map(PackageProfile.pythons(), &"python#{&1}")]
-    paths = Enum.map(List.wrap(run.interpreter), & &1.path) ++ HostMachine.executables(run.machine, names)
+    pythons = Enum.map(List.wrap(run.interpreter), & &1.path) ++ HostMachine.executables(run.machine, names)
 
-    case first(Enum.uniq(paths), &(PythonInterpreter.examine(&1, run.machine, venv: true) |> fetches_uv())) do
-      {:error, rejected} ->
-        {:error, none(run, rejected, [])}
-
-      {:ok, path, _rejected} ->
-        with {:ok, uv} <- Uv.fetch(path, run.home),
-             do: {:ok, %{uv: uv}, "#{uv.version}, installed into #{uv.path} with the pip of #{path}"}
-    end
+    Enum.reduce_while(pythons, {:error, none(run, [], [])}, fn python, _before ->
+      case Uv.fetch(python, run.home) do
+        {:ok, uv} -> {:halt, {:ok, uv, python}}
+        {:error, %{tool: "venv"} = failure} -> {:cont, {:error, failure}}
+        {:error, failure} -> {:halt, {:error, failure}}
+      end
+    end)
   end
-
-  defp fetches_uv({:ok, interpreter}), do: {:ok, interpreter.path}
-  defp fetches_uv({:error, %{venv: true, path: path}}), do: {:ok, path}
-  defp fetches_uv({:error, rejected}), do: {:error, rejected}
 
   defp search(%SetupRun{interpreter: nil} = run) do
     {:python, title(run),
@@ -102,22 +99,27 @@ defmodule Chatterbex.Setup.PythonSearch do
             {:error, error} <- download(run, rejected, version(run.python) || @download) do
          {:error, error}
        else
-         {:ok, interpreter, rejected} ->
-           for %{path: path, why: why} <- rejected, do: run.report.({:line, "skipped #{path}: #{why}"})
-           found({:ok, interpreter}, run)
+         {:ok, interpreter} -> found({:ok, interpreter}, run)
        end
      end}
   end
 
   defp search(_found), do: :skip
 
-  # Those of the wrong version come last, to be named if there is no other.
+  # The first that fits. Those of the wrong version come last, to be named if there is no other.
   defp listed(run, version) do
-    run.uv
-    |> Uv.pythons(run.machine)
-    |> Enum.sort_by(&rank(&1, run.machine))
-    |> Enum.map(& &1["path"])
-    |> first(&PythonInterpreter.examine(&1, run.machine, version: version))
+    pythons = run.uv |> Uv.pythons(run.machine) |> Enum.sort_by(&rank(&1, run.machine))
+
+    Enum.reduce_while(pythons, {:error, []}, fn %{"path" => path}, {:error, rejected} ->
+      case PythonInterpreter.examine(path, run.machine, version) do
+        {:ok, interpreter} ->
+          for %{path: path, why: why} <- rejected, do: run.report.({:line, "skipped #{path}: #{why}"})
+          {:halt, {:ok, interpreter}}
+
+        {:error, why} ->
+          {:cont, {:error, rejected ++ [why]}}
+      end
+    end)
   end
 
   # uv's own first, pyenv's last, and the versions in their order of preference.
@@ -146,18 +148,6 @@ defmodule Chatterbex.Setup.PythonSearch do
           {:error, none(run, rejected, ["uv python install: #{last_line(output)}"])}
       end
     end
-  end
-
-  # The first that `examine` accepts, and those before it; or all of them.
-  defp first(paths, examine) do
-    paths
-    |> Enum.reduce_while({:error, []}, fn path, {:error, rejected} ->
-      case examine.(path) do
-        {:ok, found} -> {:halt, {:ok, found, Enum.reverse(rejected)}}
-        {:error, why} -> {:cont, {:error, [why | rejected]}}
-      end
-    end)
-    |> then(&with {:error, rejected} <- &1, do: {:error, Enum.reverse(rejected)})
   end
 
   defp title(run),

@@ -73,6 +73,8 @@ defmodule Chatterbex.Setup.SetupFailure do
        "the disk is full: free some space, or give another folder with --path."},
       {~r/hash(es)?.{0,40}mismatch|mismatch.{0,40}hash|do not match the hashes/is,
        "a downloaded file is not the one that was locked: empty the cache (uv cache clean) and check the index."},
+      {~r/ensurepip|no module named venv/i,
+       "install what Python makes environments with (on Debian: sudo apt-get install -y python3-venv), or uv."},
       {~r/permission denied|os error 13|read-only file system/i,
        "a file may not be written: check who owns the folder, or give another one with --path."},
       {~r/invalid peer certificate|certificate verify failed|unknownissuer|SSLError/i,

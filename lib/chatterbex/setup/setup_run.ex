@@ -109,33 +109,29 @@ defmodule Chatterbex.Setup.SetupRun do
 
   defp names(given), do: given |> List.wrap() |> Enum.map(&to_string/1) |> Enum.uniq()
 
+  defp invalid({_name, nil}), do: nil
+
   defp invalid({name, value}) do
-    with expected when is_binary(expected) <- if(value != nil, do: expected(name, value)) do
+    {expected, valid?} = accepts(name)
+
+    unless valid?.(value) do
       message = "option #{inspect(name)} must be #{expected}, got #{inspect(value)}"
       Error.new(:invalid_option, message, %{option: name, got: value})
     end
   end
 
-  # What the option accepts, if that is not this value.
-  defp expected(name, value) when name in [:home, :python],
-    do: unless(is_binary(value) and value != "", do: "a string that is not empty")
+  defp accepts(name) when name in [:home, :python],
+    do: {"a string that is not empty", &(is_binary(&1) and &1 != "")}
 
-  defp expected(name, value) when name in [:force, :quiet], do: unless(is_boolean(value), do: "true or false")
+  defp accepts(name) when name in [:force, :quiet], do: {"true or false", &is_boolean/1}
+  defp accepts(:device), do: {"one of #{Enum.map_join(@devices, ", ", &inspect/1)}", &(&1 in @devices)}
+  defp accepts(:torch), do: {"a version such as \"2.7.1\"", &(is_binary(&1) and &1 =~ version())}
+  defp accepts(name) when name in [:models, :languages], do: {"a list of names", &names?/1}
+  defp accepts(:report), do: {"a function of one argument", &is_function(&1, 1)}
+  defp accepts(_hidden), do: {"", fn _value -> true end}
 
-  defp expected(:device, value),
-    do: unless(value in @devices, do: "one of #{Enum.map_join(@devices, ", ", &inspect/1)}")
-
-  defp expected(:torch, value) do
-    unless is_binary(value) and value =~ ~r/\A\d+\.\d+(\.\d+)?(\+[a-z0-9.]+)?\z/,
-      do: "a version such as \"2.7.1\""
-  end
-
-  defp expected(name, value) when name in [:models, :languages] do
-    unless is_list(value) and Enum.all?(value, &(is_atom(&1) or is_binary(&1))), do: "a list of names"
-  end
-
-  defp expected(:report, value), do: unless(is_function(value, 1), do: "a function of one argument")
-  defp expected(_hidden, _value), do: nil
+  defp version, do: ~r/\A\d+\.\d+(\.\d+)?(\+[a-z0-9.]+)?\z/
+  defp names?(value), do: is_list(value) and Enum.all?(value, &(is_atom(&1) or is_binary(&1)))
 
   defp no_files(name), do: with({:ok, _set} <- Set.fetch(name, []), do: nil, else: ({:error, error} -> error))
 

@@ -8,9 +8,8 @@ defmodule Chatterbex.Setup.PythonInterpreterTest do
   @moduletag :tmp_dir
 
   defp examine(dir, answers, options \\ []) do
-    {machine, options} = Keyword.pop(options, :machine, [])
     python = fake_python(Path.join(dir, "python3"), answers)
-    PythonInterpreter.examine(python, machine([dir], machine), options)
+    PythonInterpreter.examine(python, machine([dir], options[:machine] || []), options[:version])
   end
 
   defp why(dir, answers, options \\ []) do
@@ -30,7 +29,6 @@ defmodule Chatterbex.Setup.PythonInterpreterTest do
     assert {:ok, found} = examine(dir, %{})
     assert found.version == "3.11.7"
     assert found.libpython == "/opt/python/lib/libpython3.11.so.1.0"
-    assert found.venv
   end
 
   test "what a site prints at start-up does not matter", %{tmp_dir: dir} do
@@ -93,21 +91,9 @@ defmodule Chatterbex.Setup.PythonInterpreterTest do
              why(dir, libpython: nil, failures: failures)
   end
 
-  test "Debian keeps the library and ensurepip in packages of their own", %{tmp_dir: dir} do
-    debian = [machine: [debian: true]]
-
+  test "Debian keeps the library in a package of its own", %{tmp_dir: dir} do
     assert {"its shared library is not installed" <> _more, "sudo apt-get install -y libpython3.11"} =
-             why(dir, [system: true, libpython: nil], debian)
-
-    assert {_why, "sudo apt-get install -y libpython3.11 python3.11-venv"} =
-             why(dir, [system: true, libpython: nil, venv: false], debian)
-
-    assert {"it cannot make environments: ensurepip is not installed",
-            "sudo apt-get install -y python3.11-venv"} =
-             why(dir, [system: true, venv: false], debian ++ [venv: true])
-
-    # uv makes environments without it.
-    assert {:ok, %{venv: false}} = examine(dir, [system: true, venv: false], debian)
+             why(dir, [system: true, libpython: nil], machine: [debian: true])
   end
 
   test "what does not run or does not answer", %{tmp_dir: dir} do
