@@ -167,7 +167,7 @@ defmodule Chatterbex.SetupHelp do
   def tiny_profile(dir) do
     lock = Path.join(dir, "tiny.txt")
     unless File.exists?(lock), do: File.write!(lock, "tiny==1.0\n")
-    %PackageProfile{name: "tiny", title: "a tiny package", locks: [lock], imports: ["tiny"], timeout: 60_000}
+    %PackageProfile{name: "tiny", title: "a tiny package", locks: [lock], imports: ["tiny"]}
   end
 
   @doc """
@@ -194,8 +194,7 @@ defmodule Chatterbex.SetupHelp do
       | name: "torch",
         title: "a small PyTorch",
         locks: [networks],
-        torch_lock: torch,
-        cuda12_lock: cuda12,
+        torch: %{locked: torch, cuda12: cuda12},
         proof: proof(dir, answer)
     }
   end

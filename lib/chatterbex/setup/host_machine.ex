@@ -2,7 +2,7 @@ defmodule Chatterbex.Setup.HostMachine do
   @moduledoc false
   # The facts about this machine, as a value: a test gives its own.
 
-  alias Chatterbex.Setup.{NvidiaDriver, PackageProfile}
+  alias Chatterbex.Setup.NvidiaDriver
 
   # `path` are PATH's folders, `folders` those that are searched after them, `pyenv` the folders of pyenv's Pythons,
   # `pip_files` pip's configuration files, the weakest first, `nvidia` NVIDIA's driver and cards if there is a driver.
@@ -17,9 +17,6 @@ defmodule Chatterbex.Setup.HostMachine do
 
   @type t :: %__MODULE__{os: :linux | :macos | :unix | :windows, nvidia: NvidiaDriver.t() | nil}
 
-  @homebrew ~w(/opt/homebrew /usr/local)
-  @framework "/Library/Frameworks/Python.framework/Versions"
-
   @spec this() :: t
   def this do
     os = os()
@@ -32,9 +29,8 @@ defmodule Chatterbex.Setup.HostMachine do
       nvidia: NvidiaDriver.this(),
       path: "PATH" |> System.get_env("") |> String.split(":") |> Enum.filter(&(Path.type(&1) == :absolute)),
       # uv's own installer uses the last two.
-      folders: folders(os) ++ [Path.join(home, ".local/bin"), Path.join(home, ".cargo/bin")],
-      pyenv:
-        Path.wildcard(Path.join(System.get_env("PYENV_ROOT", Path.join(home, ".pyenv")), "versions/3.*/bin")),
+      folders: ~w(/opt/homebrew/bin /usr/local/bin /usr/bin #{home}/.local/bin #{home}/.cargo/bin),
+      pyenv: Path.wildcard(System.get_env("PYENV_ROOT", "#{home}/.pyenv") <> "/versions/3.*/bin"),
       pip_files: pip_files(home)
     }
   end
@@ -88,20 +84,11 @@ defmodule Chatterbex.Setup.HostMachine do
     :erlang.system_info(:system_architecture) |> to_string() |> String.split("-") |> hd() |> normal()
   end
 
-  defp folders(:macos) do
-    for(prefix <- @homebrew, version <- PackageProfile.pythons(), do: "#{prefix}/opt/python@#{version}/bin") ++
-      for(prefix <- @homebrew, do: "#{prefix}/bin") ++
-      for(version <- PackageProfile.pythons(), do: "#{@framework}/#{version}/bin") ++ ["/usr/bin"]
-  end
-
-  defp folders(_other), do: ["/usr/local/bin", "/usr/bin"]
-
   defp pip_files(home) do
-    config = System.get_env("XDG_CONFIG_HOME") || Path.join(home, ".config")
-    named = Enum.reject([System.get_env("PIP_CONFIG_FILE", "")], &(&1 == ""))
+    config = System.get_env("XDG_CONFIG_HOME", "#{home}/.config")
 
     ["/etc/xdg/pip/pip.conf", "/Library/Application Support/pip/pip.conf", "/etc/pip.conf"] ++
-      [Path.join(home, ".pip/pip.conf"), Path.join(config, "pip/pip.conf")] ++
-      [Path.join(home, "Library/Application Support/pip/pip.conf") | named]
+      ["#{home}/.pip/pip.conf", "#{config}/pip/pip.conf", "#{home}/Library/Application Support/pip/pip.conf"] ++
+      Enum.reject([System.get_env("PIP_CONFIG_FILE", "")], &(&1 == ""))
   end
 end

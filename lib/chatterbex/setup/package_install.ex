@@ -8,6 +8,9 @@ defmodule Chatterbex.Setup.PackageInstall do
 
   @locked [:locked, :cuda12]
 
+  # Over a slow network.
+  @timeout :timer.hours(2)
+
   @doc "Installs what is wanted. Returns the plan with the build of PyTorch that was available, and the output of uv."
   @spec run(SetupRun.t(), (String.t() -> term)) ::
           {:ok, TorchPlan.t() | nil, String.t()} | {:error, Subprocess.failure()}
@@ -16,8 +19,7 @@ defmodule Chatterbex.Setup.PackageInstall do
     build = if plan != nil and plan.build in @locked, do: plan.build
     # For uv, 2.15.0+cpu satisfies 2.15.0.
     reinstall = if build && before && before.build not in @locked, do: ["torch"], else: []
-    timeout = run.wanted |> Enum.map(& &1.timeout) |> Enum.max()
-    options = [timeout: timeout, on_output: progress, pip_files: run.machine.pip_files]
+    options = [timeout: @timeout, on_output: progress, pip_files: run.machine.pip_files]
 
     with {:ok, output} <- locked(run, build, [{:reinstall, reinstall} | options]),
          {:ok, plan, more} <- torch(plan, before, run, options),

@@ -7,11 +7,10 @@ defmodule Chatterbex.Setup.PackageProfile do
 
   alias Chatterbex.Setup.EnvironmentManifest
 
-  # `timeout` (milliseconds) is for the whole installation, over a slow network. `torch_lock` is one more lock, for PyTorch,
-  # which may come from elsewhere; `cuda12_lock` takes its place where the NVIDIA driver or card is too old for it. `proof`
-  # is a script that tries the result on a device; `data` one that fetches what a language's package needs besides.
-  @enforce_keys [:name, :title, :locks, :imports, :timeout]
-  defstruct @enforce_keys ++ [:language, :torch_lock, :cuda12_lock, :proof, :data]
+  # `torch` are further locks, one for each locked build of PyTorch: see `TorchPlan`. `proof` is a script that tries the
+  # result on a device; `data` one that fetches what a language's package needs besides.
+  @enforce_keys [:name, :title, :locks, :imports]
+  defstruct @enforce_keys ++ [:language, :proof, :data, torch: %{}]
 
   @type t :: %__MODULE__{name: String.t(), title: String.t(), locks: [Path.t()], imports: [String.t()]}
 
@@ -20,26 +19,22 @@ defmodule Chatterbex.Setup.PackageProfile do
       name: "hibari",
       title: "the built-in voice",
       locks: ["hibari.txt"],
-      imports: ["numpy", "onnxruntime", "hibari"],
-      timeout: :timer.minutes(45)
+      imports: ["numpy", "onnxruntime", "hibari"]
     },
     %{
       name: "torch",
       title: "PyTorch with the networks of the Chatterbox models",
       locks: ["chatterbox.txt"],
-      torch_lock: "torch.txt",
-      cuda12_lock: "torch-cuda12.txt",
+      torch: %{locked: "torch.txt", cuda12: "torch-cuda12.txt"},
       imports: ["torch", "safetensors", "tokenizers", "soxr", "huggingface_hub"],
-      proof: "proof.py",
-      timeout: :timer.hours(2)
+      proof: "proof.py"
     },
     %{
       name: "language-ja",
       title: "what Japanese needs",
       language: "ja",
       locks: ["language-ja.txt"],
-      imports: ["pykakasi"],
-      timeout: :timer.minutes(15)
+      imports: ["pykakasi"]
     },
     %{
       name: "language-zh",
@@ -47,8 +42,7 @@ defmodule Chatterbex.Setup.PackageProfile do
       language: "zh",
       locks: ["language-zh.txt"],
       imports: ["spacy_pkuseg"],
-      data: "words_of_chinese.py",
-      timeout: :timer.minutes(15)
+      data: "words_of_chinese.py"
     }
   ]
 
@@ -81,7 +75,7 @@ defmodule Chatterbex.Setup.PackageProfile do
 
   @doc "Whether it brings PyTorch."
   @spec torch?(t) :: boolean
-  def torch?(profile), do: profile.torch_lock != nil
+  def torch?(profile), do: profile.torch != %{}
 
   @doc """
   Whether `manifest` says that this profile is installed from the current lock files.
@@ -99,7 +93,7 @@ defmodule Chatterbex.Setup.PackageProfile do
   @doc "The checksum of the profile's lock files; `nil` without the files."
   @spec lock_sha256(t) :: String.t() | nil
   def lock_sha256(%__MODULE__{} = profile) do
-    read = Enum.map(lock_paths(profile) ++ torch_locks(profile, :cuda12), &File.read/1)
+    read = Enum.map(lock_paths(profile) ++ torch_lock(profile, :cuda12), &File.read/1)
 
     if Enum.all?(read, &match?({:ok, _lock}, &1)),
       do: :sha256 |> :crypto.hash(Enum.map(read, &elem(&1, 1))) |> Base.encode16(case: :lower)
@@ -108,11 +102,9 @@ defmodule Chatterbex.Setup.PackageProfile do
   @doc "The profile's lock files, with the lock of this build of PyTorch (`nil`: with none)."
   @spec lock_paths(t, :locked | :cuda12 | nil) :: [Path.t()]
   def lock_paths(%__MODULE__{} = profile, torch \\ :locked),
-    do: Enum.map(profile.locks, &lock_file/1) ++ torch_locks(profile, torch)
+    do: Enum.map(profile.locks, &lock_file/1) ++ torch_lock(profile, torch)
 
-  defp torch_locks(_profile, nil), do: []
-  defp torch_locks(profile, :locked), do: profile.torch_lock |> List.wrap() |> Enum.map(&lock_file/1)
-  defp torch_locks(profile, :cuda12), do: profile.cuda12_lock |> List.wrap() |> Enum.map(&lock_file/1)
+  defp torch_lock(profile, build), do: profile.torch[build] |> List.wrap() |> Enum.map(&lock_file/1)
 
   @doc """
   The version of PyTorch that is locked, as `"2.15.0"`; `nil` if no profile installs it.
@@ -127,7 +119,7 @@ defmodule Chatterbex.Setup.PackageProfile do
   @spec torch_requirements([t], :locked | :cuda12) :: [{version :: String.t(), marker :: String.t()}]
   def torch_requirements(profiles, build \\ :locked) do
     for profile <- profiles,
-        lock <- torch_locks(profile, build),
+        lock <- torch_lock(profile, build),
         {:ok, text} <- [File.read(lock)],
         [_line, version | marker] <- Regex.scan(~r/^torch==([\w.]+)(?: *; *([^\\\n]*))?/m, text),
         do: {version, marker |> Enum.join() |> String.trim()}

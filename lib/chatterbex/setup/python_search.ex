@@ -14,43 +14,23 @@ defmodule Chatterbex.Setup.PythonSearch do
   @spec steps() :: [StepReport.step()]
   def steps, do: [&given/1, &uv/1, &search/1]
 
-  @doc "The version in the value of `--python`, such as `\"3.11\"`; `nil` if the value is not a version."
-  @spec version(String.t() | nil) :: String.t() | nil
-  def version(given), do: if(given && given =~ ~r/\A\d+\.\d+\z/, do: given)
-
-  @doc "The file for the value of `--python`: a path, a folder or a name on PATH."
-  @spec named(String.t(), HostMachine.t()) :: Path.t() | nil
-  def named(given, machine) do
-    cond do
-      not String.contains?(given, "/") ->
-        %{machine | folders: []} |> HostMachine.executables([given]) |> List.first()
-
-      File.dir?(given) ->
-        Path.join(Path.expand(given), "bin/python3")
-
-      true ->
-        Path.expand(given)
-    end
-  end
-
   # A Python that the user named is used or refused; no other one is used instead.
   defp given(%SetupRun{python: python} = run) when is_binary(python) do
     version = version(python)
-    path = if version == nil, do: named(python, run.machine)
 
     cond do
       version in PackageProfile.pythons() ->
         :skip
 
-      version != nil ->
+      version ->
         {:error,
          none(run, [], ["Python #{version} cannot be used: only #{PythonInterpreter.supported()} can"])}
 
-      path == nil ->
-        {:error, none(run, [], ["#{python}: there is no such program on PATH"])}
+      path = named(python, run.machine) ->
+        {:python, title(run), fn -> path |> PythonInterpreter.examine(run.machine) |> found(run) end}
 
       true ->
-        {:python, title(run), fn -> path |> PythonInterpreter.examine(run.machine) |> found(run) end}
+        {:error, none(run, [], ["#{python}: there is no such program on PATH"])}
     end
   end
 
@@ -65,6 +45,22 @@ defmodule Chatterbex.Setup.PythonSearch do
   end
 
   defp given(_run), do: :skip
+
+  # The version in the value of `--python`, if it is one.
+  defp version(given), do: if(given && given =~ ~r/\A\d+\.\d+\z/, do: given)
+
+  defp named(given, machine) do
+    cond do
+      not String.contains?(given, "/") ->
+        %{machine | folders: []} |> HostMachine.executables([given]) |> List.first()
+
+      File.dir?(given) ->
+        Path.join(Path.expand(given), "bin/python3")
+
+      true ->
+        Path.expand(given)
+    end
+  end
 
   defp uv(run) do
     {:uv, "looking for uv, which installs Python packages",
@@ -141,11 +137,11 @@ defmodule Chatterbex.Setup.PythonSearch do
            {:error, rejected} <- listed(run, version) do
         {:error, none(run, rejected, [])}
       else
-        {:ok, interpreter, _rejected} ->
-          {:ok, interpreter, rejected}
+        {:ok, interpreter} ->
+          {:ok, interpreter}
 
-        {:error, %{output: output}} ->
-          {:error, none(run, rejected, ["uv python install: #{last_line(output)}"])}
+        {:error, failure} ->
+          {:error, none(run, rejected, ["uv python install: #{last_line(failure.output)}"])}
       end
     end
   end

@@ -5,32 +5,14 @@ defmodule Chatterbex.Setup.SetupRun do
   alias Chatterbex.{Error, Model, Options, Python, Terminal}
   alias Chatterbex.ModelFiles.Set
 
-  alias Chatterbex.Setup.{
-    EnvironmentManifest,
-    HostMachine,
-    PackageProfile,
-    PythonInterpreter,
-    StepReport,
-    TorchPlan,
-    Uv
-  }
+  alias Chatterbex.Setup.{EnvironmentManifest, HostMachine, PackageProfile, StepReport, TorchPlan}
 
   # `plan` and `wanted`, which profiles to install, come from `decide/1`; the others below from the steps.
   defstruct [:home, :venv, :python, :device, :torch, :report, :machine, :profiles, :model_files, force: false] ++
               [models: [], languages: [], plan: nil, wanted: [], interpreter: nil, uv: nil, before: nil] ++
               [reuse: false, found: nil, proof: nil, environment: nil, changed: false]
 
-  @type t :: %__MODULE__{
-          home: Path.t(),
-          report: StepReport.report(),
-          machine: HostMachine.t(),
-          plan: TorchPlan.t() | nil,
-          wanted: [PackageProfile.t()],
-          interpreter: PythonInterpreter.t() | nil,
-          uv: Uv.t() | nil,
-          before: EnvironmentManifest.t() | nil,
-          environment: Python.t() | nil
-        }
+  @type t :: %__MODULE__{plan: TorchPlan.t() | nil, environment: Python.t() | nil}
 
   @devices [:mps, :cuda, :cpu, :auto]
   @names [:home, :python, :force, :quiet, :device, :torch, :models, :languages, :report]

@@ -14,10 +14,7 @@ defmodule Chatterbex.Setup.Uv do
   # Older ones lack `python list --output-format` or `UV_DEFAULT_INDEX`.
   @oldest {0, 6}
 
-  @list_timeout :timer.minutes(1)
-  @venv_timeout :timer.minutes(5)
-  @fetch_timeout :timer.minutes(15)
-  @download_timeout :timer.minutes(20)
+  @timeout :timer.minutes(15)
 
   @doc "The first uv of a machine that runs and is new enough, or the one that an earlier setup put into the home."
   @spec find(HostMachine.t(), Path.t()) :: t | nil
@@ -34,10 +31,7 @@ defmodule Chatterbex.Setup.Uv do
   defp in_home(home), do: Path.join(home, "bin/uv")
 
   defp keep(uv, path) do
-    with :ok <- File.mkdir_p(Path.dirname(path)),
-         :ok <- File.cp(uv.path, path),
-         do: %{uv | path: path},
-         else: (_ -> uv)
+    with :ok <- File.mkdir_p(Path.dirname(path)), :ok <- File.cp(uv.path, path), do: usable(path)
   end
 
   defp usable(path) do
@@ -55,24 +49,18 @@ defmodule Chatterbex.Setup.Uv do
   @spec fetch(Path.t(), Path.t()) :: {:ok, t} | {:error, Subprocess.failure()}
   def fetch(python, home) do
     folder = Replacement.unique(in_home(home))
-    lock = PackageProfile.lock_file("uv.txt")
+    program = Python.program(folder)
 
     pip =
       ~w(-m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r) ++
-        [lock]
+        [PackageProfile.lock_file("uv.txt")]
 
     try do
-      with {:ok, _output} <-
-             Subprocess.run(python, ["-m", "venv", folder], timeout: @venv_timeout, tool: "venv"),
-           program = Python.program(folder),
-           {:ok, output} <- Subprocess.run(program, pip, timeout: @fetch_timeout, tool: "pip"),
-           {:rename, :ok, _output} <-
-             {:rename, File.rename(Path.join(folder, "bin/uv"), in_home(home)), output},
-           {:usable, %__MODULE__{} = uv, _output} <- {:usable, usable(in_home(home)), output} do
-        {:ok, uv}
-      else
-        {:error, failure} -> {:error, failure}
-        {_step, _none, output} -> {:error, %{tool: "uv", why: :no_answer, output: output}}
+      with {:ok, _output} <- Subprocess.run(python, ["-m", "venv", folder], timeout: @timeout, tool: "venv"),
+           {:ok, output} <- Subprocess.run(program, pip, timeout: @timeout, tool: "pip") do
+        _moved = File.rename(Path.join(folder, "bin/uv"), in_home(home))
+        uv = usable(in_home(home))
+        if uv, do: {:ok, uv}, else: {:error, %{tool: "uv", why: :no_answer, output: output}}
       end
     after
       File.rm_rf(folder)
@@ -86,7 +74,7 @@ defmodule Chatterbex.Setup.Uv do
   @spec pythons(t, HostMachine.t()) :: [map]
   def pythons(%__MODULE__{path: uv}, machine) do
     path = Enum.join(machine.path ++ machine.folders ++ machine.pyenv, ":")
-    options = [timeout: @list_timeout, stderr: :discard, env: %{"PATH" => path}]
+    options = [stderr: :discard, env: %{"PATH" => path}]
 
     with {:ok, output} <- Subprocess.run(uv, ~w(python list --only-installed --output-format json), options),
          {:ok, entries} when is_list(entries) <- JSON.decode(output) do
@@ -104,13 +92,13 @@ defmodule Chatterbex.Setup.Uv do
   @doc "Downloads a Python."
   @spec download_python(t, String.t()) :: {:ok, String.t()} | {:error, Subprocess.failure()}
   def download_python(uv, version),
-    do: Subprocess.run(uv.path, ["python", "install", version], timeout: @download_timeout)
+    do: Subprocess.run(uv.path, ["python", "install", version], timeout: @timeout)
 
   @doc "Creates an environment in a folder that may already exist."
   @spec venv(t, Path.t(), Path.t()) :: {:ok, String.t()} | {:error, Subprocess.failure()}
   def venv(uv, python, folder) do
     arguments = ["venv", "--quiet", "--allow-existing", "--no-project", "--python", python, folder]
-    Subprocess.run(uv.path, arguments, timeout: @venv_timeout)
+    Subprocess.run(uv.path, arguments, timeout: @timeout)
   end
 
   @doc """
@@ -134,10 +122,9 @@ defmodule Chatterbex.Setup.Uv do
 
   @doc "Removes packages."
   @spec uninstall(t, Path.t(), [String.t()]) :: {:ok, String.t()} | {:error, Subprocess.failure()}
-  def uninstall(uv, program, packages) do
-    options = [timeout: @venv_timeout, cd: Path.dirname(program)]
-    Subprocess.run(uv.path, ["pip", "uninstall", "--python", program | packages], options)
-  end
+  def uninstall(uv, program, packages),
+    do:
+      Subprocess.run(uv.path, ["pip", "uninstall", "--python", program | packages], cd: Path.dirname(program))
 
   @doc """
   What an output of `install/4` says so far: bytes of the downloads that it names, bytes of those that are complete, and
@@ -146,24 +133,23 @@ defmodule Chatterbex.Setup.Uv do
   @spec downloads(String.t()) :: %{total: number, complete: number, seconds: float | nil}
   def downloads(output) do
     sizes =
-      for [_line, name, size, unit] <- Regex.scan(~r/^ *Downloading (\S+) \(([\d.]+)([KMG])iB\)/m, output),
-          into: %{},
-          do:
-            {name,
-             elem(Float.parse(size), 0) * Map.get(%{"K" => 1024, "M" => 1024 ** 2, "G" => 1024 ** 3}, unit)}
+      for [_line, name | size] <- Regex.scan(~r/^ *Downloading (\S+) \((.+)\)/m, output),
+          do: {name, sum(size)}
 
-    complete = for [_line, name] <- Regex.scan(~r/^ *Downloaded (\S+)/m, output), do: Map.get(sizes, name, 0)
-    %{total: sizes |> Map.values() |> Enum.sum(), complete: Enum.sum(complete), seconds: prepared(output)}
+    complete =
+      for [_line, name] <- Regex.scan(~r/^ *Downloaded (\S+)/m, output), {^name, size} <- sizes, do: size
+
+    total = sizes |> Enum.map(&elem(&1, 1)) |> Enum.sum()
+    seconds = with [_line | time] <- Regex.run(~r/^Prepared \d+ packages? in (.+)$/m, output), do: sum(time)
+    %{total: total, complete: Enum.sum(complete), seconds: seconds}
   end
 
-  # Prepared 24 packages in 1m 02s
-  defp prepared(output) do
-    with [_line, time] <- Regex.run(~r/^Prepared \d+ packages? in (.+)$/m, output) do
-      for [_part, number, unit] <- Regex.scan(~r/([\d.]+)(ms|s|m|h)/, time), reduce: 0.0 do
-        sum ->
-          sum +
-            elem(Float.parse(number), 0) * Map.get(%{"ms" => 0.001, "s" => 1, "m" => 60, "h" => 3600}, unit)
-      end
+  # As uv writes sizes and times: 1.5GiB, 1m 02s.
+  @units %{"K" => 1024, "M" => 1024 ** 2, "G" => 1024 ** 3, "ms" => 0.001, "s" => 1, "m" => 60, "h" => 3600}
+
+  defp sum([text]) do
+    for [_part, number, unit] <- Regex.scan(~r/([\d.]+)(ms|[KMGsmh])/, text), reduce: 0.0 do
+      sum -> sum + elem(Float.parse(number), 0) * Map.fetch!(@units, unit)
     end
   end
 
