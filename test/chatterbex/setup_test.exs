@@ -74,7 +74,7 @@ defmodule Chatterbex.SetupTest do
     text = text()
     assert text =~ "Chatterbex setup: a tiny package, in #{context.home}"
 
-    assert text =~ ~r/^\* looking for uv, which installs Python packages: 0.99.0, \S+ \(\d+\.\d s\)$/m
+    assert text =~ ~r/^\* getting uv: 0.99.0, \S+ \(\d+\.\d s\)$/m
 
     assert text =~
              ~r/^\* looking for Python 3\.10 to 3\.14 with a shared library: Python 3\..* \(\d+\.\d s\)$/m
@@ -83,7 +83,7 @@ defmodule Chatterbex.SetupTest do
     assert text =~ ~r/^\* installing a tiny package: 1 packages installed with uv 0.99.0 \(\d+\.\d s\)$/m
 
     assert text =~
-             ~r/^\* checking that tiny load: they do: tiny 1.0; all packages together take 10 bytes \(\d+\.\d s\)$/m
+             ~r/^\* checking that the packages load: tiny 1.0; all packages together take 10 bytes \(\d+\.\d s\)$/m
 
     assert text =~ ~r/^Ready after \d+\.\d s: 1 packages, 10 bytes\.$/m
     assert text =~ "CHATTERBEX_HOME=#{context.home}"
@@ -457,7 +457,7 @@ defmodule Chatterbex.SetupTest do
       message = context |> python_with_pip(pip) |> refused()
 
       assert message =~
-               "which installs Python packages failed: pip ended with exit code 1. The last lines of pip:\n"
+               "getting uv failed: pip ended with exit code 1. The last lines of pip:\n"
 
       assert message =~ "  | ERROR: connection broken: Name or service not known\n"
       assert message =~ "hint: the package index was not reached"

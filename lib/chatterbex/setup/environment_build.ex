@@ -146,13 +146,13 @@ defmodule Chatterbex.Setup.EnvironmentBuild do
   defp check(run) do
     modules = run.wanted |> Enum.flat_map(& &1.imports) |> Enum.uniq()
 
-    {:check, "checking that #{Enum.join(modules, ", ")} load",
+    {:check, "checking that the packages load",
      fn ->
        with {:ok, answer} <- script("environment.py", ["check" | modules], run) do
          case problems(modules, answer) do
            [] ->
              names = Enum.map_join(modules, ", ", &PackageProfile.named(&1, answer["packages"]))
-             note = "they do: #{names}; all packages together take #{Terminal.bytes(answer["bytes"])}"
+             note = "#{names}; all packages together take #{Terminal.bytes(answer["bytes"])}"
              {:ok, %{found: answer}, note}
 
            problems ->

@@ -63,7 +63,7 @@ defmodule Chatterbex.Setup.PythonSearch do
   end
 
   defp uv(run) do
-    {:uv, "looking for uv, which installs Python packages",
+    {:uv, "getting uv",
      fn ->
        with nil <- Uv.find(run.machine, run.home), {:ok, uv, python} <- fetch_uv(run) do
          {:ok, %{uv: uv}, "#{uv.version}, installed into #{uv.path} with the pip of #{python}"}
@@ -80,6 +80,8 @@ defmodule Chatterbex.Setup.PythonSearch do
     pythons = Enum.map(List.wrap(run.interpreter), & &1.path) ++ HostMachine.executables(run.machine, names)
 
     Enum.reduce_while(pythons, {:error, none(run, [], [])}, fn python, _before ->
+      run.report.({:detail, "installing uv with the pip of #{python}"})
+
       case Uv.fetch(python, run.home) do
         {:ok, uv} -> {:halt, {:ok, uv, python}}
         {:error, %{tool: "venv"} = failure} -> {:cont, {:error, failure}}
@@ -102,11 +104,13 @@ defmodule Chatterbex.Setup.PythonSearch do
 
   defp search(_found), do: :skip
 
-  # The first that fits. Those of the wrong version come last, to be named if there is no other.
-  defp listed(run, version) do
-    pythons = run.uv |> Uv.pythons(run.machine) |> Enum.sort_by(&rank(&1, run.machine))
-
-    Enum.reduce_while(pythons, {:error, []}, fn %{"path" => path}, {:error, rejected} ->
+  # The first that fits. pyenv's come last: uv asks each of them, which takes seconds.
+  defp listed(%{machine: machine} = run, version) do
+    [machine.path ++ machine.folders, machine.pyenv]
+    |> Enum.reject(&(&1 == []))
+    |> Stream.flat_map(fn folders -> run.uv |> Uv.pythons(folders) |> Enum.sort_by(&rank/1) end)
+    |> Stream.uniq_by(& &1["path"])
+    |> Enum.reduce_while({:error, []}, fn %{"path" => path}, {:error, rejected} ->
       case PythonInterpreter.examine(path, run.machine, version) do
         {:ok, interpreter} ->
           for %{path: path, why: why} <- rejected, do: run.report.({:line, "skipped #{path}: #{why}"})
@@ -118,13 +122,13 @@ defmodule Chatterbex.Setup.PythonSearch do
     end)
   end
 
-  # uv's own first, pyenv's last, and the versions in their order of preference.
-  defp rank(%{"path" => path, "version" => version}, machine) do
+  # uv's own first, and the versions in their order of preference. Others are last, to be named if nothing fits.
+  defp rank(%{"path" => path, "version" => version}) do
     folder = System.get_env("UV_PYTHON_INSTALL_DIR", "")
     managed? = path =~ "/uv/python/" or (folder != "" and String.starts_with?(path, folder))
     minor = version |> String.split(".") |> Enum.take(2) |> Enum.join(".")
     preference = Enum.find_index(PackageProfile.pythons(), &(&1 == minor))
-    {preference == nil, not managed?, Path.dirname(path) in machine.pyenv, preference}
+    {preference == nil, not managed?, preference}
   end
 
   defp download(run, rejected, version) do

@@ -68,13 +68,12 @@ defmodule Chatterbex.Setup.Uv do
   end
 
   @doc """
-  The Pythons that uv manages, or finds in the machine's folders, as maps with `"path"` and `"version"`. Nothing if it
-  does not answer: `uv python install` then says why.
+  The Pythons that uv manages, or finds in `folders`, as maps with `"path"` and `"version"`. Nothing if it does not
+  answer: `uv python install` then says why.
   """
-  @spec pythons(t, HostMachine.t()) :: [map]
-  def pythons(%__MODULE__{path: uv}, machine) do
-    path = Enum.join(machine.path ++ machine.folders ++ machine.pyenv, ":")
-    options = [stderr: :discard, env: %{"PATH" => path}]
+  @spec pythons(t, [Path.t()]) :: [map]
+  def pythons(%__MODULE__{path: uv}, folders) do
+    options = [stderr: :discard, env: %{"PATH" => Enum.join(folders, ":")}]
 
     with {:ok, output} <- Subprocess.run(uv, ~w(python list --only-installed --output-format json), options),
          {:ok, entries} when is_list(entries) <- JSON.decode(output) do

@@ -27,22 +27,18 @@ defmodule Chatterbex.Setup.UvTest do
     assert %Uv{path: ^kept} = Uv.find(machine([]), dir)
   end
 
-  test "finds Pythons in all folders of the machine", %{tmp_dir: dir} do
-    [path, folder, pyenv] = for name <- ~w(path folder pyenv), do: Path.join(dir, name)
-
-    pythons =
-      for {where, name} <- [{path, "python3.12"}, {folder, "python3.11"}, {pyenv, "python3.13"}],
-          do: fake_python(Path.join(where, name))
+  test "finds Pythons in folders", %{tmp_dir: dir} do
+    folders = for name <- ~w(a b), do: Path.join(dir, name)
+    pythons = for {folder, minor} <- Enum.zip(folders, 11..12), do: fake_python("#{folder}/python3.#{minor}")
 
     uv = %Uv{path: fake_uv(Path.join(dir, "uv"), "/bin/false", ""), version: "0.99.0"}
-    found = Uv.pythons(uv, machine([path], folders: [folder], pyenv: [pyenv]))
-    assert Enum.map(found, & &1["path"]) == pythons
+    assert uv |> Uv.pythons(folders) |> Enum.map(& &1["path"]) == pythons
   end
 
   test "a uv that fails, or says something else, finds no Python", %{tmp_dir: dir} do
     for {name, script} <- [none: "exit 2", talk: "echo hello", other: "echo '[1, {\"path\": 2}]'"] do
       uv = %Uv{path: executable(Path.join(dir, "#{name}/uv"), script), version: "0.99.0"}
-      assert Uv.pythons(uv, machine([dir])) == []
+      assert Uv.pythons(uv, [dir]) == []
     end
   end
 
