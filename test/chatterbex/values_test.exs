@@ -6,6 +6,7 @@ defmodule Chatterbex.ValuesTest do
   doctest Chatterbex.Mailbox
   doctest Chatterbex.Error
   doctest Chatterbex.Device
+  doctest Chatterbex.DownloadBar
   doctest Chatterbex.Model
   doctest Chatterbex.Setup.PackageProfile
   doctest Chatterbex.Telemetry
