@@ -302,6 +302,18 @@ defmodule Chatterbex.SetupTest do
     assert {:ok, _python} = Python.find(home: context.home, profiles: ["tiny"])
   end
 
+  test "a venv whose Python no longer runs is made again, and why is said", context do
+    {:ok, _summary} = set_up(context)
+    lines()
+    program = Python.program(context.venv)
+    File.rm!(program)
+    executable(program, "echo 'error while loading shared libraries: libffi.so.7' >&2; exit 127")
+    assert {:ok, %{changed: true}} = set_up(context, languages: ["de"])
+    text = text()
+    assert text =~ ~r/: not that of the environment: it does not run \(exit 127: .*libffi\.so\.7\) \(/
+    assert text =~ "making an environment"
+  end
+
   test "a manifest that is older or broken is written anew, with the environment that is there", context do
     {:ok, _summary} = set_up(context)
 

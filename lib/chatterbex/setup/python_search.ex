@@ -36,11 +36,18 @@ defmodule Chatterbex.Setup.PythonSearch do
 
   # The setup continues with the environment that exists.
   defp given(%SetupRun{force: false} = run) do
-    with true <- EnvironmentManifest.ours?(run.venv),
-         {:ok, interpreter} <- PythonInterpreter.examine(Python.program(run.venv), run.machine) do
-      {:python, title(run), fn -> found({:ok, interpreter}, run) end}
+    program = Python.program(run.venv)
+
+    if EnvironmentManifest.ours?(run.venv) and HostMachine.executable?(program) do
+      {:python, title(run),
+       fn ->
+         case PythonInterpreter.examine(program, run.machine) do
+           {:ok, interpreter} -> found({:ok, interpreter}, run)
+           {:error, %{why: why}} -> {:ok, %{}, "not that of the environment: #{why}"}
+         end
+       end}
     else
-      _none_or_broken -> :skip
+      :skip
     end
   end
 
