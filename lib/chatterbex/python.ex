@@ -14,7 +14,7 @@ defmodule Chatterbex.Python do
   """
 
   alias Chatterbex.{Configuration, Error}
-  alias Chatterbex.Setup.{EnvironmentManifest, HostMachine, PackageProfile}
+  alias Chatterbex.Setup.{EnvironmentManifest, HostMachine, PackageProfile, TorchPlan}
 
   # An environment that is ready: the venv's interpreter, the shared library of its Python, that Python's version, the home,
   # and the manifest as it was written.
@@ -153,7 +153,7 @@ defmodule Chatterbex.Python do
     })
   end
 
-  defp options({:profile_missing, "torch"}), do: [device: HostMachine.fitting_device(HostMachine.this())]
+  defp options({:profile_missing, "torch"}), do: [device: TorchPlan.fitting_device(HostMachine.this())]
   defp options(_why), do: []
 
   defp describe(:missing, home) do

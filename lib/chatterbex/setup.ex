@@ -7,33 +7,30 @@ defmodule Chatterbex.Setup do
 
       bin/my_app eval 'Chatterbex.Setup.run!()'
 
-  ## What it does
+  It gets uv, finds a Python that can be embedded (or has uv download one), makes an environment for it in the home
+  (`Chatterbex.Python.home/1`), installs the packages in the lock files by their hashes, and checks that they work. With
+  PyTorch it also runs a trial on the device and on the CPU; the results must agree. Finally it records what is installed,
+  so that servers find it.
 
-    1. It looks for uv. If there is none, it installs uv into the home (`Chatterbex.Python.home/1`), with the pip of any
-       Python, and checks its hash.
-    2. It takes the Python that you name, or one that uv manages or finds: 3.10 to 3.14 with a shared library, which it
-       opens to check that it works. If none fits, uv downloads one (unless `UV_PYTHON_DOWNLOADS` is `never` or `manual`).
-    3. It creates an environment in the home, and installs the packages in the lock files. It verifies their hashes.
-    4. It checks that every file exists and that the modules load. If you want PyTorch, it also runs small pieces of the
-       models' work on the device and on the CPU, and compares the results.
-    5. It records what is installed, so that servers find it, and fetches the files of the models that you name.
-
-  It is safe to run again. With nothing to do it ends at once and needs no network. After an interruption it
-  continues where it stopped. With other options it adds to the environment. Two setups at once wait for each
-  other. It respects the settings of pip (`PIP_INDEX_URL`, pip.conf) and of uv (`UV_DEFAULT_INDEX`, uv.toml).
+  It is safe to run again. With nothing to do it ends at once and needs no network. After an interruption it continues
+  where it stopped. With other options it adds to the environment. Two setups at once wait for each other. It respects the
+  settings of pip (`PIP_INDEX_URL`, pip.conf) and of uv (`UV_DEFAULT_INDEX`, uv.toml). If the machine has no uv, pip
+  installs it into the home.
   """
 
   alias Chatterbex.{DownloadBar, Error, Python, Terminal}
 
-  alias Chatterbex.Setup.{
-    EnvironmentBuild,
-    EnvironmentManifest,
-    HostMachine,
-    PackageProfile,
-    PythonInterpreter
-  }
+  alias Chatterbex.Setup.{EnvironmentBuild, EnvironmentManifest, HostMachine, PackageProfile}
 
-  alias Chatterbex.Setup.{PythonSearch, SetupFailure, SetupLock, SetupRun, StepReport, TorchPlan}
+  alias Chatterbex.Setup.{
+    PythonInterpreter,
+    PythonSearch,
+    SetupFailure,
+    SetupLock,
+    SetupRun,
+    StepReport,
+    TorchPlan
+  }
 
   # How long to wait for another setup of the same home.
   @busy_timeout :timer.minutes(60)
@@ -73,7 +70,8 @@ defmodule Chatterbex.Setup do
     * `:languages` - ISO 639-1 codes of languages whose extra packages to install. Default: `[]`.
     * `:torch` - a version of PyTorch other than the locked one, such as `"2.7.1"`. It comes from the index, and its
       hashes are not checked. Default: `nil`.
-    * `:report` - a function that is called with each line, instead of printing it to stderr.
+    * `:report` - a function that is called with each line, instead of printing it to stderr. There is one for each step
+      that has ended.
 
   An error has the reason `:not_set_up` (the message says what failed, the last output of the tool, what to do, and
   the command to run then), `:invalid_option`, `:unknown_model`, `:unknown_language`, `:not_supported` (on Windows, and

@@ -3,7 +3,7 @@ defmodule Chatterbex.PythonTest do
   use ExUnit.Case, async: false
 
   alias Chatterbex.{Error, Python}
-  alias Chatterbex.Setup.{EnvironmentManifest, HostMachine, NvidiaDriver, PackageProfile}
+  alias Chatterbex.Setup.{EnvironmentManifest, HostMachine, NvidiaDriver, PackageProfile, TorchPlan}
 
   doctest Python
 
@@ -167,13 +167,13 @@ defmodule Chatterbex.PythonTest do
              Python.find(home: home, profiles: ["hibari", "torch"])
 
     assert error.message =~ "PyTorch, which the Chatterbox models need, is not in #{home}/venv. "
-    device = HostMachine.fitting_device(HostMachine.this())
+    device = TorchPlan.fitting_device(HostMachine.this())
     assert error.details.command == "mix chatterbex.setup --#{device} --path #{home}"
 
-    assert HostMachine.fitting_device(%HostMachine{os: :macos, architecture: "aarch64"}) == :mps
-    assert HostMachine.fitting_device(%HostMachine{os: :macos, architecture: "x86_64"}) == :cpu
-    assert HostMachine.fitting_device(%HostMachine{nvidia: %NvidiaDriver{driver: [580, 65, 6]}}) == :cuda
-    assert HostMachine.fitting_device(%HostMachine{}) == :cpu
+    assert TorchPlan.fitting_device(%HostMachine{os: :macos, architecture: "aarch64"}) == :mps
+    assert TorchPlan.fitting_device(%HostMachine{os: :macos, architecture: "x86_64"}) == :cpu
+    assert TorchPlan.fitting_device(%HostMachine{nvidia: %NvidiaDriver{driver: [580, 65, 6]}}) == :cuda
+    assert TorchPlan.fitting_device(%HostMachine{}) == :cpu
   end
 
   test "the command fits where it is to be typed", %{tmp_dir: home} do

@@ -508,13 +508,13 @@ defmodule Chatterbex.SetupTest do
       %{wheels: Path.join(dir, "wheels")}
     end
 
-    # A wheel of one module, with the lines of a lock file for it.
-    defp wheel(folder, source) do
+    # A wheel of one module, with the lines of a lock file for it. `package` may have the module of another.
+    defp wheel(folder, source, package \\ "tiny", module \\ "tiny") do
       hash = fn bytes -> :crypto.hash(:sha256, bytes) end
-      metadata = "Metadata-Version: 2.1\nName: chatterbex-tiny\nVersion: 1.0\n"
+      metadata = "Metadata-Version: 2.1\nName: chatterbex-#{package}\nVersion: 1.0\n"
       format = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-      info = "chatterbex_tiny-1.0.dist-info"
-      files = [{"chatterbex_tiny.py", source}, {"#{info}/METADATA", metadata}, {"#{info}/WHEEL", format}]
+      info = "chatterbex_#{package}-1.0.dist-info"
+      files = [{"chatterbex_#{module}.py", source}, {"#{info}/METADATA", metadata}, {"#{info}/WHEEL", format}]
 
       record =
         Enum.map_join(files, "\n", fn {name, text} ->
@@ -522,10 +522,10 @@ defmodule Chatterbex.SetupTest do
         end) <> "\n#{info}/RECORD,,\n"
 
       entries = for {name, text} <- files ++ [{"#{info}/RECORD", record}], do: {to_charlist(name), text}
-      path = Path.join(folder, "chatterbex_tiny-1.0-py3-none-any.whl")
+      path = Path.join(folder, "chatterbex_#{package}-1.0-py3-none-any.whl")
       File.mkdir_p!(folder)
       {:ok, _path} = :zip.create(to_charlist(path), entries)
-      "chatterbex-tiny==1.0 --hash=sha256:#{Base.encode16(hash.(File.read!(path)), case: :lower)}\n"
+      "chatterbex-#{package}==1.0 --hash=sha256:#{Base.encode16(hash.(File.read!(path)), case: :lower)}\n"
     end
 
     defp with_wheels(context) do
@@ -533,7 +533,7 @@ defmodule Chatterbex.SetupTest do
       uv = """
       export UV_FIND_LINKS='#{context.wheels}' UV_CACHE_DIR='#{context.tmp_dir}/cache'
       case "$1 $2" in
-        "pip install") exec '#{@uv}' "$@" --no-index ;;
+        "pip install" | "pip sync") exec '#{@uv}' "$@" --no-index ;;
         *) exec '#{@uv}' "$@" ;;
       esac
       """
@@ -564,6 +564,26 @@ defmodule Chatterbex.SetupTest do
       :ok = EnvironmentManifest.begin(context.venv)
       assert {:ok, %{changed: true}} = set_up(context, profiles: [profile])
       assert File.exists?(module)
+    end
+
+    test "removes what another build needed before it installs files of the same names",
+         context do
+      {context, _profile} = with_wheels(context)
+      [old, new] = for name <- ~w(old new), do: Path.join(context.tmp_dir, "#{name}.txt")
+      File.write!(old, wheel(context.wheels, "value = 1\n", "cuda12", "cuda"))
+      File.write!(new, wheel(context.wheels, "value = 2\n", "cuda13", "cuda"))
+      uv = Uv.find(context.machine, context.home)
+      {:ok, _output} = Uv.venv(uv, context.python, context.venv)
+      program = Python.program(context.venv)
+
+      for {lock, options} <- [{old, []}, {new, [exact: true]}],
+          do: assert({:ok, _output} = Uv.install(uv, program, [lock], [timeout: 60_000] ++ options))
+
+      site = Path.join(context.venv, "lib/python*/site-packages")
+      assert [module] = Path.wildcard("#{site}/chatterbex_cuda.py")
+      assert File.read!(module) == "value = 2\n"
+      assert [info] = Path.wildcard("#{site}/chatterbex_*.dist-info")
+      assert info =~ "cuda13"
     end
   end
 

@@ -119,12 +119,11 @@ defmodule Chatterbex.SetupHelp do
     case "$1 $2" in
       "--version "*) echo 'uv 0.99.0 (a fake)' ;;
       "venv "*) for folder; do :; done; exec '#{python}' -m venv --without-pip "$folder" ;;
-      "pip install")
+      "pip install" | "pip sync")
         program=$4
         site=$("$program" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
         #{install}
         ;;
-      "pip uninstall") ;;
       "python list") #{list_pythons()} ;;
       "python install") #{download} ;;
     esac

@@ -113,7 +113,7 @@ defmodule Chatterbex.Doctor.Environment do
       check = profile("torch", "PyTorch", context)
       {[check], %{context | torch: check.status != :failed}}
     else
-      device = HostMachine.fitting_device(HostMachine.this())
+      device = TorchPlan.fitting_device(HostMachine.this())
       message = "the Chatterbox models need it; the built-in voice does not"
       {[new(:packages, "PyTorch", :not_set_up, message, setup(context, device: device))], context}
     end

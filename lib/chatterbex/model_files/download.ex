@@ -5,7 +5,7 @@ defmodule Chatterbex.ModelFiles.Download do
 
   alias Chatterbex.{Error, JSON, Python}
   alias Chatterbex.ModelFiles.{Cache, Set}
-  alias Chatterbex.Setup.{HostMachine, PackageProfile, Subprocess}
+  alias Chatterbex.Setup.{HostMachine, PackageProfile, Subprocess, TorchPlan}
 
   # The process itself notices within seconds if the hub does not answer.
   @timeout :timer.hours(48)
@@ -102,7 +102,7 @@ defmodule Chatterbex.ModelFiles.Download do
 
   # The manifest says that it is there, but it is not.
   defp not_set_up(why, home) do
-    command = Python.setup_command(home, device: HostMachine.fitting_device(HostMachine.this()))
+    command = Python.setup_command(home, device: TorchPlan.fitting_device(HostMachine.this()))
     details = %{home: home, command: command}
     Error.new(:not_set_up, "Chatterbex is not set up: #{why}. Run: #{command}", details)
   end

@@ -35,17 +35,6 @@ defmodule Chatterbex.Setup.HostMachine do
     }
   end
 
-  @doc "The best device of a machine, as far as known without PyTorch."
-  @spec fitting_device(t) :: :mps | :cuda | :cpu
-  def fitting_device(%__MODULE__{os: :macos, architecture: "aarch64"}), do: :mps
-
-  def fitting_device(%__MODULE__{os: os, nvidia: %NvidiaDriver{} = nvidia, architecture: architecture})
-      when os != :macos do
-    if match?({:ok, _build, _why}, NvidiaDriver.build(nvidia, architecture)), do: :cuda, else: :cpu
-  end
-
-  def fitting_device(%__MODULE__{}), do: :cpu
-
   @doc "The executable files with these names, folder by folder."
   @spec executables(t, [String.t()]) :: [Path.t()]
   def executables(%__MODULE__{} = machine, names) do
@@ -72,10 +61,8 @@ defmodule Chatterbex.Setup.HostMachine do
 
   defp os do
     case :os.type() do
-      {:unix, :linux} -> :linux
-      {:unix, :darwin} -> :macos
-      {:unix, _other} -> :unix
-      {_windows, _name} -> :windows
+      {:unix, name} -> Map.get(%{linux: :linux, darwin: :macos}, name, :unix)
+      {:win32, _name} -> :windows
     end
   end
 

@@ -26,24 +26,11 @@ defmodule Chatterbex.Setup.PackageInstall do
          do: {:ok, plan, output <> more}
   end
 
+  # With a PyTorch from a lock, the locks have all packages. What another build needed is removed: NVIDIA's packages for
+  # another CUDA version have files of the same names, and gigabytes of them.
   defp locked(run, build, options) do
     locks = Enum.flat_map(run.wanted, &PackageProfile.lock_paths(&1, build))
-
-    with {:ok, _output} <- if(build, do: remove_left_over(run, locks), else: {:ok, ""}),
-         do: Uv.install(run.uv, Python.program(run.venv), locks, options)
-  end
-
-  # NVIDIA's packages for another CUDA version have files of the same names, and gigabytes of them. An earlier version
-  # of Chatterbex installed torchaudio, which works with only one release of PyTorch.
-  defp remove_left_over(run, locks) do
-    wanted = Enum.map_join(locks, "\n", &File.read!/1)
-    pattern = Path.join(run.venv, "lib/python*/site-packages/{nvidia_*,torchaudio-*}.dist-info")
-    installed = for path <- Path.wildcard(pattern), do: path |> Path.basename() |> String.split("-") |> hd()
-
-    case installed |> Enum.map(&String.replace(&1, "_", "-")) |> Enum.reject(&(wanted =~ ~r/^#{&1}==/m)) do
-      [] -> {:ok, ""}
-      others -> Uv.uninstall(run.uv, Python.program(run.venv), others)
-    end
+    Uv.install(run.uv, Python.program(run.venv), locks, [{:exact, build != nil} | options])
   end
 
   defp torch(nil, _before, _run, _options), do: {:ok, nil, ""}

@@ -83,34 +83,21 @@ defmodule Chatterbex.Setup.PythonInterpreter do
   defp problem(answers, machine, wanted) do
     version = minor(answers)
 
-    cond do
-      answers["implementation"] != "CPython" ->
-        "it is #{answers["implementation"]}, not CPython"
+    reasons = [
+      {answers["implementation"] != "CPython", "it is #{answers["implementation"]}, not CPython"},
+      {version not in PackageProfile.pythons(), "it is Python #{version(answers)}, not #{supported()}"},
+      {wanted not in [nil, version], "it is Python #{version(answers)}, not #{wanted}"},
+      {answers["free_threaded"] == true,
+       "it is a free-threaded Python, which loads no libraries made for the stable ABI"},
+      {answers["bits"] != 64, "it is a 32-bit Python"},
+      {answers["musl"] == true,
+       "it is built for musl (Alpine), for which ONNX Runtime and PyTorch have no packages"},
+      {not same_processor?(answers, machine),
+       "it is for #{answers["machine"]}, and this VM for #{machine.architecture}"}
+    ]
 
-      version not in PackageProfile.pythons() ->
-        "it is Python #{version(answers)}, not #{supported()}"
-
-      wanted not in [nil, version] ->
-        "it is Python #{version(answers)}, not #{wanted}"
-
-      answers["free_threaded"] == true ->
-        "it is a free-threaded Python, which loads no libraries made for the stable ABI"
-
-      answers["bits"] != 64 ->
-        "it is a 32-bit Python"
-
-      answers["musl"] == true ->
-        "it is built for musl (Alpine), for which ONNX Runtime and PyTorch have no packages"
-
-      not same_processor?(answers, machine) ->
-        "it is for #{answers["machine"]}, and this VM for #{machine.architecture}"
-
-      not is_binary(answers["libpython"]) ->
-        no_library(answers, machine)
-
-      true ->
-        nil
-    end
+    Enum.find_value(reasons, fn {wrong?, why} -> wrong? && why end) ||
+      unless(is_binary(answers["libpython"]), do: no_library(answers, machine))
   end
 
   # On Linux this is the kernel's processor. The check for 64 bits and the opened library cover the difference.

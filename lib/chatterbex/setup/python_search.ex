@@ -35,7 +35,9 @@ defmodule Chatterbex.Setup.PythonSearch do
   end
 
   # The setup continues with the environment that exists.
-  defp given(%SetupRun{force: false} = run) do
+  defp given(%SetupRun{force: true}), do: :skip
+
+  defp given(run) do
     program = Python.program(run.venv)
 
     if EnvironmentManifest.ours?(run.venv) and HostMachine.executable?(program) do
@@ -50,8 +52,6 @@ defmodule Chatterbex.Setup.PythonSearch do
       :skip
     end
   end
-
-  defp given(_run), do: :skip
 
   # The version in the value of `--python`, if it is one.
   defp version(given), do: if(given && given =~ ~r/\A\d+\.\d+\z/, do: given)

@@ -7,10 +7,12 @@ defmodule Chatterbex.Setup.SetupRun do
 
   alias Chatterbex.Setup.{EnvironmentManifest, HostMachine, PackageProfile, StepReport, TorchPlan}
 
-  # `plan` and `wanted`, which profiles to install, come from `decide/1`; the others below from the steps.
-  defstruct [:home, :venv, :python, :device, :torch, :report, :machine, :profiles, :model_files, force: false] ++
-              [models: [], languages: [], plan: nil, wanted: [], interpreter: nil, uv: nil, before: nil] ++
-              [reuse: false, found: nil, proof: nil, environment: nil, changed: false]
+  # What the user asked for; what comes from `decide/1`; what the steps find.
+  @given ~w(home venv python force device torch report machine profiles)a
+  @found ~w(plan before interpreter uv reuse found proof environment)a
+  @others [models: [], languages: [], wanted: [], changed: false, model_files: Chatterbex.ModelFiles]
+
+  defstruct @given ++ @found ++ @others
 
   @type t :: %__MODULE__{plan: TorchPlan.t() | nil, environment: Python.t() | nil}
 
@@ -30,21 +32,21 @@ defmodule Chatterbex.Setup.SetupRun do
          nil <- Enum.find_value(models, &no_files/1) || Enum.find_value(languages, &no_language/1) do
       home = Python.home(home: options[:home])
 
-      {:ok,
-       %__MODULE__{
-         home: home,
-         venv: Python.venv(home),
-         python: options[:python],
-         force: options[:force] == true,
-         device: options[:device],
-         torch: options[:torch],
-         models: models,
-         languages: languages,
-         report: report(options),
-         machine: options[:machine] || HostMachine.this(),
-         profiles: options[:profiles] || PackageProfile.all(),
-         model_files: options[:model_files] || Chatterbex.ModelFiles
-       }}
+      given =
+        options
+        |> Keyword.take([:python, :force, :device, :torch, :machine, :profiles, :model_files])
+        |> Keyword.put_new_lazy(:machine, &HostMachine.this/0)
+        |> Keyword.put_new_lazy(:profiles, &PackageProfile.all/0)
+
+      found = [
+        home: home,
+        venv: Python.venv(home),
+        models: models,
+        languages: languages,
+        report: report(options)
+      ]
+
+      {:ok, struct!(__MODULE__, given ++ found)}
     else
       {:error, error} -> {:error, error}
       error -> {:error, error}

@@ -97,11 +97,13 @@ defmodule Chatterbex.Setup.TorchPlan do
   end
 
   # If the machine has no other device, the CPU is the right one, and needs no reason.
-  def choose(:auto, %HostMachine{os: os, nvidia: nvidia} = machine, _version)
-      when os == :macos or nvidia == nil,
-      do: {HostMachine.fitting_device(machine), nil}
-
+  def choose(:auto, %HostMachine{os: :macos} = machine, _version), do: {elem(choose(:mps, machine), 0), nil}
+  def choose(:auto, %HostMachine{nvidia: nil}, _version), do: {:cpu, nil}
   def choose(:auto, machine, version), do: choose(:cuda, machine, version)
+
+  @doc "The best device of a machine, as far as known without PyTorch."
+  @spec fitting_device(HostMachine.t()) :: :mps | :cuda | :cpu
+  def fitting_device(machine), do: elem(choose(:auto, machine), 0)
 
   @doc "The manifest's entry for PyTorch, if it has one."
   @spec recorded(EnvironmentManifest.t() | nil) :: map | nil

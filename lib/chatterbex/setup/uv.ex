@@ -104,26 +104,28 @@ defmodule Chatterbex.Setup.Uv do
   Installs the packages of the lock files that are not installed yet.
 
   Options: `:timeout`, `:pip_files` (pip's configuration files, whose settings uv is told), `:on_output` (see
-  `Subprocess.run/3`), and `:reinstall`, names of packages to install whatever is there.
+  `Subprocess.run/3`), `:exact` (removes all other packages), and `:reinstall`, names of packages to install whatever is
+  there.
   """
   @spec install(t, Path.t(), [Path.t()], keyword) :: {:ok, String.t()} | {:error, Subprocess.failure()}
   def install(uv, program, locks, options) do
     again = Enum.flat_map(Keyword.get(options, :reinstall, []), &["--reinstall-package", &1])
-    arguments = ["--require-hashes", "--no-deps"] ++ Enum.flat_map(locks, &["-r", &1]) ++ again
+
+    {command, locks} =
+      if options[:exact],
+        do: {"sync", locks},
+        else: {"install", ["--no-deps" | Enum.flat_map(locks, &["-r", &1])]}
+
     # Another build than the locked one has other hashes.
-    pip_install(uv, program, arguments, %{"UV_TORCH_BACKEND" => nil}, options)
+    environment = %{"UV_TORCH_BACKEND" => nil}
+    pip(uv, command, program, ["--require-hashes" | again] ++ locks, environment, options)
   end
 
   @doc "Installs from the index, without a lock. `arguments` are requirements and flags. Options: those of `install/4`."
   @spec install_unlocked(t, Path.t(), [String.t()], keyword) ::
           {:ok, String.t()} | {:error, Subprocess.failure()}
-  def install_unlocked(uv, program, arguments, options), do: pip_install(uv, program, arguments, %{}, options)
-
-  @doc "Removes packages."
-  @spec uninstall(t, Path.t(), [String.t()]) :: {:ok, String.t()} | {:error, Subprocess.failure()}
-  def uninstall(uv, program, packages),
-    do:
-      Subprocess.run(uv.path, ["pip", "uninstall", "--python", program | packages], cd: Path.dirname(program))
+  def install_unlocked(uv, program, arguments, options),
+    do: pip(uv, "install", program, arguments, %{}, options)
 
   @doc """
   What an output of `install/4` says so far: bytes of the downloads that it names, bytes of those that are complete, and
@@ -152,9 +154,9 @@ defmodule Chatterbex.Setup.Uv do
     end
   end
 
-  defp pip_install(%__MODULE__{path: uv}, program, arguments, environment, options) do
+  defp pip(%__MODULE__{path: uv}, command, program, arguments, environment, options) do
     {settings, flags} = settings(Keyword.get(options, :pip_files, []))
-    command = ["pip", "install", "--python", program, "--only-binary", ":all:"] ++ arguments ++ flags
+    command = ["pip", command, "--python", program, "--only-binary", ":all:"] ++ flags ++ arguments
 
     # A uv.toml or pyproject.toml in the current folder belongs to another project.
     options =
