@@ -21,16 +21,8 @@ defmodule Chatterbex.Setup do
   alias Chatterbex.{DownloadBar, Error, Python, Terminal}
 
   alias Chatterbex.Setup.{EnvironmentBuild, EnvironmentManifest, HostMachine, PackageProfile}
-
-  alias Chatterbex.Setup.{
-    PythonInterpreter,
-    PythonSearch,
-    SetupFailure,
-    SetupLock,
-    SetupRun,
-    StepReport,
-    TorchPlan
-  }
+  alias Chatterbex.Setup.{PythonInterpreter, PythonSearch, SetupFailure, SetupLock, SetupRun, StepReport}
+  alias Chatterbex.Setup.TorchPlan
 
   # How long to wait for another setup of the same home.
   @busy_timeout :timer.minutes(60)

@@ -4,16 +4,8 @@ defmodule Chatterbex.Setup.EnvironmentBuild do
 
   alias Chatterbex.{Configuration, Error, Python, Terminal}
 
-  alias Chatterbex.Setup.{
-    EnvironmentManifest,
-    PackageProfile,
-    PythonInterpreter,
-    SetupFailure,
-    SetupRun,
-    StepReport
-  }
-
-  alias Chatterbex.Setup.{Subprocess, PackageInstall, TorchPlan, Uv}
+  alias Chatterbex.Setup.{EnvironmentManifest, PackageInstall, PackageProfile, PythonInterpreter}
+  alias Chatterbex.Setup.{SetupFailure, SetupRun, StepReport, Subprocess, TorchPlan, Uv}
 
   @check_timeout :timer.minutes(10)
 

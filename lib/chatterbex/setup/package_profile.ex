@@ -59,10 +59,7 @@ defmodule Chatterbex.Setup.PackageProfile do
   @spec all() :: [t]
   def all, do: Enum.map(@profiles, &struct!(__MODULE__, &1))
 
-  @doc """
-  Those of `profiles` to install: the first one, which everybody gets, PyTorch if it is wanted, those of
-  `languages`, and what `manifest` has.
-  """
+  @doc "Those to install: the first, which everybody gets, PyTorch if wanted, those of languages, and what `manifest` has."
   @spec wanted([t], boolean, [String.t()], EnvironmentManifest.t() | nil) :: [t]
   def wanted([first | others], torch?, languages, manifest) do
     wanted = fn profile ->
@@ -77,11 +74,7 @@ defmodule Chatterbex.Setup.PackageProfile do
   @spec torch?(t) :: boolean
   def torch?(profile), do: profile.torch != %{}
 
-  @doc """
-  Whether `manifest` says that this profile is installed from the current lock files.
-
-  If they do not exist (a release may leave them out), the manifest is trusted.
-  """
+  @doc "Whether `manifest` says that it is installed from these lock files. A release may leave them out: then it is."
   @spec current?(t, EnvironmentManifest.t()) :: boolean
   def current?(%__MODULE__{} = profile, manifest) do
     case manifest["profiles"][profile.name] do
@@ -106,11 +99,7 @@ defmodule Chatterbex.Setup.PackageProfile do
 
   defp torch_lock(profile, build), do: profile.torch[build] |> List.wrap() |> Enum.map(&lock_file/1)
 
-  @doc """
-  The version of PyTorch that is locked, as `"2.15.0"`; `nil` if no profile installs it.
-
-  If the lock also has an older one for an old Python, this is the newest.
-  """
+  @doc "The newest version of PyTorch that is locked, as `\"2.15.0\"`; `nil` if no profile installs it."
   @spec torch_version([t], :locked | :cuda12) :: String.t() | nil
   def torch_version(profiles, build \\ :locked),
     do: profiles |> torch_requirements(build) |> Enum.map(&elem(&1, 0)) |> Enum.max(Version, fn -> nil end)
@@ -125,12 +114,7 @@ defmodule Chatterbex.Setup.PackageProfile do
         do: {version, marker |> Enum.join() |> String.trim()}
   end
 
-  @doc """
-  A package with its version, if known.
-
-      iex> Chatterbex.Setup.PackageProfile.named("numpy", %{"numpy" => "2.4.6"})
-      "numpy 2.4.6"
-  """
+  @doc "A package with its version, if known."
   @spec named(String.t(), %{optional(String.t()) => String.t() | nil}) :: String.t()
   def named(package, versions), do: String.trim("#{package} #{versions[package]}")
 

@@ -5,7 +5,7 @@ defmodule Chatterbex.Setup.PythonSearch do
 
   alias Chatterbex.Python
   alias Chatterbex.Setup.{EnvironmentManifest, HostMachine, PackageProfile, PythonInterpreter, SetupFailure}
-  alias Chatterbex.Setup.{StepReport, SetupRun, Uv}
+  alias Chatterbex.Setup.{SetupRun, StepReport, Uv}
 
   # What uv downloads if the machine has no Python that fits.
   @download "3.12"
