@@ -130,7 +130,7 @@ defmodule Chatterbex.Setup do
     nothing = run.languages -- Enum.map(run.profiles, & &1.language)
 
     for line <- [
-          "Chatterbex setup: #{EnvironmentBuild.titles(run)}, in #{run.home}",
+          "Chatterbex setup: #{Enum.map_join(run.wanted, ", ", & &1.title)}, in #{run.home}",
           TorchPlan.announcement(run),
           if(nothing != [], do: "--languages: #{Enum.join(nothing, ", ")}: nothing to install.")
         ],

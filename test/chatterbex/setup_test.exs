@@ -80,7 +80,7 @@ defmodule Chatterbex.SetupTest do
              ~r/^\* looking for Python 3\.10 to 3\.14 with a shared library: Python 3\..* \(\d+\.\d s\)$/m
 
     assert text =~ ~r/^\* making an environment in #{context.venv}: made with uv 0.99.0 \(\d+\.\d s\)$/m
-    assert text =~ ~r/^\* installing a tiny package: 1 packages installed with uv 0.99.0 \(\d+\.\d s\)$/m
+    assert text =~ ~r/^\* installing the packages: 1 packages installed with uv 0.99.0 \(\d+\.\d s\)$/m
 
     assert text =~
              ~r/^\* checking that the packages load: tiny 1.0; all packages together take 10 bytes \(\d+\.\d s\)$/m
@@ -198,7 +198,7 @@ defmodule Chatterbex.SetupTest do
 
     test = self()
     first = Task.async(fn -> set_up(context, on_event: &send(test, {:first, &1})) end)
-    assert_receive {:first, {:begin, "installing a tiny package"}}, 30_000
+    assert_receive {:first, {:begin, "installing the packages"}}, 30_000
     second = Task.async(fn -> set_up(context, report: &send(test, {:second, &1})) end)
     assert_receive {:second, "another setup (process " <> _pid}, 30_000
     File.write!(gate, "open")
@@ -218,10 +218,10 @@ defmodule Chatterbex.SetupTest do
 
     fake_uv(context.uv, real_python(), offline)
     message = refused(context)
-    assert message =~ "installing a tiny package failed: uv ended with exit code 2. The last lines of uv:\n"
+    assert message =~ "installing the packages failed: uv ended with exit code 2. The last lines of uv:\n"
     assert message =~ "\n  |   cause: dns error\n"
     assert message =~ "hint: the package index was not reached: check the network"
-    assert text() =~ ~r/^\* installing a tiny package: failed \(\d+\.\d s\)/m
+    assert text() =~ ~r/^\* installing the packages: failed \(\d+\.\d s\)/m
     assert List.last(calls(context.tools)) =~ "--offline"
 
     fake_uv(
@@ -330,6 +330,12 @@ defmodule Chatterbex.SetupTest do
     File.write!(Path.join(context.venv, "pyvenv.cfg"), "")
     assert refused(context, force: true) =~ "#{context.venv} exists and was not made by this setup"
     assert File.ls!(context.venv) == ["pyvenv.cfg"]
+
+    # Also if another setup was killed after it had put one of its own aside.
+    File.mkdir_p!(context.venv <> ".old")
+    refused(context)
+    assert File.ls!(context.venv) == ["pyvenv.cfg"]
+    assert File.dir?(context.venv <> ".old")
   end
 
   test "a home that cannot be written", context do

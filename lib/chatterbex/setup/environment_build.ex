@@ -13,27 +13,35 @@ defmodule Chatterbex.Setup.EnvironmentBuild do
   @spec run(SetupRun.t()) :: {:ok, SetupRun.t()} | {:error, Error.t()}
   def run(run) do
     data = for %{data: script} = profile when script != nil <- run.wanted, do: &fetch_data(profile, &1)
-    steps = [&prepare/1, &make/1, &install/1, &check/1, &prove/1] ++ data ++ [&record/1]
-    result = StepReport.run(steps, run)
-    with {:error, _error} <- result, do: restore(run)
-    _removed = File.rm_rf(aside(run))
-    result
+    steps = [&begin/1, &make/1, &install/1, &check/1, &prove/1] ++ data ++ [&record/1]
+
+    with {:ok, run} <- StepReport.run([&prepare/1], run) do
+      case StepReport.run(steps, run) do
+        {:ok, run} ->
+          _removed = File.rm_rf(aside(run))
+          {:ok, run}
+
+        {:error, error} ->
+          restore(run)
+          {:error, error}
+      end
+    end
   end
 
   # What to do with an existing environment: work continues with it, or it is put aside until the new one is complete, or
   # it is removed.
   defp prepare(%{venv: venv} = run) do
     cond do
-      File.ls(venv) in [{:error, :enoent}, {:ok, []}] -> begin(run, false)
+      File.ls(venv) in [{:error, :enoent}, {:ok, []}] -> :skip
       not EnvironmentManifest.ours?(venv) -> {:error, not_ours(run)}
-      reusable?(run) -> begin(run, true)
-      true -> with :ok <- clear(run), do: begin(run, false)
+      reusable?(run) -> {:ok, %{reuse: true}}
+      true -> clear(run)
     end
   end
 
-  defp begin(run, reuse) do
+  defp begin(run) do
     case EnvironmentManifest.begin(run.venv) do
-      :ok -> {:ok, %{reuse: reuse}}
+      :ok -> :skip
       {:error, reason} -> {:error, SetupFailure.unwritable(run.venv, reason, run)}
     end
   end
@@ -58,7 +66,7 @@ defmodule Chatterbex.Setup.EnvironmentBuild do
 
     with {:ok, _removed} <- File.rm_rf(if(works?, do: aside(run), else: venv)),
          :ok <- if(works?, do: File.rename(venv, aside(run)), else: :ok) do
-      :ok
+      :skip
     else
       {:error, reason} -> {:error, SetupFailure.unwritable(venv, reason, run)}
       {:error, reason, path} -> {:error, SetupFailure.unwritable(path, reason, run)}
@@ -95,7 +103,7 @@ defmodule Chatterbex.Setup.EnvironmentBuild do
   end
 
   defp install(run) do
-    {:packages, "installing #{titles(run)}",
+    {:packages, "installing the packages",
      fn ->
        started = StepReport.now()
        progress = &run.report.({:detail, downloading(Uv.downloads(&1), StepReport.seconds(started))})
@@ -104,10 +112,6 @@ defmodule Chatterbex.Setup.EnvironmentBuild do
             do: {:ok, %{plan: plan}, installed(output, run.uv)}
      end}
   end
-
-  @doc "What is wanted, in words."
-  @spec titles(SetupRun.t()) :: String.t()
-  def titles(run), do: Enum.map_join(run.wanted, ", ", & &1.title)
 
   defp downloading(%{total: 0}, _seconds), do: "installing packages"
 

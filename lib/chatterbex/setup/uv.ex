@@ -141,8 +141,8 @@ defmodule Chatterbex.Setup.Uv do
       for [_line, name] <- Regex.scan(~r/^ *Downloaded (\S+)/m, output), {^name, size} <- sizes, do: size
 
     total = sizes |> Enum.map(&elem(&1, 1)) |> Enum.sum()
-    seconds = with [_line | time] <- Regex.run(~r/^Prepared \d+ packages? in (.+)$/m, output), do: sum(time)
-    %{total: total, complete: Enum.sum(complete), seconds: seconds}
+    seconds = for [_line | time] <- Regex.scan(~r/^Prepared \d+ packages? in (.+)$/m, output), do: sum(time)
+    %{total: total, complete: Enum.sum(complete), seconds: if(seconds != [], do: Enum.sum(seconds))}
   end
 
   # As uv writes sizes and times: 1.5GiB, 1m 02s.

@@ -223,7 +223,7 @@ defmodule Chatterbex.Setup.TorchPlanTest do
     test "a version that the index does not have", context do
       without(context, "torch==9.9.9")
       assert {:error, %Error{reason: :not_set_up, message: message}} = torch(context, torch: "9.9.9")
-      assert message =~ "installing a tiny package, a small PyTorch failed: uv ended with exit code 1"
+      assert message =~ "installing the packages failed: uv ended with exit code 1"
       assert String.ends_with?(message, "Then run: mix chatterbex.setup --torch 9.9.9 --path #{context.home}")
     end
 

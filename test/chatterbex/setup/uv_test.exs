@@ -56,6 +56,6 @@ defmodule Chatterbex.Setup.UvTest do
     assert Uv.downloads(begun) == %{total: total, complete: 16.0 * 1024 ** 2, seconds: nil}
     ended = begun <> " Downloaded hibari-tts\n Downloaded torch\nPrepared 24 packages in 1m 02s\n"
     assert Uv.downloads(ended) == %{total: total, complete: total, seconds: 62.0}
-    assert Uv.downloads("Prepared 1 package in 250ms\n").seconds == 0.25
+    assert Uv.downloads("Prepared 1 package in 250ms\nPrepared 2 packages in 1.50s\n").seconds == 1.75
   end
 end
