@@ -173,7 +173,7 @@ defmodule Chatterbex.Setup do
     do: PythonInterpreter.same_file?(Path.expand(given), python["base_executable"])
 
   defp search_and_build(run) do
-    with :ok <- home(run), {:ok, run} <- StepReport.run(PythonSearch.steps(), run) do
+    with {:ok, run} <- StepReport.run([(&make_home/1) | PythonSearch.steps()], run) do
       busy = &run.report.({:line, "another setup (process #{&1}) is running here; waiting for it"})
       lock = Path.join(run.home, "setup.lock")
 
@@ -190,9 +190,10 @@ defmodule Chatterbex.Setup do
     end
   end
 
-  defp home(run) do
+  defp make_home(run) do
     with {:error, reason} <- File.mkdir_p(run.home),
-         do: {:error, SetupFailure.unwritable(run.home, reason, run)}
+         do: {:error, SetupFailure.unwritable(run.home, reason, run)},
+         else: (:ok -> :skip)
   end
 
   defp fetch_step(model) do

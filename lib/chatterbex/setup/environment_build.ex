@@ -113,31 +113,32 @@ defmodule Chatterbex.Setup.EnvironmentBuild do
      end}
   end
 
-  defp downloading(%{total: 0}, _seconds), do: "installing packages"
+  defp downloading(%{total: 0}, _seconds), do: "installing the packages"
 
   defp downloading(%{total: total, complete: complete}, seconds),
     do: "downloaded #{Terminal.bytes(complete)} of #{Terminal.bytes(total)}#{speed(complete, seconds)}"
 
   defp installed(output, uv) do
-    packages =
-      case Regex.scan(~r/^ \+ /m, output) do
-        [] -> "all packages were there"
-        added -> "#{length(added)} packages installed with uv #{uv.version}"
-      end
+    added = length(Regex.scan(~r/^ \+ /m, output))
+    %{total: total, seconds: seconds} = Uv.downloads(output)
 
-    case Uv.downloads(output) do
-      %{total: 0} ->
-        packages
+    cond do
+      added == 0 ->
+        "all packages were there"
 
-      %{total: total, seconds: seconds} ->
-        "#{packages}, #{Terminal.bytes(total)} downloaded#{speed(total, seconds)}"
+      total == 0 ->
+        "#{added} packages installed with uv #{uv.version}"
+
+      true ->
+        "#{added} packages installed with uv #{uv.version}, #{Terminal.bytes(total)} downloaded#{speed(total, seconds)}"
     end
   end
 
-  defp speed(bytes, seconds) when bytes > 0 and is_number(seconds) and seconds > 0.1,
-    do: " at #{Terminal.bytes(bytes / seconds)}/s"
-
-  defp speed(_bytes, _seconds), do: ""
+  defp speed(bytes, seconds) do
+    if bytes > 0 and is_number(seconds) and seconds > 0.1,
+      do: " at #{Terminal.bytes(bytes / seconds)}/s",
+      else: ""
+  end
 
   defp check(run) do
     modules = run.wanted |> Enum.flat_map(& &1.imports) |> Enum.uniq()

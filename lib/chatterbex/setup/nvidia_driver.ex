@@ -2,8 +2,8 @@ defmodule Chatterbex.Setup.NvidiaDriver do
   @moduledoc false
   # NVIDIA's driver and cards, and which of the locked builds of PyTorch they can run.
   #
-  # A build for CUDA 12 or 13 runs on the first driver of that CUDA version and on all newer ones. It has code for cards
-  # with at least a certain compute capability: newer PyTorch releases leave out old cards.
+  # A build for CUDA 12 or 13 runs on the first driver of that CUDA version and on all newer ones, and on cards from a
+  # certain compute capability on.
 
   alias Chatterbex.Setup.Subprocess
 

@@ -180,19 +180,21 @@ defmodule Chatterbex.Setup.PythonSearch do
     SetupFailure.error(message, hint, run, %{rejected: Enum.map(rejected, &Map.take(&1, [:path, :why]))})
   end
 
-  defp hint(%{python: python}) when is_binary(python),
-    do: "name another with --python, or leave --python out: the setup then looks for one itself."
+  defp hint(%{python: python, machine: machine}) do
+    cond do
+      python ->
+        "name another with --python, or leave --python out: the setup then looks for one itself."
 
-  defp hint(%{machine: %{os: :macos}}), do: "brew install python@3.12"
+      machine.os == :macos ->
+        "brew install python@3.12"
 
-  defp hint(%{machine: %{debian: true}}),
-    do:
-      "sudo apt-get install -y python3 python3-venv libpython3-dev (where that is Python " <>
-        "#{PythonInterpreter.supported()}), or install uv, which brings a Python of its own."
+      machine.debian ->
+        "sudo apt-get install -y python3 python3-venv libpython3-dev, or uv, which brings its own Python."
 
-  defp hint(_run),
-    do:
-      "install Python 3.12 with its shared library from your system's packages, or uv, which brings its own."
+      true ->
+        "install Python 3.12 with its shared library from your system's packages, or uv, which brings its own."
+    end
+  end
 
   defp last_line(output), do: output |> String.trim() |> String.split("\n") |> List.last() |> String.trim()
 end

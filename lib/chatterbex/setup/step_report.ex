@@ -3,32 +3,17 @@ defmodule Chatterbex.Setup.StepReport do
   # Runs the steps of a setup, and tells of them as events, which become lines, or JSON in the Mix task.
 
   alias Chatterbex.{Error, Terminal}
-  alias Chatterbex.Setup.{SetupFailure, SetupRun, Subprocess}
+  alias Chatterbex.Setup.{SetupFailure, SetupRun}
 
-  @typedoc """
-  A line; that a step begins; how far it is; that it has ended (`status` is `:done` or `:failed`; `note` is its result).
-  """
-  @type event ::
-          {:line, String.t()}
-          | {:begin, String.t()}
-          | {:detail, String.t()}
-          | {:step, %{step: atom, title: String.t(), status: atom, note: String.t(), seconds: float}}
-
+  @typedoc "`{:line, text}`; `{:begin, title}` of a step; `{:detail, text}`, how far it is; `{:step, map}` when it has ended."
+  @type event :: {:line | :begin | :detail, String.t()} | {:step, map}
   @type report :: (event -> term)
 
-  @typedoc "What a step has found out, by the keys of `SetupRun`."
-  @type changes :: map
-
   @typedoc """
-  A function that looks at what was found so far, and says what to do: nothing, nothing to tell of, or work with a title.
+  Looks at what was found so far, and says what to do: nothing (`:skip`), a change of the run or an error without a word, or
+  `{name, title, work}`, where `work` returns `{:ok, changes, note}`, an error, or how a program failed.
   """
-  @type step ::
-          (SetupRun.t() ->
-             :skip
-             | {:ok, changes}
-             | {:error, Error.t()}
-             | {atom, String.t(),
-                (() -> {:ok, changes, String.t()} | {:error, Error.t() | Subprocess.failure()})})
+  @type step :: (SetupRun.t() -> :skip | {:ok, map} | {:error, Error.t()} | {atom, String.t(), (() -> tuple)})
 
   @doc "Runs steps, one after the other, until one fails."
   @spec run([step], SetupRun.t()) :: {:ok, SetupRun.t()} | {:error, Error.t()}

@@ -5,12 +5,8 @@ defmodule Chatterbex.Setup.Subprocess do
 
   alias Chatterbex.JSON
 
-  @typedoc "`tool` is the name of the program, for messages."
-  @type failure :: %{
-          tool: String.t(),
-          why: {:exit, pos_integer} | {:timeout, pos_integer} | :no_answer,
-          output: String.t()
-        }
+  @typedoc "`tool` is the name of the program, for messages. `why` is `{:exit, status}`, `{:timeout, ms}` or `:no_answer`."
+  @type failure :: %{tool: String.t(), why: tuple | :no_answer, output: String.t()}
 
   # A child outlives the VM that started it, and would keep changing the environment while the next setup
   # works there. So a shell watches its own stdin, which closes with the port, and then kills the process

@@ -14,16 +14,10 @@ defmodule Chatterbex.Setup.TorchPlan do
   defstruct [:device, :build, :reason, :version, :choice]
 
   @typedoc """
-  `reason` says why the device is not the one that was asked for. `version` is the one that was named, for the build
-  `:chosen`. `choice` says which build for CUDA it is, and why.
+  `build` is `:locked`, `:cuda12`, `:cpu_only` or `:chosen`: of the `version` that was named. `reason` says why the device is
+  not the one that was asked for, `choice` which build for CUDA it is, and why.
   """
-  @type t :: %__MODULE__{
-          device: :mps | :cuda | :cpu,
-          build: :locked | :cuda12 | :cpu_only | :chosen,
-          reason: String.t() | nil,
-          version: String.t() | nil,
-          choice: String.t() | nil
-        }
+  @type t :: %__MODULE__{device: :mps | :cuda | :cpu, build: atom, reason: String.t() | nil}
 
   @builds %{locked: "locked", cuda12: "cuda 12", cpu_only: "cpu only", chosen: "chosen"}
 
@@ -70,8 +64,7 @@ defmodule Chatterbex.Setup.TorchPlan do
 
   For a `version` that is not locked, it is not known what its builds can run. The test afterwards shows it.
   """
-  @spec choose(:auto | :mps | :cuda | :cpu, HostMachine.t(), String.t() | nil) ::
-          {:mps | :cuda | :cpu, String.t() | nil}
+  @spec choose(atom, HostMachine.t(), String.t() | nil) :: {:mps | :cuda | :cpu, String.t() | nil}
   def choose(device, machine, version \\ nil)
   def choose(:cpu, _machine, _version), do: {:cpu, nil}
   def choose(:mps, %HostMachine{os: :macos, architecture: "aarch64"}, _version), do: {:mps, nil}
