@@ -117,7 +117,7 @@ chromium() {
   return 1
 }
 
-# In the order in which to look for them, as in lib/chatterbex/setup/profile.ex.
+# In the order in which to look for them, as in lib/chatterbex/setup/package_profile.ex.
 python_versions="3.12 3.13 3.11 3.14 3.10"
 
 # Prints the first Python 3.10 to 3.14 that has a shared libpython and can make a venv.

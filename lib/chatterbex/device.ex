@@ -11,7 +11,7 @@ defmodule Chatterbex.Device do
 
   alias Chatterbex.Device.Probe
   alias Chatterbex.Python
-  alias Chatterbex.Setup.{Machine, Torch}
+  alias Chatterbex.Setup.{HostMachine, TorchPlan}
 
   @type t :: :auto | :cpu | :mps | :cuda | {:cuda, non_neg_integer}
 
@@ -77,7 +77,7 @@ defmodule Chatterbex.Device do
   def local do
     case Python.find(profiles: ["hibari", "torch"]) do
       {:ok, python} -> with_torch(python)
-      {:error, _not_set_up} -> without_torch(Machine.this(), &not_set_up/1)
+      {:error, _not_set_up} -> without_torch(HostMachine.this(), &not_set_up/1)
     end
   end
 
@@ -111,7 +111,7 @@ defmodule Chatterbex.Device do
 
         {:error, why} ->
           {System.monotonic_time(:millisecond) + @again_after,
-           without_torch(Machine.this(), fn _device -> why end)}
+           without_torch(HostMachine.this(), fn _device -> why end)}
       end
 
     :persistent_term.put(key, {identity, until, devices})
@@ -136,14 +136,14 @@ defmodule Chatterbex.Device do
 
   # `why` tells of a device that the machine could have.
   @doc false
-  @spec without_torch(Machine.t(), (:mps | :cuda -> String.t())) :: [description]
+  @spec without_torch(HostMachine.t(), (:mps | :cuda -> String.t())) :: [description]
   def without_torch(machine, why) do
     cpu = %{device: :cpu, name: "CPU, #{System.schedulers_online()} cores", available: true, reason: nil}
 
     others =
       for {device, name} <- [mps: "Apple MPS", cuda: "NVIDIA CUDA"] do
         reason =
-          with {^device, nil} <- Torch.choose(device, machine), do: why.(device), else: ({_cpu, no} -> no)
+          with {^device, nil} <- TorchPlan.choose(device, machine), do: why.(device), else: ({_cpu, no} -> no)
 
         %{device: device, name: name, available: false, reason: reason}
       end

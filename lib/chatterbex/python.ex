@@ -14,7 +14,7 @@ defmodule Chatterbex.Python do
   """
 
   alias Chatterbex.{Configuration, Error}
-  alias Chatterbex.Setup.{Machine, Manifest, Profile}
+  alias Chatterbex.Setup.{EnvironmentManifest, HostMachine, PackageProfile, TorchPlan}
 
   # An environment that is ready: the venv's interpreter, the shared library of its Python, that Python's version, the home,
   # and the manifest as it was written.
@@ -59,9 +59,10 @@ defmodule Chatterbex.Python do
     venv = venv(home)
     profiles = Keyword.get(options, :profiles, ["hibari"])
 
-    with {:ok, manifest} <- Manifest.read(venv),
+    with {:ok, manifest} <- EnvironmentManifest.read(venv),
          program = program(venv),
-         :ok <- there(Machine.executable?(program), {:python_removed, manifest["python"]["base_executable"]}),
+         :ok <-
+           there(HostMachine.executable?(program), {:python_removed, manifest["python"]["base_executable"]}),
          :ok <- there(File.exists?(manifest["libpython"]), {:libpython_removed, manifest["libpython"]}),
          :ok <- current(profiles, manifest) do
       {:ok,
@@ -132,7 +133,9 @@ defmodule Chatterbex.Python do
 
   defp current(names, manifest) do
     missing = Enum.find(names, &(not is_map_key(manifest["profiles"], &1)))
-    outdated = Enum.find(Profile.all(), &(&1.name in names and not Profile.current?(&1, manifest)))
+
+    outdated =
+      Enum.find(PackageProfile.all(), &(&1.name in names and not PackageProfile.current?(&1, manifest)))
 
     cond do
       missing -> {:error, {:profile_missing, missing}}
@@ -150,7 +153,7 @@ defmodule Chatterbex.Python do
     })
   end
 
-  defp options({:profile_missing, "torch"}), do: [device: Machine.fitting_device(Machine.this())]
+  defp options({:profile_missing, "torch"}), do: [device: TorchPlan.fitting_device(HostMachine.this())]
   defp options(_why), do: []
 
   defp describe(:missing, home) do
@@ -162,7 +165,7 @@ defmodule Chatterbex.Python do
   defp describe(:older, home), do: "the Python environment in #{home} was made by an older version"
   defp describe(:newer, home), do: "the Python environment in #{home} was made by a newer version"
 
-  defp describe({:invalid, why}, home), do: "#{Manifest.path(venv(home))} cannot be read (#{why})"
+  defp describe({:invalid, why}, home), do: "#{EnvironmentManifest.path(venv(home))} cannot be read (#{why})"
 
   defp describe({:python_removed, base}, home),
     do: "the Python that #{venv(home)} was made with (#{base}) is no longer there"

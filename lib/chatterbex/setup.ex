@@ -7,41 +7,22 @@ defmodule Chatterbex.Setup do
 
       bin/my_app eval 'Chatterbex.Setup.run!()'
 
-  ## What it does
+  It gets uv, finds a Python that can be embedded (or has uv download one), makes an environment for it in the home
+  (`Chatterbex.Python.home/1`), installs the packages in the lock files by their hashes, and checks that they work. With
+  PyTorch it also runs a trial on the device and on the CPU; the results must agree. Finally it records what is installed,
+  so that servers find it.
 
-    1. It looks for Python 3.10 to 3.14 with a shared library: the one you name, those that uv manages or
-       finds, and those of the system, of Homebrew and of pyenv. If none fits, it has uv download one
-       (unless `UV_PYTHON_DOWNLOADS` is `never` or `manual`). It runs each candidate to learn about it, and
-       opens its shared library to check that it works.
-    2. It creates an environment in the home (`Chatterbex.Python.home/1`) with uv. If there is no uv, it uses
-       Python's own `venv`, and installs uv into that environment with pip.
-    3. It installs the packages in the lock files and verifies their checksums.
-    4. It checks that every file exists and that the modules load. If you want PyTorch, it also runs small
-       pieces of the models' work on the device and on the CPU, and compares the results.
-    5. It records what is installed, so that servers find it.
-    6. It fetches the files of the models that you name.
-
-  It is safe to run again. With nothing to do it ends at once and needs no network. After an interruption it
-  continues where it stopped. With other options it adds to the environment. Two setups at once wait for each
-  other. It respects the settings of pip (`PIP_INDEX_URL`, pip.conf) and of uv (`UV_DEFAULT_INDEX`, uv.toml).
+  It is safe to run again. With nothing to do it ends at once and needs no network. After an interruption it continues
+  where it stopped. With other options it adds to the environment. Two setups at once wait for each other. It respects the
+  settings of pip (`PIP_INDEX_URL`, pip.conf) and of uv (`UV_DEFAULT_INDEX`, uv.toml). If the machine has no uv, pip
+  installs it into the home.
   """
 
-  alias Chatterbex.{Error, Files.Replacement, Python, Terminal}
+  alias Chatterbex.{DownloadBar, Error, Python, Terminal}
 
-  alias Chatterbex.Setup.{
-    Build,
-    Failure,
-    Interpreter,
-    Lock,
-    Machine,
-    Manifest,
-    Place,
-    Profile,
-    Request,
-    Search,
-    Step,
-    Torch
-  }
+  alias Chatterbex.Setup.{EnvironmentBuild, EnvironmentManifest, HostMachine, PackageProfile}
+  alias Chatterbex.Setup.{PythonInterpreter, PythonSearch, SetupFailure, SetupLock, SetupRun, StepReport}
+  alias Chatterbex.Setup.TorchPlan
 
   # How long to wait for another setup of the same home.
   @busy_timeout :timer.minutes(60)
@@ -81,7 +62,8 @@ defmodule Chatterbex.Setup do
     * `:languages` - ISO 639-1 codes of languages whose extra packages to install. Default: `[]`.
     * `:torch` - a version of PyTorch other than the locked one, such as `"2.7.1"`. It comes from the index, and its
       hashes are not checked. Default: `nil`.
-    * `:report` - a function that is called with each line, instead of printing it to stderr.
+    * `:report` - a function that is called with each line, instead of printing it to stderr. There is one for each step
+      that has ended.
 
   An error has the reason `:not_set_up` (the message says what failed, the last output of the tool, what to do, and
   the command to run then), `:invalid_option`, `:unknown_model`, `:unknown_language`, `:not_supported` (on Windows, and
@@ -101,7 +83,7 @@ defmodule Chatterbex.Setup do
   def run(options \\ []) do
     with {:error, error} <- provision(options) do
       # In `eval` nobody else would print it.
-      if is_list(options) and options[:quiet] != true, do: Request.report(options).("\n" <> error.message)
+      if is_list(options), do: SetupRun.report(options).({:line, "\n" <> error.message})
       {:error, error}
     end
   end
@@ -126,156 +108,117 @@ defmodule Chatterbex.Setup do
   @doc false
   @spec provision(keyword) :: {:ok, summary} | {:error, Error.t()}
   def provision(options) do
-    started = Step.now()
+    started = StepReport.now()
 
-    with {:ok, request} <- Request.new(options),
-         :ok <- supported(request),
-         {:ok, python, changed} <- ensure(request),
-         :ok <- fetch_models(request) do
-      {:ok, summary(python, changed, started, request)}
-    end
+    with {:ok, run} <- SetupRun.new(options),
+         :ok <- supported(run.machine),
+         {:ok, run} <- SetupRun.decide(run),
+         _announced = announce(run),
+         {:ok, run} <- unless_complete(run, &search_and_build/1),
+         {:ok, run} <- StepReport.run(Enum.map(run.models, &fetch_step/1), run),
+         do: {:ok, summary(run, StepReport.seconds(started))}
   end
 
-  defp supported(%Request{machine: %Machine{os: :windows}}) do
+  defp supported(%HostMachine{os: :windows}) do
     {:error,
      Error.new(:not_supported, "Windows is not supported. Run Chatterbex in WSL 2, a Linux inside Windows.")}
   end
 
-  defp supported(_request), do: :ok
+  defp supported(_machine), do: :ok
 
-  defp ensure(request) do
-    with {:ok, request} <- Request.decide(request) do
-      announce(request)
+  defp announce(run) do
+    nothing = run.languages -- Enum.map(run.profiles, & &1.language)
 
-      case complete(request) do
-        {:ok, python} ->
-          request.report.("Nothing to do: Python #{python.version} and its packages are in #{request.venv}.")
-          {:ok, python, false}
-
-        :incomplete ->
-          with :ok <- writable(request),
-               {:ok, {interpreter, uv}} <- Search.run(request),
-               do: alone(interpreter, uv, request)
-      end
-    end
+    for line <- [
+          "Chatterbex setup: #{Enum.map_join(run.wanted, ", ", & &1.title)}, in #{run.home}",
+          TorchPlan.announcement(run),
+          if(nothing != [], do: "--languages: #{Enum.join(nothing, ", ")}: nothing to install.")
+        ],
+        line != nil,
+        do: run.report.({:line, line})
   end
 
-  defp announce(request) do
-    titles = Enum.map_join(request.wanted, ", ", & &1.title)
-    request.report.("Chatterbex setup: #{titles}, in #{request.home}")
+  defp unless_complete(run, work) do
+    case complete(run) do
+      {:ok, python} ->
+        run.report.({:line, "Nothing to do: Python #{python.version} and its packages are in #{run.venv}."})
+        {:ok, %{run | environment: python}}
 
-    with line when line != nil <- Torch.announcement(request.plan, request), do: request.report.(line)
-
-    case request.languages -- Enum.map(request.profiles, & &1.language) do
-      [] -> :ok
-      codes -> request.report.("--languages: #{Enum.join(codes, ", ")}: nothing to install.")
+      :incomplete ->
+        work.(run)
     end
   end
 
   # Looks at files only, so that a run with nothing to do is fast.
   defp complete(%{force: true}), do: :incomplete
 
-  defp complete(request) do
-    with {:ok, %{manifest: manifest} = python} <- Request.find(request),
-         false <- Manifest.begun?(request.venv),
-         true <- Enum.all?(request.wanted, &Profile.current?(&1, manifest)),
-         true <- Torch.there?(request.plan, request, manifest),
-         true <- request.models -- (manifest["models"] || []) == [],
-         true <- request.languages -- (manifest["languages"] || []) == [],
-         true <- same_python?(request, manifest) do
+  defp complete(run) do
+    with {:ok, %{manifest: manifest} = python} <- SetupRun.find(run),
+         false <- EnvironmentManifest.begun?(run.venv),
+         true <- Enum.all?(run.wanted, &PackageProfile.current?(&1, manifest)),
+         true <- TorchPlan.there?(run, manifest),
+         true <- run.models -- (manifest["models"] || []) == [],
+         true <- run.languages -- (manifest["languages"] || []) == [],
+         true <- same_python?(run.python, manifest["python"]) do
       {:ok, python}
     else
       _something_to_do -> :incomplete
     end
   end
 
-  defp same_python?(%{python: nil}, _manifest), do: true
-  defp same_python?(%{python: given}, %{"python" => %{"requested" => given}}), do: true
+  defp same_python?(given, %{"requested" => given}), do: true
+  defp same_python?(nil, _python), do: true
 
-  defp same_python?(%{python: given}, %{"python" => %{"base_executable" => base}}),
-    do: String.contains?(given, "/") and Interpreter.same_file?(Path.expand(given), base)
+  defp same_python?(given, python),
+    do: PythonInterpreter.same_file?(Path.expand(given), python["base_executable"])
 
-  defp writable(%{home: home} = request) do
-    probe = Replacement.unique(Path.join(home, ".writable"))
+  defp search_and_build(run) do
+    with {:ok, run} <- StepReport.run([(&make_home/1) | PythonSearch.steps()], run) do
+      busy = &run.report.({:line, "another setup (process #{&1}) is running here; waiting for it"})
+      lock = Path.join(run.home, "setup.lock")
 
-    with :ok <- File.mkdir_p(home), :ok <- File.write(probe, "", [:exclusive]) do
-      _gone = File.rm(probe)
-      :ok
-    else
-      {:error, reason} ->
-        {:error,
-         Failure.error(
-           "the folder #{home} cannot be written: #{:file.format_error(reason)}.",
-           "let #{System.get_env("USER", "this user")} write there, or give another folder with --path or CHATTERBEX_HOME.",
-           request,
-           %{posix: reason}
-         )}
-    end
-  end
-
-  defp alone(interpreter, uv, request) do
-    busy = &Step.note(request.report, "another setup (process #{&1}) is running here; waiting for it")
-    lock = Path.join(request.home, "setup.lock")
-
-    result =
-      Lock.hold(interpreter.base_executable, lock, busy, @busy_timeout, fn ->
-        # The other setup may have done this work already.
-        with {:ok, request} <- Request.decide(request) do
-          case complete(request) do
-            {:ok, python} -> {:ok, python, false}
-            :incomplete -> build(interpreter, uv, request)
-          end
-        end
-      end)
-
-    with {:error, {:busy, pid}} <- result do
-      {:error,
-       Failure.error(
-         "another setup (process #{pid}) has been running in #{request.home} for an hour.",
-         "wait until it ends, or end it: kill #{pid}",
-         request
-       )}
-    end
-  end
-
-  defp build(interpreter, uv, request) do
-    with {:ok, state} <- Place.prepare(interpreter, request),
-         {:ok, python} <- state |> Build.run(interpreter, uv, request) |> Place.finish(request) do
-      {:ok, python, true}
-    end
-  end
-
-  defp fetch_models(request) do
-    Enum.reduce_while(request.models, :ok, fn model, :ok ->
-      case fetch(model, request) do
-        {:ok, _folder} -> {:cont, :ok}
-        {:error, error} -> {:halt, {:error, error}}
+      # The other setup may have done this work already.
+      work = fn ->
+        with {:ok, run} <- SetupRun.decide(run), do: unless_complete(run, &EnvironmentBuild.run/1)
       end
-    end)
+
+      with {:error, {:busy, pid}} <-
+             SetupLock.hold(run.interpreter.base_executable, lock, busy, @busy_timeout, work) do
+        message = "another setup (process #{pid}) has been running in #{run.home} for an hour."
+        {:error, SetupFailure.error(message, "wait until it ends, or end it: kill #{pid}", run)}
+      end
+    end
   end
 
-  defp fetch(model, request) do
-    Step.run(request.report, "fetching the files of #{model}", fn ->
-      options = [home: request.home, on_progress: &fetched(&1, request.report)]
-      with {:ok, folder} <- request.model_files.download(model, options), do: {:ok, folder, "in #{folder}"}
-    end)
+  defp make_home(run) do
+    with {:error, reason} <- File.mkdir_p(run.home),
+         do: {:error, SetupFailure.unwritable(run.home, reason, run)},
+         else: (:ok -> :skip)
   end
 
-  # It is called several times a second: each tenth is reported once, and so is each wait.
-  defp fetched(progress, report) do
-    line = progress.message || part(progress)
-    if line != nil and Process.put(__MODULE__, line) != line, do: Step.note(report, line)
+  defp fetch_step(model) do
+    fn run ->
+      {:model, "fetching the files of #{model}",
+       fn ->
+         on_progress = DownloadBar.on_progress(&run.report.({:detail, "#{model} #{&1}"}))
+
+         with {:ok, folder} <- run.model_files.download(model, home: run.home, on_progress: on_progress),
+              do: {:ok, %{}, "in #{folder}"}
+       end}
+    end
   end
 
-  defp part(%{bytes: bytes, total: total}) when is_integer(bytes) and is_integer(total) and total > 0,
-    do: "#{div(bytes * 10, total)}0 % of #{Terminal.bytes(total)}"
+  defp summary(%SetupRun{environment: python} = run, seconds) do
+    packages = python.manifest["packages"]
 
-  defp part(_unknown), do: nil
+    if run.changed do
+      size = Terminal.bytes(python.manifest["bytes"])
 
-  defp summary(python, changed, started, request) do
-    if changed do
-      request.report.("Ready after #{Step.seconds(started)}.")
-      unless python.home == Python.home(), do: request.report.(elsewhere(python.home))
+      run.report.(
+        {:line, "Ready after #{StepReport.time(seconds)}: #{map_size(packages)} packages, #{size}."}
+      )
+
+      if python.home != Python.home(), do: run.report.({:line, elsewhere(python.home)})
     end
 
     %{
@@ -284,10 +227,10 @@ defmodule Chatterbex.Setup do
       libpython: python.libpython,
       python: python.version,
       profiles: python.manifest["profiles"] |> Map.keys() |> Enum.sort(),
-      packages: python.manifest["packages"],
-      device: Torch.recorded(python.manifest)[:device],
-      changed: changed,
-      seconds: (Step.now() - started) / 1000
+      packages: packages,
+      device: TorchPlan.recorded(python.manifest)[:device],
+      changed: run.changed,
+      seconds: seconds
     }
   end
 

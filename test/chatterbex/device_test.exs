@@ -57,7 +57,7 @@ defmodule Chatterbex.DeviceTest do
       SetupHelp.machine([],
         os: :linux,
         architecture: "x86_64",
-        nvidia: %Chatterbex.Setup.Nvidia{driver: [580, 65, 6]}
+        nvidia: %Chatterbex.Setup.NvidiaDriver{driver: [580, 65, 6]}
       )
 
     assert [

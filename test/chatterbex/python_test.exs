@@ -3,7 +3,7 @@ defmodule Chatterbex.PythonTest do
   use ExUnit.Case, async: false
 
   alias Chatterbex.{Error, Python}
-  alias Chatterbex.Setup.{Machine, Manifest, Nvidia, Profile}
+  alias Chatterbex.Setup.{EnvironmentManifest, HostMachine, NvidiaDriver, PackageProfile, TorchPlan}
 
   doctest Python
 
@@ -35,18 +35,18 @@ defmodule Chatterbex.PythonTest do
     File.mkdir_p!(Path.dirname(program))
     File.write!(program, "")
     File.chmod!(program, 0o755)
-    [hibari | _others] = Profile.all()
+    [hibari | _others] = PackageProfile.all()
 
     %{
       "chatterbex" => "0.1.0",
       "python" => %{"version" => "3.11.7", "base_executable" => "/usr/bin/python3.11"},
       "libpython" => libpython,
-      "profiles" => %{"hibari" => %{"lock_sha256" => Profile.lock_sha256(hibari)}},
+      "profiles" => %{"hibari" => %{"lock_sha256" => PackageProfile.lock_sha256(hibari)}},
       "packages" => %{}
     }
   end
 
-  defp write(home, manifest), do: :ok = Manifest.write(Path.join(home, "venv"), manifest)
+  defp write(home, manifest), do: :ok = EnvironmentManifest.write(Path.join(home, "venv"), manifest)
 
   defp refused(home) do
     assert {:error, %Error{reason: :not_set_up} = error} = Python.find(home: home)
@@ -96,13 +96,13 @@ defmodule Chatterbex.PythonTest do
   end
 
   test "a setup that was stopped", %{tmp_dir: home} do
-    :ok = Manifest.begin(Path.join(home, "venv"))
+    :ok = EnvironmentManifest.begin(Path.join(home, "venv"))
     assert refused(home) =~ "has not come to its end"
   end
 
   test "a manifest of an older or a newer version", %{tmp_dir: home} do
     write(home, manifest(home))
-    path = Manifest.path(Path.join(home, "venv"))
+    path = EnvironmentManifest.path(Path.join(home, "venv"))
     text = File.read!(path)
 
     File.write!(path, String.replace(text, ~s("manifest": 1), ~s("manifest": 0)))
@@ -112,7 +112,7 @@ defmodule Chatterbex.PythonTest do
   end
 
   test "a manifest that cannot be read", %{tmp_dir: home} do
-    path = Manifest.path(Path.join(home, "venv"))
+    path = EnvironmentManifest.path(Path.join(home, "venv"))
 
     for text <- ["", "{", "[]", "null", "{}", ~s({"manifest": 1}), ~s({"manifest": "1"}), <<0xFF>>] do
       write(home, manifest(home))
@@ -167,13 +167,13 @@ defmodule Chatterbex.PythonTest do
              Python.find(home: home, profiles: ["hibari", "torch"])
 
     assert error.message =~ "PyTorch, which the Chatterbox models need, is not in #{home}/venv. "
-    device = Machine.fitting_device(Machine.this())
+    device = TorchPlan.fitting_device(HostMachine.this())
     assert error.details.command == "mix chatterbex.setup --#{device} --path #{home}"
 
-    assert Machine.fitting_device(%Machine{os: :macos, architecture: "aarch64"}) == :mps
-    assert Machine.fitting_device(%Machine{os: :macos, architecture: "x86_64"}) == :cpu
-    assert Machine.fitting_device(%Machine{nvidia: %Nvidia{driver: [580, 65, 6]}}) == :cuda
-    assert Machine.fitting_device(%Machine{}) == :cpu
+    assert TorchPlan.fitting_device(%HostMachine{os: :macos, architecture: "aarch64"}) == :mps
+    assert TorchPlan.fitting_device(%HostMachine{os: :macos, architecture: "x86_64"}) == :cpu
+    assert TorchPlan.fitting_device(%HostMachine{nvidia: %NvidiaDriver{driver: [580, 65, 6]}}) == :cuda
+    assert TorchPlan.fitting_device(%HostMachine{}) == :cpu
   end
 
   test "the command fits where it is to be typed", %{tmp_dir: home} do

@@ -10,7 +10,7 @@ defmodule Chatterbex.SetupTest do
   import Chatterbex.SetupHelp
 
   alias Chatterbex.{Error, Python, Setup}
-  alias Chatterbex.Setup.{Failure, Machine, Manifest, Place, Profile, Request, Uv}
+  alias Chatterbex.Setup.{EnvironmentManifest, HostMachine, PackageProfile, SetupFailure, SetupRun, Uv}
 
   @moduletag :tmp_dir
 
@@ -74,16 +74,18 @@ defmodule Chatterbex.SetupTest do
     text = text()
     assert text =~ "Chatterbex setup: a tiny package, in #{context.home}"
 
-    assert text =~
-             ~r/^\* looking for Python 3\.10 to 3\.14 with a shared library\n  Python 3\..* \(\d+\.\d s\)$/m
-
-    assert text =~ ~r/^\* making an environment in #{context.venv}\n  made with uv 0.99.0 \(\d+\.\d s\)$/m
-    assert text =~ ~r/^\* installing a tiny package with uv 0.99.0\n  1 packages installed \(\d+\.\d s\)$/m
+    assert text =~ ~r/^\* getting uv: 0.99.0, \S+ \(\d+\.\d s\)$/m
 
     assert text =~
-             ~r/^\* checking that tiny load\n  they do: tiny 1.0; all packages together take 10 bytes \(\d+\.\d s\)$/m
+             ~r/^\* looking for Python 3\.10 to 3\.14 with a shared library: Python 3\..* \(\d+\.\d s\)$/m
 
-    assert text =~ ~r/^Ready after \d+\.\d s\.$/m
+    assert text =~ ~r/^\* making an environment in #{context.venv}: made with uv 0.99.0 \(\d+\.\d s\)$/m
+    assert text =~ ~r/^\* installing the packages: 1 packages installed with uv 0.99.0 \(\d+\.\d s\)$/m
+
+    assert text =~
+             ~r/^\* checking that the packages load: tiny 1.0; all packages together take 10 bytes \(\d+\.\d s\)$/m
+
+    assert text =~ ~r/^Ready after \d+\.\d s: 1 packages, 10 bytes\.$/m
     assert text =~ "CHATTERBEX_HOME=#{context.home}"
 
     assert summary.changed
@@ -95,10 +97,10 @@ defmodule Chatterbex.SetupTest do
     assert python.manifest["python"]["implementation"] == "CPython"
 
     assert python.manifest["profiles"]["tiny"]["lock_sha256"] ==
-             Profile.lock_sha256(tiny_profile(context.tmp_dir))
+             PackageProfile.lock_sha256(tiny_profile(context.tmp_dir))
 
     assert {:ok, _time, 0} = DateTime.from_iso8601(python.manifest["profiles"]["tiny"]["installed_at"])
-    refute Manifest.begun?(context.venv)
+    refute EnvironmentManifest.begun?(context.venv)
 
     # The installer is told to check every hash.
     assert Enum.any?(calls(context.tools), &(&1 =~ ~r/pip install .*--require-hashes.*-r .*tiny\.txt/))
@@ -154,20 +156,23 @@ defmodule Chatterbex.SetupTest do
     #{install_tiny()}
     rm "$site/tiny.py"
     exec 9>'#{context.tmp_dir}/pipe'
-    echo 'Downloading tiny (1.0MiB)'
+    echo 'half installed' >&9
     sleep 600
     """
 
     {_output, 0} = System.cmd("mkfifo", [Path.join(context.tmp_dir, "pipe")])
 
     ended =
-      Port.open({:spawn_executable, "/bin/cat"}, [:exit_status, args: [Path.join(context.tmp_dir, "pipe")]])
+      Port.open({:spawn_executable, "/bin/cat"}, [
+        :binary,
+        :exit_status,
+        args: [Path.join(context.tmp_dir, "pipe")]
+      ])
 
     fake_uv(context.uv, real_python(), half)
 
-    test = self()
-    setup = spawn(fn -> set_up(context, report: &send(test, {:line, &1})) end)
-    assert_receive {:line, "  Downloading tiny (1.0MiB)"}, 30_000
+    setup = spawn(fn -> set_up(context) end)
+    assert_receive {^ended, {:data, "half installed\n"}}, 30_000
     Process.exit(setup, :kill)
     # The installer ends with the setup.
     assert_receive {^ended, {:exit_status, 0}}, 10_000
@@ -188,14 +193,14 @@ defmodule Chatterbex.SetupTest do
     fake_uv(
       context.uv,
       real_python(),
-      "echo 'Downloading tiny'; cat '#{gate}' >/dev/null\n" <> install_tiny()
+      "cat '#{gate}' >/dev/null\n" <> install_tiny()
     )
 
     test = self()
-    first = Task.async(fn -> set_up(context, report: &send(test, {:first, &1})) end)
-    assert_receive {:first, "  Downloading tiny"}, 30_000
+    first = Task.async(fn -> set_up(context, on_event: &send(test, {:first, &1})) end)
+    assert_receive {:first, {:begin, "installing the packages"}}, 30_000
     second = Task.async(fn -> set_up(context, report: &send(test, {:second, &1})) end)
-    assert_receive {:second, "  another setup (process " <> _pid}, 30_000
+    assert_receive {:second, "another setup (process " <> _pid}, 30_000
     File.write!(gate, "open")
 
     assert {:ok, %{changed: true}} = Task.await(first, 30_000)
@@ -216,7 +221,7 @@ defmodule Chatterbex.SetupTest do
     assert message =~ "installing the packages failed: uv ended with exit code 2. The last lines of uv:\n"
     assert message =~ "\n  |   cause: dns error\n"
     assert message =~ "hint: the package index was not reached: check the network"
-    assert text() =~ ~r/  failed after \d+\.\d s/
+    assert text() =~ ~r/^\* installing the packages: failed \(\d+\.\d s\)/m
     assert List.last(calls(context.tools)) =~ "--offline"
 
     fake_uv(
@@ -229,7 +234,7 @@ defmodule Chatterbex.SetupTest do
   end
 
   test "what a tool said names the remedy" do
-    {:ok, request} = Request.new(home: "/srv/speech")
+    {:ok, run} = SetupRun.new(home: "/srv/speech")
 
     for {said, hint} <- [
           {"error: No space left on device (os error 28)", "the disk is full"},
@@ -244,14 +249,14 @@ defmodule Chatterbex.SetupTest do
           {"because tiny has no wheels with a matching platform tag", "the index has no fitting package"},
           {"in /home/ann/network-proxy/dns: something else", "the lines above say why; --force starts from"}
         ] do
-      failure = %{why: {:exit, 1}, output: said}
-      assert Failure.tool("installing", "uv", failure, request).message =~ "\nhint: #{hint}"
+      failure = %{tool: "uv", why: {:exit, 1}, output: said}
+      assert SetupFailure.program("installing", failure, run).message =~ "\nhint: #{hint}"
     end
 
-    failure = %{why: {:timeout, 2_700_000}, output: ""}
-    message = Failure.tool("installing", "uv", failure, request).message
+    failure = %{tool: "uv", why: {:timeout, 2_700_000}, output: ""}
+    message = SetupFailure.program("installing", failure, run).message
     assert message =~ "uv had not ended after 45 minutes and was stopped."
-    assert message =~ "hint: it may go on where it stopped"
+    assert message =~ "hint: the next run continues where it stopped"
   end
 
   test "packages that are installed and do not load", context do
@@ -297,11 +302,23 @@ defmodule Chatterbex.SetupTest do
     assert {:ok, _python} = Python.find(home: context.home, profiles: ["tiny"])
   end
 
+  test "a venv whose Python no longer runs is made again, and why is said", context do
+    {:ok, _summary} = set_up(context)
+    lines()
+    program = Python.program(context.venv)
+    File.rm!(program)
+    executable(program, "echo 'error while loading shared libraries: libffi.so.7' >&2; exit 127")
+    assert {:ok, %{changed: true}} = set_up(context, languages: ["de"])
+    text = text()
+    assert text =~ ~r/: not that of the environment: it does not run \(exit 127: .*libffi\.so\.7\) \(/
+    assert text =~ "making an environment"
+  end
+
   test "a manifest that is older or broken is written anew, with the environment that is there", context do
     {:ok, _summary} = set_up(context)
 
     for text <- [~s({"manifest": 0}), "{", ""] do
-      File.write!(Manifest.path(context.venv), text)
+      File.write!(EnvironmentManifest.path(context.venv), text)
       lines()
       assert {:ok, %{changed: true}} = set_up(context)
       refute text() =~ "making an environment"
@@ -313,6 +330,12 @@ defmodule Chatterbex.SetupTest do
     File.write!(Path.join(context.venv, "pyvenv.cfg"), "")
     assert refused(context, force: true) =~ "#{context.venv} exists and was not made by this setup"
     assert File.ls!(context.venv) == ["pyvenv.cfg"]
+
+    # Also if another setup was killed after it had put one of its own aside.
+    File.mkdir_p!(context.venv <> ".old")
+    refused(context)
+    assert File.ls!(context.venv) == ["pyvenv.cfg"]
+    assert File.dir?(context.venv <> ".old")
   end
 
   test "a home that cannot be written", context do
@@ -320,7 +343,7 @@ defmodule Chatterbex.SetupTest do
     File.write!(file, "")
     home = Path.join(file, "home")
     message = refused(%{context | home: home})
-    assert message =~ "the folder #{home} cannot be written: not a directory."
+    assert message =~ "#{home} cannot be written: not a directory."
     assert message =~ "--path or CHATTERBEX_HOME"
   end
 
@@ -340,18 +363,18 @@ defmodule Chatterbex.SetupTest do
     test "those that will not do are passed over with the reason", context do
       old = fake_python(Path.join(context.tools, "python3.12"), version: [3, 9, 18])
       assert {:ok, _summary} = set_up(context)
-      assert text() =~ "  skipped #{old}: it is Python 3.9.18, not 3.10 to 3.14"
+      assert text() =~ "skipped #{old}: it is Python 3.9.18, not 3.10 to 3.14"
     end
 
     test "none on Debian: what was looked at, and the apt-get line", context do
       folder = Path.join(context.tmp_dir, "debian")
-      python = fake_python(Path.join(folder, "python3"), system: true, libpython: nil, venv: false)
-      message = refused(%{context | machine: machine([folder], debian: true)})
+      python = fake_python(Path.join(folder, "python3"), system: true, libpython: nil)
+      message = refused(%{context | machine: machine([context.tools, folder], debian: true)})
 
       assert message =~
                "no usable Python 3.10 to 3.14 with a shared library was found:\n  | #{python}: its shared"
 
-      assert message =~ "hint: sudo apt-get install -y libpython3.11 python3.11-venv\n"
+      assert message =~ "hint: sudo apt-get install -y libpython3.11\n"
     end
 
     test "none at all", context do
@@ -367,34 +390,28 @@ defmodule Chatterbex.SetupTest do
     end
 
     test "uv downloads one where there is none", context do
-      link = Path.join(context.tmp_dir, "downloaded/python3.12")
+      link = Path.join(context.tmp_dir, "downloaded/python3")
 
-      other = """
-      case "$2" in
-        install) mkdir -p '#{Path.dirname(link)}'; ln -s '#{real_python()}' '#{link}' ;;
-        find) test -e '#{link}' && echo '#{link}' ;;
-        list) echo '[]' ;;
-      esac
-      """
+      File.mkdir_p!(Path.dirname(link))
+      fake_uv(context.uv, real_python(), install_tiny(), "ln -s '#{real_python()}' '#{link}'")
+      machine = machine([context.tools, Path.dirname(link)])
 
-      fake_uv(context.uv, real_python(), install_tiny(), other)
-      machine = machine([context.tools])
+      # Of the version that the tests' own Python has.
+      {:ok, %{version: version}} = Python.find()
+      minor = version |> String.split(".") |> Enum.take(2) |> Enum.join(".")
+      assert {:ok, %{python: ^version}} = set_up(%{context | machine: machine}, python: minor)
+      assert Enum.any?(calls(context.tools), &(&1 =~ "uv python install #{minor}"))
+    end
 
-      case set_up(%{context | machine: machine}) do
-        {:ok, _summary} ->
-          assert text() =~ "none will do here; downloading Python 3.12 with uv"
-
-        # Where the tests' own Python is another one, the download is no 3.12.
-        {:error, error} ->
-          assert error.message =~ "not 3.12"
-      end
-
+    test "uv is asked for 3.12 if any would do", context do
+      message = refused(%{context | machine: machine([context.tools])})
+      assert message =~ "  | uv python install:"
       assert Enum.any?(calls(context.tools), &(&1 =~ "uv python install 3.12"))
     end
 
     test "a download that fails leaves the reasons and the hint", context do
-      other = "echo 'error: Request failed' >&2; echo '  cause: dns error' >&2; exit 2"
-      fake_uv(context.uv, real_python(), install_tiny(), other)
+      download = "echo 'error: Request failed' >&2; echo '  cause: dns error' >&2; exit 2"
+      fake_uv(context.uv, real_python(), install_tiny(), download)
       folder = Path.join(context.tmp_dir, "static")
 
       fake_python(Path.join(folder, "python3.11"),
@@ -423,9 +440,7 @@ defmodule Chatterbex.SetupTest do
           chmod +x "$3/bin/python"
           ln -sfn "$3" '#{folder}/venv'
           ;;
-        "-m pip config list") exit 0 ;;
         "-m pip install "*) #{pip} ;;
-        *environment.py*) echo '{"packages": {"tiny": "1.0"}, "bytes": 10, "broken": {}, "imports": {"tiny": 0.1}, "repaired": []}' ;;
       esac
       """
 
@@ -436,45 +451,59 @@ defmodule Chatterbex.SetupTest do
       %{context | machine: machine([folder]), tools: folder}
     end
 
-    test "pip puts it into the environment, hashes checked, and the next setup uses it", context do
-      fake_uv(Path.join(context.tmp_dir, "wheel/uv"), "/bin/false", "exit 0")
+    test "pip puts it into the home, hashes checked, and the next setup uses it", context do
+      fake_uv(Path.join(context.tmp_dir, "wheel/uv"), real_python(), install_tiny())
 
       context =
         python_with_pip(context, "cp '#{context.tmp_dir}/wheel/uv' '#{context.tmp_dir}/bare/venv/bin/uv'")
 
       assert {:ok, %{changed: true}} = set_up(context)
-      assert text() =~ "made with Python's venv; uv 0.99.0 installed with pip"
+
+      assert text() =~
+               "0.99.0, installed into #{context.home}/bin/uv with the pip of #{context.tools}/python3"
+
+      assert File.ls!(Path.join(context.home, "bin")) -- ["calls"] == ["uv"]
       assert [pip] = Enum.filter(calls(context.tools), &(&1 =~ "-m pip install"))
       assert pip =~ ~r/--require-hashes .*locks\/uv\.txt/
 
-      File.rm!(Manifest.path(context.venv))
-      :ok = Manifest.begin(context.venv)
-      assert {:ok, %{changed: true}} = set_up(context)
+      assert {:ok, %{changed: true}} = set_up(context, force: true)
       assert [_once] = Enum.filter(calls(context.tools), &(&1 =~ "-m pip install"))
     end
 
     test "pip without a network: its last lines and the remedy, and the next run goes on", context do
       pip = "echo 'WARNING: Retrying'; echo 'ERROR: connection broken: Name or service not known'; exit 1"
       message = context |> python_with_pip(pip) |> refused()
-      assert message =~ "installing uv failed: pip ended with exit code 1. The last lines of pip:\n"
+
+      assert message =~
+               "getting uv failed: pip ended with exit code 1. The last lines of pip:\n"
+
       assert message =~ "  | ERROR: connection broken: Name or service not known\n"
       assert message =~ "hint: the package index was not reached"
-      assert Manifest.begun?(context.venv)
+      assert File.ls!(Path.join(context.home, "bin")) == []
     end
 
-    test "a Python that cannot make environments will not do", context do
+    test "a Python that cannot make environments: its own words, and what to install", context do
       folder = Path.join(context.tmp_dir, "debian")
-      fake_python(Path.join(folder, "python3"), system: true, venv: false)
+
+      fake_python(Path.join(folder, "python3"), [system: true], """
+      echo 'The virtual environment was not created successfully because ensurepip is not available.'
+      echo '    apt install python3.11-venv'
+      exit 1
+      """)
+
       message = refused(%{context | machine: machine([folder], debian: true)})
-      assert message =~ "it cannot make environments: ensurepip is not installed"
-      assert message =~ "hint: sudo apt-get install -y python3.11-venv\n"
+      assert message =~ "venv ended with exit code 1"
+      assert message =~ "  |     apt install python3.11-venv"
+
+      assert message =~
+               "hint: install what Python makes environments with (on Debian: sudo apt-get install -y"
     end
   end
 
   describe "with a real uv" do
     # The one that set up the tests' own environment, wherever it was.
     @uv (with {:ok, python} <- Python.find(),
-              %{path: path} <- Uv.find(Machine.this(), Place.tool_folders(Python.venv(python.home))) do
+              %{path: path} <- Uv.find(HostMachine.this(), python.home) do
            path
          else
            _not_set_up -> nil
@@ -485,13 +514,13 @@ defmodule Chatterbex.SetupTest do
       %{wheels: Path.join(dir, "wheels")}
     end
 
-    # A wheel of one module, with the lines of a lock file for it.
-    defp wheel(folder, source) do
+    # A wheel of one module, with the lines of a lock file for it. `package` may have the module of another.
+    defp wheel(folder, source, package \\ "tiny", module \\ "tiny") do
       hash = fn bytes -> :crypto.hash(:sha256, bytes) end
-      metadata = "Metadata-Version: 2.1\nName: chatterbex-tiny\nVersion: 1.0\n"
+      metadata = "Metadata-Version: 2.1\nName: chatterbex-#{package}\nVersion: 1.0\n"
       format = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-      info = "chatterbex_tiny-1.0.dist-info"
-      files = [{"chatterbex_tiny.py", source}, {"#{info}/METADATA", metadata}, {"#{info}/WHEEL", format}]
+      info = "chatterbex_#{package}-1.0.dist-info"
+      files = [{"chatterbex_#{module}.py", source}, {"#{info}/METADATA", metadata}, {"#{info}/WHEEL", format}]
 
       record =
         Enum.map_join(files, "\n", fn {name, text} ->
@@ -499,10 +528,10 @@ defmodule Chatterbex.SetupTest do
         end) <> "\n#{info}/RECORD,,\n"
 
       entries = for {name, text} <- files ++ [{"#{info}/RECORD", record}], do: {to_charlist(name), text}
-      path = Path.join(folder, "chatterbex_tiny-1.0-py3-none-any.whl")
+      path = Path.join(folder, "chatterbex_#{package}-1.0-py3-none-any.whl")
       File.mkdir_p!(folder)
       {:ok, _path} = :zip.create(to_charlist(path), entries)
-      "chatterbex-tiny==1.0 --hash=sha256:#{Base.encode16(hash.(File.read!(path)), case: :lower)}\n"
+      "chatterbex-#{package}==1.0 --hash=sha256:#{Base.encode16(hash.(File.read!(path)), case: :lower)}\n"
     end
 
     defp with_wheels(context) do
@@ -510,9 +539,7 @@ defmodule Chatterbex.SetupTest do
       uv = """
       export UV_FIND_LINKS='#{context.wheels}' UV_CACHE_DIR='#{context.tmp_dir}/cache'
       case "$1 $2" in
-        "pip install") exec '#{@uv}' "$@" --no-index ;;
-        "python find") exec '#{@uv}' "$@" ;;
-        "python "*) exit 2 ;;
+        "pip install" | "pip sync") exec '#{@uv}' "$@" --no-index ;;
         *) exec '#{@uv}' "$@" ;;
       esac
       """
@@ -540,9 +567,29 @@ defmodule Chatterbex.SetupTest do
       # A file that went missing comes back, without the wheel being fetched.
       [module] = Path.wildcard("#{context.venv}/lib/python*/site-packages/chatterbex_tiny.py")
       File.rm!(module)
-      :ok = Manifest.begin(context.venv)
+      :ok = EnvironmentManifest.begin(context.venv)
       assert {:ok, %{changed: true}} = set_up(context, profiles: [profile])
       assert File.exists?(module)
+    end
+
+    test "removes what another build needed before it installs files of the same names",
+         context do
+      {context, _profile} = with_wheels(context)
+      [old, new] = for name <- ~w(old new), do: Path.join(context.tmp_dir, "#{name}.txt")
+      File.write!(old, wheel(context.wheels, "value = 1\n", "cuda12", "cuda"))
+      File.write!(new, wheel(context.wheels, "value = 2\n", "cuda13", "cuda"))
+      uv = Uv.find(context.machine, context.home)
+      {:ok, _output} = Uv.venv(uv, context.python, context.venv)
+      program = Python.program(context.venv)
+
+      for {lock, options} <- [{old, []}, {new, [exact: true]}],
+          do: assert({:ok, _output} = Uv.install(uv, program, [lock], [timeout: 60_000] ++ options))
+
+      site = Path.join(context.venv, "lib/python*/site-packages")
+      assert [module] = Path.wildcard("#{site}/chatterbex_cuda.py")
+      assert File.read!(module) == "value = 2\n"
+      assert [info] = Path.wildcard("#{site}/chatterbex_*.dist-info")
+      assert info =~ "cuda13"
     end
   end
 
@@ -557,7 +604,7 @@ defmodule Chatterbex.SetupTest do
   end
 
   test "the lock files hash every file and name no index" do
-    locks = Path.wildcard(Path.join(Path.dirname(Profile.lock_file("uv.txt")), "*.txt"))
+    locks = Path.wildcard(Path.join(Path.dirname(PackageProfile.lock_file("uv.txt")), "*.txt"))
     assert length(locks) >= 2
 
     for lock <- locks do
@@ -571,14 +618,17 @@ defmodule Chatterbex.SetupTest do
           do: assert(package =~ ~r/\A[\w.\[\]-]+==\S+.*--hash=sha256:[0-9a-f]{64}/s, package)
     end
 
-    for profile <- Profile.all(),
-        path <- Profile.lock_paths(profile) ++ Profile.lock_paths(profile, :cuda12),
+    for profile <- PackageProfile.all(),
+        path <- PackageProfile.lock_paths(profile) ++ PackageProfile.lock_paths(profile, :cuda12),
         do: assert(File.exists?(path), path)
 
-    for %{proof: script} when script != nil <- Profile.all(), do: assert(File.exists?(Profile.script(script)))
-    for %{data: script} when script != nil <- Profile.all(), do: assert(File.exists?(Profile.script(script)))
+    for %{proof: script} when script != nil <- PackageProfile.all(),
+        do: assert(File.exists?(PackageProfile.script(script)))
+
+    for %{data: script} when script != nil <- PackageProfile.all(),
+        do: assert(File.exists?(PackageProfile.script(script)))
 
     for build <- [:locked, :cuda12],
-        do: assert(Profile.torch_version(Profile.all(), build) =~ ~r/\A\d+\.\d+\.\d+\z/)
+        do: assert(PackageProfile.torch_version(PackageProfile.all(), build) =~ ~r/\A\d+\.\d+\.\d+\z/)
   end
 end

@@ -6,8 +6,9 @@ defmodule Chatterbex.ValuesTest do
   doctest Chatterbex.Mailbox
   doctest Chatterbex.Error
   doctest Chatterbex.Device
+  doctest Chatterbex.DownloadBar
   doctest Chatterbex.Model
-  doctest Chatterbex.Setup.Profile
+  doctest Chatterbex.Setup.PackageProfile
   doctest Chatterbex.Telemetry
   doctest Chatterbex.Text
 

@@ -51,6 +51,7 @@ defmodule Mix.Tasks.Chatterbex.ModelsTest do
 
     {"", said} = run(~w(download conversion))
     {:ok, folder} = ModelFiles.locate(:conversion)
+    assert said =~ ~r/^conversion: \d+ kB to fetch, 320 kB in all$/m
     assert said =~ "conversion: s3gen.safetensors, 300 kB\nconversion: conds.pt, 20 kB\n"
     assert String.ends_with?(said, "conversion: all files are in #{folder}\n")
     assert run(~w(download conversion --quiet)) == {"", ""}
@@ -112,6 +113,46 @@ defmodule Mix.Tasks.Chatterbex.ModelsTest do
     fail(hub, path: "large/", method: "GET", cut: 1000)
     {"", said} = run(~w(download conversion))
     assert said =~ "trying again in 1 s"
+  end
+
+  test "stopped in the middle, the next download continues there, and fetches only the rest", %{
+    hub: hub,
+    tmp_dir: dir
+  } do
+    serve(hub, :conversion)
+    System.put_env("HF_HUB_DOWNLOAD_TIMEOUT", "600")
+    fail(hub, path: "large/", method: "GET", hold: 200_000)
+
+    # As Ctrl-C ends it: the VM stops, and with it the program that fetches.
+    code = ~S{Mix.start(); Mix.CLI.main(["chatterbex.models", "download", "conversion"])}
+    paths = Enum.flat_map(:code.get_path(), &["-pa", to_string(&1)])
+
+    port =
+      Port.open({:spawn_executable, System.find_executable("elixir")}, [
+        :binary,
+        :exit_status,
+        :stderr_to_stdout,
+        args: paths ++ ["-e", code],
+        env:
+          for(
+            {name, value} <- [HF_ENDPOINT: hub.url, HF_HOME: "#{dir}/huggingface"],
+            do: {to_charlist(name), to_charlist(value)}
+          )
+      ])
+
+    {:os_pid, pid} = Port.info(port, :os_pid)
+    assert_receive {^port, {:data, "conversion: " <> _sizes}}, 60_000
+    await_held(hub)
+    {_output, 0} = System.cmd("kill", ["-KILL", "#{pid}"])
+    assert_receive {^port, {:exit_status, _killed}}, 10_000
+
+    {"", said} = run(~w(download conversion))
+    [_line, left] = Regex.run(~r/^conversion: (\d+) kB to fetch, 320 kB in all$/m, said)
+    assert String.to_integer(left) <= 120
+    starts = for %{"path" => "/large/" <> _checksum, "start" => start} <- requests(hub, "GET"), do: start
+    assert [0, start | _small] = starts
+    assert start > 0
+    run(~w(verify conversion))
   end
 
   test "a failure is one line and an exit code", %{hub: hub, tmp_dir: dir} do

@@ -4,7 +4,7 @@ defmodule Chatterbex.FakeHome do
   """
 
   alias Chatterbex.{JSON, SetupHelp}
-  alias Chatterbex.Setup.{Manifest, Profile}
+  alias Chatterbex.Setup.{EnvironmentManifest, PackageProfile}
 
   @packages %{"numpy" => "2.0", "hibari" => "0.2.1", "torch" => "2.6.0"}
 
@@ -31,7 +31,7 @@ defmodule Chatterbex.FakeHome do
     SetupHelp.fake_python(program, %{libpython: real.libpython}, script)
 
     :ok =
-      Manifest.write(
+      EnvironmentManifest.write(
         Path.join(home, "venv"),
         Map.merge(
           %{
@@ -52,7 +52,7 @@ defmodule Chatterbex.FakeHome do
   What `environment.py` says of an environment that is well.
   """
   def well(changes \\ %{}) do
-    imports = Profile.all() |> Enum.flat_map(& &1.imports) |> Map.new(&{&1, 0.1})
+    imports = PackageProfile.all() |> Enum.flat_map(& &1.imports) |> Map.new(&{&1, 0.1})
     Map.merge(%{"packages" => @packages, "broken" => %{}, "imports" => imports}, changes)
   end
 
@@ -73,5 +73,5 @@ defmodule Chatterbex.FakeHome do
   """
   def looks(home), do: home |> Path.join("venv/bin") |> SetupHelp.calls() |> Enum.count(&(&1 =~ "devices.py"))
 
-  defp sha256(name), do: Profile.all() |> Enum.find(&(&1.name == name)) |> Profile.lock_sha256()
+  defp sha256(name), do: PackageProfile.all() |> Enum.find(&(&1.name == name)) |> PackageProfile.lock_sha256()
 end

@@ -6,7 +6,7 @@ defmodule Chatterbex.SetupHelp do
   """
 
   alias Chatterbex.Setup
-  alias Chatterbex.Setup.{Machine, Profile}
+  alias Chatterbex.Setup.{HostMachine, PackageProfile}
 
   @answers %{
     version: [3, 11, 7],
@@ -19,7 +19,6 @@ defmodule Chatterbex.SetupHelp do
     musl: false,
     shared: true,
     system: false,
-    venv: true,
     libpython: "/opt/python/lib/libpython3.11.so.1.0",
     failures: []
   }
@@ -82,14 +81,14 @@ defmodule Chatterbex.SetupHelp do
   A machine that has only what is in `folders`.
   """
   def machine(folders, overrides \\ []) do
-    struct!(%Machine{os: :linux, architecture: Machine.this().architecture, path: folders}, overrides)
+    struct!(%HostMachine{os: :linux, architecture: HostMachine.this().architecture, path: folders}, overrides)
   end
 
   @doc """
   A Python that answers the inspection with `answers` (over those of a good one), and else runs `script`.
   """
   def fake_python(path, answers \\ %{}, script \\ "exit 3") do
-    processor = Machine.this().architecture
+    processor = HostMachine.this().architecture
 
     answers =
       @answers
@@ -110,26 +109,42 @@ defmodule Chatterbex.SetupHelp do
   end
 
   @doc """
-  A uv that makes environments with `python`, and installs by running `install` with the environment's Python
-  in `$program` and the folder for packages in `$site`. `other` is what it does for `uv python ...`.
+  A uv that makes environments with `python`, finds the Pythons in the folders of PATH (their names tell their versions),
+  and installs by running `install` with the environment's Python in `$program` and the folder for packages in `$site`.
+  `download` is what it does for `uv python install`.
   """
-  def fake_uv(path, python, install, other \\ "exit 2") do
+  def fake_uv(path, python, install, download \\ "exit 2") do
     executable(path, """
     echo "uv $*" >> '#{log(path)}'
     case "$1 $2" in
       "--version "*) echo 'uv 0.99.0 (a fake)' ;;
       "venv "*) for folder; do :; done; exec '#{python}' -m venv --without-pip "$folder" ;;
-      "pip install")
+      "pip install" | "pip sync")
         program=$4
         site=$("$program" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
         #{install}
         ;;
-      "pip uninstall") ;;
-      "python "*)
-        #{other}
-        ;;
+      "python list") #{list_pythons()} ;;
+      "python install") #{download} ;;
     esac
     """)
+  end
+
+  # PATH has the machine's folders only, so there are the shell's own commands.
+  defp list_pythons do
+    """
+    separator='['
+    IFS=:
+    for folder in $PATH; do
+      for python in "$folder"/python3*; do
+        test -x "$python" || continue
+        case $python in *python3.*) version=${python##*python}.0 ;; *) version=3.11.7 ;; esac
+        printf '%s{"path": "%s", "version": "%s"}' "$separator" "$python" "$version"
+        separator=,
+      done
+    done
+    test $separator = , && echo ']' || echo '[]'
+    """
   end
 
   @doc """
@@ -151,7 +166,7 @@ defmodule Chatterbex.SetupHelp do
   def tiny_profile(dir) do
     lock = Path.join(dir, "tiny.txt")
     unless File.exists?(lock), do: File.write!(lock, "tiny==1.0\n")
-    %Profile{name: "tiny", title: "a tiny package", locks: [lock], imports: ["tiny"], timeout: 60_000}
+    %PackageProfile{name: "tiny", title: "a tiny package", locks: [lock], imports: ["tiny"]}
   end
 
   @doc """
@@ -178,8 +193,7 @@ defmodule Chatterbex.SetupHelp do
       | name: "torch",
         title: "a small PyTorch",
         locks: [networks],
-        torch_lock: torch,
-        cuda12_lock: cuda12,
+        torch: %{locked: torch, cuda12: cuda12},
         proof: proof(dir, answer)
     }
   end

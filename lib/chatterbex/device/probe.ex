@@ -4,7 +4,7 @@ defmodule Chatterbex.Device.Probe do
   # thread, and a driver that crashes the process does no harm here.
 
   alias Chatterbex.{Configuration, JSON, Python}
-  alias Chatterbex.Setup.{Command, Profile}
+  alias Chatterbex.Setup.{PackageProfile, Subprocess}
 
   @typedoc "What there is: see priv/python/provision/devices.py. Keys are strings; `torch` is `nil` without PyTorch."
   @type found :: %{torch: %{version: String.t(), seconds: float} | nil, devices: [map], facts: map}
@@ -52,9 +52,9 @@ defmodule Chatterbex.Device.Probe do
 
   # Its events by name, in order.
   defp run(python, arguments, timeout) do
-    arguments = ["-I", Profile.script("devices.py") | arguments]
+    arguments = ["-I", PackageProfile.script("devices.py") | arguments]
 
-    case Command.run(python.program, arguments, timeout: timeout, env: Configuration.environment()) do
+    case Subprocess.run(python.program, arguments, timeout: timeout, env: Configuration.environment()) do
       {:ok, output} -> {events(output), nil}
       {:error, failure} -> {events(failure.output), stopped(failure)}
     end
@@ -74,7 +74,7 @@ defmodule Chatterbex.Device.Probe do
 
     said =
       output
-      |> Command.last_lines(20)
+      |> Subprocess.last_lines(20)
       |> Enum.reject(&(obituary?(&1) or String.starts_with?(&1, "{")))
       |> List.last()
 

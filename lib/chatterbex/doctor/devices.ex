@@ -5,7 +5,7 @@ defmodule Chatterbex.Doctor.Devices do
   import Chatterbex.Doctor.Check
 
   alias Chatterbex.{Device.Probe, Names, Python, Terminal}
-  alias Chatterbex.Setup.{Machine, Torch}
+  alias Chatterbex.Setup.{HostMachine, TorchPlan}
 
   def devices(%{torch: false} = context), do: {[], context}
 
@@ -28,12 +28,12 @@ defmodule Chatterbex.Doctor.Devices do
 
   defp device(%{"device" => name} = device, _facts, context) do
     kind = String.to_existing_atom(name)
-    wanted = with %{device: wanted} <- Torch.recorded(context.python.manifest), do: wanted
+    wanted = with %{device: wanted} <- TorchPlan.recorded(context.python.manifest), do: wanted
     # The reason of the Python side ends with the command for Mix.
     reason = String.replace(device["reason"], ~r/: run `[^`]*`$/, "")
 
     remedy =
-      if match?({^kind, nil}, Torch.choose(kind, Machine.this())),
+      if match?({^kind, nil}, TorchPlan.choose(kind, HostMachine.this())),
         do: Python.setup_command(context.home, device: kind)
 
     status = if wanted == kind, do: :failed, else: :not_set_up

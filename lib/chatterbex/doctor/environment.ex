@@ -5,7 +5,7 @@ defmodule Chatterbex.Doctor.Environment do
   import Chatterbex.Doctor.Check
 
   alias Chatterbex.{Doctor, Error, JSON, Native, Python}
-  alias Chatterbex.Setup.{Command, Interpreter, Machine, Profile, Torch}
+  alias Chatterbex.Setup.{HostMachine, PackageProfile, PythonInterpreter, Subprocess, TorchPlan}
 
   def python(context) do
     venv = Python.venv(context.home)
@@ -25,7 +25,7 @@ defmodule Chatterbex.Doctor.Environment do
     base = python.manifest["python"]["base_executable"]
     details = %{program: python.program, base: base, version: python.version}
 
-    case Interpreter.examine(python.program, Machine.this()) do
+    case PythonInterpreter.examine(python.program, HostMachine.this()) do
       {:ok, %{version: version}} ->
         new(
           :python,
@@ -113,16 +113,16 @@ defmodule Chatterbex.Doctor.Environment do
       check = profile("torch", "PyTorch", context)
       {[check], %{context | torch: check.status != :failed}}
     else
-      device = Machine.fitting_device(Machine.this())
+      device = TorchPlan.fitting_device(HostMachine.this())
       message = "the Chatterbox models need it; the built-in voice does not"
       {[new(:packages, "PyTorch", :not_set_up, message, setup(context, device: device))], context}
     end
   end
 
   defp profile(name, title, context) do
-    profile = Enum.find(Profile.all(), &(&1.name == name))
+    profile = Enum.find(PackageProfile.all(), &(&1.name == name))
 
-    if Profile.current?(profile, context.python.manifest) do
+    if PackageProfile.current?(profile, context.python.manifest) do
       case script(["check" | profile.imports], context) do
         {:ok, answer} -> imported(profile, title, answer, context)
         {:error, said} -> new(:packages, title, :failed, said, force(context))
@@ -143,7 +143,7 @@ defmodule Chatterbex.Doctor.Environment do
     case failed do
       [] ->
         seconds = profile.imports |> Enum.map(&answer["imports"][&1]) |> Enum.sum()
-        names = Enum.map_join(profile.imports, ", ", &Profile.named(&1, answer["packages"]))
+        names = Enum.map_join(profile.imports, ", ", &PackageProfile.named(&1, answer["packages"]))
 
         new(
           :packages,
@@ -167,7 +167,7 @@ defmodule Chatterbex.Doctor.Environment do
   end
 
   defp about(profile, answer, context) do
-    torch = Torch.recorded(context.python.manifest)
+    torch = TorchPlan.recorded(context.python.manifest)
     device = if profile.name == "torch" and torch != nil, do: %{set_up_for: torch.device}, else: %{}
     Map.merge(device, %{imports: answer["imports"]})
   end
@@ -175,9 +175,11 @@ defmodule Chatterbex.Doctor.Environment do
   defp script(arguments, context) do
     program = context.python.program
 
-    case Command.run(program, ["-I", Profile.script("environment.py") | arguments], timeout: context.timeout) do
+    case Subprocess.run(program, ["-I", PackageProfile.script("environment.py") | arguments],
+           timeout: context.timeout
+         ) do
       {:ok, output} ->
-        with {:error, _no_json} <- output |> Command.last_lines(1) |> List.first("") |> JSON.decode(),
+        with {:error, _no_json} <- output |> Subprocess.last_lines(1) |> List.first("") |> JSON.decode(),
              do: {:error, "Python gave no answer: #{last(output)}"}
 
       {:error, %{why: {:timeout, ms}}} ->
@@ -192,7 +194,7 @@ defmodule Chatterbex.Doctor.Environment do
   end
 
   defp last(output),
-    do: output |> Command.last_lines(1) |> List.first("it said nothing") |> String.slice(0, 300)
+    do: output |> Subprocess.last_lines(1) |> List.first("it said nothing") |> String.slice(0, 300)
 
   defp setup(context, options \\ []), do: Python.setup_command(context.home, options)
 

@@ -2,7 +2,7 @@ defmodule Chatterbex.Doctor.Resources do
   @moduledoc false
   # Free disk space and memory, in bytes. A figure that the system does not report is `nil`.
 
-  alias Chatterbex.Setup.Command
+  alias Chatterbex.Setup.Subprocess
 
   # A network file system that does not answer must not block the doctor.
   @timeout 5_000
@@ -13,7 +13,7 @@ defmodule Chatterbex.Doctor.Resources do
   @spec disk(Path.t()) :: non_neg_integer | nil
   def disk(path) do
     with program when is_binary(program) <- System.find_executable("df"),
-         {:ok, output} <- Command.run(program, ["-Pk", existing(path)], timeout: @timeout) do
+         {:ok, output} <- Subprocess.run(program, ["-Pk", existing(path)], timeout: @timeout) do
       free(output)
     else
       _none -> nil
@@ -25,7 +25,7 @@ defmodule Chatterbex.Doctor.Resources do
   @spec free(String.t()) :: non_neg_integer | nil
   def free(output) do
     with [_filesystem, _blocks, _used, free | _rest] <-
-           output |> Command.last_lines(1) |> List.first("") |> String.split(),
+           output |> Subprocess.last_lines(1) |> List.first("") |> String.split(),
          {kilobytes, ""} <- Integer.parse(free) do
       kilobytes * 1024
     else
@@ -92,7 +92,7 @@ defmodule Chatterbex.Doctor.Resources do
 
   defp output(name, arguments) do
     with program when is_binary(program) <- System.find_executable(name),
-         {:ok, output} <- Command.run(program, arguments, timeout: @timeout) do
+         {:ok, output} <- Subprocess.run(program, arguments, timeout: @timeout) do
       output
     else
       _none -> ""

@@ -5,7 +5,7 @@ defmodule Chatterbex.ModelFiles.Download do
 
   alias Chatterbex.{Error, JSON, Python}
   alias Chatterbex.ModelFiles.{Cache, Set}
-  alias Chatterbex.Setup.{Command, Machine, Profile}
+  alias Chatterbex.Setup.{HostMachine, PackageProfile, Subprocess, TorchPlan}
 
   # The process itself notices within seconds if the hub does not answer.
   @timeout :timer.hours(48)
@@ -30,10 +30,10 @@ defmodule Chatterbex.ModelFiles.Download do
   @spec run(Set.t(), keyword, (progress -> term)) :: {:ok, done} | {:error, Error.t()}
   def run(set, options, report) do
     with {:ok, python} <- Python.find(home: options[:home], profiles: ["torch"]) do
-      arguments = ["-I", Profile.script("model_files.py"), request(set, options)]
+      arguments = ["-I", PackageProfile.script("model_files.py"), request(set, options)]
       on_line = &line(&1, set, report)
 
-      case Command.run(python.program, arguments, timeout: @timeout, on_line: on_line) do
+      case Subprocess.run(python.program, arguments, timeout: @timeout, on_line: on_line) do
         {:ok, output} -> ended(output, set, python.home)
         {:error, failure} -> ended(failure.output, set, python.home)
       end
@@ -83,7 +83,7 @@ defmodule Chatterbex.ModelFiles.Download do
   defp status("done"), do: :done
 
   defp ended(output, set, home) do
-    last = output |> Command.last_lines(1) |> List.first("")
+    last = output |> Subprocess.last_lines(1) |> List.first("")
 
     case JSON.decode(last) do
       {:ok, %{"event" => "done"} = event} ->
@@ -102,7 +102,7 @@ defmodule Chatterbex.ModelFiles.Download do
 
   # The manifest says that it is there, but it is not.
   defp not_set_up(why, home) do
-    command = Python.setup_command(home, device: Machine.fitting_device(Machine.this()))
+    command = Python.setup_command(home, device: TorchPlan.fitting_device(HostMachine.this()))
     details = %{home: home, command: command}
     Error.new(:not_set_up, "Chatterbex is not set up: #{why}. Run: #{command}", details)
   end
@@ -124,7 +124,7 @@ defmodule Chatterbex.ModelFiles.Download do
   end
 
   defp crashed(output, set) do
-    lines = output |> Command.last_lines(8) |> Enum.reject(&String.starts_with?(&1, "{"))
+    lines = output |> Subprocess.last_lines(8) |> Enum.reject(&String.starts_with?(&1, "{"))
 
     said =
       if lines == [],

@@ -3,7 +3,7 @@ defmodule Chatterbex.Prove.Recogniser do
   # pocketsphinx, which recognises English speech, in a separate environment next to that of the models.
 
   alias Chatterbex.{Audio, Error, Files.Replacement, JSON, Python}
-  alias Chatterbex.Setup.{Command, Failure, Machine, Place, Profile, Uv}
+  alias Chatterbex.Setup.{HostMachine, PackageProfile, Subprocess, Uv}
 
   @lock "recogniser.txt"
   # Written last: if it exists, the environment is complete. It holds the checksum of the lock.
@@ -20,9 +20,10 @@ defmodule Chatterbex.Prove.Recogniser do
   def find(home) do
     program = Python.program(folder(home))
 
-    if Machine.executable?(program) and File.read(Path.join(folder(home), @manifest)) == {:ok, checksum()},
-      do: {:ok, program},
-      else: :missing
+    if HostMachine.executable?(program) and
+         File.read(Path.join(folder(home), @manifest)) == {:ok, checksum()},
+       do: {:ok, program},
+       else: :missing
   end
 
   @doc """
@@ -35,14 +36,14 @@ defmodule Chatterbex.Prove.Recogniser do
     with {:ok, python} <- Python.find(home: home),
          {:ok, _removed} <- File.rm_rf(folder),
          {:ok, uv} <- environment(python.manifest["python"]["base_executable"], folder, home),
-         {_uv, {:ok, _output}} <- {:uv, packages(uv, Python.program(folder))},
+         {:ok, _output} <- packages(uv, Python.program(folder)),
          :ok <- File.write(Path.join(folder, @manifest), checksum()) do
       {:ok, Python.program(folder)}
     else
       {:error, %Error{} = error} -> {:error, error}
+      {:error, %{tool: tool} = failure} -> {:error, failed("#{tool} failed", failure)}
       {:error, posix} -> {:error, failed("#{folder} cannot be written: #{:file.format_error(posix)}.")}
       {:error, posix, path} -> {:error, failed("#{path} cannot be removed: #{:file.format_error(posix)}.")}
-      {tool, {:error, failure}} -> {:error, failed("#{tool} failed", failure)}
     end
   end
 
@@ -65,30 +66,24 @@ defmodule Chatterbex.Prove.Recogniser do
   defp folder(home), do: Path.join(home, "recogniser")
 
   defp checksum do
-    lock = @lock |> Profile.lock_file() |> File.read!()
+    lock = @lock |> PackageProfile.lock_file() |> File.read!()
     :sha256 |> :crypto.hash(lock) |> Base.encode16(case: :lower)
   end
 
   defp environment(base, folder, home) do
-    case Uv.find(Machine.this(), Place.tool_folders(Python.venv(home))) do
-      nil -> Uv.bootstrap(base, folder) |> named()
-      uv -> with :ok <- named(Uv.venv(uv, base, folder)), do: {:ok, uv}
+    with {:ok, uv} <- uv(base, home), {:ok, _output} <- Uv.venv(uv, base, folder), do: {:ok, uv}
+  end
+
+  defp uv(base, home) do
+    case Uv.find(HostMachine.this(), home) do
+      nil -> Uv.fetch(base, home)
+      uv -> {:ok, uv}
     end
   end
 
-  defp named({:error, {tool, failure}}), do: {tool, {:error, failure}}
-  defp named({:error, failure}), do: {"uv", {:error, failure}}
-  defp named(done), do: done
-
-  # Cached packages need no network, but uv asks the index first.
   defp packages(uv, program) do
-    options = [timeout: @install_timeout, pip_files: Machine.this().pip_files]
-    locks = [Profile.lock_file(@lock)]
-
-    with {:error, failure} <- Uv.install(uv, program, locks, options) do
-      again = if Failure.network?(failure), do: Uv.install(uv, program, locks, [{:offline, true} | options])
-      if match?({:ok, _output}, again), do: again, else: {:error, failure}
-    end
+    options = [timeout: @install_timeout, pip_files: HostMachine.this().pip_files]
+    Uv.install(uv, program, [PackageProfile.lock_file(@lock)], options)
   end
 
   defp made(folder) do
@@ -114,10 +109,10 @@ defmodule Chatterbex.Prove.Recogniser do
   end
 
   defp recognise(program, files) do
-    arguments = ["-I", Profile.script("recognise.py") | files]
+    arguments = ["-I", PackageProfile.script("recognise.py") | files]
 
-    with {:ok, output} <- Command.run(program, arguments, timeout: @hear_timeout),
-         answer = output |> Command.last_lines(1) |> Enum.join(),
+    with {:ok, output} <- Subprocess.run(program, arguments, timeout: @hear_timeout),
+         answer = output |> Subprocess.last_lines(1) |> Enum.join(),
          {:ok, heard} when length(heard) == length(files) <- JSON.decode(answer) do
       {:ok, heard}
     else
@@ -127,7 +122,7 @@ defmodule Chatterbex.Prove.Recogniser do
   end
 
   defp failed(what, failure) do
-    said = failure.output |> Command.last_lines(5) |> Enum.join("\n")
+    said = failure.output |> Subprocess.last_lines(5) |> Enum.join("\n")
     failed("#{what} (#{inspect(failure.why)}).#{if said == "", do: "", else: " It said:\n" <> said}")
   end
 

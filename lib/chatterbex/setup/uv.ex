@@ -1,9 +1,10 @@
 defmodule Chatterbex.Setup.Uv do
   @moduledoc false
-  # uv, the installer: found on the machine, or put into an environment with pip.
+  # uv, which finds and downloads Pythons, makes environments and installs packages. If the machine has none, pip fetches
+  # it from the package index, checked by its hash, into the home.
 
-  alias Chatterbex.JSON
-  alias Chatterbex.Setup.{Command, Machine, Pip, Profile}
+  alias Chatterbex.{Files.Replacement, JSON, Python}
+  alias Chatterbex.Setup.{HostMachine, PackageProfile, PipSettings, SetupFailure, Subprocess}
 
   @enforce_keys [:path, :version]
   defstruct [:path, :version]
@@ -13,24 +14,29 @@ defmodule Chatterbex.Setup.Uv do
   # Older ones lack `python list --output-format` or `UV_DEFAULT_INDEX`.
   @oldest {0, 6}
 
-  @list_timeout :timer.minutes(1)
-  @venv_timeout :timer.minutes(5)
-  @bootstrap_timeout :timer.minutes(15)
-  @download_timeout :timer.minutes(20)
+  @timeout :timer.minutes(15)
 
-  @doc """
-  The first uv that runs and is new enough: on PATH, where its own installer puts it, in `folders`.
-  """
-  @spec find(Machine.t(), [Path.t()]) :: t | nil
-  def find(%Machine{} = machine, folders) do
-    (machine.path ++ machine.tools ++ folders)
-    |> Enum.map(&Path.join(&1, "uv"))
-    |> Enum.filter(&Machine.executable?/1)
-    |> Enum.find_value(&usable/1)
+  @doc "The first uv of a machine that runs and is new enough, or the one that an earlier setup put into the home."
+  @spec find(HostMachine.t(), Path.t()) :: t | nil
+  def find(machine, home) do
+    # Earlier versions put it into the environment, which `force: true` replaces.
+    earlier = Path.join(Python.venv(home), "bin/uv")
+
+    case Enum.find_value(HostMachine.executables(machine, ["uv"]) ++ [in_home(home), earlier], &usable/1) do
+      %{path: ^earlier} = uv -> keep(uv, in_home(home))
+      found -> found
+    end
+  end
+
+  defp in_home(home), do: Path.join(home, "bin/uv")
+
+  defp keep(uv, path) do
+    with :ok <- File.mkdir_p(Path.dirname(path)), :ok <- File.cp(uv.path, path), do: usable(path)
   end
 
   defp usable(path) do
-    with {:ok, output} <- Command.run(path, ["--version"], timeout: 15_000),
+    with true <- HostMachine.executable?(path),
+         {:ok, output} <- Subprocess.run(path, ["--version"], timeout: 15_000),
          [_all, major, minor, patch] <- Regex.run(~r/^uv (\d+)\.(\d+)\.(\d+)/m, output),
          true <- {String.to_integer(major), String.to_integer(minor)} >= @oldest do
       %__MODULE__{path: path, version: "#{major}.#{minor}.#{patch}"}
@@ -39,155 +45,129 @@ defmodule Chatterbex.Setup.Uv do
     end
   end
 
-  @doc """
-  Pythons that uv manages or finds, lazily: first the one that it would use, then all that it knows.
+  @doc "Fetches uv into the home, with the pip of a Python that can make environments."
+  @spec fetch(Path.t(), Path.t()) :: {:ok, t} | {:error, Subprocess.failure()}
+  def fetch(python, home) do
+    folder = Replacement.unique(in_home(home))
+    program = Python.program(folder)
 
-  `version` is `"3.11"`, or `nil` for any that can be embedded. `nil` for uv has none.
-  """
-  @spec pythons(t | nil, String.t() | nil) :: Enumerable.t()
-  def pythons(nil, _version), do: []
+    pip =
+      ~w(-m pip install --quiet --disable-pip-version-check --require-hashes --no-deps --only-binary :all: -r) ++
+        [PackageProfile.lock_file("uv.txt")]
 
-  def pythons(%__MODULE__{path: uv}, version) do
-    # The list runs every Python on the machine, which takes seconds with pyenv. Usually the first one fits.
-    Stream.flat_map([fn -> preferred(uv, version || ">=3.10,<3.15") end, fn -> installed(uv) end], & &1.())
-  end
-
-  defp preferred(uv, request) do
-    arguments = ["python", "find", "--system", "--no-project", "--no-python-downloads", request]
-
-    case Command.run(uv, arguments, timeout: @list_timeout, stderr: :discard) do
-      {:ok, output} -> Command.last_lines(output, 1)
-      {:error, _none} -> []
+    try do
+      with {:ok, _output} <- Subprocess.run(python, ["-m", "venv", folder], timeout: @timeout, tool: "venv"),
+           {:ok, output} <- Subprocess.run(program, pip, timeout: @timeout, tool: "pip") do
+        _moved = File.rename(Path.join(folder, "bin/uv"), in_home(home))
+        uv = usable(in_home(home))
+        if uv, do: {:ok, uv}, else: {:error, %{tool: "uv", why: :no_answer, output: output}}
+      end
+    after
+      File.rm_rf(folder)
     end
   end
 
-  defp installed(uv) do
-    arguments = ["python", "list", "--only-installed", "--output-format", "json"]
+  @doc """
+  The Pythons that uv manages, or finds in `folders`, as maps with `"path"` and `"version"`. Nothing if it does not
+  answer: `uv python install` then says why.
+  """
+  @spec pythons(t, [Path.t()]) :: [map]
+  def pythons(%__MODULE__{path: uv}, folders) do
+    options = [stderr: :discard, env: %{"PATH" => Enum.join(folders, ":")}]
 
-    with {:ok, output} <- Command.run(uv, arguments, timeout: @list_timeout, stderr: :discard),
+    with {:ok, output} <- Subprocess.run(uv, ~w(python list --only-installed --output-format json), options),
          {:ok, entries} when is_list(entries) <- JSON.decode(output) do
       entries
-      |> Enum.filter(&listed?/1)
-      |> Enum.map(& &1["path"])
-      |> Enum.sort_by(&if(managed?(&1), do: 0, else: 1))
+      |> Enum.filter(&match?(%{"path" => <<_::binary>>, "version" => <<_::binary>>}, &1))
+      |> Enum.uniq_by(&{file(&1["path"]), &1["version"]})
     else
       _no_list -> []
     end
   end
 
-  # Only CPython of the right versions is worth running.
-  defp listed?(%{
-         "path" => path,
-         "implementation" => "cpython",
-         "version_parts" => %{"major" => major, "minor" => minor}
-       })
-       when is_binary(path),
-       do: "#{major}.#{minor}" in Profile.pythons()
+  # A file with several names is asked only once. pyenv's shims are one file, each for another version.
+  defp file(path), do: with({:ok, stat} <- File.stat(path), do: {stat.major_device, stat.inode})
 
-  defp listed?(_other), do: false
+  @doc "Downloads a Python."
+  @spec download_python(t, String.t()) :: {:ok, String.t()} | {:error, Subprocess.failure()}
+  def download_python(uv, version),
+    do: Subprocess.run(uv.path, ["python", "install", version], timeout: @timeout)
 
-  defp managed?(path) do
-    folder = System.get_env("UV_PYTHON_INSTALL_DIR")
-    String.contains?(path, "/uv/python/") or (folder not in [nil, ""] and String.starts_with?(path, folder))
-  end
-
-  @doc """
-  Whether the user lets uv download Pythons.
-  """
-  @spec may_download?() :: boolean
-  def may_download?, do: System.get_env("UV_PYTHON_DOWNLOADS") not in ["never", "manual"]
-
-  @doc """
-  Makes uv download a Python.
-  """
-  @spec download_python(t, String.t()) :: :ok | {:error, Command.failure()}
-  def download_python(%__MODULE__{path: uv}, version) do
-    with {:ok, _output} <- Command.run(uv, ["python", "install", version], timeout: @download_timeout),
-         do: :ok
-  end
-
-  @doc """
-  Creates an environment in a folder that may already exist.
-  """
-  @spec venv(t, Path.t(), Path.t()) :: :ok | {:error, Command.failure()}
-  def venv(%__MODULE__{path: uv}, python, folder) do
+  @doc "Creates an environment in a folder that may already exist."
+  @spec venv(t, Path.t(), Path.t()) :: {:ok, String.t()} | {:error, Subprocess.failure()}
+  def venv(uv, python, folder) do
     arguments = ["venv", "--quiet", "--allow-existing", "--no-project", "--python", python, folder]
-    with {:ok, _output} <- Command.run(uv, arguments, timeout: @venv_timeout), do: :ok
-  end
-
-  @doc """
-  Puts uv into an environment, with that environment's own pip. `python` makes the environment, or gives it
-  its pip if it has none.
-  """
-  @spec bootstrap(Path.t(), Path.t()) :: {:ok, t} | {:error, {String.t(), Command.failure()}}
-  def bootstrap(python, folder) do
-    pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes"]
-
-    pip =
-      pip ++ ["--no-deps", "--only-binary", ":all:", "--force-reinstall", "-r", Profile.lock_file("uv.txt")]
-
-    program = Path.join(folder, "bin/python")
-
-    with {_tool, {:ok, _output}} <-
-           {"venv", Command.run(python, ["-m", "venv", folder], timeout: @venv_timeout)},
-         {_tool, {:ok, output}} <- {"pip", Command.run(program, pip, timeout: @bootstrap_timeout)} do
-      case usable(Path.join(folder, "bin/uv")) do
-        nil -> {:error, {"uv", %{why: {:exit, 1}, output: output <> "\nuv was installed and does not run"}}}
-        uv -> {:ok, uv}
-      end
-    else
-      {tool, {:error, failure}} -> {:error, {tool, failure}}
-    end
+    Subprocess.run(uv.path, arguments, timeout: @timeout)
   end
 
   @doc """
   Installs the packages of the lock files that are not installed yet.
 
-  Options: `:timeout`, `:pip_files` (pip's configuration files, whose settings uv is told), `:on_line` (gets each line of
-  uv's output as it comes), `:offline`, and `:reinstall`, names of packages to install whatever is there.
+  Options: `:timeout`, `:pip_files` (pip's configuration files, whose settings uv is told), `:on_output` (see
+  `Subprocess.run/3`), `:exact` (removes all other packages), and `:reinstall`, names of packages to install whatever is
+  there.
   """
-  @spec install(t, Path.t(), [Path.t()], keyword) :: {:ok, String.t()} | {:error, Command.failure()}
+  @spec install(t, Path.t(), [Path.t()], keyword) :: {:ok, String.t()} | {:error, Subprocess.failure()}
   def install(uv, program, locks, options) do
     again = Enum.flat_map(Keyword.get(options, :reinstall, []), &["--reinstall-package", &1])
-    arguments = ["--require-hashes", "--no-deps"] ++ Enum.flat_map(locks, &["-r", &1]) ++ again
+
+    {command, locks} =
+      if options[:exact],
+        do: {"sync", locks},
+        else: {"install", ["--no-deps" | Enum.flat_map(locks, &["-r", &1])]}
+
     # Another build than the locked one has other hashes.
-    pip_install(uv, program, arguments, %{"UV_TORCH_BACKEND" => nil}, options)
+    environment = %{"UV_TORCH_BACKEND" => nil}
+    pip(uv, command, program, ["--require-hashes" | again] ++ locks, environment, options)
   end
 
-  @doc """
-  Installs from the index, without a lock. `arguments` are requirements and flags.
-
-  Options: those of `install/4`.
-  """
+  @doc "Installs from the index, without a lock. `arguments` are requirements and flags. Options: those of `install/4`."
   @spec install_unlocked(t, Path.t(), [String.t()], keyword) ::
-          {:ok, String.t()} | {:error, Command.failure()}
+          {:ok, String.t()} | {:error, Subprocess.failure()}
   def install_unlocked(uv, program, arguments, options),
-    do: pip_install(uv, program, arguments, %{}, options)
+    do: pip(uv, "install", program, arguments, %{}, options)
 
   @doc """
-  Removes packages.
+  What an output of `install/4` says so far: bytes of the downloads that it names, bytes of those that are complete, and
+  how many seconds they all took, or `nil` before the end. uv names files of more than a megabyte.
   """
-  @spec uninstall(t, Path.t(), [String.t()]) :: {:ok, String.t()} | {:error, Command.failure()}
-  def uninstall(%__MODULE__{path: uv}, program, packages) do
-    Command.run(uv, ["pip", "uninstall", "--python", program | packages],
-      timeout: @venv_timeout,
-      cd: Path.dirname(program)
-    )
+  @spec downloads(String.t()) :: %{total: number, complete: number, seconds: float | nil}
+  def downloads(output) do
+    sizes =
+      for [_line, name | size] <- Regex.scan(~r/^ *Downloading (\S+) \((.+)\)/m, output),
+          do: {name, sum(size)}
+
+    complete =
+      for [_line, name] <- Regex.scan(~r/^ *Downloaded (\S+)/m, output), {^name, size} <- sizes, do: size
+
+    total = sizes |> Enum.map(&elem(&1, 1)) |> Enum.sum()
+    seconds = for [_line | time] <- Regex.scan(~r/^Prepared \d+ packages? in (.+)$/m, output), do: sum(time)
+    %{total: total, complete: Enum.sum(complete), seconds: if(seconds != [], do: Enum.sum(seconds))}
   end
 
-  defp pip_install(%__MODULE__{path: uv}, program, arguments, environment, options) do
-    {settings, flags} = settings(Keyword.get(options, :pip_files, []))
-    offline = if options[:offline], do: ["--offline"], else: []
+  # As uv writes sizes and times: 1.5GiB, 1m 02s.
+  @units %{"K" => 1024, "M" => 1024 ** 2, "G" => 1024 ** 3, "ms" => 0.001, "s" => 1, "m" => 60, "h" => 3600}
 
-    Command.run(
-      uv,
-      ["pip", "install", "--python", program, "--only-binary", ":all:"] ++ arguments ++ flags ++ offline,
-      timeout: Keyword.fetch!(options, :timeout),
-      on_line: Keyword.get(options, :on_line, fn _line -> :ok end),
-      # A uv.toml or pyproject.toml in the current folder belongs to another project.
-      cd: Path.dirname(program),
-      env: Map.merge(settings, environment)
-    )
+  defp sum([text]) do
+    for [_part, number, unit] <- Regex.scan(~r/([\d.]+)(ms|[KMGsmh])/, text), reduce: 0.0 do
+      sum -> sum + elem(Float.parse(number), 0) * Map.fetch!(@units, unit)
+    end
+  end
+
+  defp pip(%__MODULE__{path: uv}, command, program, arguments, environment, options) do
+    {settings, flags} = settings(Keyword.get(options, :pip_files, []))
+    command = ["pip", command, "--python", program, "--only-binary", ":all:"] ++ flags ++ arguments
+
+    # A uv.toml or pyproject.toml in the current folder belongs to another project.
+    options =
+      Keyword.take(options, [:timeout, :on_output]) ++
+        [cd: Path.dirname(program), env: Map.merge(settings, environment)]
+
+    # Cached packages need no network, but uv asks the index first.
+    with {:error, failure} <- Subprocess.run(uv, command, options) do
+      again = if SetupFailure.network?(failure), do: Subprocess.run(uv, command ++ ["--offline"], options)
+      if match?({:ok, _output}, again), do: again, else: {:error, failure}
+    end
   end
 
   # Users that configure uv do not want pip's settings for it.
@@ -198,6 +178,6 @@ defmodule Chatterbex.Setup.Uv do
 
     if environment["UV_CONFIG_FILE"] not in [nil, ""] or Enum.any?(files, &File.exists?/1),
       do: {%{}, []},
-      else: pip_files |> Pip.settings(environment) |> Pip.for_uv(environment)
+      else: pip_files |> PipSettings.read(environment) |> PipSettings.for_uv(environment)
   end
 end

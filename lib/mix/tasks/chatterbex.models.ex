@@ -15,7 +15,7 @@ defmodule Mix.Tasks.Chatterbex.Models do
       mix chatterbex.models download english --repo someone/chatterbox-german
 
   The models are `english`, `multilingual`, `turbo`, `nano` and `conversion`. Their files are in the Hugging Face
-  cache, which other programs share. An interrupted download continues where it stopped.
+  cache, which other programs share.
 
   ## Options
 
@@ -33,12 +33,14 @@ defmodule Mix.Tasks.Chatterbex.Models do
   `HF_HOME`, `HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` have their usual meaning: see
   `Chatterbex.ModelFiles`.
 
-  Progress goes to standard error. The exit code is 0 only if everything succeeded.
+  Before it fetches, it shows how much it has to fetch. Progress goes to standard error: on a terminal one bar for the whole
+  download, with its speed and the time left, otherwise a line for each file. You can stop a download with Ctrl-C: the next
+  one continues there. The exit code is 0 only if everything succeeded.
   """
 
   use Mix.Task
 
-  alias Chatterbex.{CommandLine, ModelFiles, Options, Terminal}
+  alias Chatterbex.{CommandLine, DownloadBar, ModelFiles, Options, Terminal}
 
   @switches [
     version: :string,
@@ -56,9 +58,6 @@ defmodule Mix.Tasks.Chatterbex.Models do
   @aliases [q: :quiet, h: :help]
 
   @commands ~w(list download verify remove path)
-
-  # Seconds over which the speed is averaged.
-  @window 5
 
   @impl true
   def run(arguments) do
@@ -122,15 +121,14 @@ defmodule Mix.Tasks.Chatterbex.Models do
   end
 
   defp act("download", models, options) do
-    show? = Terminal.terminal?(2)
     more = Keyword.take(options, [:force])
 
     each(
       models,
       fn model ->
-        on_progress = if options[:quiet], do: nil, else: &progress(&1, model, show?)
+        on_progress = unless options[:quiet], do: on_progress(model, Terminal.terminal?(2))
         result = ModelFiles.download(model, chosen(options) ++ more ++ [on_progress: on_progress])
-        if show? and not is_nil(on_progress), do: Terminal.show("")
+        if on_progress, do: on_progress.(:ended)
         result
       end,
       fn model, folder -> say(options, "#{model}: all files are in #{folder}") end
@@ -180,52 +178,35 @@ defmodule Mix.Tasks.Chatterbex.Models do
 
   defp home(options), do: Keyword.take(options, [:home])
 
-  # On a terminal one line that changes, otherwise one line for each file and each wait.
-  defp progress(progress, model, true), do: Terminal.show(String.slice(line(progress, model), 0, 79))
+  # The sizes first. Then, on a terminal, one bar, otherwise a line for each file and each wait.
+  defp on_progress(model, terminal?) do
+    show = if terminal?, do: bar(model), else: &lines(model, &1)
+    key = {__MODULE__, make_ref()}
 
-  defp progress(%{status: :done} = progress, model, false),
+    fn
+      :ended ->
+        if terminal?, do: Terminal.show("")
+
+      progress ->
+        unless Process.put(key, :begun), do: IO.puts(:stderr, sizes(model, progress))
+        show.(progress)
+    end
+  end
+
+  defp sizes(model, %{bytes: bytes, total: total}),
+    do: "#{model}: #{Terminal.bytes(total - bytes)} to fetch, #{Terminal.bytes(total)} in all"
+
+  defp bar(model), do: DownloadBar.on_progress(&Terminal.show(String.slice("#{model}: #{&1}", 0, 79)))
+
+  defp lines(model, %{status: :done} = progress),
     do: IO.puts(:stderr, "#{model}: #{progress.file}, #{Terminal.bytes(progress.file_total)}")
 
-  defp progress(%{status: :waiting, message: message} = progress, model, false) do
+  defp lines(model, %{status: :waiting, message: message} = progress) do
     said = {model, progress.file, message}
     if Process.put({__MODULE__, :waiting}, said) != said, do: IO.puts(:stderr, "#{model}: #{message}")
   end
 
-  defp progress(_progress, _model, false), do: :ok
-
-  defp line(%{status: :waiting} = progress, model), do: "#{model}: #{progress.message}"
-  defp line(%{status: :checking} = progress, model), do: "#{model}: checking #{progress.file}"
-
-  defp line(progress, model) do
-    percent = if progress.total > 0, do: div(100 * progress.bytes, progress.total), else: 100
-
-    "#{model}: #{percent}%, #{Terminal.bytes(progress.bytes)} of #{Terminal.bytes(progress.total)}" <>
-      "#{pace(progress)}, #{progress.file}"
-  end
-
-  defp pace(%{bytes: bytes, total: total}) do
-    now = System.monotonic_time(:millisecond)
-
-    recent = [
-      {now, bytes}
-      | Enum.filter(Process.get({__MODULE__, :recent}, []), fn {time, earlier} ->
-          now - time < @window * 1_000 and earlier <= bytes
-        end)
-    ]
-
-    Process.put({__MODULE__, :recent}, recent)
-    {time, earlier} = List.last(recent)
-
-    if now - time > 1_000 and bytes > earlier do
-      speed = (bytes - earlier) * 1_000 / (now - time)
-      ", #{Terminal.bytes(speed)}/s, #{left((total - bytes) / speed)} left"
-    else
-      ""
-    end
-  end
-
-  defp left(seconds) when seconds < 90, do: "#{round(seconds)} s"
-  defp left(seconds), do: "#{round(seconds / 60)} min"
+  defp lines(_model, _progress), do: :ok
 
   defp say(options, text), do: unless(options[:quiet], do: IO.puts(:stderr, text))
 

@@ -11,7 +11,8 @@ defmodule Mix.Tasks.Chatterbex.Say do
 
   The text comes from the arguments, from `--file` or from the standard input. It may be as long as a book: it is spoken
   sentence by sentence, in constant memory. Without `--output` it plays while the rest is being made, with a player of the
-  system: `afplay` on macOS; `pw-play`, `paplay` or `aplay` on Linux.
+  system: `afplay` on macOS; `pw-play`, `paplay`, `aplay` or `play` on Linux. In WSL it is one of these if WSLg has a sound
+  server, otherwise Windows plays (`powershell.exe`).
 
   ## Options
 

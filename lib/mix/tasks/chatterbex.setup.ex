@@ -32,10 +32,16 @@ defmodule Mix.Tasks.Chatterbex.Setup do
       to 3.14 and have a shared library. The default is the first that fits: uv's, the system's, pyenv's, or else
       one that uv downloads.
     * `--force` - build everything again.
-    * `--quiet` - print nothing unless it fails.
+    * `--quiet` - print errors only.
+    * `--json` - print a JSON object on a line of its own for each step, and at the end one for the result, to stdout.
     * `--help` - print this.
 
-  The steps are printed to stderr. The exit code is 0 only if everything is installed.
+  Each step is one line on standard error, with its result and the time that it took; the last one is the total. On a
+  terminal you also see how far a step is. The exit code is 0 only if everything is installed.
+
+  With `--json` each object has an `event`: `"step"` (`step`, its name; `title`; `status`, `"done"` or `"failed"`; `note`,
+  its result; `seconds`), `"line"` (`text`, a remark) or, the last one, `"result"`: `ok`, and what `Chatterbex.Setup.run/1`
+  returns, or the error's `reason` and `message`.
 
   ## Behind a mirror or a proxy
 
@@ -78,7 +84,7 @@ defmodule Mix.Tasks.Chatterbex.Setup do
 
   use Mix.Task
 
-  alias Chatterbex.Options
+  alias Chatterbex.{CommandLine, JSON}
 
   @switches [
     mps: :boolean,
@@ -92,92 +98,74 @@ defmodule Mix.Tasks.Chatterbex.Setup do
     python: :string,
     force: :boolean,
     quiet: :boolean,
+    json: :boolean,
     help: :boolean
   ]
 
-  @devices [:mps, :cuda, :cpu, :auto]
+  @needs [
+    path: "a folder",
+    python: "a path, a name or a version",
+    models: "names, as in --models turbo,nano",
+    languages: "codes, as in --languages ja,zh"
+  ]
 
   @impl true
-  def run(arguments) do
-    case options(arguments) do
-      :help -> IO.puts(@moduledoc)
-      {:ok, options} -> set_up(options)
-      {:error, message} -> Mix.raise(message <> "\nSee mix help chatterbex.setup")
+  def run(arguments), do: CommandLine.run(arguments, __MODULE__, [strict: @switches], &set_up/1)
+
+  defp set_up(given) do
+    options = options(given)
+    # The configuration of the application may name the home.
+    Mix.Task.run("app.config")
+
+    case {Chatterbex.Setup.provision(options), given[:json]} do
+      {{:ok, summary}, true} ->
+        summary |> Map.merge(%{event: :result, ok: true}) |> print()
+
+      {{:ok, %{changed: true}}, _json} ->
+        given[:quiet] || IO.puts(:stderr, ~s(Try it: mix chatterbex.say "Hello!"))
+
+      {{:ok, _nothing_to_do}, _json} ->
+        :ok
+
+      {{:error, error}, true} ->
+        failed(error)
+
+      {{:error, error}, _json} ->
+        Mix.raise(error.message)
     end
   end
 
   @doc false
-  @spec options([String.t()]) :: {:ok, keyword} | :help | {:error, String.t()}
-  def options(arguments) do
-    {given, rest, invalid} = OptionParser.parse(arguments, strict: @switches)
-    devices = Enum.filter(@devices, &(given[&1] == true))
+  @spec options(keyword) :: keyword
+  def options(given) do
+    devices = Enum.filter([:mps, :cuda, :cpu, :auto], &(given[&1] == true))
 
-    cond do
-      given[:help] ->
-        :help
+    if length(devices) > 1,
+      do: Mix.raise("one device at a time, got #{Enum.map_join(devices, " and ", &"--#{&1}")}.")
 
-      invalid != [] ->
-        {:error, invalid(hd(invalid))}
+    for {name, what} <- @needs,
+        given[name] && words(given[name]) == [],
+        do: Mix.raise("--#{name} needs #{what}.")
 
-      rest != [] ->
-        {:error, "unexpected argument #{inspect(hd(rest))}: only flags are accepted."}
+    lists = for name <- [:models, :languages], given[name], do: {name, words(given[name])}
+    home = if given[:path], do: [home: given[:path]], else: []
+    events = if given[:json], do: [on_event: &event/1], else: []
 
-      length(devices) > 1 ->
-        {:error, "one device at a time, got #{Enum.map_join(devices, " and ", &"--#{&1}")}."}
-
-      given[:path] == "" ->
-        {:error, "--path needs a folder."}
-
-      given[:python] == "" ->
-        {:error, "--python needs a path, a name or a version."}
-
-      list(given[:models]) == [] ->
-        {:error, "--models needs names, as in --models turbo,nano"}
-
-      list(given[:languages]) == [] ->
-        {:error, "--languages needs codes, as in --languages ja,zh"}
-
-      true ->
-        {:ok, setup_options(given, devices)}
-    end
+    Keyword.take(given, [:python, :torch, :force, :quiet]) ++
+      lists ++ home ++ events ++ Enum.map(devices, &{:device, &1})
   end
 
-  defp setup_options(given, devices) do
-    given
-    |> Keyword.take([:python, :torch, :force, :quiet])
-    |> Keyword.merge(if(given[:path], do: [home: given[:path]], else: []))
-    |> Keyword.merge(for name <- [:models, :languages], given[name], do: {name, list(given[name])})
-    |> Keyword.merge(Enum.map(devices, &{:device, &1}))
+  defp words(text), do: String.split(text, [",", " "], trim: true)
+
+  defp event({:line, line}), do: print(%{event: :line, text: line})
+  defp event({:step, step}), do: step |> Map.put(:event, :step) |> print()
+  defp event(_between), do: :ok
+
+  @spec failed(Chatterbex.Error.t()) :: no_return
+  defp failed(error) do
+    print(%{event: :result, ok: false, reason: error.reason, message: error.message})
+    exit({:shutdown, 1})
   end
 
-  defp list(nil), do: nil
-  defp list(text), do: String.split(text, [",", " "], trim: true)
-
-  defp set_up(options) do
-    # The configuration of the application may name the home.
-    Mix.Task.run("app.config")
-
-    case Chatterbex.Setup.provision(options) do
-      {:ok, summary} -> unless options[:quiet], do: next(summary)
-      {:error, error} -> Mix.raise(error.message)
-    end
-  end
-
-  defp next(%{changed: false}), do: :ok
-  defp next(_summary), do: IO.puts(:stderr, ~s(Try it: mix chatterbex.say "Hello, world!"))
-
-  defp invalid({flag, value}) do
-    flags = Enum.map(Keyword.keys(@switches), &"--#{&1}")
-
-    cond do
-      flag in flags and is_nil(value) ->
-        "#{flag} needs a value."
-
-      flag in flags ->
-        "#{flag} takes no value, got #{inspect(value)}."
-
-      true ->
-        "unknown option #{flag}.#{Options.did_you_mean(flag, flags)} The options are #{Enum.join(flags, ", ")}."
-    end
-  end
+  defp print(value), do: value |> JSON.encode() |> String.replace(~r/\n\s*/, "") |> IO.puts()
 end

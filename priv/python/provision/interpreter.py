@@ -80,15 +80,6 @@ def find_library() -> tuple:
     return None, failures
 
 
-def has(module: str) -> bool:
-    """Whether a module of the standard library is there; Debian packs some of them apart."""
-    try:
-        __import__(module)
-    except ImportError:
-        return False
-    return True
-
-
 def main() -> None:
     """Print the answers."""
     wanted_version = (3, 10) <= sys.version_info[:2] <= (3, 14)
@@ -106,7 +97,6 @@ def main() -> None:
         "shared": bool(sysconfig.get_config_var("Py_ENABLE_SHARED"))
         or bool(sysconfig.get_config_var("PYTHONFRAMEWORK")),
         "system": sys.base_prefix == "/usr",
-        "venv": has("venv") and has("ensurepip"),
         "libpython": libpython and os.path.abspath(libpython),
         "failures": failures,
     }

@@ -5,7 +5,7 @@ defmodule Chatterbex.Files.ReplacementTest do
 
   alias Chatterbex.{Audio, Voice}
   alias Chatterbex.Files.Replacement
-  alias Chatterbex.Setup.Manifest
+  alias Chatterbex.Setup.EnvironmentManifest
 
   @moduletag :tmp_dir
 
@@ -25,7 +25,7 @@ defmodule Chatterbex.Files.ReplacementTest do
               {:ok, writer} <- Audio.Writer.write(writer, @audio),
               do: Audio.Writer.close(writer)
        end},
-      {"chatterbex.json", fn _path -> Manifest.write(dir, %{}) end}
+      {"chatterbex.json", fn _path -> EnvironmentManifest.write(dir, %{}) end}
     ]
   end
 

@@ -1,14 +1,14 @@
-defmodule Chatterbex.Setup.NvidiaTest do
+defmodule Chatterbex.Setup.NvidiaDriverTest do
   use ExUnit.Case, async: true
 
   import Chatterbex.SetupHelp
 
-  alias Chatterbex.Setup.{Nvidia, Profile}
+  alias Chatterbex.Setup.{NvidiaDriver, PackageProfile}
 
   @moduletag :tmp_dir
 
   defp build(driver, cards \\ [], architecture \\ "x86_64") do
-    case Nvidia.build(%Nvidia{file: "version", driver: driver, cards: cards}, architecture) do
+    case NvidiaDriver.build(%NvidiaDriver{file: "version", driver: driver, cards: cards}, architecture) do
       {:ok, build, why} -> {build.name, why}
       {:error, why} -> {:none, why}
     end
@@ -70,8 +70,8 @@ defmodule Chatterbex.Setup.NvidiaTest do
 
     test "is for the CUDA version of the lock that it names" do
       for {build, cuda} <- [locked: "cu13", cuda12: "cu12"] do
-        profile = Enum.find(Profile.all(), &Profile.torch?/1)
-        lock = profile |> Profile.lock_paths(build) |> List.last() |> File.read!()
+        profile = Enum.find(PackageProfile.all(), &PackageProfile.torch?/1)
+        lock = profile |> PackageProfile.lock_paths(build) |> List.last() |> File.read!()
         assert lock =~ ~r/^nvidia-cudnn-#{cuda}==/m
       end
     end
@@ -95,7 +95,7 @@ defmodule Chatterbex.Setup.NvidiaTest do
         echo 'a warning on standard error' >&2
         """)
 
-      assert Nvidia.look("file", Path.join(dir, "none"), smi) == %Nvidia{
+      assert NvidiaDriver.look("file", Path.join(dir, "none"), smi) == %NvidiaDriver{
                file: "file",
                driver: [570, 86, 15],
                cards: [{"NVIDIA GeForce RTX 5090", [12, 0]}, {"NVIDIA RTX A2000, 12GB", [8, 6]}]
@@ -111,14 +111,14 @@ defmodule Chatterbex.Setup.NvidiaTest do
             {"something else", nil}
           ] do
         file = version_file(dir, line <> "\nGCC version:  gcc version 12.3.0 (Ubuntu 12.3.0-1ubuntu1)\n")
-        assert %{driver: ^version, cards: []} = Nvidia.look(file, file, nil)
+        assert %{driver: ^version, cards: []} = NvidiaDriver.look(file, file, nil)
         broken = smi(dir, "echo 'NVIDIA-SMI has failed because it could not talk to the driver.'; exit 9")
-        assert %{driver: ^version, cards: []} = Nvidia.look(file, file, broken)
+        assert %{driver: ^version, cards: []} = NvidiaDriver.look(file, file, broken)
         no_answer = smi(dir, "echo '[N/A], [N/A], NVIDIA'")
-        assert %{driver: ^version, cards: []} = Nvidia.look(file, file, no_answer)
+        assert %{driver: ^version, cards: []} = NvidiaDriver.look(file, file, no_answer)
       end
 
-      assert %{driver: nil, cards: []} = Nvidia.look("file", Path.join(dir, "none"), nil)
+      assert %{driver: nil, cards: []} = NvidiaDriver.look("file", Path.join(dir, "none"), nil)
     end
   end
 end

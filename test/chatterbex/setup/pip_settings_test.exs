@@ -1,7 +1,7 @@
-defmodule Chatterbex.Setup.PipTest do
+defmodule Chatterbex.Setup.PipSettingsTest do
   use ExUnit.Case, async: true
 
-  alias Chatterbex.Setup.Pip
+  alias Chatterbex.Setup.PipSettings
 
   @moduletag :tmp_dir
 
@@ -32,7 +32,7 @@ defmodule Chatterbex.Setup.PipTest do
         "[install]\r\nindex-url=https://user.test/simple\r\n[list]\r\nformat = columns\r\n"
       )
 
-    assert Pip.settings([site, user, Path.join(dir, "none")], %{
+    assert PipSettings.read([site, user, Path.join(dir, "none")], %{
              "PIP_DEFAULT_TIMEOUT" => "90",
              "PIP_CERT" => ""
            }) == %{
@@ -42,7 +42,7 @@ defmodule Chatterbex.Setup.PipTest do
              "trusted-host" => "site.test"
            }
 
-    assert Pip.settings([site], %{"PIP_CONFIG_FILE" => "/dev/null", "PIP_NO_INDEX" => "1"}) == %{
+    assert PipSettings.read([site], %{"PIP_CONFIG_FILE" => "/dev/null", "PIP_NO_INDEX" => "1"}) == %{
              "config-file" => "/dev/null",
              "no-index" => "1"
            }
@@ -58,7 +58,7 @@ defmodule Chatterbex.Setup.PipTest do
           " index-url = x",
           "[a]\nx = 1\n[b]\n  y"
         ] do
-      assert %{} == Pip.settings([file(dir, "pip.conf", text)], %{}) |> Map.drop(["x"])
+      assert %{} == PipSettings.read([file(dir, "pip.conf", text)], %{}) |> Map.drop(["x"])
     end
   end
 
@@ -71,17 +71,17 @@ defmodule Chatterbex.Setup.PipTest do
       "cert" => "/nowhere/cert.pem"
     }
 
-    assert {set, ["--no-index"]} = Pip.for_uv(pip, %{})
+    assert {set, ["--no-index"]} = PipSettings.for_uv(pip, %{})
     assert set["UV_DEFAULT_INDEX"] == "https://mirror.test/simple"
     assert set["UV_INDEX"] == "https://a.test/simple https://b.test/simple"
     assert set["UV_INDEX_STRATEGY"] == "unsafe-best-match"
     assert set["UV_FIND_LINKS"] == "#{dir},https://links.test"
     refute Map.has_key?(set, "SSL_CERT_FILE")
 
-    {set, _flags} = Pip.for_uv(pip, %{"UV_INDEX_URL" => "https://mine.test"})
+    {set, _flags} = PipSettings.for_uv(pip, %{"UV_INDEX_URL" => "https://mine.test"})
     refute Map.has_key?(set, "UV_DEFAULT_INDEX")
 
-    assert Pip.for_uv(%{}, %{}) == {%{}, []}
-    assert Pip.for_uv(%{"no-index" => "false"}, %{}) == {%{}, []}
+    assert PipSettings.for_uv(%{}, %{}) == {%{}, []}
+    assert PipSettings.for_uv(%{"no-index" => "false"}, %{}) == {%{}, []}
   end
 end

@@ -1,11 +1,11 @@
-defmodule Chatterbex.Setup.CommandTest do
+defmodule Chatterbex.Setup.SubprocessTest do
   use ExUnit.Case, async: true
 
-  alias Chatterbex.Setup.Command
+  alias Chatterbex.Setup.Subprocess
 
   @moduletag :tmp_dir
 
-  defp sh(script, options \\ []), do: Command.run("/bin/sh", ["-c", script], options)
+  defp sh(script, options \\ []), do: Subprocess.run("/bin/sh", ["-c", script], options)
 
   # Tells when every process that has the pipe open for writing has ended.
   defp all_ended(pipe) do
@@ -21,7 +21,7 @@ defmodule Chatterbex.Setup.CommandTest do
   test "a program that fails, is killed or does not exist" do
     assert {:error, %{why: {:exit, 7}, output: "no\n"}} = sh("echo no; exit 7")
     assert {:error, %{why: {:exit, 137}}} = sh("kill -KILL $$")
-    assert {:error, %{why: {:exit, 127}, output: output}} = Command.run("/nowhere/program", [])
+    assert {:error, %{why: {:exit, 127}, output: output}} = Subprocess.run("/nowhere/program", [])
     assert output =~ "/nowhere/program"
   end
 

@@ -1,21 +1,21 @@
-defmodule Chatterbex.Setup.TorchTest do
+defmodule Chatterbex.Setup.TorchPlanTest do
   use ExUnit.Case, async: true
 
   import Chatterbex.SetupHelp
 
   alias Chatterbex.{Error, Python}
-  alias Chatterbex.Setup.{Machine, Manifest, Nvidia, Request, Torch}
+  alias Chatterbex.Setup.{EnvironmentManifest, HostMachine, NvidiaDriver, SetupRun, TorchPlan}
 
   @moduletag :tmp_dir
 
   setup context, do: with_machine(context)
 
   describe "PyTorch" do
-    @new %Nvidia{file: "version", driver: [580, 65, 6], cards: [{"NVIDIA GeForce RTX 5090", [12, 0]}]}
-    @old %Nvidia{file: "version", driver: [550, 54, 14], cards: [{"NVIDIA GeForce RTX 4090", [8, 9]}]}
+    @new %NvidiaDriver{file: "version", driver: [580, 65, 6], cards: [{"NVIDIA GeForce RTX 5090", [12, 0]}]}
+    @old %NvidiaDriver{file: "version", driver: [550, 54, 14], cards: [{"NVIDIA GeForce RTX 4090", [8, 9]}]}
 
     # PyTorch for CUDA 12 has no wheels for other processors.
-    @old_cuda Machine.this().architecture != "x86_64" && "on this processor there is one build for CUDA"
+    @old_cuda HostMachine.this().architecture != "x86_64" && "on this processor there is one build for CUDA"
 
     setup context do
       Map.put(context, :profiles, [tiny_profile(context.tmp_dir), torch_profile(context.tmp_dir)])
@@ -27,12 +27,12 @@ defmodule Chatterbex.Setup.TorchTest do
     end
 
     defp recorded(context) do
-      {:ok, manifest} = Manifest.read(context.venv)
+      {:ok, manifest} = EnvironmentManifest.read(context.venv)
       manifest["torch"]
     end
 
     defp last_installs(context, count),
-      do: context.tools |> calls() |> Enum.filter(&(&1 =~ ~r/^uv pip install/)) |> Enum.take(-count)
+      do: context.tools |> calls() |> Enum.filter(&(&1 =~ ~r/^uv pip (install|sync)/)) |> Enum.take(-count)
 
     # What the index has, and what it has not.
     defp without(context, pattern) do
@@ -54,7 +54,7 @@ defmodule Chatterbex.Setup.TorchTest do
       assert text =~ "continuing with the environment in #{context.venv}"
 
       assert text =~
-               ~r/^\* trying PyTorch on the CPU\n  PyTorch 2\.15\.0 on a processor: matmul, stft come out right \(/m
+               ~r/^\* trying PyTorch on the CPU: PyTorch 2\.15\.0 on a processor: matmul, stft come out right \(/m
 
       assert proved(context.tmp_dir) == ["cpu"]
 
@@ -79,26 +79,26 @@ defmodule Chatterbex.Setup.TorchTest do
     end
 
     test "what each machine can have" do
-      arm = %Machine{os: :macos, architecture: "aarch64"}
-      gpu = %Machine{nvidia: @new}
-      assert {:mps, nil} = Torch.choose(:mps, arm)
-      assert {:mps, nil} = Torch.choose(:auto, arm)
-      assert {:cpu, "CUDA needs an NVIDIA GPU, and macOS" <> _rest} = Torch.choose(:cuda, arm)
-      assert {:cpu, nil} = Torch.choose(:auto, %Machine{})
-      assert {:cpu, nil} = Torch.choose(:cpu, gpu)
+      arm = %HostMachine{os: :macos, architecture: "aarch64"}
+      gpu = %HostMachine{nvidia: @new}
+      assert {:mps, nil} = TorchPlan.choose(:mps, arm)
+      assert {:mps, nil} = TorchPlan.choose(:auto, arm)
+      assert {:cpu, "CUDA needs an NVIDIA GPU, and macOS" <> _rest} = TorchPlan.choose(:cuda, arm)
+      assert {:cpu, nil} = TorchPlan.choose(:auto, %HostMachine{})
+      assert {:cpu, nil} = TorchPlan.choose(:cpu, gpu)
 
       for architecture <- ["x86_64", "aarch64"],
           device <- [:cuda, :auto],
-          do: assert({:cuda, nil} = Torch.choose(device, %{gpu | architecture: architecture}))
+          do: assert({:cuda, nil} = TorchPlan.choose(device, %{gpu | architecture: architecture}))
 
       # A driver that is too old is worth a word, and no obstacle to a version that somebody names.
-      ancient = %Machine{nvidia: %Nvidia{driver: [470, 256, 2]}}
+      ancient = %HostMachine{nvidia: %NvidiaDriver{driver: [470, 256, 2]}}
 
       for device <- [:cuda, :auto],
-          do: assert({:cpu, "NVIDIA driver 470" <> _rest} = Torch.choose(device, ancient))
+          do: assert({:cpu, "NVIDIA driver 470" <> _rest} = TorchPlan.choose(device, ancient))
 
-      assert Machine.fitting_device(ancient) == :cpu
-      assert {:cuda, nil} = Torch.choose(:cuda, ancient, "2.7.1")
+      assert TorchPlan.fitting_device(ancient) == :cpu
+      assert {:cuda, nil} = TorchPlan.choose(:cuda, ancient, "2.7.1")
     end
 
     @tag skip: @old_cuda
@@ -110,41 +110,20 @@ defmodule Chatterbex.Setup.TorchTest do
                "--cuda: PyTorch 2.10.0 for CUDA 12 is the build to install: NVIDIA driver 550.54.14 is too old for " <>
                  "CUDA 13, which needs 580 or newer.\n"
 
-      assert last_installs(context, 1) |> hd() =~ ~r/--require-hashes .*-r \S*torch-cuda12\.txt$/
+      assert last_installs(context, 1) |> hd() =~ ~r/^uv pip sync .*--require-hashes .*\/torch-cuda12\.txt$/
       assert %{"build" => "cuda 12", "device" => "cuda"} = recorded(context)
       assert {:ok, %{changed: false}} = torch(context, [device: :cuda], nvidia: @old)
       assert {:ok, %{changed: false}} = torch(context, [], nvidia: @old)
 
-      # What the old build needed goes first: the new one's files have the same names.
-      installed(context, "nvidia_cudnn_cu12-9.10.2")
-      installed(context, "nvidia_cudnn_cu13-9.26.0")
-      installed(context, "torchaudio-2.6.0")
       assert {:ok, %{changed: true, device: :cuda}} = torch(context, [], nvidia: @new)
 
       assert text() =~
                "--cuda: PyTorch 2.15.0 for CUDA 13 is the build to install: NVIDIA driver 580.65.6, NVIDIA GeForce " <>
                  "RTX 5090 (compute capability 12.0).\n"
 
-      assert [_before, "uv pip uninstall" <> removed, installed] =
-               context.tools |> calls() |> Enum.filter(&(&1 =~ ~r/^uv pip/)) |> Enum.take(-3)
-
-      assert removed =~ ~r/python nvidia-cudnn-cu12 torchaudio$/
-      assert installed =~ ~r/-r \S*torch\.txt$/
+      # What only the old build needed goes: the new one's files have the same names.
+      assert last_installs(context, 1) |> hd() =~ ~r/^uv pip sync .*\/torch\.txt$/
       assert %{"build" => "locked"} = recorded(context)
-    end
-
-    defp installed(context, name) do
-      [site] = Path.wildcard(Path.join(context.venv, "lib/python*/site-packages"))
-      folder = Path.join(site, "#{name}.dist-info")
-      File.mkdir_p!(folder)
-      [package, version] = String.split(name, "-")
-
-      File.write!(
-        Path.join(folder, "METADATA"),
-        "Metadata-Version: 2.1\nName: #{package}\nVersion: #{version}\n"
-      )
-
-      File.write!(Path.join(folder, "RECORD"), "#{name}.dist-info/METADATA,,\n")
     end
 
     test "a Mac with an Intel processor has none, and is told what it has", context do
@@ -156,22 +135,22 @@ defmodule Chatterbex.Setup.TorchTest do
         assert message =~ "The built-in voice runs there: mix chatterbex.setup --path #{context.home}"
       end
 
-      {:ok, request} =
-        Request.new(
+      {:ok, run} =
+        SetupRun.new(
           home: context.home,
           device: :auto,
           profiles: context.profiles,
           machine: struct!(context.machine, intel)
         )
 
-      assert {:ok, %{plan: nil, wanted: [%{name: "tiny"}]} = request} = Request.decide(request)
-      assert Torch.announcement(nil, request) =~ "--auto: PyTorch 2.15.0 is not made for Macs with Intel"
+      assert {:ok, %{plan: nil, wanted: [%{name: "tiny"}]} = run} = SetupRun.decide(run)
+      assert TorchPlan.announcement(run) =~ "--auto: PyTorch 2.15.0 is not made for Macs with Intel"
     end
 
     test "for the CPU only, where the index has that", context do
       assert {:ok, _summary} = torch(context, device: :cpu)
       assert [locked, unlocked] = last_installs(context, 2)
-      assert locked =~ ~r/--require-hashes .*-r \S*tiny\.txt -r \S*networks\.txt$/
+      assert locked =~ ~r/^uv pip install .*--require-hashes .*-r \S*tiny\.txt -r \S*networks\.txt$/
 
       assert unlocked =~
                ~r/ torch==2\.14\.1\+cpu ; python_full_version < '3\.11' torch==2\.15\.0\+cpu ; python_full_version >= '3\.11' --no-deps$/
@@ -183,14 +162,14 @@ defmodule Chatterbex.Setup.TorchTest do
       gpu = [nvidia: @new]
       assert {:ok, %{changed: true, device: :cuda}} = torch(context, [device: :cuda], gpu)
       assert [locked] = last_installs(context, 1)
-      assert locked =~ ~r/-r \S*torch\.txt --reinstall-package torch$/
+      assert locked =~ ~r/^uv pip sync .* --reinstall-package torch .*\/torch\.txt$/
       assert %{"build" => "locked", "device" => "cuda"} = recorded(context)
       assert proved(context.tmp_dir) == ["cpu", "cuda"]
 
       # Which runs on the CPU as well.
       assert {:ok, %{changed: true, device: :cpu}} = torch(context, [device: :cpu], gpu)
       assert [locked] = last_installs(context, 1)
-      assert locked =~ ~r/--require-hashes .*-r \S*torch\.txt$/
+      assert locked =~ ~r/^uv pip sync .*--require-hashes .*\/torch\.txt$/
       assert %{"build" => "locked", "device" => "cpu"} = recorded(context)
     end
 
@@ -199,11 +178,11 @@ defmodule Chatterbex.Setup.TorchTest do
       assert {:ok, %{device: :cpu}} = torch(context, device: :cpu)
 
       assert text() =~
-               "  the index has no PyTorch 2.15.0+cpu (PyTorch's own has; UV_TORCH_BACKEND=cpu lets uv look there): " <>
+               "\nthe index has no PyTorch 2.15.0+cpu (PyTorch's own has; UV_TORCH_BACKEND=cpu lets uv look there): " <>
                  "taking the one with NVIDIA's libraries\n"
 
       assert [_locked, _cpu, locked] = last_installs(context, 3)
-      assert locked =~ ~r/--require-hashes .*-r \S*torch\.txt$/
+      assert locked =~ ~r/^uv pip sync .*--require-hashes .*\/torch\.txt$/
       assert %{"build" => "locked", "device" => "cpu"} = recorded(context)
       assert {:ok, %{changed: false}} = torch(context, device: :cpu)
     end
@@ -237,7 +216,7 @@ defmodule Chatterbex.Setup.TorchTest do
 
       without(context, "+cpu")
       assert {:ok, %{changed: true}} = torch(context, torch: "2.15.0")
-      assert last_installs(context, 1) |> hd() =~ ~r/-r \S*torch\.txt/
+      assert last_installs(context, 1) |> hd() =~ ~r/\/torch\.txt/
       assert %{"build" => "locked", "requested" => nil} = recorded(context)
     end
 
@@ -265,7 +244,7 @@ defmodule Chatterbex.Setup.TorchTest do
     test "a proof that dies", context do
       File.write!(Path.join(context.tmp_dir, "proof.py"), "import os; os.abort()")
       assert {:error, %Error{message: message}} = torch(context, device: :cpu)
-      assert message =~ "trying PyTorch failed: Python was killed by signal 6"
+      assert message =~ "trying PyTorch on the CPU failed: Python was killed by signal 6"
     end
 
     test "a device that does not work is said, written down, and tried again when asked for", context do
@@ -274,7 +253,8 @@ defmodule Chatterbex.Setup.TorchTest do
       assert {:ok, %{changed: true}} = torch(context, [device: :cuda], gpu)
 
       assert text() =~
-               "  it does not work there, so the models will run on the CPU: the driver is too old\n  PyTorch 2.15.0 on a processor:"
+               "It does not work there, so the models will run on the CPU: the driver is too old\n" <>
+                 "* trying PyTorch on CUDA: PyTorch 2.15.0 on a processor:"
 
       assert %{"device" => "cuda", "fault" => "the driver is too old"} = recorded(context)
       assert {:ok, %{changed: false}} = torch(context, [], gpu)
@@ -290,8 +270,13 @@ defmodule Chatterbex.Setup.TorchTest do
     # In the place of Chatterbex.ModelFiles: it needs no network.
     defmodule Files do
       def download("nano", options) do
-        progress = %{message: nil, bytes: 5_000_000, total: 10_000_000}
-        Enum.each([progress, progress, %{progress | message: "the hub asks to wait"}], options[:on_progress])
+        progress = %{status: :fetching, message: nil, file: "a", bytes: 5_000_000, total: 10_000_000}
+
+        Enum.each(
+          [progress, progress, %{progress | status: :waiting, message: "the hub asks to wait"}],
+          options[:on_progress]
+        )
+
         {:ok, Path.join(options[:home], "nano")}
       end
 
@@ -323,12 +308,9 @@ defmodule Chatterbex.Setup.TorchTest do
       assert {:ok, %{changed: true, device: :cpu, profiles: ["tiny", "torch"]}} =
                with_files(context, models: [:nano, "nano"])
 
-      text = text()
+      assert text() =~ ~r/^\* fetching the files of nano: in \S+nano \(\d+\.\d s\)$/m
 
-      assert text =~
-               ~r/^\* fetching the files of nano\n  50 % of 10 MB\n  the hub asks to wait\n  in \S+nano \(\d+\.\d s\)$/m
-
-      assert {:ok, %{"models" => ["nano"]}} = Manifest.read(context.venv)
+      assert {:ok, %{"models" => ["nano"]}} = EnvironmentManifest.read(context.venv)
 
       # Asked for again, they are looked after again; not asked for, not.
       assert {:ok, %{changed: false}} = with_files(context, models: [:nano])
@@ -339,8 +321,8 @@ defmodule Chatterbex.Setup.TorchTest do
 
     test "models that cannot be fetched: the error is theirs, and the packages are there", context do
       assert {:error, %Error{reason: :model_files_missing}} = with_files(context, models: [:nano, :turbo])
-      assert text() =~ ~r/^\* fetching the files of turbo\n  failed after/m
-      assert {:ok, %{"torch" => %{"device" => "cpu"}} = manifest} = Manifest.read(context.venv)
+      assert text() =~ ~r/^\* fetching the files of turbo: failed/m
+      assert {:ok, %{"torch" => %{"device" => "cpu"}} = manifest} = EnvironmentManifest.read(context.venv)
       assert manifest["models"] == ["nano", "turbo"]
     end
 
@@ -348,8 +330,8 @@ defmodule Chatterbex.Setup.TorchTest do
       assert {:ok, %{profiles: ["chinese", "tiny", "torch"]}} = with_files(context, languages: [:zh, "de"])
       text = text()
       assert text =~ "\n--languages: de: nothing to install.\n"
-      assert text =~ ~r/^\* fetching Chinese besides its package\n  it divides \(/m
-      assert {:ok, %{"languages" => ["de", "zh"]}} = Manifest.read(context.venv)
+      assert text =~ ~r/^\* fetching Chinese besides its package: it divides \(/m
+      assert {:ok, %{"languages" => ["de", "zh"]}} = EnvironmentManifest.read(context.venv)
       assert {:ok, %{changed: false}} = with_files(context, languages: [:zh])
       assert {:ok, %{changed: false}} = with_files(context, [])
     end
@@ -357,7 +339,7 @@ defmodule Chatterbex.Setup.TorchTest do
     test "what a language needs besides and is not there is said, and tried again", context do
       File.write!(context.answer, ~s({"error": "not there: no network"}))
       assert {:ok, %{profiles: ["chinese", "tiny", "torch"]}} = with_files(context, languages: [:zh])
-      assert text() =~ ~r/^  not there: no network \(/m
+      assert text() =~ ~r/: not there: no network \(/m
       assert {:ok, %{changed: false}} = with_files(context, [])
 
       File.write!(context.answer, ~s({"error": null, "note": "it divides"}))

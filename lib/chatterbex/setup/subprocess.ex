@@ -1,22 +1,21 @@
-defmodule Chatterbex.Setup.Command do
+defmodule Chatterbex.Setup.Subprocess do
   @moduledoc false
   # Runs a program, with an end to every wait: it is killed with its children when its time is up, and when
   # the VM or the calling process goes away.
 
-  @type failure :: %{why: {:exit, pos_integer} | {:timeout, pos_integer}, output: String.t()}
+  alias Chatterbex.JSON
+
+  @typedoc "`tool` is the name of the program, for messages. `why` is `{:exit, status}`, `{:timeout, ms}` or `:no_answer`."
+  @type failure :: %{tool: String.t(), why: tuple | :no_answer, output: String.t()}
 
   # A child outlives the VM that started it, and would keep changing the environment while the next setup
   # works there. So a shell watches its own stdin, which closes with the port, and then kills the process
   # group (the VM makes each port program the leader of one).
   @watch """
   exec 3<&0
-  if [ "$CHATTERBEX_DISCARD" = 1 ]; then
-    unset CHATTERBEX_DISCARD
-    "$@" 3<&- </dev/null 2>/dev/null &
-  else
-    unset CHATTERBEX_DISCARD
-    "$@" 3<&- </dev/null &
-  fi
+  [ "$CHATTERBEX_DISCARD" = 1 ] && exec 2>/dev/null
+  unset CHATTERBEX_DISCARD
+  "$@" 3<&- </dev/null &
   child=$!
   { while read -r _; do :; done <&3; kill -KILL "-$$" || kill -KILL "$child"; } >/dev/null 2>&1 &
   watcher=$!
@@ -40,18 +39,24 @@ defmodule Chatterbex.Setup.Command do
   @doc """
   Runs `program` and returns its output.
 
-  Options: `:timeout` in milliseconds (60 000), `:env` (a map added to the environment; `nil` takes away), `:cd`, `:stderr`
-  (`:merge`, or `:discard`), `:on_line` (called with each line as it comes).
+  Options: `:timeout` in milliseconds (60 000), `:env` (a map added to the environment; `nil` removes), `:cd`, `:stderr`
+  (`:merge` or `:discard`), `:on_line` (called with each line as it comes), `:on_output` (called with all output so far
+  when there is more), `:tool` (the name for messages).
   """
   @spec run(Path.t(), [String.t()], keyword) :: {:ok, String.t()} | {:error, failure}
   def run(program, arguments, options \\ []) do
     timeout = Keyword.get(options, :timeout, 60_000)
     on_line = Keyword.get(options, :on_line, fn _line -> :ok end)
+    on_output = options[:on_output]
     port = open(program, arguments, options)
     timer = Process.send_after(self(), {:deadline, port}, timeout)
 
     try do
-      collect(port, "", "", timeout, on_line)
+      case collect(port, "", "", {on_line, on_output}) do
+        {{:exit, 0}, output} -> {:ok, output}
+        {:deadline, output} -> {:error, failure(program, {:timeout, timeout}, output, options)}
+        {exit, output} -> {:error, failure(program, exit, output, options)}
+      end
     after
       Process.cancel_timer(timer)
       close(port)
@@ -59,8 +64,24 @@ defmodule Chatterbex.Setup.Command do
   end
 
   @doc """
-  Closes a port and removes its messages from the mailbox.
+  Runs a script whose answer is the last line of its output that is a JSON object.
   """
+  @spec answer(Path.t(), [String.t()], keyword) :: {:ok, map} | {:error, failure}
+  def answer(program, arguments, options \\ []) do
+    with {:ok, output} <- run(program, arguments, options) do
+      lines = output |> String.split("\n", trim: true) |> Enum.reverse()
+
+      case Enum.find_value(lines, &with({:ok, %{} = answer} <- JSON.decode(&1), do: answer, else: (_ -> nil))) do
+        nil -> {:error, failure(program, :no_answer, output, options)}
+        answer -> {:ok, answer}
+      end
+    end
+  end
+
+  defp failure(program, why, output, options),
+    do: %{tool: options[:tool] || Path.basename(program), why: why, output: output}
+
+  @doc "Closes a port and removes its messages from the mailbox."
   @spec close(port) :: :ok
   def close(port) do
     try do
@@ -73,23 +94,14 @@ defmodule Chatterbex.Setup.Command do
     flush(port)
   end
 
-  @doc """
-  The environment of every child, in the form that `Port.open/2` needs.
-  """
+  @doc "The environment of every child, in the form that `Port.open/2` needs."
   @spec environment(map) :: [{charlist, charlist | false}]
   def environment(added \\ %{}) do
-    cleared = for name <- @cleared, do: {String.to_charlist(name), false}
-
-    set =
-      for {name, value} <- Map.merge(@set, added),
-          do: {String.to_charlist(name), value != nil and String.to_charlist(value)}
-
-    cleared ++ set
+    for {name, value} <- @cleared |> Map.new(&{&1, nil}) |> Map.merge(@set) |> Map.merge(added),
+        do: {String.to_charlist(name), value != nil and String.to_charlist(value)}
   end
 
-  @doc """
-  The last lines of an output that are not blank.
-  """
+  @doc "The last lines of an output that are not blank."
   @spec last_lines(String.t(), pos_integer) :: [String.t()]
   def last_lines(output, count) do
     output
@@ -114,21 +126,20 @@ defmodule Chatterbex.Setup.Command do
     ])
   end
 
-  defp collect(port, output, partial, timeout, on_line) do
+  defp collect(port, output, partial, {on_line, on_output} = callbacks) do
     receive do
       {^port, {:data, data}} ->
         {complete, [partial]} = (partial <> data) |> String.split(["\r\n", "\n", "\r"]) |> Enum.split(-1)
         Enum.each(complete, &on_line.(valid(&1)))
-        collect(port, keep(output <> data), partial, timeout, on_line)
-
-      {^port, {:exit_status, 0}} ->
-        {:ok, valid(output)}
+        output = keep(output <> data)
+        if on_output, do: on_output.(valid(output))
+        collect(port, output, partial, callbacks)
 
       {^port, {:exit_status, status}} ->
-        {:error, %{why: {:exit, status}, output: valid(output)}}
+        {{:exit, status}, valid(output)}
 
       {:deadline, ^port} ->
-        {:error, %{why: {:timeout, timeout}, output: valid(output)}}
+        {:deadline, valid(output)}
     end
   end
 

@@ -1,54 +1,48 @@
-defmodule Chatterbex.Setup.Lock do
+defmodule Chatterbex.Setup.SetupLock do
   @moduledoc false
   # One setup at a time in one home.
   #
   # A small Python process holds the kernel's lock on a file for as long as its stdin is open. The kernel frees
   # it however a setup ends, so that there is no stale lock to detect.
 
-  alias Chatterbex.Setup.{Command, Profile}
+  alias Chatterbex.Setup.{PackageProfile, Subprocess}
 
   @doc """
-  Runs `work` under the lock on `path`. `busy` is called once, with the other's process number, where
-  another setup is at work; that one is waited for, at most `timeout` milliseconds.
+  Runs `work` under the lock on `path`. If another setup holds it, this calls `busy` once with its process number, and
+  waits at most `timeout` milliseconds.
   """
   @spec hold(Path.t(), Path.t(), (String.t() -> term), timeout :: pos_integer, (() -> result)) ::
           result | {:error, {:busy, String.t()}}
         when result: term
   def hold(python, path, busy, timeout, work) do
-    port =
-      Port.open({:spawn_executable, python}, [
-        :binary,
-        :exit_status,
-        :stderr_to_stdout,
-        :hide,
-        line: 1024,
-        args: ["-I", Profile.script("hold_lock.py"), path, System.pid()],
-        env: Command.environment()
-      ])
+    arguments = ["-I", PackageProfile.script("hold_lock.py"), path, System.pid()]
+    options = [:binary, :exit_status, :stderr_to_stdout, :hide, line: 1024, args: arguments]
+    port = Port.open({:spawn_executable, python}, [{:env, Subprocess.environment()} | options])
+    timer = Process.send_after(self(), {:deadline, port}, timeout)
 
     try do
-      case wait(port, busy, timeout, "?") do
+      case wait(port, busy, "?") do
         :held -> work.()
         {:busy, pid} -> {:error, {:busy, pid}}
       end
     after
-      Command.close(port)
+      Process.cancel_timer(timer)
+      Subprocess.close(port)
     end
   end
 
-  defp wait(port, busy, timeout, other) do
-    started = System.monotonic_time(:millisecond)
-
+  defp wait(port, busy, other) do
     receive do
+      {:deadline, ^port} ->
+        {:busy, other}
+
       {^port, {:data, {_end_of_line, "busy " <> pid}}} ->
         busy.(pid)
-        wait(port, busy, timeout - (System.monotonic_time(:millisecond) - started), pid)
+        wait(port, busy, pid)
 
       # `held`, or a file system without locks, which must not prevent a setup.
       {^port, _held_unsupported_or_exit} ->
         :held
-    after
-      max(timeout, 0) -> {:busy, other}
     end
   end
 end

@@ -1,4 +1,4 @@
-defmodule Chatterbex.Setup.Manifest do
+defmodule Chatterbex.Setup.EnvironmentManifest do
   @moduledoc false
   # The file that lists the contents of an environment. It is written last, in one step: if it exists, the environment is
   # complete.
@@ -6,16 +6,10 @@ defmodule Chatterbex.Setup.Manifest do
   alias Chatterbex.{Files.Replacement, JSON}
 
   @version 1
-  @file_name "chatterbex.json"
-
-  # Exists next to the manifest during an installation. An interrupted installation leaves it behind.
-  @marker "chatterbex.installing"
 
   @type t :: %{required(String.t()) => term}
 
-  @doc """
-  Reads and checks the manifest of a venv.
-  """
+  @doc "Reads and checks the manifest of an environment."
   @spec read(Path.t()) :: {:ok, t} | {:error, :missing | :older | :newer | {:invalid, String.t()}}
   def read(venv) do
     with {:ok, text} <- File.read(path(venv)),
@@ -28,9 +22,7 @@ defmodule Chatterbex.Setup.Manifest do
     end
   end
 
-  @doc """
-  Writes the manifest in one step, and removes the marker.
-  """
+  @doc "Writes the manifest in one step, and removes the marker of a running installation."
   @spec write(Path.t(), map) :: :ok | {:error, File.posix()}
   def write(venv, manifest) do
     text = JSON.encode(Map.put(manifest, "manifest", @version)) <> "\n"
@@ -41,34 +33,26 @@ defmodule Chatterbex.Setup.Manifest do
     end
   end
 
-  @doc """
-  Creates the venv's folder, with the marker of a running installation.
-  """
+  @doc "Creates the folder of an environment, with the marker of a running installation."
   @spec begin(Path.t()) :: :ok | {:error, File.posix()}
   def begin(venv) do
     with :ok <- File.mkdir_p(venv),
          do: File.write(marker(venv), "A setup is running here, or was interrupted. Run it again.\n")
   end
 
-  @doc """
-  Whether an installation is running, or was interrupted.
-  """
+  @doc "Whether an installation is running, or was interrupted."
   @spec begun?(Path.t()) :: boolean
   def begun?(venv), do: File.exists?(marker(venv))
 
-  @doc """
-  Whether the setup created the folder. It never changes or removes any other.
-  """
+  @doc "Whether the setup created the folder. It never changes or removes any other."
   @spec ours?(Path.t()) :: boolean
   def ours?(venv), do: File.exists?(path(venv)) or begun?(venv)
 
-  @doc """
-  The path of the manifest of a venv.
-  """
+  @doc "The path of the manifest of an environment."
   @spec path(Path.t()) :: Path.t()
-  def path(venv), do: Path.join(venv, @file_name)
+  def path(venv), do: Path.join(venv, "chatterbex.json")
 
-  defp marker(venv), do: Path.join(venv, @marker)
+  defp marker(venv), do: Path.join(venv, "chatterbex.installing")
 
   defp check(%{"manifest" => version}) when is_integer(version) and version < @version, do: {:error, :older}
   defp check(%{"manifest" => version}) when is_integer(version) and version > @version, do: {:error, :newer}

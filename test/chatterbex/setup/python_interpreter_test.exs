@@ -1,16 +1,15 @@
-defmodule Chatterbex.Setup.InterpreterTest do
+defmodule Chatterbex.Setup.PythonInterpreterTest do
   use ExUnit.Case, async: true
 
   import Chatterbex.SetupHelp
 
-  alias Chatterbex.Setup.{Interpreter, Profile}
+  alias Chatterbex.Setup.{PackageProfile, PythonInterpreter}
 
   @moduletag :tmp_dir
 
   defp examine(dir, answers, options \\ []) do
-    {machine, options} = Keyword.pop(options, :machine, [])
     python = fake_python(Path.join(dir, "python3"), answers)
-    Interpreter.examine(python, machine([dir], machine), options)
+    PythonInterpreter.examine(python, machine([dir], options[:machine] || []), options[:version])
   end
 
   defp why(dir, answers, options \\ []) do
@@ -19,7 +18,7 @@ defmodule Chatterbex.Setup.InterpreterTest do
   end
 
   test "a real Python is asked by its own interpreter, and its library opens" do
-    assert {:ok, found} = Interpreter.examine(real_python(), machine([]))
+    assert {:ok, found} = PythonInterpreter.examine(real_python(), machine([]))
     assert found.version =~ ~r/^3\.1[0-2]\.\d+$/
     assert found.implementation == "CPython"
     assert File.regular?(found.libpython)
@@ -30,23 +29,20 @@ defmodule Chatterbex.Setup.InterpreterTest do
     assert {:ok, found} = examine(dir, %{})
     assert found.version == "3.11.7"
     assert found.libpython == "/opt/python/lib/libpython3.11.so.1.0"
-    assert found.venv
   end
 
   test "what a site prints at start-up does not matter", %{tmp_dir: dir} do
     python = Path.join(dir, "python3")
     fake_python(python)
     File.write!(python, String.replace(File.read!(python), "echo '{", "echo 'Welcome {to} Python'; echo '{"))
-    assert {:ok, _found} = Interpreter.examine(python, machine([dir]))
+    assert {:ok, _found} = PythonInterpreter.examine(python, machine([dir]))
   end
 
   test "every version that the locks serve", %{tmp_dir: dir} do
     for minor <- 10..14 do
       python = fake_python(Path.join(dir, "python3.#{minor}"), version: [3, minor, 1])
-      assert {:ok, %{version: "3." <> _rest}} = Interpreter.examine(python, machine([dir]))
+      assert {:ok, %{version: "3." <> _rest}} = PythonInterpreter.examine(python, machine([dir]))
     end
-
-    assert length(Interpreter.candidates(machine([dir]))) == 5
   end
 
   test "a free-threaded Python", %{tmp_dir: dir} do
@@ -95,26 +91,14 @@ defmodule Chatterbex.Setup.InterpreterTest do
              why(dir, libpython: nil, failures: failures)
   end
 
-  test "Debian keeps the library and ensurepip in packages of their own", %{tmp_dir: dir} do
-    debian = [machine: [debian: true]]
-
+  test "Debian keeps the library in a package of its own", %{tmp_dir: dir} do
     assert {"its shared library is not installed" <> _more, "sudo apt-get install -y libpython3.11"} =
-             why(dir, [system: true, libpython: nil], debian)
-
-    assert {_why, "sudo apt-get install -y libpython3.11 python3.11-venv"} =
-             why(dir, [system: true, libpython: nil, venv: false], debian)
-
-    assert {"it cannot make environments: ensurepip is not installed",
-            "sudo apt-get install -y python3.11-venv"} =
-             why(dir, [system: true, venv: false], debian ++ [venv: true])
-
-    # uv makes environments without it.
-    assert {:ok, %{venv: false}} = examine(dir, [system: true, venv: false], debian)
+             why(dir, [system: true, libpython: nil], machine: [debian: true])
   end
 
   test "what does not run or does not answer", %{tmp_dir: dir} do
     machine = machine([dir])
-    refused = fn path -> path |> Interpreter.examine(machine) |> elem(1) |> Map.fetch!(:why) end
+    refused = fn path -> path |> PythonInterpreter.examine(machine) |> elem(1) |> Map.fetch!(:why) end
 
     assert refused.(Path.join(dir, "none")) == "there is no such file"
 
@@ -128,53 +112,9 @@ defmodule Chatterbex.Setup.InterpreterTest do
     assert refused.(silent) == "it does not answer as a Python does"
   end
 
-  test "the first that fits is taken; those before it come with their reasons", %{tmp_dir: dir} do
-    old = fake_python(Path.join(dir, "a/python3.12"), version: [3, 9, 1])
-    good = fake_python(Path.join(dir, "b/python3.11"))
-    other = fake_python(Path.join(dir, "b/python3.10"), version: [3, 10, 1])
-    machine = machine([Path.join(dir, "a"), Path.join(dir, "b")])
-
-    assert Interpreter.candidates(machine) == [old, good, other]
-
-    assert {:ok, %{path: ^good}, [%{path: ^old}]} =
-             machine |> Interpreter.candidates() |> Interpreter.first(machine)
-
-    assert calls(Path.join(dir, "b")) |> length() == 1
-  end
-
-  test "one file under several names is asked once", %{tmp_dir: dir} do
-    old = fake_python(Path.join(dir, "python3.11"), version: [3, 9, 1])
-    File.ln_s!(old, Path.join(dir, "python3"))
-    File.ln_s!(dir, Path.join(dir, "link"))
-    machine = machine([dir, Path.join(dir, "link")])
-
-    assert {:error, [_one]} = machine |> Interpreter.candidates() |> Interpreter.first(machine)
-    assert length(calls(dir)) == 1
-  end
-
-  test "pyenv's versions come last", %{tmp_dir: dir} do
-    pyenv = fake_python(Path.join(dir, "versions/3.12.1/bin/python3.12"))
-    fake_python(Path.join(dir, "versions/3.15.0/bin/python3.15"))
-    newer = fake_python(Path.join(dir, "versions/3.13.0/bin/python3.13"))
-    system = fake_python(Path.join(dir, "bin/python3.10"))
-    machine = machine([Path.join(dir, "bin")], pyenv: Path.join(dir, "versions"))
-    assert Interpreter.candidates(machine) == [system, pyenv, newer]
-  end
-
-  test "--python takes a path, a folder or a name on PATH", %{tmp_dir: dir} do
-    python = fake_python(Path.join(dir, "bin/python3"))
-    machine = machine([Path.join(dir, "bin")])
-    assert Interpreter.named(python, machine) == [python]
-    assert Interpreter.named(dir <> "/", machine) == [python]
-    assert Interpreter.named("python3", machine) == [python]
-    assert Interpreter.named("python9", machine) == []
-    assert Interpreter.version_request("3.11") == "3.11"
-    assert Interpreter.version_request("python3.11") == nil
-  end
-
   # The inspection itself, on builds that this machine does not have.
   defp inspect_build(config, code) do
-    script = Profile.script("interpreter.py")
+    script = PackageProfile.script("interpreter.py")
 
     code = """
     import sys, sysconfig

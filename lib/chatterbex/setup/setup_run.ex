@@ -1,0 +1,131 @@
+defmodule Chatterbex.Setup.SetupRun do
+  @moduledoc false
+  # One run of the setup: its checked options, what they need on this machine, and what the steps have found so far.
+
+  alias Chatterbex.{Error, Model, Options, Python, Terminal}
+  alias Chatterbex.ModelFiles.Set
+
+  alias Chatterbex.Setup.{EnvironmentManifest, HostMachine, PackageProfile, StepReport, TorchPlan}
+
+  # What the user asked for; what comes from `decide/1`; what the steps find.
+  @given ~w(home venv python force device torch report machine profiles)a
+  @found ~w(plan before interpreter uv reuse found proof environment)a
+  @others [models: [], languages: [], wanted: [], changed: false, model_files: Chatterbex.ModelFiles]
+
+  defstruct @given ++ @found ++ @others
+
+  @type t :: %__MODULE__{plan: TorchPlan.t() | nil, environment: Python.t() | nil}
+
+  @devices [:mps, :cuda, :cpu, :auto]
+  @names [:home, :python, :force, :quiet, :device, :torch, :models, :languages, :report]
+
+  # A test gives a machine, something small to install, and something small to fetch; the Mix task takes the events.
+  @hidden [:machine, :profiles, :model_files, :on_event]
+
+  @doc "Checks the options of `Chatterbex.Setup.run/1`."
+  @spec new(keyword) :: {:ok, t} | {:error, Error.t()}
+  def new(options) do
+    with :ok <- Options.known(options, @names, @hidden),
+         nil <- Enum.find_value(options, &invalid/1),
+         models = names(options[:models]),
+         languages = names(options[:languages]),
+         nil <- Enum.find_value(models, &no_files/1) || Enum.find_value(languages, &no_language/1) do
+      home = Python.home(home: options[:home])
+
+      given =
+        options
+        |> Keyword.take([:python, :force, :device, :torch, :machine, :profiles, :model_files])
+        |> Keyword.put_new_lazy(:machine, &HostMachine.this/0)
+        |> Keyword.put_new_lazy(:profiles, &PackageProfile.all/0)
+
+      found = [
+        home: home,
+        venv: Python.venv(home),
+        models: models,
+        languages: languages,
+        report: report(options)
+      ]
+
+      {:ok, struct!(__MODULE__, given ++ found)}
+    else
+      {:error, error} -> {:error, error}
+      error -> {:error, error}
+    end
+  end
+
+  @doc "Looks at the existing environment, and decides what to install."
+  @spec decide(t) :: {:ok, t} | {:error, Error.t()}
+  def decide(run) do
+    before =
+      with {:ok, manifest} <- EnvironmentManifest.read(run.venv), do: manifest, else: (_unreadable -> nil)
+
+    with {:ok, plan} <- TorchPlan.plan(run, before) do
+      wanted = PackageProfile.wanted(run.profiles, plan != nil, run.languages, before)
+      {:ok, %{run | plan: plan, wanted: wanted, before: before}}
+    end
+  end
+
+  @doc "The existing environment: see `Chatterbex.Python.find/1`."
+  @spec find(t) :: {:ok, Python.t()} | {:error, Error.t()}
+  def find(%__MODULE__{home: home, profiles: [first | _others]}),
+    do: Python.find(home: home, profiles: [first.name])
+
+  @doc "The options of the command to run again."
+  @spec again(t) :: keyword
+  def again(run) do
+    for name <- [:device, :torch, :models, :languages],
+        value = Map.fetch!(run, name),
+        value != [],
+        do: {name, value}
+  end
+
+  @doc "The function that takes the events of a setup with these options."
+  @spec report(keyword) :: StepReport.report()
+  def report(options) do
+    cond do
+      options[:on_event] -> options[:on_event]
+      options[:quiet] == true -> fn _event -> :ok end
+      is_function(options[:report], 1) -> StepReport.lines(options[:report])
+      Terminal.terminal?(2) -> StepReport.live()
+      true -> StepReport.lines(&IO.puts(:stderr, &1))
+    end
+  end
+
+  defp names(given), do: given |> List.wrap() |> Enum.map(&to_string/1) |> Enum.uniq()
+
+  defp invalid({_name, nil}), do: nil
+
+  defp invalid({name, value}) do
+    {expected, valid?} = accepts(name)
+
+    unless valid?.(value) do
+      message = "option #{inspect(name)} must be #{expected}, got #{inspect(value)}"
+      Error.new(:invalid_option, message, %{option: name, got: value})
+    end
+  end
+
+  defp accepts(name) when name in [:home, :python],
+    do: {"a string that is not empty", &(is_binary(&1) and &1 != "")}
+
+  defp accepts(name) when name in [:force, :quiet], do: {"true or false", &is_boolean/1}
+  defp accepts(:device), do: {"one of #{Enum.map_join(@devices, ", ", &inspect/1)}", &(&1 in @devices)}
+  defp accepts(:torch), do: {"a version such as \"2.7.1\"", &(is_binary(&1) and &1 =~ version())}
+  defp accepts(name) when name in [:models, :languages], do: {"a list of names", &names?/1}
+  defp accepts(:report), do: {"a function of one argument", &is_function(&1, 1)}
+  defp accepts(_hidden), do: {"", fn _value -> true end}
+
+  defp version, do: ~r/\A\d+\.\d+(\.\d+)?(\+[a-z0-9.]+)?\z/
+  defp names?(value), do: is_list(value) and Enum.all?(value, &(is_atom(&1) or is_binary(&1)))
+
+  defp no_files(name), do: with({:ok, _set} <- Set.fetch(name, []), do: nil, else: ({:error, error} -> error))
+
+  defp no_language(code) do
+    {:ok, %{languages: languages}} = Model.fetch(:multilingual)
+
+    unless code in languages do
+      known = Enum.join(languages, ", ")
+      message = "there is no language #{inspect(code)}. The multilingual models speak #{known}."
+      Error.new(:unknown_language, message, %{language: code, languages: languages})
+    end
+  end
+end
