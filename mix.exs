@@ -23,7 +23,7 @@ defmodule Chatterbex.MixProject do
 
   def application do
     [
-      extra_applications: [:logger, :crypto],
+      extra_applications: [:logger, :crypto, inets: :optional, ssl: :optional],
       mod: {Chatterbex.Application, []}
     ]
   end
@@ -69,8 +69,8 @@ defmodule Chatterbex.MixProject do
       links: %{"GitHub" => @source_url, "Changelog" => "#{@source_url}/blob/main/CHANGELOG.md"},
       files:
         ~w(lib priv/python priv/openapi.json priv/playground.html priv/static package.json native/Cargo.toml native/Cargo.lock native/.cargo native/nif
-           native/libpython native/audio native/engine native/t3 mix.exs .formatter.exs README.md CHANGELOG.md
-           LICENSE)
+           native/libpython native/audio native/engine native/t3 checksum-*.exs mix.exs .formatter.exs README.md
+           CHANGELOG.md LICENSE)
     ]
   end
 
