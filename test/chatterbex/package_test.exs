@@ -69,6 +69,7 @@ defmodule Chatterbex.PackageTest do
     served = Path.join(dir, "served")
     :ok = Archive.pack(Library.directory(), Path.join(served, name))
     {:ok, _checksums} = Checksums.write(Path.join(context.package, Checksums.file_name()), served)
+    assert "checksum-*.exs" in Mix.Project.config()[:package][:files]
     archive = File.read!(Path.join(served, name))
     port = ArchiveServer.start(fn _request -> ArchiveServer.response(200, archive) end)
 

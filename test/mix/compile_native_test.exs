@@ -451,6 +451,11 @@ defmodule Mix.Tasks.Compile.ChatterbexNativeTest do
     refute install.("http://ann:secret@127.0.0.1:1/") =~ "secret"
     assert_received {:error, "cannot fetch http://***@127.0.0.1:1/a.tar.gz: no connection" <> _}
 
+    install.("ftp://127.0.0.1:1")
+
+    assert_received {:error,
+                     "cannot fetch ftp://127.0.0.1:1/a.tar.gz: CHATTERBEX_PRECOMPILED_URL must begin" <> _}
+
     install.("file:///archives")
 
     assert_received {:error,
