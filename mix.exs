@@ -40,18 +40,19 @@ defmodule Chatterbex.MixProject do
         {:plug, "~> 1.14", optional: true},
         {:kino, "~> 0.12", optional: true},
         {:ex_doc, "~> 0.31", only: :dev, runtime: false}
-      ] ++ live_view()
+      ] ++ newer()
     else
       []
     end
   end
 
   # Current versions need a newer Elixir than this library does.
-  defp live_view do
+  defp newer do
     if Version.match?(System.version(), ">= 1.15.0") do
       [
         {:phoenix_live_view, "~> 0.20 or ~> 1.0", optional: true},
-        {:phoenix_live_dashboard, "~> 0.8", optional: true}
+        {:phoenix_live_dashboard, "~> 0.8", optional: true},
+        {:igniter, "~> 0.6", optional: true}
       ]
     else
       []

@@ -123,7 +123,7 @@ defmodule Mix.Tasks.Compile.ChatterbexNativeTest do
     File.write!(Path.join(options.native, "Cargo.lock"), "second")
     assert {:ok, _} = build(options)
     refute inode(options, "engine.so") == first
-    assert IO.read(mapped, :all) == "first"
+    assert IO.read(mapped, :eof) == "first"
     assert File.read!(Path.join(options.output, "engine.so")) == "second"
     assert Enum.sort(File.ls!(options.output)) == @libraries
   end
@@ -267,7 +267,7 @@ defmodule Mix.Tasks.Compile.ChatterbexNativeTest do
       assert {:ok, _} = build(%{options | build: true})
       {:ok, mapped} = File.open(Path.join(options.output, "engine.so"))
       assert {:ok, _} = build(options)
-      assert IO.read(mapped, :all) == "first"
+      assert IO.read(mapped, :eof) == "first"
       assert Enum.sort(File.ls!(options.output)) == @libraries
     end
 

@@ -130,7 +130,7 @@ defmodule Chatterbex.ArchiveServer do
   """
   def certificate(host, folder) do
     name = {:Extension, {2, 5, 29, 17}, false, [{:dNSName, to_charlist(host)}]}
-    key = [key: {:namedCurve, :secp256r1}]
+    key = [key: {:namedCurve, :secp256r1}, digest: :sha256]
     chain = %{root: key, intermediates: [], peer: key ++ [extensions: [name]]}
     data = :public_key.pkix_test_data(%{server_chain: chain, client_chain: chain})
 
