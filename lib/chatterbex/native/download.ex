@@ -23,25 +23,15 @@ defmodule Chatterbex.Native.Download do
   """
   @spec get(String.t(), options) :: {:ok, binary} | {:error, String.t()}
   def get(url, options) do
-    :ok = start()
+    {:ok, _started} = Application.ensure_all_started(:inets)
+    {:ok, _started} = Application.ensure_all_started(:ssl)
+    {:ok, _profile} = :inets.start(:httpc, profile: @profile)
 
     with {:ok, http_options} <- http_options(URI.parse(url), options.env),
          # In a process of its own: :httpc still sends messages after a request was cancelled.
          do: Task.await(Task.async(fn -> attempt(url, http_options, options, @attempts) end), :infinity)
   after
     :inets.stop(:httpc, @profile)
-  end
-
-  # A Mix project has only the applications on its code path that it names.
-  defp start do
-    for application <- [:inets, :ssl] do
-      if function_exported?(Mix, :ensure_application!, 1),
-        do: apply(Mix, :ensure_application!, [application])
-
-      {:ok, _started} = Application.ensure_all_started(application)
-    end
-
-    with {:ok, _pid} <- :inets.start(:httpc, profile: @profile), do: :ok
   end
 
   defp attempt(url, http_options, options, left) do
