@@ -23,7 +23,7 @@ defmodule Chatterbex.MixProject do
 
   def application do
     [
-      extra_applications: [:logger, :crypto],
+      extra_applications: [:logger, :crypto, inets: :optional, ssl: :optional],
       mod: {Chatterbex.Application, []}
     ]
   end
@@ -40,18 +40,19 @@ defmodule Chatterbex.MixProject do
         {:plug, "~> 1.14", optional: true},
         {:kino, "~> 0.12", optional: true},
         {:ex_doc, "~> 0.31", only: :dev, runtime: false}
-      ] ++ live_view()
+      ] ++ newer()
     else
       []
     end
   end
 
   # Current versions need a newer Elixir than this library does.
-  defp live_view do
+  defp newer do
     if Version.match?(System.version(), ">= 1.15.0") do
       [
         {:phoenix_live_view, "~> 0.20 or ~> 1.0", optional: true},
-        {:phoenix_live_dashboard, "~> 0.8", optional: true}
+        {:phoenix_live_dashboard, "~> 0.8", optional: true},
+        {:igniter, "~> 0.6", optional: true}
       ]
     else
       []
@@ -69,8 +70,8 @@ defmodule Chatterbex.MixProject do
       links: %{"GitHub" => @source_url, "Changelog" => "#{@source_url}/blob/main/CHANGELOG.md"},
       files:
         ~w(lib priv/python priv/openapi.json priv/playground.html priv/static package.json native/Cargo.toml native/Cargo.lock native/.cargo native/nif
-           native/libpython native/audio native/engine native/t3 mix.exs .formatter.exs README.md CHANGELOG.md
-           LICENSE)
+           native/libpython native/audio native/engine native/t3 checksum-*.exs mix.exs .formatter.exs README.md
+           CHANGELOG.md LICENSE)
     ]
   end
 

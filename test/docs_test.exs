@@ -23,7 +23,7 @@ defmodule Chatterbex.DocsTest do
   test "every relative link of every document leads somewhere" do
     documents =
       Enum.flat_map(
-        ~w(*.md bench/*.md guides/*.{md,livemd} examples/*.md docs/**/*.md),
+        ~w(*.md bench/*.md deploy/*.md guides/*.{md,livemd} examples/*.md docs/**/*.md),
         &Path.wildcard(Path.join(@root, &1))
       )
 

@@ -3,7 +3,8 @@ case Chatterbex.Python.find() do
   {:ok, _python} ->
     # Long, for machines that others use too: what a test waits for has an end of its own.
     # Those in a browser are a leg of their own in `bin/test`: mix test --only browser test/browser
-    ExUnit.start(capture_log: true, timeout: 300_000, exclude: [:browser])
+    # One that compiles all of the project's Rust is left to `bin/test`, too.
+    ExUnit.start(capture_log: true, timeout: 300_000, exclude: [:browser, :cargo])
 
   {:error, error} ->
     IO.puts(

@@ -9,7 +9,18 @@ defmodule Chatterbex.Native.Library do
   @type name :: :libpython | :audio | :engine
   @type error :: {:error, {:native_not_loaded, String.t(), map}}
 
-  @rebuild "Build it with `mix compile --force` (in an application: `mix deps.compile chatterbex --force`)"
+  # Three NIF libraries, and the one that Python loads.
+  @files ~w(audio.so engine.so libpython.so t3.so)
+
+  @reinstall "Build it with `mix compile --force` (in an application: `mix deps.compile chatterbex --force`)"
+  @rebuild "Compile it on this machine with `CHATTERBEX_BUILD=1 mix compile --force` " <>
+             "(in an application: `CHATTERBEX_BUILD=1 mix deps.compile chatterbex --force`)"
+
+  @doc """
+  The file names of all native libraries.
+  """
+  @spec files() :: [String.t()]
+  def files, do: @files
 
   # Without the ending: load_nif appends ".so" on every Unix.
   @spec path(name) :: charlist
@@ -47,9 +58,9 @@ defmodule Chatterbex.Native.Library do
 
     message =
       if File.regular?(file),
-        do: "the native library #{file} does not load: #{why}. #{@rebuild} on this machine.",
+        do: "the native library #{file} does not load: #{why}. #{@rebuild}.",
         else:
-          "the native library #{file} is missing. #{@rebuild}, or point CHATTERBEX_NATIVE_DIR at a folder that holds it."
+          "the native library #{file} is missing. #{@reinstall}, or point CHATTERBEX_NATIVE_DIR at a folder that holds it."
 
     {:error, {:native_not_loaded, message, %{library: file, load_error: why}}}
   end
