@@ -8,7 +8,7 @@ defmodule Chatterbex.JSON do
   @max_depth 100
 
   # The work to read a number grows with the square of its digits.
-  @most_digits 1_000
+  @max_digits 1_000
 
   @doc """
   Reads one JSON value.
@@ -136,7 +136,7 @@ defmodule Chatterbex.JSON do
       nil ->
         throw({:json, unexpected(binary)})
 
-      [text | _fraction] when byte_size(text) > @most_digits ->
+      [text | _fraction] when byte_size(text) > @max_digits ->
         throw({:json, "a number of #{byte_size(text)} digits"})
 
       [digits] ->

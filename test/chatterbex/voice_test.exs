@@ -5,7 +5,7 @@ defmodule Chatterbex.VoiceTest do
   import ExUnit.CaptureLog
 
   alias Chatterbex.{Audio, Error, Model, Voice}
-  alias Chatterbex.Voice.{Cache, Quality, Safetensors}
+  alias Chatterbex.Voice.{FileCache, Quality, Safetensors}
 
   doctest Chatterbex.Voice
 
@@ -273,7 +273,7 @@ defmodule Chatterbex.VoiceTest do
   describe "the cache" do
     setup context do
       cache = :"cache_#{System.unique_integer([:positive])}"
-      start_supervised!({Cache, name: cache, most_bytes: 1000})
+      start_supervised!({FileCache, name: cache, max_bytes: 1000})
       %{cache: cache, make: &settled(context.tmp_dir, &1, &2)}
     end
 
@@ -287,7 +287,7 @@ defmodule Chatterbex.VoiceTest do
     defp fetch(cache, {path, stat}, value, bytes) do
       test = self()
 
-      Cache.fetch(cache, path, stat, fn ->
+      FileCache.fetch(cache, path, stat, fn ->
         send(test, {:read, path})
         {:ok, value, bytes}
       end)
@@ -297,7 +297,7 @@ defmodule Chatterbex.VoiceTest do
       old = file.("a", "a")
       assert fetch(cache, old, :old, 10) == {:ok, :old}
       assert_received {:read, _}
-      assert Cache.size(cache) == %{bytes: 10, files: 1}
+      assert FileCache.size(cache) == %{bytes: 10, files: 1}
       assert fetch(cache, old, :new, 20) == {:ok, :old}
       refute_received {:read, _}
 
@@ -305,16 +305,16 @@ defmodule Chatterbex.VoiceTest do
       File.rename!(elem(file.("b", "b"), 0), elem(old, 0))
       new = {elem(old, 0), File.stat!(Path.join(dir, "a"), time: :posix)}
       assert fetch(cache, new, :new, 20) == {:ok, :new}
-      assert Cache.size(cache) == %{bytes: 20, files: 1}
+      assert FileCache.size(cache) == %{bytes: 20, files: 1}
     end
 
     test "drops what was not used for the longest time", %{cache: cache, make: file} do
       [a, b, c] = for name <- ~w(a b c), do: file.(name, name)
       for one <- [a, b], do: fetch(cache, one, one, 400)
-      assert %{bytes: 800} = Cache.size(cache)
+      assert %{bytes: 800} = FileCache.size(cache)
       fetch(cache, a, a, 400)
       fetch(cache, c, c, 400)
-      assert %{bytes: 800, files: 2} = Cache.size(cache)
+      assert %{bytes: 800, files: 2} = FileCache.size(cache)
       for _ <- 1..3, do: assert_received({:read, _})
 
       for one <- [a, c], do: fetch(cache, one, one, 400)
@@ -330,10 +330,10 @@ defmodule Chatterbex.VoiceTest do
     } do
       assert fetch(cache, file.("a", "a"), :large, 1001) == {:ok, :large}
       {path, stat} = file.("b", "b")
-      assert Cache.fetch(cache, path, stat, fn -> {:error, :no} end) == {:error, :no}
+      assert FileCache.fetch(cache, path, stat, fn -> {:error, :no} end) == {:error, :no}
       path = write!(dir, "c", "c")
       assert fetch(cache, {path, File.stat!(path, time: :posix)}, :fresh, 10) == {:ok, :fresh}
-      assert Cache.size(cache) == %{bytes: 0, files: 0}
+      assert FileCache.size(cache) == %{bytes: 0, files: 0}
     end
 
     test "is no condition", %{make: file} do

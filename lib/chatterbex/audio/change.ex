@@ -10,7 +10,7 @@ defmodule Chatterbex.Audio.Change do
   @typep result :: {:ok, Audio.t()} | {:error, Error.t()}
 
   # Two gibibytes: more than 6 hours at 24 kHz.
-  @most_samples 0x20000000
+  @max_samples 0x20000000
 
   @spec resample(Audio.t(), term) :: result
   def resample(audio, rate) do
@@ -84,13 +84,13 @@ defmodule Chatterbex.Audio.Change do
     end
   end
 
-  defp bounded(samples) when samples <= @most_samples, do: :ok
+  defp bounded(samples) when samples <= @max_samples, do: :ok
 
   defp bounded(samples) do
     {:error,
      Error.new(
        :invalid_option,
-       "this silence would have #{samples} samples; the most is #{@most_samples}. Make it shorter, or join several."
+       "this silence would have #{samples} samples; the most is #{@max_samples}. Make it shorter, or join several."
      )}
   end
 

@@ -7,7 +7,7 @@ defmodule Chatterbex.Files.Replacement do
   import Bitwise
 
   # As the kernel does, links of links are followed so far.
-  @most_links 40
+  @max_links 40
 
   @enforce_keys [:path, :part, :file]
   defstruct @enforce_keys
@@ -26,7 +26,7 @@ defmodule Chatterbex.Files.Replacement do
   """
   @spec open(Path.t()) :: {:ok, t} | {:error, File.posix()}
   def open(path) do
-    with {:ok, path} <- follow(path, @most_links),
+    with {:ok, path} <- follow(path, @max_links),
          part = unique(path) <> ".part",
          {:ok, file} <- :file.open(part, [:raw, :binary, :write, :exclusive]) do
       replacement = %__MODULE__{path: path, part: part, file: file}

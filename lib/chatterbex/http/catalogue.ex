@@ -3,7 +3,7 @@ defmodule Chatterbex.HTTP.Catalogue do
   # The models and voices that requests can name.
 
   alias Chatterbex.Error
-  alias Chatterbex.HTTP.{Engine, Failure, Response}
+  alias Chatterbex.HTTP.{Backend, ErrorResponse, Response}
   alias Chatterbex.Options
 
   # The names that OpenAI's clients send if their users choose nothing.
@@ -44,7 +44,7 @@ defmodule Chatterbex.HTTP.Catalogue do
   end
 
   defp model_of(server) do
-    with {:error, error} <- Engine.model(server), do: {:error, Failure.response(error)}
+    with {:error, error} <- Backend.model(server), do: {:error, ErrorResponse.response(error)}
   end
 
   defp no_model(name, names) do
@@ -73,7 +73,7 @@ defmodule Chatterbex.HTTP.Catalogue do
   end
 
   defp names(server) do
-    with {:error, %Error{} = error} <- Engine.voices(server), do: {:error, Failure.response(error)}
+    with {:error, %Error{} = error} <- Backend.voices(server), do: {:error, ErrorResponse.response(error)}
   end
 
   defp no_voice(name, names) do

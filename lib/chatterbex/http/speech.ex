@@ -4,7 +4,18 @@ defmodule Chatterbex.HTTP.Speech do
 
   alias Chatterbex.{Audio, Error, Pull}
   alias Chatterbex.Audio.Stretcher
-  alias Chatterbex.HTTP.{Catalogue, Encoding, Engine, Events, Failure, Fields, Metrics, Request, Response}
+
+  alias Chatterbex.HTTP.{
+    Backend,
+    Catalogue,
+    Counters,
+    Encoding,
+    ErrorResponse,
+    Events,
+    Fields,
+    Request,
+    Response
+  }
 
   # What the option `:speed` takes.
   @slowest 0.5
@@ -13,13 +24,13 @@ defmodule Chatterbex.HTTP.Speech do
   @doc """
   Returns with the first audio, so that what fails before it has a status of its own.
   """
-  @spec respond(map, Metrics.t(), Request.t()) :: Response.t()
+  @spec respond(map, Counters.t(), Request.t()) :: Response.t()
   def respond(options, metrics, %Request{} = request) do
     with {:ok, fields} <- Fields.parse(request, options),
          {:ok, name, server} <- Catalogue.server(options, fields.model),
          {:ok, voice} <- Catalogue.voice(server, fields.voice),
          {:ok, rate, audio} <- begin(server, fields, voice, options.timeout, metrics) do
-      Metrics.add(metrics, :characters, String.length(fields.input))
+      Counters.add(metrics, :characters, String.length(fields.input))
 
       %Response{
         status: 200,
@@ -27,7 +38,7 @@ defmodule Chatterbex.HTTP.Speech do
         body: {:stream, audio |> counted(metrics) |> body(fields)}
       }
     else
-      {:error, %Error{} = error} -> Failure.response(error)
+      {:error, %Error{} = error} -> ErrorResponse.response(error)
       {:error, %Response{} = response} -> response
     end
   end
@@ -36,9 +47,9 @@ defmodule Chatterbex.HTTP.Speech do
     options = [timeout: timeout] ++ fields.options
     options = if voice, do: [{:voice, voice} | options], else: options
 
-    with {:ok, model} <- Engine.model(server),
+    with {:ok, model} <- Backend.model(server),
          {paced, factor} = pace(fields.speed, model),
-         {:ok, audio} <- Engine.stream(server, fields.input, paced ++ options),
+         {:ok, audio} <- Backend.stream(server, fields.input, paced ++ options),
          {:ok, audio} <- first(audio, metrics),
          do: {:ok, model.sample_rate, Stretcher.stream(audio, factor)}
   end
@@ -87,12 +98,12 @@ defmodule Chatterbex.HTTP.Speech do
   defp sound(%Audio{} = audio, _metrics), do: audio
 
   defp sound(%Error{} = error, metrics) do
-    Metrics.add(metrics, :failed, 1)
+    Counters.add(metrics, :failed, 1)
     raise error
   end
 
   defp counted(audio, metrics) do
-    Stream.each(audio, &Metrics.add(metrics, :audio_millis, round(Audio.duration(&1) * 1_000)))
+    Stream.each(audio, &Counters.add(metrics, :audio_millis, round(Audio.duration(&1) * 1_000)))
   end
 
   defp body(audio, %{sse: true} = fields), do: Events.stream(audio, fields)

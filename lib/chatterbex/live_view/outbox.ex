@@ -6,7 +6,7 @@ defmodule Chatterbex.LiveView.Outbox do
   @part 250
 
   # Parts that are sent and not played: how far the browser is ahead, and what is sent in vain when the speech is stopped.
-  @most_sent 16
+  @max_sent 16
 
   @enforce_keys [:ref, :id]
   defstruct [
@@ -50,7 +50,7 @@ defmodule Chatterbex.LiveView.Outbox do
   The part to send next; `:wait` if there is none or enough was sent; `:end`, once, after the last.
   """
   @spec next(t) :: {{binary, String.t() | nil}, t} | :wait | :end
-  def next(%{next: next, played: played}) when next - played >= @most_sent, do: :wait
+  def next(%{next: next, played: played}) when next - played >= @max_sent, do: :wait
 
   def next(outbox) do
     case :queue.out(outbox.waiting) do

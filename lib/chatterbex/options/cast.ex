@@ -11,8 +11,8 @@ defmodule Chatterbex.Options.Cast do
   def cast(:boolean, value) when is_boolean(value), do: {:ok, value}
   def cast(:string, value) when is_binary(value), do: if(String.valid?(value), do: {:ok, value}, else: :error)
 
-  def cast({:string, most}, value) when is_binary(value),
-    do: if(String.valid?(value) and String.length(value) <= most, do: {:ok, value}, else: :error)
+  def cast({:string, max}, value) when is_binary(value),
+    do: if(String.valid?(value) and String.length(value) <= max, do: {:ok, value}, else: :error)
 
   def cast(:map, value) when is_map(value) and not is_struct(value),
     do: if(Enum.all?(Map.keys(value), &is_atom/1), do: {:ok, value}, else: :error)

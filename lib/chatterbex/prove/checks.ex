@@ -6,11 +6,11 @@ defmodule Chatterbex.Prove.Checks do
   alias Chatterbex.Prove.{Run, Similarity, Words}
 
   # Of all words of all sentences. pocketsphinx itself mishears about one word in ten of clear speech.
-  @most_wrong 0.3
+  @max_wrong 0.3
   # How much worse than the CPU a device may be.
-  @most_worse 0.1
+  @max_worse 0.1
   # If two tokens are almost equally likely, different last bits can select the other one.
-  @most_different 2
+  @max_different 2
 
   @type status :: :passed | :failed | :skipped
   @type check :: %{name: String.t(), status: status, message: String.t()}
@@ -104,7 +104,7 @@ defmodule Chatterbex.Prove.Checks do
 
     same = Enum.count(similarities, &(&1 != nil and Similarity.same?(&1)))
     message = "#{same} of #{total} sentences are the same speech on both, #{tokens} have as many tokens"
-    if total - same <= @most_different, do: passed("agreement", message), else: failed("agreement", message)
+    if total - same <= @max_different, do: passed("agreement", message), else: failed("agreement", message)
   end
 
   defp words(%{unheard: why}, _runs) when why != nil, do: skipped("words", why)
@@ -112,7 +112,7 @@ defmodule Chatterbex.Prove.Checks do
   defp words(found, runs) do
     rates = for run <- runs, do: {run.device, word_error_rate(run, found.sentences)}
     {_cpu, reference} = hd(rates)
-    wrong? = fn {_device, rate} -> rate > @most_wrong or rate > reference + @most_worse end
+    wrong? = fn {_device, rate} -> rate > @max_wrong or rate > reference + @max_worse end
 
     message =
       Enum.map_join(rates, ", ", fn {device, rate} -> "#{device}: #{percent(rate)} of the words misheard" end)

@@ -7,8 +7,8 @@ defmodule Chatterbex.Prove.Similarity do
   @frame_milliseconds 20
 
   # One mel frame, and less than anybody hears.
-  @most_seconds 0.02
-  @most_loudness 0.5
+  @max_seconds 0.02
+  @max_loudness 0.5
   @least_envelope 0.98
 
   @typedoc """
@@ -52,7 +52,7 @@ defmodule Chatterbex.Prove.Similarity do
   def same?(%{envelope: nil}), do: false
 
   def same?(similarity) do
-    Float.round(abs(similarity.seconds), 4) <= @most_seconds and abs(similarity.loudness) <= @most_loudness and
+    Float.round(abs(similarity.seconds), 4) <= @max_seconds and abs(similarity.loudness) <= @max_loudness and
       similarity.envelope >= @least_envelope
   end
 

@@ -41,7 +41,7 @@ defmodule Chatterbex.Speech.Conversion do
          {:ok, plan} <- Plan.spend(plan, started),
          commands = for({part, number} <- parts, number, do: command(part, number)),
          {:ok, audios} <- Whole.speak(plan, commands, nil, fn _number, _audio, nil -> nil end),
-         do: {:ok, parts |> Enum.map(&said(&1, audios)) |> Whole.join(plan.model)}
+         do: {:ok, parts |> Enum.map(&spoken(&1, audios)) |> Whole.join(plan.model)}
   end
 
   defp check(%{seconds: seconds}) when seconds <= @shortest,
@@ -75,8 +75,8 @@ defmodule Chatterbex.Speech.Conversion do
     do: %{number: number, text: "", stream: false, options: %{"audio" => Recording.command(part)}}
 
   # Silence keeps its length.
-  defp said({part, nil}, _audios), do: round(part.seconds * 1000)
-  defp said({_part, number}, audios), do: audios[number]
+  defp spoken({part, nil}, _audios), do: round(part.seconds * 1000)
+  defp spoken({_part, number}, audios), do: audios[number]
 
   @doc """
   Splits a recording, at its quietest places, into pieces that are short enough for the model. The work is proportional to

@@ -49,18 +49,18 @@ defmodule Chatterbex.Speech.Piece do
   def silence(milliseconds, rate), do: :binary.copy(<<0::32>>, div(milliseconds * rate, 1000))
 
   @doc """
-  The argument of a `:progress` function after a piece with that many seconds of audio.
+  The argument of a `:progress` function after a piece with `seconds` of audio. `done` is the argument of the previous call.
   """
   @spec progress(map, t, float) :: map
-  def progress(told, piece, seconds) do
-    characters = told.characters + String.length(piece.text)
+  def progress(done, piece, seconds) do
+    characters = done.characters + String.length(piece.text)
 
     %{
-      told
+      done
       | # White space between pieces belongs to none of them.
-        characters: min(characters, told.total || characters),
-        pieces: told.pieces + 1,
-        seconds: told.seconds + seconds
+        characters: min(characters, done.total || characters),
+        pieces: done.pieces + 1,
+        seconds: done.seconds + seconds
     }
   end
 end

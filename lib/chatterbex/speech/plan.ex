@@ -168,7 +168,7 @@ defmodule Chatterbex.Speech.Plan do
   defp text(:text, options, language, model) do
     language = if language in Text.languages(), do: language, else: "en"
 
-    Text.Options.validate(:chunks,
+    Text.SplitOptions.validate(:chunks,
       language: language,
       max: model.chunk_characters,
       sentence_pause: options.sentence_pause,
@@ -179,12 +179,12 @@ defmodule Chatterbex.Speech.Plan do
   end
 
   defp model_options(options, language, voice, model) do
-    given =
+    specific =
       for {name, spec} <- Schema.fetch(:stream), spec[:specific], not is_nil(options[name]), into: %{} do
         {Atom.to_string(name), options[name]}
       end
 
-    given
+    specific
     |> Map.put("seed", options.seed || :rand.uniform(0x100000000) - 1)
     |> put("voice", voice)
     |> put("language", if(length(model.languages) != 1, do: language))

@@ -6,7 +6,7 @@ defmodule Chatterbex.Test.Ledger do
   use GenServer, restart: :temporary
 
   @supervisor Chatterbex.DefaultServerSupervisor
-  @most 10_000
+  @max 10_000
 
   @typedoc "A process that asks, or all of them."
   @type owner :: pid | :anyone
@@ -99,13 +99,13 @@ defmodule Chatterbex.Test.Ledger do
             requests: Map.put(state.requests, ref, {callers, request})
         }
 
-        if map_size(state.requests) > @most, do: drop_oldest(state), else: state
+        if map_size(state.requests) > @max, do: drop_oldest(state), else: state
     end
   end
 
   # A tenth at a time, for the order is a list.
   defp drop_oldest(state) do
-    {order, old} = Enum.split(state.order, div(@most * 9, 10))
+    {order, old} = Enum.split(state.order, div(@max * 9, 10))
     %{state | order: order, requests: Map.drop(state.requests, old)}
   end
 

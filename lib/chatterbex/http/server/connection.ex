@@ -8,16 +8,16 @@ defmodule Chatterbex.HTTP.Server.Connection do
   require Logger
 
   alias Chatterbex.{Error, HTTP, Mailbox}
-  alias Chatterbex.HTTP.{Failure, Request, Response}
+  alias Chatterbex.HTTP.{ErrorResponse, Request, Response}
   alias Chatterbex.HTTP.Server.Wire
 
   # The bytes that a client may send ahead while it gets an answer.
-  @most_ahead 65_536
+  @max_ahead 65_536
 
   # If a client is still sending when it gets its error, the server reads on for this long, in milliseconds and bytes.
   # Closing the connection at once would lose the error.
   @linger 2_000
-  @most_lingering 16_777_216
+  @max_lingering 16_777_216
 
   @begin_timeout 5_000
 
@@ -127,11 +127,11 @@ defmodule Chatterbex.HTTP.Server.Connection do
   defp parsed({:error, message}, state, _deadline), do: refuse(state, 400, message)
 
   defp parsed({:ok, head}, state, deadline) do
-    {most, larger} = HTTP.limit(state.settings.http, http_request(head, ""))
-    head = Map.merge(head, %{most: most, larger: larger})
+    {max, larger} = HTTP.limit(state.settings.http, http_request(head, ""))
+    head = Map.merge(head, %{max: max, larger: larger})
 
     case head.body do
-      {:length, length} when length > most -> refuse(state, larger)
+      {:length, length} when length > max -> refuse(state, larger)
       _length -> begin_body(head, state, deadline)
     end
   end
@@ -150,7 +150,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
   end
 
   defp body(%{body: :chunked} = head, parts, size, state, deadline) do
-    case Wire.chunk(state.buffer, head.most - size) do
+    case Wire.chunk(state.buffer, head.max - size) do
       {:data, data, rest} ->
         body(head, [data | parts], size + byte_size(data), %{state | buffer: rest}, deadline)
 
@@ -211,7 +211,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
   end
 
   defp busy(head, state) do
-    whole(Failure.busy("the server is handling as many requests as it may"), head, state)
+    whole(ErrorResponse.busy("the server is handling as many requests as it may"), head, state)
   end
 
   defp whole(response, head, state) do
@@ -261,7 +261,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
   # A client may send its next request ahead. One that sends more is read on when its answer is sent.
   defp ahead(state, bytes) do
     state = %{state | buffer: state.buffer <> bytes}
-    if byte_size(state.buffer) < @most_ahead, do: :inet.setopts(state.socket, active: :once)
+    if byte_size(state.buffer) < @max_ahead, do: :inet.setopts(state.socket, active: :once)
     state
   end
 
@@ -368,7 +368,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
 
   defp linger(state, deadline, read) do
     case receive_bytes(%{state | buffer: ""}, deadline, true) do
-      {:ok, %{buffer: bytes}} when read + byte_size(bytes) < @most_lingering ->
+      {:ok, %{buffer: bytes}} when read + byte_size(bytes) < @max_lingering ->
         linger(state, deadline, read + byte_size(bytes))
 
       _end ->

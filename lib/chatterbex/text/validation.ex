@@ -1,4 +1,4 @@
-defmodule Chatterbex.Text.Check do
+defmodule Chatterbex.Text.Validation do
   @moduledoc false
   # What may be spoken: every check of a text, before anything native sees it.
 
@@ -17,7 +17,7 @@ defmodule Chatterbex.Text.Check do
   @unspaced "\\p{Han}\\p{Hiragana}\\p{Katakana}\\p{Thai}\\p{Lao}\\p{Khmer}\\p{Myanmar}"
 
   # Above what any server may allow (the schema's maximum of :max_characters, all of 4 bytes).
-  @most_bytes 40_000_000
+  @max_bytes 40_000_000
 
   @doc """
   Checks a text and returns it as the model gets it: NFC, without invisible marks.
@@ -76,7 +76,7 @@ defmodule Chatterbex.Text.Check do
 
   defp string(text), do: invalid("the text must be a string, got #{Options.Schema.show(text)}")
 
-  defp size(text) when byte_size(text) > @most_bytes, do: too_long("#{byte_size(text)} bytes", 10_000_000)
+  defp size(text) when byte_size(text) > @max_bytes, do: too_long("#{byte_size(text)} bytes", 10_000_000)
   defp size(_text), do: :ok
 
   defp too_long(length, max) do

@@ -1,4 +1,4 @@
-defmodule Chatterbex.HTTP.Failure do
+defmodule Chatterbex.HTTP.ErrorResponse do
   @moduledoc false
   # An error of the library as a response.
 

@@ -1,4 +1,4 @@
-defmodule Chatterbex.HTTP.Metrics do
+defmodule Chatterbex.HTTP.Counters do
   @moduledoc false
   # A fixed number of counters that any process can increment.
 

@@ -1,4 +1,4 @@
-defmodule Chatterbex.Doctor.Check do
+defmodule Chatterbex.Doctor.CheckResult do
   @moduledoc false
   # Makes checks.
 

@@ -1,4 +1,4 @@
-defmodule Chatterbex.Text.Options do
+defmodule Chatterbex.Text.SplitOptions do
   @moduledoc false
   # The options of `Chatterbex.Text`, checked: by the schema, and by what only texts know.
 
