@@ -243,7 +243,7 @@ defmodule Chatterbex.VoiceTest do
       :ok = :file.truncate(file)
       :ok = :file.close(file)
       assert {:voice_unreadable, message} = refused(Voice.resolve({:file, path}, about(:nano)))
-      assert message =~ "it has 65 MB; at most 64 MB are read"
+      assert message =~ "it has 68 MB; at most 64 MB are read"
     end
 
     test "that is clipped is taken with a warning", %{tmp_dir: dir} do

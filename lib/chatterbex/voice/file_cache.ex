@@ -5,7 +5,7 @@ defmodule Chatterbex.Voice.FileCache do
 
   use GenServer
 
-  @max_bytes 64 * 1024 * 1024
+  @max_bytes 64_000_000
 
   # A file that is written twice within a second looks the same both times, so a file that new is not cached.
   @settled_after 2

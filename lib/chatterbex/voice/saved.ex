@@ -9,7 +9,7 @@ defmodule Chatterbex.Voice.Saved do
 
   # The value of `chatterbex_voice` in files of this version.
   @format "1"
-  @max_bytes 1024 * 1024
+  @max_bytes 1_048_576
 
   @strings Map.new(~w(note model sample_hash)a, &{Atom.to_string(&1), &1})
   @numbers Map.new(~w(seconds sample_rate peak loudness clipped quiet)a, &{Atom.to_string(&1), &1})

@@ -2,10 +2,10 @@ defmodule Chatterbex.Voice.Source do
   @moduledoc false
   # Reads saved voices and recordings from files. They are cached until the file changes: see Chatterbex.Voice.FileCache.
 
-  alias Chatterbex.{Audio, Error, Files, Voice}
+  alias Chatterbex.{Audio, Error, Files, Terminal, Voice}
   alias Chatterbex.Voice.{FileCache, Folder, Recording, Saved}
 
-  @max_bytes 64 * 1024 * 1024
+  @max_bytes 64_000_000
 
   @type t :: Voice.t() | Recording.t()
 
@@ -78,8 +78,8 @@ defmodule Chatterbex.Voice.Source do
   end
 
   defp too_large(size) do
-    "it has #{div(size, 1024 * 1024)} MB; at most #{div(@max_bytes, 1024 * 1024)} MB are read, and a recording of " <>
-      "10 to 15 s is best"
+    "it has #{Terminal.bytes(size)}; at most #{Terminal.bytes(@max_bytes)} are read, and a recording of 10 to 15 s " <>
+      "is best"
   end
 
   defp unreadable(path, why) do
