@@ -34,7 +34,7 @@ defmodule Chatterbex.Audio.Encoder do
   Encodes more audio of the same form, and returns the bytes of the file that are ready.
   """
   @spec push(t, Audio.t()) :: {:ok, binary} | {:error, Error.t()}
-  def push(%__MODULE__{encoder: encoder}, %Audio{} = audio) do
+  def push(%__MODULE__{encoder: encoder}, audio) do
     with :ok <- Samples.check(audio),
          do: encoder |> Native.Audio.flow_push(audio.samples) |> Samples.from_native()
   end
