@@ -53,4 +53,21 @@ defmodule Chatterbex.DependenciesTest do
   test "the table of options needs no other module" do
     assert [] == for({"lib/chatterbex/options/schema.ex", to, _label} <- dependencies(), do: to)
   end
+
+  # ADR 22: these parts could be packages of their own.
+  test "texts and measurements of audio need little else" do
+    dependencies = dependencies()
+    shared = ~w(error model options options/schema)
+    assert needs(dependencies, ~r"^lib/chatterbex/text(/.*)?\.ex$") -- shared == []
+
+    measure = needs(dependencies, ~r"^lib/chatterbex/audio/measure\.ex$")
+    assert measure -- ["audio/samples", "native/audio" | shared] == []
+  end
+
+  # The modules that these files need outside themselves, as paths.
+  defp needs(dependencies, files) do
+    for({from, to, _label} <- dependencies, from =~ files, not (to =~ files), do: to)
+    |> Enum.uniq()
+    |> Enum.map(&(&1 |> Path.relative_to("lib/chatterbex") |> Path.rootname()))
+  end
 end
