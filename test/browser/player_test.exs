@@ -14,7 +14,7 @@ defmodule Chatterbex.Browser.PlayerTest do
     {:ok, browser: browser, port: HTTP.Server.port(server)}
   end
 
-  # A page with a player and nothing else, which somebody has used.
+  # A page with only a player, which a user has clicked.
   defp player(context, options \\ []) do
     host = Keyword.get(options, :host, "127.0.0.1")
     page = open(context.browser, "http://#{host}:#{context.port}/health", Keyword.get(options, :rate, 24_000))
@@ -74,7 +74,7 @@ defmodule Chatterbex.Browser.PlayerTest do
     assert [] = Chromium.faults(page)
   end
 
-  test "takes floats and 16-bit integers, and tells of each part when it begins and when it was played",
+  test "accepts floats and 16-bit integers, and reports when each part begins and ends",
        context do
     pcm = noise(4_000, 2)
     page = player(context)
@@ -106,9 +106,9 @@ defmodule Chatterbex.Browser.PlayerTest do
   end
 
   for rate <- [8_000, 44_100, 48_000] do
-    test "has no seam at a device rate of #{rate} Hz", context do
+    test "plays without seams at a device rate of #{rate} Hz", context do
       page = player(context, rate: unquote(rate))
-      # A tone of 1 kHz, half as loud as can be.
+      # A tone of 1 kHz at half scale.
       pcm =
         for n <- 0..23_999,
             into: "",
@@ -118,7 +118,7 @@ defmodule Chatterbex.Browser.PlayerTest do
       assert "ended" = Chromium.js(page, @play <> "return play(pcm, [962, 3, 20000])")
       parts = page |> recorded() |> trim()
 
-      # The filter needs what is not there at both ends.
+      # At both ends the filter lacks samples.
       errors =
         for <<sample::float-little-32 <- parts>>, reduce: {0, []} do
           {n, errors} ->
@@ -130,7 +130,7 @@ defmodule Chatterbex.Browser.PlayerTest do
       edge = div(unquote(rate), 100)
       assert errors |> Enum.drop(edge) |> Enum.drop(-edge) |> Enum.max() < 0.0005
 
-      # Cut or whole, it is the same.
+      # It is the same, cut or whole.
       assert "ended" = Chromium.js(page, "return play(pcm, [pcm.length])")
       Chromium.js(page, "return recording.silent(2000)")
       all = page |> recorded() |> sounding()
@@ -139,7 +139,7 @@ defmodule Chatterbex.Browser.PlayerTest do
     end
   end
 
-  test "stops: what was heard is the beginning, faded out within 5 ms", context do
+  test "stops: the played part is the beginning, faded out within 5 ms", context do
     pcm = noise(240_000, 3)
     page = player(context)
     set(page, "pcm", pcm)
@@ -167,7 +167,7 @@ defmodule Chatterbex.Browser.PlayerTest do
     assert "idle" = Chromium.js(page, "return player.state")
   end
 
-  # The last 5 ms of a sample that was stopped are quieter and quieter; what was before is exact.
+  # The last 5 ms of a stopped sound fade out; everything before is exact.
   defp assert_faded(heard, expected) do
     exact = byte_size(heard) - 120 * 4
     assert binary_part(heard, 0, exact) == binary_part(expected, 0, exact)
@@ -211,7 +211,7 @@ defmodule Chatterbex.Browser.PlayerTest do
     assert_faded(heard |> binary_part(0, before) |> trim(), floats(old))
   end
 
-  test "a network that is too slow makes pauses, and loses and repeats nothing", context do
+  test "a slow network causes pauses, but loses and repeats nothing", context do
     pcm = noise(12_000, 6)
 
     for rate <- [24_000, 48_000] do
@@ -245,7 +245,7 @@ defmodule Chatterbex.Browser.PlayerTest do
     end
   end
 
-  test "waits where the page may not sound yet, and plays all of it after a click", context do
+  test "waits until the page may play sound, and plays everything after a click", context do
     pcm = noise(6_000, 7)
     page = player(context, used: false)
     set(page, "pcm", pcm)
@@ -268,7 +268,7 @@ defmodule Chatterbex.Browser.PlayerTest do
     assert ["waiting", "blocked" | _more] = Chromium.js(page, "return states")
   end
 
-  test "goes on where it was after the context was suspended", context do
+  test "continues after the audio context was suspended", context do
     pcm = noise(24_000, 8)
     page = player(context)
     set(page, "pcm", pcm)
@@ -348,7 +348,7 @@ defmodule Chatterbex.Browser.PlayerTest do
     assert [["playing", 0, "part 0"], ["played", 0, "part 0"] | _more] = Chromium.js(page, "return log")
   end
 
-  test "gives the device back when it is closed", context do
+  test "releases the device when it is closed", context do
     page = player(context)
     set(page, "pcm", noise(24_000, 13))
 

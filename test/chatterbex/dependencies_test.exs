@@ -1,5 +1,5 @@
 defmodule Chatterbex.DependenciesTest do
-  # Where a compile-time dependency is part of a cycle, a change in one file compiles all files of the cycle again.
+  # If a cycle has a compile-time dependency, a change in one file recompiles all files of the cycle.
   use ExUnit.Case, async: false
 
   import ExUnit.CaptureIO

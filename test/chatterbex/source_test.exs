@@ -1,7 +1,7 @@
 defmodule Chatterbex.SourceTest do
   use ExUnit.Case, async: true
 
-  # From OTP 28 on a compiled regular expression is no plain term: one in an attribute does not compile.
+  # From OTP 28 on, a compiled regular expression is not a plain term: one in an attribute does not compile.
   test "no attribute holds a regular expression" do
     for path <- Path.wildcard(Path.expand("../../lib/**/*.ex", __DIR__)) do
       {:ok, quoted} = path |> File.read!() |> Code.string_to_quoted()
@@ -33,7 +33,7 @@ defmodule Chatterbex.SourceTest do
     "begin anew"
   ]
 
-  test "no text has a phrase that was replaced by plain English" do
+  test "no text has a phrase that plain English replaced" do
     root = Path.expand("../..", __DIR__)
 
     paths =

@@ -21,7 +21,7 @@ defmodule Chatterbex.LocalHub do
     on_exit(fn -> File.rm_rf!(root) end)
     {:ok, python} = Python.find()
 
-    # Tests come and go: the port belongs to a process of its own.
+    # Tests come and go, so the port belongs to its own process.
     {:ok, agent} = start_supervised({Agent, fn -> open(python.program, root) end})
     url = Agent.get(agent, &read/1)
     %{agent: agent, root: root, url: url}
@@ -71,7 +71,7 @@ defmodule Chatterbex.LocalHub do
     case Path.extname(name) do
       ".safetensors" -> safetensors(name <> salt, 300_000)
       ".json" -> ~s({"name": "#{name}"})
-      # A zip file's first and last bytes, as far as they are looked at.
+      # The first and last bytes of a zip file, as far as they are checked.
       _other -> "PK" <> bytes(name <> salt, 20_000) <> <<"PK", 5, 6, 0::size(18)-unit(8)>>
     end
   end

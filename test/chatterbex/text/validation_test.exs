@@ -63,7 +63,7 @@ defmodule Chatterbex.Text.ValidationTest do
                "the text has a word of 10000 characters (aaaaaaaaaaaaaaaaaaaa...); at most 200 can be spoken as one word"
     end
 
-    test "more than any server may take" do
+    test "a text above every server's limit" do
       assert message(String.duplicate("a b ", 10_000_001)) =~
                "at most 10000000 characters are spoken in one request"
     end
@@ -82,7 +82,7 @@ defmodule Chatterbex.Text.ValidationTest do
       assert {:ok, "\u05E9\u05DC\u05D5\u05DD"} = Validation.check("\u200F\u05E9\u05DC\u05D5\u05DD\u202C")
     end
 
-    test "long runs of scripts without spaces are no word" do
+    test "long runs of scripts without spaces are not one word" do
       assert {:ok, _text} = Validation.check(String.duplicate("\u4F60\u597D", 5_000))
     end
 
@@ -92,7 +92,7 @@ defmodule Chatterbex.Text.ValidationTest do
   end
 
   describe "a server's limit" do
-    test "is told with the length" do
+    test "is named together with the length" do
       assert {:error, %{reason: :invalid_text, message: message}} = Validation.fits(1_048_576, 20_000)
 
       assert message ==

@@ -467,7 +467,7 @@ def test_audio_that_no_voice_can_be_made_of(nano: Any, samples: Any, rate: Any, 
 def test_voices_are_kept_up_to_a_number() -> None:
     from chatterbex.s3gen import Reference
 
-    cache = voices.VoiceCache(most=2)
+    cache = voices.VoiceCache(limit=2)
     made = voices.Voice(
         "turbo", None, Reference(torch.zeros(1, 1), torch.zeros(1, 2, 80), torch.zeros(1, 192))
     )
