@@ -1,11 +1,11 @@
-"""T3's engine for the CPU, alone, against the limits of the machine it runs on.
+"""Measures T3's CPU engine alone, against the limits of the machine it runs on.
 
     python bench/t3.py [nano] [turbo] [english] [--threads N] [--rounds N] [--context N] [--precision P]
 
-For each model: tokens per second of a decode step alone and for eight rows that share a voice, the bytes that
-a step reads as a share of the memory's bandwidth, and reading in a voice as a share of a large matrix product.
-Both limits are measured in the same run, by as many threads, before each model and after it, and the better
-one counts. Figures are medians of the rounds.
+For each model it prints the tokens per second of a decode step for one row and for eight rows that share a
+voice, the bytes that a step reads as a share of the memory bandwidth, and the speed of reading in a voice as a
+share of a large matrix product's. It measures both limits in the same run, with the same number of threads,
+before and after each model, and uses the better one. Figures are medians of the rounds.
 
 It needs the Python of bin/test (`bin/setup --dev`, `bin/test tools`) and the native library (`mix compile`).
 The weights are random.
@@ -35,7 +35,7 @@ VOICE = 376
 
 
 class Weights(Mapping[str, Any]):
-    """Random tensors, each made when it is asked for and then forgotten."""
+    """Random tensors, each made on demand and not kept."""
 
     def __init__(self, config: Any) -> None:
         self._shapes = {
@@ -93,7 +93,7 @@ def decode(engine: Engine, rows: int, context: int, rounds: int) -> float:
 
 
 def read_in(engine: Engine, rounds: int, piece: int) -> float:
-    """Seconds for a voice, read in in pieces."""
+    """Seconds to read in a voice, piece by piece."""
     x = np.random.default_rng(0).standard_normal((VOICE, engine.config.dim), dtype=np.float32)
     times = []
     for _ in range(rounds):
