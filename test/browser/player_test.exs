@@ -14,8 +14,8 @@ defmodule Chatterbex.Browser.PlayerTest do
     {:ok, browser: browser, port: HTTP.Server.port(server)}
   end
 
-  # A page with only a player, which a user has clicked.
-  defp player(context, options \\ []) do
+  # A page with only a player, which a user has clicked, and the samples to play as `pcm`.
+  defp player(context, options) do
     host = Keyword.get(options, :host, "127.0.0.1")
     page = open(context.browser, "http://#{host}:#{context.port}/health", Keyword.get(options, :rate, 24_000))
 
@@ -41,6 +41,7 @@ defmodule Chatterbex.Browser.PlayerTest do
       gesture: Keyword.get(options, :used, true)
     )
 
+    if pcm = options[:pcm], do: set(page, "pcm", pcm)
     page
   end
 
@@ -66,8 +67,7 @@ defmodule Chatterbex.Browser.PlayerTest do
 
   test "plays every sample once and in order, wherever the bytes are cut", context do
     pcm = noise(30_000, 1)
-    page = player(context)
-    set(page, "pcm", pcm)
+    page = player(context, pcm: pcm)
     assert "ended" = Chromium.js(page, @play <> "return play(pcm, [1, 7, 4096, 0, 15001, 2])")
     assert trim(recorded(page)) == floats(pcm)
     assert ["waiting", "playing", "idle"] = Chromium.js(page, "return states")
@@ -77,8 +77,7 @@ defmodule Chatterbex.Browser.PlayerTest do
   test "accepts floats and 16-bit integers, and reports when each part begins and ends",
        context do
     pcm = noise(4_000, 2)
-    page = player(context)
-    set(page, "pcm", pcm)
+    page = player(context, pcm: pcm)
 
     assert "ended" =
              Chromium.js(page, """
@@ -141,8 +140,7 @@ defmodule Chatterbex.Browser.PlayerTest do
 
   test "stops: the played part is the beginning, faded out within 5 ms", context do
     pcm = noise(240_000, 3)
-    page = player(context)
-    set(page, "pcm", pcm)
+    page = player(context, pcm: pcm)
 
     assert "stopped" =
              Chromium.js(page, """
@@ -187,9 +185,8 @@ defmodule Chatterbex.Browser.PlayerTest do
 
   test "new speech ends the old", context do
     {old, new} = {noise(240_000, 4), noise(12_000, 5)}
-    page = player(context)
+    page = player(context, pcm: new)
     set(page, "old", old)
-    set(page, "pcm", new)
 
     assert ["stopped", "ended"] =
              Chromium.js(page, """
@@ -215,8 +212,7 @@ defmodule Chatterbex.Browser.PlayerTest do
     pcm = noise(12_000, 6)
 
     for rate <- [24_000, 48_000] do
-      page = player(context, rate: rate)
-      set(page, "pcm", pcm)
+      page = player(context, rate: rate, pcm: pcm)
 
       assert "ended" =
                Chromium.js(
@@ -238,8 +234,7 @@ defmodule Chatterbex.Browser.PlayerTest do
       assert byte_size(trim(slow)) > byte_size(sounding(slow)) + 4 * 500 * 4
       if rate == 24_000, do: assert(sounding(slow) == floats(pcm))
 
-      fresh = player(context, rate: rate)
-      set(fresh, "pcm", pcm)
+      fresh = player(context, rate: rate, pcm: pcm)
       assert "ended" = Chromium.js(fresh, @play <> "return play(pcm, [pcm.length])")
       assert sounding(slow) == sounding(recorded(fresh))
     end
@@ -247,8 +242,7 @@ defmodule Chatterbex.Browser.PlayerTest do
 
   test "waits until the page may play sound, and plays everything after a click", context do
     pcm = noise(6_000, 7)
-    page = player(context, used: false)
-    set(page, "pcm", pcm)
+    page = player(context, used: false, pcm: pcm)
 
     assert "blocked" =
              Chromium.js(
@@ -270,8 +264,7 @@ defmodule Chatterbex.Browser.PlayerTest do
 
   test "continues after the audio context was suspended", context do
     pcm = noise(24_000, 8)
-    page = player(context)
-    set(page, "pcm", pcm)
+    page = player(context, pcm: pcm)
 
     assert ["blocked", "ended"] =
              Chromium.js(
@@ -293,8 +286,7 @@ defmodule Chatterbex.Browser.PlayerTest do
 
   test "plays on in a background tab", context do
     pcm = noise(48_000, 9)
-    page = player(context)
-    set(page, "pcm", pcm)
+    page = player(context, pcm: pcm)
     Chromium.js(page, @play <> "window.speech = begin(); speech.push(pcm.subarray(0, 4800)); await played(0)")
     other = Chromium.open(context.browser, "about:blank")
     {:ok, _} = Chromium.call(other, "Page.bringToFront")
@@ -312,8 +304,7 @@ defmodule Chatterbex.Browser.PlayerTest do
 
   test "two players play at the same time, each its own", context do
     {one, two} = {noise(12_000, 10), noise(9_000, 11)}
-    page = player(context)
-    set(page, "pcm", one)
+    page = player(context, pcm: one)
     set(page, "other", two)
 
     assert ["ended", "ended"] =
@@ -349,8 +340,7 @@ defmodule Chatterbex.Browser.PlayerTest do
   end
 
   test "releases the device when it is closed", context do
-    page = player(context)
-    set(page, "pcm", noise(24_000, 13))
+    page = player(context, pcm: noise(24_000, 13))
 
     assert ["stopped", "closed", true] =
              Chromium.js(page, """

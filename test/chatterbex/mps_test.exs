@@ -40,7 +40,7 @@ defmodule Chatterbex.MpsTest do
   ]
 
   setup_all do
-    folder = Path.join(System.tmp_dir!(), "simulated-mps-#{System.pid()}")
+    folder = Chatterbex.TestHelp.temporary_path("simulated-mps")
     File.mkdir_p!(folder)
     on_exit(fn -> File.rm_rf!(folder) end)
 

@@ -7,6 +7,11 @@ defmodule Chatterbex.TestHelp do
   import ExUnit.Callbacks
 
   @doc """
+  A path for a temporary file or folder that no other test or VM uses. For tests that cannot use `:tmp_dir`.
+  """
+  def temporary_path(name), do: Chatterbex.Files.Replacement.unique(Path.join(System.tmp_dir!(), name))
+
+  @doc """
   Starts a server under the test's supervisor and waits until it has its model. Returns its pid.
   """
   def start_server(options \\ []) do

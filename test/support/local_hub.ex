@@ -14,9 +14,7 @@ defmodule Chatterbex.LocalHub do
   Starts a hub for the tests of a module, to be given to `use_hub/2` by each.
   """
   def start do
-    root =
-      Path.join(System.tmp_dir!(), "chatterbex-hub-#{System.pid()}-#{System.unique_integer([:positive])}")
-
+    root = Chatterbex.TestHelp.temporary_path("chatterbex-hub")
     File.mkdir_p!(root)
     on_exit(fn -> File.rm_rf!(root) end)
     {:ok, python} = Python.find()
@@ -100,7 +98,7 @@ defmodule Chatterbex.LocalHub do
   Whether this user may mount one.
   """
   def mountable? do
-    folder = Path.join(System.tmp_dir!(), "chatterbex-mount-#{System.pid()}")
+    folder = Chatterbex.TestHelp.temporary_path("chatterbex-mount")
     File.mkdir_p!(folder)
     mounted? = System.find_executable("mount") && match?({_said, 0}, mount(folder))
     if mounted?, do: System.cmd("umount", [folder])

@@ -11,7 +11,7 @@ defmodule Chatterbex.HTTP.HostileTest do
 
   setup_all do
     speech = start_fake(max_queue: 1_000)
-    folder = Path.join(System.tmp_dir!(), "voices-#{System.unique_integer([:positive])}")
+    folder = Chatterbex.TestHelp.temporary_path("voices")
     File.mkdir!(folder)
     on_exit(fn -> File.rm_rf!(folder) end)
     cloner = start_server(model: :turbo, testing: true, voices: folder)

@@ -276,7 +276,7 @@ defmodule Chatterbex.HTTP.VoicesTest do
 
     @tag skip: if(System.find_executable("curl"), do: false, else: "curl is not installed")
     test "curl adds a voice", context do
-      path = Path.join(System.tmp_dir!(), "sample-#{System.unique_integer([:positive])}.wav")
+      path = Chatterbex.TestHelp.temporary_path("sample") <> ".wav"
       File.write!(path, context.wav)
       on_exit(fn -> File.rm(path) end)
 
@@ -301,7 +301,7 @@ defmodule Chatterbex.HTTP.VoicesTest do
 
     @tag skip: Clients.missing()
     test "OpenAI's Python client adds a voice and speaks with it", context do
-      path = Path.join(System.tmp_dir!(), "sample-#{System.unique_integer([:positive])}.wav")
+      path = Chatterbex.TestHelp.temporary_path("sample") <> ".wav"
       File.write!(path, context.wav)
       on_exit(fn -> File.rm(path) end)
 
