@@ -1,6 +1,6 @@
 defmodule Chatterbex.Audio.Encoder do
   @moduledoc false
-  # Encodes a file as its audio arrives. Only a moment of it is in memory.
+  # Encodes a file as its audio arrives. Only a moment of audio is in memory.
 
   alias Chatterbex.{Audio, Error, Native}
   alias Chatterbex.Audio.Samples
@@ -40,7 +40,7 @@ defmodule Chatterbex.Audio.Encoder do
   end
 
   @doc """
-  Ends the file: its last bytes, and bytes to write over those at places before, which say how long it is.
+  Ends the file. Returns its last bytes, and bytes that replace earlier ones to state the length.
   """
   @spec finish(t) :: {:ok, {binary, [{non_neg_integer, binary}]}} | {:error, Error.t()}
   def finish(%__MODULE__{encoder: encoder}),

@@ -18,10 +18,10 @@ defmodule Chatterbex.Audio.Format do
     ".mp3" => :mp3
   }
 
-  # What MPEG Layer III knows.
+  # The sample rates of MPEG Layer III.
   @mp3_rates [8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000]
 
-  # A file that is named so and holds something else is of no use to anyone.
+  # A file with such a name and other contents would be useless.
   @unwritten ~w(.m4a .m4b .mp4 .aac .oga .webm .weba .wma .aif .aiff .caf .amr .ac3 .au)
 
   @spec write(Audio.t(), term, keyword) :: :ok | {:error, Error.t()}

@@ -26,7 +26,7 @@ defmodule Chatterbex.Audio.Samples do
   end
 
   @doc """
-  The audio with the samples that a NIF has made.
+  Puts the samples that a NIF returned into audio.
   """
   @spec put({:ok, binary} | {:error, tuple}, Audio.t()) :: {:ok, Audio.t()} | {:error, Error.t()}
   def put(result, audio) do

@@ -61,7 +61,7 @@ defmodule Chatterbex.Doctor.Environment do
   end
 
   @doc """
-  Whether the installed packages are complete, and the same that the setup installed.
+  Whether the installed packages are complete, and those that the setup installed.
   """
   def packages(%{python: nil} = context), do: {[], context}
 

@@ -7,7 +7,7 @@ defmodule Chatterbex.Doctor.Platform do
   alias Chatterbex.{Configuration, Doctor.Resources, ModelFiles, Native, Terminal}
   alias Chatterbex.Native.Library
 
-  # Below this a model's files, or a package, no longer fit.
+  # With less, a model's files or a package no longer fit.
   @little_disk 2_000_000_000
 
   # The memory that the larger models need to load and speak.
@@ -35,7 +35,7 @@ defmodule Chatterbex.Doctor.Platform do
   The libraries that need no Python. The third one is tested when Python's library is open.
   """
   def native(context) do
-    # Neither call does anything but load the library.
+    # Both calls only load the library.
     calls = [audio: fn -> Native.Audio.pcm16("") end, libpython: fn -> Native.LibPython.open("") end]
     {for({name, call} <- calls, do: library(name, call.())), context}
   end

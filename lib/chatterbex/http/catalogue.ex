@@ -57,7 +57,7 @@ defmodule Chatterbex.HTTP.Catalogue do
   end
 
   @doc """
-  The voice for the name in a request, as the engine takes it.
+  The voice for the name in a request, in the form that the engine needs.
   """
   @spec voice(Chatterbex.server() | nil, String.t() | nil) :: {:ok, String.t() | nil} | {:error, Response.t()}
   def voice(_server, nil), do: {:ok, nil}
@@ -140,7 +140,7 @@ defmodule Chatterbex.HTTP.Catalogue do
   end
 
   @doc """
-  The server that the query of an address names (`model=NAME`), as `server/2` gives it.
+  The server that the query of a URL names (`model=NAME`), as `server/2` returns it.
   """
   @spec queried(map, String.t()) :: {:ok, String.t(), Chatterbex.server() | nil} | {:error, Response.t()}
   def queried(options, query) do

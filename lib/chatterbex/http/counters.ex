@@ -43,7 +43,7 @@ defmodule Chatterbex.HTTP.Counters do
   end
 
   @doc """
-  Records how long speech took to its first byte, which is now.
+  Records the time to the first byte of speech, which is now.
   """
   @spec timed(t, atom, Response.t(), integer) :: Response.t()
   def timed(metrics, :speech, %{status: 200} = response, started) do

@@ -2,7 +2,7 @@ defmodule Chatterbex.HTTP.Multipart do
   @moduledoc false
   # The body of a form with files (multipart/form-data, RFC 7578) as a map: strings, and `{:file, bytes}` for files.
   #
-  # What a file is called is the client's business: the name is not kept. The parts are slices of the body, not copies.
+  # The name of a file does not matter and is not kept. The parts are slices of the body, not copies.
 
   @max_parts 20
   @max_head 4_096
@@ -85,7 +85,7 @@ defmodule Chatterbex.HTTP.Multipart do
 
   defp disposition?(line), do: line =~ ~r/\Acontent-disposition:\s*form-data\s*;/i
 
-  # Quoted or not. Browsers write `%22` for a quotation mark within, so that a backslash is nothing special.
+  # Quoted or not. Browsers write `%22` for a quotation mark within, so a backslash has no special meaning.
   defp parameter(text, name) do
     case Regex.run(~r/;\s*#{Regex.escape(name)}=(?:"([^"]*)"|([^\s;"]+))/i, text, capture: :all_but_first) do
       nil -> :error

@@ -107,7 +107,7 @@ defmodule Chatterbex.HTTP.Server do
     Listener.port(listener)
   end
 
-  # What is started last is stopped first: no new connections, then the end of the old ones.
+  # Children stop in reverse order: first no new connections, then the existing ones end.
   @impl true
   def init(settings) do
     supervisor = self()

@@ -17,12 +17,12 @@ defmodule Chatterbex.HTTP.Speech do
     Response
   }
 
-  # What the option `:speed` takes.
+  # The range of the option `:speed`.
   @slowest 0.5
   @fastest 2.0
 
   @doc """
-  Returns with the first audio, so that what fails before it has a status of its own.
+  Returns with the first audio, so that a failure before it gets its own status.
   """
   @spec respond(map, Counters.t(), Request.t()) :: Response.t()
   def respond(options, metrics, %Request{} = request) do
@@ -54,7 +54,7 @@ defmodule Chatterbex.HTTP.Speech do
          do: {:ok, model.sample_rate, Stretcher.stream(audio, factor)}
   end
 
-  # A model that can speak at another pace does so itself, as far as it can; the sound is stretched for the rest.
+  # A model that can change its pace does so as far as it can; the sound is stretched for the rest.
   defp pace(speed, model) do
     if :speed in model.options and speed != 1.0 do
       own = speed |> max(@slowest) |> min(@fastest)
@@ -64,7 +64,7 @@ defmodule Chatterbex.HTTP.Speech do
     end
   end
 
-  # Takes the first element, and gives a stream that begins with it. That stream can be taken once.
+  # Takes the first element, and returns a stream that starts with it. That stream can be read once.
   defp first(audio, metrics) do
     case audio |> Pull.open() |> Pull.next() do
       {:ok, part, rest} ->
@@ -78,7 +78,7 @@ defmodule Chatterbex.HTTP.Speech do
     error in Error -> {:error, error}
   end
 
-  # An error closes what it comes from: nothing is left to close after it.
+  # An error closes its source: nothing is left to close after it.
   defp next({:first, part, rest}), do: {[part], rest}
   defp next(nil), do: {:halt, nil}
 
@@ -123,6 +123,6 @@ defmodule Chatterbex.HTTP.Speech do
     ] ++ ignored
   end
 
-  # The name of a model is the operator's: whatever is in it, the header stays one.
+  # The operator chooses the name of a model: whatever is in it, it must stay one header.
   defp header(name), do: URI.encode(name)
 end

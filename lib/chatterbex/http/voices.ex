@@ -20,7 +20,7 @@ defmodule Chatterbex.HTTP.Voices do
   def max_body(options), do: options.max_recording + @form
 
   @doc """
-  Why a request may not add a voice, whatever its body is.
+  Why a request may not add a voice, regardless of its body.
   """
   @spec refused(map, Request.t()) :: Response.t() | nil
   def refused(%{add_voices: false}, _request),
@@ -29,7 +29,7 @@ defmodule Chatterbex.HTTP.Voices do
         "this server does not accept new voices. Its operator can allow them with the option add_voices."
       )
 
-  # A form needs no permission of this server to be sent by a web page. A key does, which a page must not know.
+  # A web page can send a form without this server's permission. It cannot send a key, which a page must not know.
   def refused(%{api_key: nil} = options, request) do
     origin = Request.header(request, "origin")
 
@@ -70,7 +70,7 @@ defmodule Chatterbex.HTTP.Voices do
     end
   end
 
-  # A recording that is a small file may take much memory, and a model makes one voice at a time.
+  # A small file may hold a recording that needs much memory, and a model makes one voice at a time.
   defp alone(work) do
     with :aborted <- :global.trans({__MODULE__, self()}, work, [node()], 0),
          do: {:error, ErrorResponse.busy("another voice is being made")}
@@ -163,9 +163,9 @@ defmodule Chatterbex.HTTP.Voices do
 
   defp missing(name, _other, _what), do: invalid(name, "#{name} must be a string", "invalid_type")
 
-  # Somebody else has added it meanwhile.
+  # Another request has added it meanwhile.
   defp failure(%Error{details: %{name: _taken}}), do: Catalogue.taken()
-  # The recording is all that the model could refuse: the other fields have been checked.
+  # Only the recording can be at fault: the other fields have been checked.
   defp failure(error), do: ErrorResponse.response(error, "audio_sample")
 
   defp invalid(param, message, code \\ "invalid_value"),

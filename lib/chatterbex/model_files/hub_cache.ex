@@ -98,7 +98,7 @@ defmodule Chatterbex.ModelFiles.HubCache do
     do: :filelib.wildcard(~c"blobs/*.incomplete", to_charlist(repository(repository))) != []
 
   @doc """
-  Whether the hub has said that this snapshot has no such file.
+  Whether the hub reported that this snapshot has no such file.
   """
   @spec known_absent?(String.t(), Path.t(), String.t()) :: boolean
   def known_absent?(repository, snapshot, name),

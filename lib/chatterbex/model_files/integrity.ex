@@ -1,6 +1,6 @@
 defmodule Chatterbex.ModelFiles.Integrity do
   @moduledoc false
-  # Whether a file is intact: by its checksum if its name in the cache has it, and by its form.
+  # Whether a file is intact: its checksum, if its name in the cache has one, and its format.
 
   alias Chatterbex.{JSON, ModelFiles.HubCache}
 

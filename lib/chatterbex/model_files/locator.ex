@@ -1,7 +1,6 @@
 defmodule Chatterbex.ModelFiles.Locator do
   @moduledoc false
-  # Where the files of a set are: in the cache, or in a folder of the user's own. A T3 of the user's own is a separate
-  # file.
+  # Where the files of a set are: in the cache, or in the user's own folder. The user's own T3 is a separate file.
 
   alias Chatterbex.{Error, Files.Replacement}
   alias Chatterbex.ModelFiles.{HubCache, Set}
@@ -103,7 +102,7 @@ defmodule Chatterbex.ModelFiles.Locator do
   end
 
   @doc """
-  Checks a folder that the user has filled.
+  Checks the user's own folder.
   """
   @spec check_folder(Set.t(), term) :: {:ok, Path.t()} | {:error, Error.t()}
   def check_folder(set, folder) when is_binary(folder) do
@@ -151,7 +150,7 @@ defmodule Chatterbex.ModelFiles.Locator do
     end
   end
 
-  # A folder of links to files of several repositories. Its name depends on what it links to, so it never changes.
+  # A folder of links to files of several repositories. Its name depends on the targets, so its contents never change.
   defp joined(set, snapshots, home) do
     links =
       for {source, snapshot} <- snapshots,

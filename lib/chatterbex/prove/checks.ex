@@ -17,7 +17,7 @@ defmodule Chatterbex.Prove.Checks do
 
   @typedoc """
   `device` is `nil` where only the CPU spoke. `left` is why the requested device did not speak, as
-  `{:failed | :skipped, reason}`. `unheard` is why nobody listened, `nil` where somebody did.
+  `{:failed | :skipped, reason}`. `unheard` is why there was no speech recognition, or `nil`.
   """
   @type found :: %{
           sentences: [String.t()],
@@ -39,7 +39,7 @@ defmodule Chatterbex.Prove.Checks do
   end
 
   @doc """
-  Why only the CPU spoke: `requested` was asked for, and the server gave `reason`.
+  Why only the CPU spoke: `requested` is the requested device, and `reason` is the server's.
 
   `supported` are the kinds of device that the model can use; `devices` is `Chatterbex.devices/0`, which starts a Python.
   """
@@ -62,7 +62,7 @@ defmodule Chatterbex.Prove.Checks do
   defp kind(kind), do: kind
 
   @doc """
-  The share of words that were misheard in a run, 0.0 and above; `nil` where nobody listened.
+  The share of words that were misheard in a run, 0.0 and above; `nil` without speech recognition.
   """
   @spec word_error_rate(Run.t(), [String.t()]) :: float | nil
   def word_error_rate(run, sentences) do

@@ -6,7 +6,7 @@ defmodule Chatterbex.Prove.Similarity do
 
   @frame_milliseconds 20
 
-  # One mel frame, and less than anybody hears.
+  # One mel frame, which is inaudible.
   @max_seconds 0.02
   @max_loudness 0.5
   @least_envelope 0.98
@@ -30,7 +30,7 @@ defmodule Chatterbex.Prove.Similarity do
         }
 
   @doc """
-  Compares two recordings; their loudness is as `Chatterbex.Audio.loudness/1` tells it.
+  Compares two recordings; their loudness is that of `Chatterbex.Audio.loudness/1`.
   """
   @spec compare({Audio.t(), float | :silent}, {Audio.t(), float | :silent}) :: t
   def compare({one, loudness}, {other, other_loudness}) do
@@ -71,7 +71,7 @@ defmodule Chatterbex.Prove.Similarity do
     :math.sqrt(sum / max(count, 1))
   end
 
-  # Of what both have.
+  # Over the part that both have.
   defp correlation(one, other) do
     pairs = Enum.zip(one, other)
     count = max(length(pairs), 1)

@@ -13,7 +13,7 @@ defmodule Chatterbex.Speech.AudioStream do
     :plan,
     :ref,
     :stop,
-    # A reference that no message has, in place of a source or request that does not exist.
+    # A reference that no message has, in place of a missing source or request.
     :none,
     :source,
     :splitter,
@@ -210,7 +210,7 @@ defmodule Chatterbex.Speech.AudioStream do
 
   defp dropped(state), do: %{state | window: :queue.drop(state.window)}
 
-  # The time may not be up yet: timers have an end of their own.
+  # The time may not be up yet: a timer has a maximum of its own.
   defp overdue(%{plan: plan, since: since} = state) do
     with {:error, error} <- Plan.left(plan.deadline), do: raise(error)
     if since != nil and now() - since >= plan.timeout, do: raise(stalled(state)), else: state
@@ -267,7 +267,7 @@ defmodule Chatterbex.Speech.AudioStream do
     end
   end
 
-  # An error that the rest of the text has already given comes after this one.
+  # An error in the rest of the text comes after this one.
   defp failed(state, error), do: %{state | error: error, ripe: []}
 
   defp checked(%Piece{number: nil} = piece, _model), do: {:ok, piece}
@@ -297,7 +297,7 @@ defmodule Chatterbex.Speech.AudioStream do
     end
   end
 
-  # The server's own timer is not used: a stream may take as long as its consumer does.
+  # The server's timer is not used: a stream may take as long as its consumer wants.
   defp submit(pieces, %{ref: nil} = state) do
     settings = %{
       timeout: :infinity,

@@ -11,7 +11,7 @@ defmodule Chatterbex.Speech.Sender do
   @max_unread 64
   @pause 10
 
-  # Milliseconds that a sender has to end by itself.
+  # Milliseconds that a sender has to stop by itself.
   @patience 100
 
   @doc """
@@ -152,7 +152,7 @@ defmodule Chatterbex.Speech.Sender do
       {:DOWN, ^gone, :process, _pid, _reason} -> exit({:shutdown, :listener_gone})
       {:EXIT, ^supervisor, _reason} -> exit({:shutdown, :stopping})
       {^ref, :cancel} -> exit({:shutdown, :cancelled})
-      # Of what :progress has linked.
+      # From a process that :progress has linked.
       {:EXIT, _other, _reason} -> await_acks(sent, max_unacked, ref, stop)
     after
       if(sent < max_unacked, do: 0, else: :infinity) -> sent

@@ -28,7 +28,7 @@ defmodule Chatterbex.Speech.Whole do
 
   defp refused({:error, error}), do: {:error, error}
 
-  # A text may be nothing but pauses.
+  # A text may consist only of pauses.
   defp speak_all(_plan, _text, [], _progress), do: {:ok, %{}}
 
   defp speak_all(plan, text, spoken, progress) do
@@ -101,7 +101,7 @@ defmodule Chatterbex.Speech.Whole do
   end
 
   @doc """
-  Puts audio and silence, which is given in milliseconds, together. There may be silence only.
+  Joins audio and silence, which is given in milliseconds. All of it may be silence.
   """
   @spec join([Audio.t() | non_neg_integer], Model.t()) :: Audio.t()
   def join(parts, model) do

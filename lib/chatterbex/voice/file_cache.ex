@@ -1,6 +1,6 @@
 defmodule Chatterbex.Voice.FileCache do
   @moduledoc false
-  # Caches voices and decoded recordings that were read from files, up to a number of bytes, the most recently used ones.
+  # Caches the most recently used voices and decoded recordings that were read from files, up to a number of bytes.
   # Readers use a table directly; the process that owns it decides what to keep and what to drop.
 
   use GenServer
@@ -11,7 +11,7 @@ defmodule Chatterbex.Voice.FileCache do
   @settled_after 2
 
   @doc """
-  Options: `:name`, also the table's, and `:max_bytes`.
+  Options: `:name`, which the table has too, and `:max_bytes`.
   """
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(options) do

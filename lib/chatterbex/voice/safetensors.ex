@@ -75,7 +75,7 @@ defmodule Chatterbex.Voice.Safetensors do
 
   defp filled(header, seal), do: String.replace(header, ~s("#{@blank}"), ~s("#{seal}"))
 
-  # What follows is read as an array of numbers, and has to lie as one.
+  # The rest is read as an array of numbers, and must be aligned like one.
   defp aligned(header), do: header <> String.duplicate(" ", Integer.mod(-byte_size(header), 8))
 
   defp split(<<length::64-little, rest::binary>>) when length <= @max_header do

@@ -1,9 +1,9 @@
 defmodule Chatterbex.HTTP.Server.Connection do
   @moduledoc false
-  # One connection: reads requests, answers them, one after another.
+  # One connection: reads requests and answers them one after another.
   #
   # The socket is active once at a time, so that a client that hangs up is noticed while its speech is being made. Speech
-  # is made in a process of its own, which gives its audio part by part and is ended when the client is gone.
+  # is made in a separate process, which returns its audio part by part and is stopped when the client is gone.
 
   require Logger
 
@@ -11,7 +11,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
   alias Chatterbex.HTTP.{ErrorResponse, Request, Response}
   alias Chatterbex.HTTP.Server.Wire
 
-  # The bytes that a client may send ahead while it gets an answer.
+  # The number of bytes that a client may send ahead while it gets an answer.
   @max_ahead 65_536
 
   # If a client is still sending when it gets its error, the server reads on for this long, in milliseconds and bytes.
@@ -136,7 +136,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
     end
   end
 
-  # A client that asks waits for this before it sends the body.
+  # A client that expects this waits for it before it sends the body.
   defp begin_body(head, state, deadline) do
     if head.continue and head.body != {:length, 0}, do: send_bytes(state, "HTTP/1.1 100 Continue\r\n\r\n")
     body(head, [], 0, state, deadline)
@@ -223,7 +223,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
   defp sent(:ok, _head, state), do: hang_up(state)
   defp sent({:error, _reason}, _head, state), do: close(state)
 
-  # In the worker: gives one part of the body at a time, and waits until it was sent.
+  # Runs in the worker: hands over one part of the body at a time, and waits until it is sent.
   defp speak(http, request, connection, ref) do
     case HTTP.call(http, request) do
       %{body: {:stream, body}} = response ->
@@ -238,7 +238,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
     error in Error -> send(connection, {ref, {:failed, error}})
   end
 
-  # The connection's end is this process's, too.
+  # This process ends with the connection.
   defp give(part, connection, ref) do
     send(connection, {ref, {:part, part}})
     receive(do: ({^ref, :more} -> :ok))
@@ -258,7 +258,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
     end
   end
 
-  # A client may send its next request ahead. One that sends more is read on when its answer is sent.
+  # A client may send its next request ahead. If it sends more, reading continues after its answer was sent.
   defp ahead(state, bytes) do
     state = %{state | buffer: state.buffer <> bytes}
     if byte_size(state.buffer) < @max_ahead, do: :inet.setopts(state.socket, active: :once)
@@ -326,7 +326,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
   defp broken(%{streaming: true}, state), do: reset(state)
   defp broken(_job, state), do: refuse(state, 500, "the server failed; its log says why")
 
-  # The client is gone, or the server ends.
+  # The client is gone, or the server stops.
   defp abandon(job, state) do
     stop(job)
     close(state)
@@ -376,7 +376,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
     end
   end
 
-  # The end of a body that is not whole must not look like its end.
+  # An incomplete body must not look complete.
   defp reset(state) do
     :inet.setopts(state.socket, linger: {true, 0})
     close(state)

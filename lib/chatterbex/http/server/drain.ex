@@ -1,6 +1,6 @@
 defmodule Chatterbex.HTTP.Server.Drain do
   @moduledoc false
-  # Lets connections end before the supervisor ends them: it is stopped after the listener, and before them.
+  # Lets connections finish before the supervisor stops them: it stops after the listener and before the connections.
 
   use GenServer
 

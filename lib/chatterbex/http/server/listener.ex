@@ -97,7 +97,7 @@ defmodule Chatterbex.HTTP.Server.Listener do
     end
   end
 
-  # The answer fits the socket's buffer: nobody is waited for.
+  # The answer fits the socket's buffer, so this does not block.
   defp refuse(socket) do
     response =
       Response.error(503, "too many connections are open; try again later", headers: [{"retry-after", "2"}])

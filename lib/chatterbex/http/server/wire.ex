@@ -137,7 +137,7 @@ defmodule Chatterbex.HTTP.Server.Wire do
   """
   @spec path(String.t()) :: {String.t(), String.t()}
   def path(target) do
-    # A proxy is asked with a whole address.
+    # Requests to a proxy have a complete URL.
     origin =
       case Regex.run(~r{\Ahttps?://[^/?]*(.*)\z}i, target) do
         [_all, "/" <> _path = rest] -> rest
@@ -152,7 +152,7 @@ defmodule Chatterbex.HTTP.Server.Wire do
   end
 
   @doc """
-  Takes a chunk off the beginning of a body: its data, or `:more` where not all of it is there.
+  Takes a chunk off the beginning of a body: its data, or `:more` if it is incomplete.
   """
   @spec chunk(binary, non_neg_integer) ::
           {:data, binary, binary} | {:last, binary} | :more | :too_large | {:error, String.t()}
@@ -218,7 +218,7 @@ defmodule Chatterbex.HTTP.Server.Wire do
 
   defp token?(text), do: text =~ ~r/\A[!#$%&'*+\-.^_`|~0-9A-Za-z]+\z/
   defp target?(target), do: target =~ ~r/\A[\x21-\x7e]+\z/
-  # No control characters but the tab; bytes beyond ASCII are taken.
+  # No control characters except the tab; bytes beyond ASCII are accepted.
   defp value?(value), do: value =~ ~r/\A[\t\x20-\x7e\x80-\xff]*\z/
   defp digits?(text), do: text =~ ~r/\A[0-9]+\z/
 
