@@ -94,7 +94,7 @@ defmodule Chatterbex.TestHelp do
   def echo(text), do: for(<<byte <- text>>, into: "", do: <<byte / 256::float-32-little>>)
 
   @doc """
-  Runs Elixir code in a VM of its own, with this project's code, and returns `{output, exit_status}`.
+  Runs Elixir code in its own VM, with this project's code, and returns `{output, exit_status}`.
 
   `options`: `:env` as for `System.cmd/3`, `:cd`, and `:wrapper`, a command that runs the VM's.
   """

@@ -32,7 +32,7 @@ defmodule Chatterbex.MpsScenarios do
   end
 
   @doc """
-  Runs scenarios in a VM of its own, and returns what came of each: a map from name to outcome.
+  Runs scenarios in its own VM, and returns what came of each: a map from name to outcome.
 
   A scenario is a server and its requests, one after another:
 
