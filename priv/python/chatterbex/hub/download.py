@@ -74,7 +74,7 @@ class Download:
     def _run(self) -> dict[str, Any]:
         commits = [self._plan(source) for source in self._sources]
         for file in self._files:
-            file.have = self._there(file)
+            file.have = self._present_bytes(file)
         self._check_room()
         for file in self._files:
             self._fetch(file)
@@ -102,7 +102,7 @@ class Download:
             self._files.append(CachedFile(repository, name, revision, found.etag, found.size, folder))
         return revision
 
-    def _there(self, file: CachedFile) -> int:
+    def _present_bytes(self, file: CachedFile) -> int:
         """How many bytes of a file are here already. Removes a wrong file."""
         found = next((path for path in (file.link, file.blob) if path.is_file()), None)
         if found is None:

@@ -56,7 +56,7 @@ def refused(error: Exception, status: int | None, repository: str, name: str) ->
             f"or the token in HF_TOKEN is wrong or may not read it. See {page}.",
             **about,
         )
-    return Failure("refused", f"the hub refuses {name} of {repository}: {said(error)}", **about)
+    return Failure("refused", f"the hub refuses {name} of {repository}: {describe(error)}", **about)
 
 
 def not_a_hub(name: str, repository: str) -> Failure:
@@ -91,7 +91,7 @@ def unreached(error: Exception, status: int | None, name: str, repository: str) 
     )
     return Failure(
         "connection",
-        f"{name} of {repository} cannot be fetched from {constants.ENDPOINT}: {said(error)}. {remedy}",
+        f"{name} of {repository} cannot be fetched from {constants.ENDPOINT}: {describe(error)}. {remedy}",
         file=name,
         repository=repository,
         status=status,
@@ -164,7 +164,7 @@ def untrusted(error: BaseException | None) -> bool:
     return False
 
 
-def said(error: Exception) -> str:
+def describe(error: Exception) -> str:
     """The first two lines of an error's message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2]) if lines else type(error).__name__

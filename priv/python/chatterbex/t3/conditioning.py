@@ -190,9 +190,9 @@ class Front:
             raise _foreign("its speech prompt has tokens that the model does not know")
 
 
-def _foreign(what: str) -> ChatterbexError:
+def _foreign(problem: str) -> ChatterbexError:
     return ChatterbexError(
         "not_supported",
-        f"This voice does not fit this model: {what}. Clone it again with this model.",
-        {"problem": what},
+        f"This voice does not fit this model: {problem}. Clone it again with this model.",
+        {"problem": problem},
     )
