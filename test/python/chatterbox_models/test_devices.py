@@ -69,7 +69,7 @@ def same(device: Any, samples: np.ndarray, expected: np.ndarray) -> bool:
     )
 
 
-def test_nano_speaks_there_and_goes_to_the_cpu_in_its_third_request(
+def test_nano_speaks_on_the_device_and_falls_back_in_its_third_request(
     device: Any, folder: Callable[[str], Path], expected: np.ndarray
 ) -> None:
     model = load(NanoModel, folder("nano"), device=device.name)
@@ -90,7 +90,7 @@ def test_nano_speaks_there_and_goes_to_the_cpu_in_its_third_request(
     model.close()
 
 
-def test_a_stream_goes_on_where_it_was_when_its_device_fails(
+def test_a_stream_continues_after_its_device_fails(
     device: Any, folder: Callable[[str], Path], expected: np.ndarray
 ) -> None:
     model = load(NanoModel, folder("nano"), device=device.name)
@@ -130,7 +130,7 @@ def test_conditionals_that_are_left_behind_are_found(
     ],
 )
 @pytest.mark.parametrize("error", ["wrong", "nan"])
-def test_what_computes_wrong_results_is_found_out_before_the_model_is_ready(
+def test_wrong_results_are_detected_before_the_model_is_ready(
     mps: Any, folder: Callable[[str], Path], operator: str, nth: int, says: str, error: str
 ) -> None:
     mps.faults.add(operator=operator, nth=nth, error=error, times=None)
@@ -142,7 +142,7 @@ def test_what_computes_wrong_results_is_found_out_before_the_model_is_ready(
     model.close()
 
 
-def test_the_proof_is_told_of(
+def test_the_proof_is_reported(
     mps: Any, folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(passes, "_WARM_UP", 10)

@@ -88,7 +88,7 @@ def grow(path: Path, words: int) -> None:
     save_file(state, path)
 
 
-def test_a_fine_tune_may_know_more_words(own: Folder, tmp_path: Path, caplog: Any) -> None:
+def test_a_fine_tune_may_have_more_tokens(own: Folder, tmp_path: Path, caplog: Any) -> None:
     folder, path = own("english"), tmp_path / "tuned.safetensors"
     tuned(path, "english")
     grow(path, 16)
@@ -108,7 +108,7 @@ def test_a_tokenizer_with_more_words_than_t3_knows(own: Folder, tmp_path: Path) 
     assert error.details == {"tokenizer": 720, "t3": 704}
 
 
-def test_a_tokenizer_with_fewer_words_is_told_of(own: Folder, tmp_path: Path, caplog: Any) -> None:
+def test_a_tokenizer_with_fewer_tokens_is_reported(own: Folder, tmp_path: Path, caplog: Any) -> None:
     folder, path = own("english"), tmp_path / "tuned.safetensors"
     tuned(path, "english")
     grow(path, 16)
@@ -145,7 +145,7 @@ def test_the_t3_of_another_model_is_refused(
     assert "model that it was made from" in error.message
 
 
-def test_what_is_no_t3_is_refused(folder: Folder, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_t3_is_refused(folder: Folder, tmp_path: Path) -> None:
     nano, path = folder("nano"), tmp_path / "tuned.safetensors"
     error = refused(NanoModel, nano, path)
     assert (error.reason, error.details["files"]) == ("model_files_missing", [str(path)])

@@ -178,7 +178,7 @@ def test_the_engine_speaks_with_nano(folder: Folder, make: Any) -> None:
     assert about["memory"]["s3gen"] > 100_000_000
 
 
-def test_the_multilingual_model_must_be_told_the_language(model_of: Callable[[str], Any]) -> None:
+def test_the_multilingual_model_requires_a_language(model_of: Callable[[str], Any]) -> None:
     model = model_of("multilingual_v3")
     with pytest.raises(ChatterbexError, match="language"):
         model.admit(request())
@@ -197,7 +197,7 @@ def test_a_language_pack_is_found_by_its_t3(own: Callable[[str], Path]) -> None:
         load(MultilingualModel, path)
 
 
-def test_the_files_of_a_language_pack_may_differ_as_far_as_upstream_reads_them(
+def test_a_language_packs_files_may_differ_within_what_upstream_accepts(
     own: Callable[[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
     """S3Gen's without tables that are computed, and with weights that nobody knows; T3's not at all."""
@@ -292,7 +292,7 @@ def test_a_request_sounds_the_same_in_any_company(nano: Any) -> None:
     assert not np.array_equal(say(nano, request(1, seed=12)).samples()[:2000], alone[:2000])
 
 
-def test_a_cancelled_request_is_gone_within_a_step(nano: Any) -> None:
+def test_a_cancelled_request_ends_within_a_step(nano: Any) -> None:
     alone = say(nano, request(1)).samples()
     heard = Heard()
     for id in (1, 2):
@@ -321,7 +321,7 @@ def test_a_voice_is_made_once_and_saved_voices_are_the_same(nano: Any, long_reco
     assert np.array_equal(saved.samples(), first.samples())
 
 
-def test_a_recording_is_another_voice_where_it_keeps_its_loudness(
+def test_a_recording_that_keeps_its_loudness_is_another_voice(
     nano: Any, long_recording: voices.Audio
 ) -> None:
     audio = spoken_for(long_recording)
@@ -345,7 +345,7 @@ def test_a_loudness_to_keep_is_checked(nano: Any, long_recording: voices.Audio) 
     assert caught.value.reason == "invalid_option"
 
 
-def test_english_has_no_loudness_to_keep(english: Any, long_recording: voices.Audio) -> None:
+def test_english_has_no_loudness_option(english: Any, long_recording: voices.Audio) -> None:
     audio = spoken_for(long_recording)
     for refused in (
         lambda: english.admit(request(voice=audio, norm_loudness=False)),
@@ -380,7 +380,7 @@ def test_others_speak_to_their_end_while_a_voice_is_cloned(
     assert answer.result(120)["family"] == "turbo"
 
 
-def test_a_voice_is_made_with_all_threads_where_nothing_else_speaks(
+def test_a_voice_is_made_with_all_threads_if_nothing_else_speaks(
     nano: Any, long_recording: voices.Audio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, threads = nano._voices.maker.make(long_recording), []
@@ -417,7 +417,7 @@ def test_others_speak_to_their_end_while_a_requests_voice_is_made(
     assert set(heard.chunks) == {1, 2, 3}
 
 
-def test_a_voice_that_cannot_be_made_fails_those_who_wait_for_it(
+def test_a_failed_voice_fails_all_requests_that_wait_for_it(
     nano: Any, long_recording: voices.Audio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nano._voices, "cache", voices.VoiceCache())
@@ -456,7 +456,7 @@ def test_a_broken_voice_is_refused(nano: Any, saved: bytes) -> None:
         (np.ones(24_000 * 6), "24000", "voice_unreadable"),
     ],
 )
-def test_audio_that_no_voice_can_be_made_of(nano: Any, samples: Any, rate: Any, reason: str) -> None:
+def test_audio_that_cannot_become_a_voice(nano: Any, samples: Any, rate: Any, reason: str) -> None:
     audio = {"samples": samples.astype(np.float32).tobytes(), "sample_rate": rate}
     with pytest.raises(ChatterbexError) as caught:
         nano.admit(request(voice=audio))
@@ -596,7 +596,7 @@ def test_as_often_as_was_asked_for(nano: Any, seeds: list[int], vocoded: Vocoded
     assert len(vocoded) == 1
 
 
-def test_no_more_often_than_needed_and_without_a_word_to_others(
+def test_it_happens_only_when_needed_and_without_output(
     nano: Any, seeds: list[int], vocoded: Vocoded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def other() -> Request:
@@ -622,14 +622,14 @@ def test_no_more_often_than_needed_and_without_a_word_to_others(
     assert heard.metadata(2)["retries"] == 0
 
 
-def test_what_was_given_out_is_not_spoken_again(nano: Any, seeds: list[int], vocoded: Vocoded) -> None:
+def test_sent_audio_is_not_spoken_again(nano: Any, seeds: list[int], vocoded: Vocoded) -> None:
     said = say(nano, request(max_tokens=None, stream=True, chunk_tokens=8))
     told = said.metadata()
     assert len(said.chunks[1]) > 1
     assert (told["finish_reason"], told["retries"], seeds) == ("runaway", 0, [3])
 
 
-def test_a_limit_of_the_callers_is_no_runaway(nano: Any, seeds: list[int], vocoded: Vocoded) -> None:
+def test_reaching_the_callers_limit_is_not_a_runaway(nano: Any, seeds: list[int], vocoded: Vocoded) -> None:
     told = say(nano, request(max_tokens=20)).metadata()
     assert (told["finish_reason"], told["retries"], told["tokens"]) == ("limit", 0, 20)
 
@@ -660,7 +660,7 @@ def test_temperature_of_zero(nano: Any) -> None:
     assert one == 8
 
 
-def test_a_text_that_is_cut_at_the_limit_is_told_of(nano: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_text_cut_at_the_limit_is_reported(nano: Any, caplog: pytest.LogCaptureFixture) -> None:
     said = say(nano, request(max_tokens=5))
     assert said.metadata()["finish_reason"] == "limit"
     assert "cut short after 5 speech tokens" in caplog.text

@@ -5,5 +5,5 @@ from needed import LACKING
 
 
 @pytest.mark.skipif(bool(LACKING), reason=f"not installed, so no Chatterbox model runs: {', '.join(LACKING)}")
-def test_what_the_models_need_is_installed() -> None:
+def test_the_models_packages_are_installed() -> None:
     assert not LACKING

@@ -45,7 +45,7 @@ def test_a_linear_layer(products: Any, random: Any) -> None:
     assert ((given.double() - exact).abs() <= allowed).all()
 
 
-def test_what_is_added_stays_in_float32(products: Any, random: Any) -> None:
+def test_the_residual_signal_stays_in_float32(products: Any, random: Any) -> None:
     """The sum is large beside what is added, and would be lost in bfloat16."""
     x, weight, bias = random(ROWS, INPUTS), random(OUTPUTS, INPUTS), random(OUTPUTS)
     before = 1e5 * random(ROWS, OUTPUTS)
@@ -56,7 +56,7 @@ def test_what_is_added_stays_in_float32(products: Any, random: Any) -> None:
     assert ((out.double() - exact).abs() <= allowed).all()
 
 
-def test_a_layer_without_a_bias_writes_where_it_is_told(products: Any, random: Any) -> None:
+def test_a_layer_without_a_bias_writes_into_its_output(products: Any, random: Any) -> None:
     x, weight = random(ROWS, INPUTS), random(OUTPUTS, INPUTS)
     out = torch.empty(ROWS + 2, OUTPUTS, dtype=products.dtype).fill_(7)
     products.linear(weight, None).write(x.to(products.dtype), out[1:-1])

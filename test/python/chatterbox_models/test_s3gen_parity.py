@@ -84,7 +84,7 @@ def test_the_pass_for_gpus_gives_the_same_alone_and_padded_in_a_batch(
 
 # A tile of the first level has 64 frames or 256, those of the others have less.
 @pytest.mark.parametrize("frames", [1, 2, 31, 32, 33, 127, 129, 161, 290])
-def test_a_vocoder_in_tiles_gives_the_whole(pair: Any, frames: int) -> None:
+def test_a_vocoder_in_tiles_matches_the_whole(pair: Any, frames: int) -> None:
     _, _, theirs = pair
     generator = torch.Generator().manual_seed(frames)
     mel = 2 * torch.randn(1, 80, frames, generator=generator) - 5
@@ -105,7 +105,7 @@ def test_packing_leaves_the_weights_as_the_checkpoint_stores_them(meanflow: Any)
 
 # around the queries that are taken at a time
 @pytest.mark.parametrize("length", [1, 2, 63, 64, 65, 255, 256, 257, 600])
-def test_attention_in_parts_gives_the_whole(pair: Any, length: int) -> None:
+def test_attention_in_parts_matches_the_whole(pair: Any, length: int) -> None:
     ours, _, theirs = pair
     generator = torch.Generator().manual_seed(length)
     x = torch.randn(1, length, 512, generator=generator)
@@ -173,7 +173,7 @@ def test_an_activation_without_a_logarithm_is_the_same() -> None:
     assert torch.allclose(mish_(x.clone()), torch.nn.functional.mish(x), rtol=1e-5, atol=1e-7)
 
 
-def test_tables_that_are_in_no_file_are_those_of_a_module_built_the_usual_way(pair: Any) -> None:
+def test_tables_without_a_file_match_a_normally_built_module(pair: Any) -> None:
     ours, analysis, theirs = pair
     mine = torch.nn.ModuleDict({"s3gen": ours.network, "analysis": analysis})
     checked = []
@@ -303,5 +303,5 @@ def test_s3gen_of_upstream_cannot_stream(
         theirs.flow_inference(torch.tensor([tokens]), ref_dict=dict(voice), finalize=False)
 
 
-def test_the_package_is_whole() -> None:
+def test_the_package_is_complete() -> None:
     assert {name for name in s3gen.__all__ if not hasattr(s3gen, name)} == set()

@@ -79,12 +79,12 @@ def test_two_functions_share_the_threads_of_their_caller(threads: int, shares: t
     ("threads", "ready", "count"),
     [(1, 5, 1), (2, 0, 0), (2, 1, 1), (2, 2, 2), (2, 9, 2), (4, 3, 2), (8, 3, 2), (15, 8, 5), (16, 8, 8)],
 )
-def test_as_many_are_done_at_once_as_use_most_threads(threads: int, ready: int, count: int) -> None:
+def test_the_number_of_parallel_jobs_uses_most_threads(threads: int, ready: int, count: int) -> None:
     torch.set_num_threads(threads)
     assert Lanes.count(ready) == count
 
 
-def test_works_are_done_at_once_each_with_its_threads() -> None:
+def test_jobs_run_in_parallel_each_with_its_threads() -> None:
     lanes: Lanes[str, int] = Lanes()
     both = threading.Barrier(2, timeout=60)
 
@@ -104,7 +104,7 @@ def test_works_are_done_at_once_each_with_its_threads() -> None:
     lanes.close()
 
 
-def test_what_a_work_raises_is_its_result_and_nobody_waits_for_long() -> None:
+def test_an_exception_in_a_job_is_its_result_and_nobody_waits_for_long() -> None:
     lanes: Lanes[str, None] = Lanes()
     go_on = threading.Event()
 
@@ -125,7 +125,7 @@ def test_what_a_work_raises_is_its_result_and_nobody_waits_for_long() -> None:
 # -- models ---------------------------------------------------------------------------------------------
 
 
-def test_each_sounds_as_if_it_were_alone(nano: Any, most: list[int]) -> None:
+def test_each_request_sounds_as_it_does_alone(nano: Any, most: list[int]) -> None:
     requests = [
         request(1, seed=11),
         request(2, "Another text.", seed=5, max_tokens=9),
@@ -165,7 +165,7 @@ def test_others_speak_while_one_is_vocoded(nano: Any, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("listened", [False, True])
-def test_while_nobody_listens_all_threads_may_vocode(
+def test_without_a_listener_all_threads_may_vocode(
     listened: bool, nano: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And T3 goes on beside. With a vocoder that waits, and one who speaks for long."""
@@ -192,7 +192,7 @@ def test_while_nobody_listens_all_threads_may_vocode(
 
 
 @pytest.mark.usefixtures("_at_a_stroke")
-def test_a_request_that_is_cancelled_while_it_is_vocoded_is_not_heard_of(nano: Any) -> None:
+def test_a_request_cancelled_during_vocoding_sends_nothing_more(nano: Any) -> None:
     alone = say(nano, request(1)).samples()
     heard = Heard()
     nano.admit(request(1))
@@ -208,7 +208,7 @@ def test_a_request_that_is_cancelled_while_it_is_vocoded_is_not_heard_of(nano: A
 
 
 @pytest.mark.usefixtures("_at_a_stroke")
-def test_a_request_that_begins_anew_while_it_is_vocoded_drops_what_it_had(nano: Any) -> None:
+def test_a_request_restarted_during_vocoding_drops_its_old_samples(nano: Any) -> None:
     alone = say(nano, request(1)).samples()
     heard = Heard()
     nano.admit(request(1))
@@ -253,7 +253,7 @@ def test_a_model_that_is_closed_while_it_vocodes_ends_its_threads(folder: Callab
     assert set(threading.enumerate()) == before
 
 
-def test_rest_waits_for_what_runs_and_begins_nothing_more() -> None:
+def test_rest_waits_for_running_jobs_and_starts_no_more() -> None:
     begun, go_on = threading.Event(), threading.Event()
     done: list[str] = []
     lane: Lanes[str, None] = Lanes()

@@ -84,7 +84,7 @@ def steps_of_chunks(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize(("meanflow", "steps"), [(True, 1), (True, 3), (False, 3)])
-def test_a_short_prompt_and_other_steps_give_what_upstream_gives(
+def test_a_short_prompt_and_other_steps_match_upstream(
     meanflow: bool, steps: int, published: Any, folder: Folder, shelf: Any, tokens: list[int]
 ) -> None:
     shelf.clear()
@@ -148,7 +148,7 @@ def test_english_with_the_distilled_flow_sounds_as_upstream_says_it(
 # -- the prompt -------------------------------------------------------------------------------------
 
 
-def test_a_prompt_is_cut_in_tokens_and_frames_alike() -> None:
+def test_a_prompt_is_cut_at_the_same_point_in_tokens_and_frames() -> None:
     reference = Reference.from_mapping(prompt_of(4.0))
     for seconds, kept in ((3, 75), (3.02, 75), (3.5, 87), (4, 100), (10, 100)):
         cut = reference.beginning(seconds)
@@ -180,7 +180,7 @@ def test_every_voice_is_cut_and_t3_hears_all_of_it(
     model.close()
 
 
-def test_a_model_is_loaded_with_what_its_requests_use_else(
+def test_options_of_the_load_are_the_defaults_of_requests(
     long_voice: Callable[[str], Path],
     prompts: list[tuple[int, int]],
     monkeypatch: pytest.MonkeyPatch,
@@ -234,7 +234,7 @@ def test_only_the_first_chunk_of_a_stream_has_the_first_steps(
         assert np.array_equal(say(nano, request(**plan, **same)).samples(), usual.samples())
 
 
-def test_what_is_no_stream_has_no_first_chunk(nano: Any) -> None:
+def test_only_a_stream_has_a_first_chunk(nano: Any) -> None:
     usual = say(nano, request()).samples()
     for same in ({"first_chunk_steps": 1}, {"flow_steps": 2}, {"reference_seconds": 10}):
         assert np.array_equal(say(nano, request(**same)).samples(), usual), same
@@ -331,7 +331,7 @@ def test_only_requests_with_as_many_steps_are_computed_together(
 # -- the files of the distilled flow ----------------------------------------------------------------
 
 
-def test_a_distilled_flow_that_is_missing_is_told_with_its_command(own: Callable[[str], Path]) -> None:
+def test_a_missing_distilled_flow_is_reported_with_its_command(own: Callable[[str], Path]) -> None:
     with pytest.raises(ChatterbexError) as caught:
         load(EnglishModel, own("english"), flow="meanflow")
     assert caught.value.reason == "model_files_missing"

@@ -159,9 +159,7 @@ def test_the_samples_of_a_stream_are_the_wholes_where_its_mel_frames_are(
 
 
 @pytest.mark.parametrize("broken", [None, "look-ahead"])
-def test_the_look_ahead_is_what_it_is_in_the_whole(
-    meanflow: Any, tokens: list[int], broken: str | None
-) -> None:
+def test_the_look_ahead_matches_the_whole(meanflow: Any, tokens: list[int], broken: str | None) -> None:
     ids = torch.tensor([tokens])
     with torch.inference_mode():
         whole = meanflow[0].encode([ids], [True])[0]
@@ -191,7 +189,7 @@ def test_a_position_with_its_look_ahead_is_encoded_as_in_the_whole(meanflow: Any
     assert mu.shape == (1, 80, 34)
 
 
-def test_the_vocoder_of_a_window_is_that_of_the_whole(meanflow: Any) -> None:
+def test_the_vocoder_of_a_window_matches_the_whole(meanflow: Any) -> None:
     """With `LEFT` frames before, and enough after, a window's samples are the whole's."""
     s3gen = meanflow[0]
     noise = Noise(1)
@@ -243,7 +241,7 @@ def test_noise_is_the_same_at_the_same_place() -> None:
     assert one.phases(9)[0] == 0
 
 
-def test_ids_that_are_no_sound_do_not_reach_the_flow(
+def test_ids_that_are_not_speech_do_not_reach_the_flow(
     meanflow: Any, reference: Reference, tokens: list[int]
 ) -> None:
     few = tokens[:6]
@@ -275,7 +273,7 @@ def test_work_is_done_in_stages_without_a_graph_of_gradients(
     assert stop.value.value.shape == (6 * TOKEN,)
 
 
-def test_what_finishes_a_chunk_sees_the_samples_around_it(
+def test_finish_sees_the_samples_around_a_chunk(
     meanflow: Any, reference: Reference, tokens: list[int]
 ) -> None:
     seen: list[int] = []

@@ -65,7 +65,7 @@ def test_without_guidance(english_pair: Pair) -> None:
     assert len(say(ours, request(cfg_weight=0.0, max_tokens=6)).samples())
 
 
-def test_ids_that_are_no_sound_reach_upstreams_flow(
+def test_ids_that_are_not_speech_reach_upstreams_flow(
     english_pair: Pair, published: Any, voice: dict[str, Any], reference: Reference
 ) -> None:
     """The multilingual model hands on whatever T3 has drawn but start and stop."""

@@ -103,7 +103,7 @@ def test_outliers_are_refused_and_the_plain_weights_are_not(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["nano", "english"])
-def test_what_is_compared_is_what_a_session_speaks(name: str) -> None:
+def test_the_proof_compares_what_a_session_computes(name: str) -> None:
     config = synthetic_t3.tiny(name)
     t3 = T3.from_state_dict(config, synthetic_t3.state_dict(config))
     voice = T3Conditionals.from_mapping(synthetic_t3.conditionals(config, prompt=20))
@@ -159,7 +159,7 @@ def test_each_limit_counts(figures: dict[str, float], passed: bool) -> None:
     json.dumps(judged, allow_nan=False)
 
 
-def test_each_part_takes_what_passed() -> None:
+def test_each_part_uses_the_precision_that_passed() -> None:
     t3, flow = {"precision": "int8", "passed": True}, {"precision": "bfloat16", "passed": False}
     assert Verdict(t3, flow, {}, "A CPU").precision == Precision("int8", "float32")
     assert Verdict(None, {**flow, "passed": True}, {}, "A CPU").precision == Precision("float32", "bfloat16")
@@ -195,7 +195,7 @@ def kept(tmp_path: Path, files: Path) -> Verdicts:
     return Verdicts(tmp_path / "cache", "nano", files, ["t3.safetensors", "conds.pt"])
 
 
-def test_what_was_measured_once_is_kept(tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measurement_is_kept(tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measure = Counting()
     for _ in range(2):
         assert kept(tmp_path, files).of([1, 2], measure) == measure.verdict
@@ -244,7 +244,7 @@ def _make_it_no_verdict(files: Path, _patch: pytest.MonkeyPatch) -> None:
         _make_it_no_verdict,
     ],
 )
-def test_it_is_measured_again_when_what_it_depends_on_has_changed(
+def test_it_is_measured_again_when_a_dependency_changes(
     tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[..., None]
 ) -> None:
     measure = Counting()
@@ -271,7 +271,7 @@ def test_a_folder_that_cannot_be_written_to_costs_only_time(tmp_path: Path, file
 # -- a whole model -------------------------------------------------------------------------------------
 
 
-def test_auto_measures_once_and_speaks_in_what_passed(
+def test_auto_measures_once_and_uses_the_precision_that_passed(
     folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: True)
@@ -302,7 +302,7 @@ def test_auto_measures_once_and_speaks_in_what_passed(
         (Limits(changed_tokens=0.0), ("float32", "bfloat16")),
     ],
 )
-def test_auto_refuses_what_is_over_a_limit(
+def test_auto_refuses_a_precision_over_a_limit(
     folder: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
     limits: Limits,

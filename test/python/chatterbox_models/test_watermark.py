@@ -22,7 +22,7 @@ def speech(recording: tuple[np.ndarray, int]) -> np.ndarray:
     return resample(samples, orig_sr=rate, target_sr=24_000)
 
 
-def test_it_is_found_in_speech_that_has_it_only(speech: np.ndarray) -> None:
+def test_it_is_found_only_in_watermarked_speech(speech: np.ndarray) -> None:
     marked = watermarker().apply(speech, 24_000)
     assert marked.shape == speech.shape
     assert marked.dtype == np.float32
@@ -74,7 +74,7 @@ def test_any_number_of_samples_is_kept(speech: np.ndarray, length: int) -> None:
     assert watermarker().apply(some, 24_000).shape == some.shape
 
 
-def test_perth_is_there_without_pkg_resources_where_upstreams_is_none() -> None:
+def test_perth_works_without_pkg_resources_where_upstreams_is_none() -> None:
     if importlib.util.find_spec("librosa") is None:
         pytest.skip("librosa is not installed: upstream's perth cannot be imported at all")
     probe = (

@@ -139,7 +139,7 @@ def test_another_order_of_summation_passes() -> None:
             proof.compare({"product": wrong}, "cuda:0")
 
 
-def test_a_tolerance_is_a_multiple_of_what_rounding_does() -> None:
+def test_a_tolerance_is_a_multiple_of_the_rounding_error() -> None:
     exact = np.array([3.0, -4.0])
     assert gain(exact * (1 + FLOAT32), exact) == pytest.approx(4 / np.sqrt(12.5))
     assert tolerance(10) == 10 * MARGIN * 2.0**-24
@@ -182,7 +182,7 @@ def test_every_wrong_component_is_named() -> None:
     )
 
 
-def test_what_is_no_fault_of_the_device() -> None:
+def test_errors_that_are_not_the_devices_fault() -> None:
     for values in (np.array([1, np.nan]), np.array([np.inf]), np.array([])):
         with pytest.raises(ValueError, match="reference for x must be some finite numbers"):
             Proof.reference({"x": Reference(values, 0.1)})

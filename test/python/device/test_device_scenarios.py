@@ -243,7 +243,7 @@ def test_without_fallback_a_failed_request_is_an_error(
     assert same(accelerator, model, model.generate(2), expected(2))
 
 
-def test_a_mistake_in_the_program_is_no_failure_of_the_device(accelerator: Any) -> None:
+def test_a_bug_is_not_a_device_failure(accelerator: Any) -> None:
     model = SmallModel(accelerator.name).start()
 
     def mistake() -> None:
@@ -271,7 +271,7 @@ class Forgetful(torch.nn.Module):
         self.kept = [torch.ones(2)]
 
 
-def test_what_is_left_behind_is_seen(accelerator: Any) -> None:
+def test_a_tensor_left_behind_is_detected(accelerator: Any) -> None:
     report = place({"s3gen": Forgetful()}, accelerator.name)
     assert not report.ok
     assert report.component == "s3gen"
@@ -386,7 +386,7 @@ def test_permuted_weights_fail_the_proof(expected: Callable[[int], Any]) -> None
 # -- memory -------------------------------------------------------------------------------------------------
 
 
-def test_fewer_requests_at_a_time_where_all_do_not_fit(mps: Any) -> None:
+def test_fewer_requests_at_a_time_if_not_all_fit(mps: Any) -> None:
     mps.memory = 64 * 2**20
     row = 10 * 2**20
     model = SmallModel("mps", subject=SmallSubject(row=row), batch=8).start()
@@ -413,7 +413,7 @@ def test_out_of_memory_halves_the_batch_before_the_device_is_given_up(
     assert len(model.runtime.take_notices()) == 1
 
 
-def test_mps_gives_its_memory_back_after_each_request(mps: Any) -> None:
+def test_mps_releases_its_memory_after_each_request(mps: Any) -> None:
     model = SmallModel("mps").start()
     before = mps.pool.emptied
     model.generate(1)
@@ -421,7 +421,7 @@ def test_mps_gives_its_memory_back_after_each_request(mps: Any) -> None:
     assert mps.pool.emptied == before + 2
 
 
-def test_an_operator_that_pytorch_can_compute_on_the_cpu_is_no_failure(
+def test_an_operator_that_pytorch_computes_on_the_cpu_is_not_a_failure(
     monkeypatch: pytest.MonkeyPatch, expected: Callable[[int], Any]
 ) -> None:
     import simulated_mps

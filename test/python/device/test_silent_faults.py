@@ -181,7 +181,7 @@ def test_an_operator_goes_wrong_from_its_nth_call_on(mps: Any, mode: None, famil
         assert close(missed(there), expected[1])
 
 
-def test_what_is_written_in_place_is_spoiled_there(mps: Any, mode: None) -> None:
+def test_in_place_results_are_spoiled_in_place(mps: Any, mode: None) -> None:
     x = torch.ones(2, device="mps")
     mps.faults.add(operator="aten::mul_", error="nan")
     assert x.mul_(2) is x
@@ -217,7 +217,7 @@ def test_distinct_shapes_are_counted(mps: Any, mode: None) -> None:
     assert len(shapes) == 4
 
 
-def test_memory_is_taken_as_metal_takes_it() -> None:
+def test_memory_is_allocated_as_metal_does() -> None:
     if simulated_mps.missing():
         pytest.skip(f"no simulated MPS device: {simulated_mps.missing()}")
     with simulated_mps.device(metal_memory=True):
@@ -266,7 +266,7 @@ def test_sizes_of_buffers_and_heaps(size: int, allocated: int, reserved: int) ->
     assert pool.allocated == 0
 
 
-def test_a_free_buffer_is_used_again_where_it_is_not_much_too_large() -> None:
+def test_a_free_buffer_is_reused_unless_it_is_much_too_large() -> None:
     pool = MetalPool(16 * GIBIBYTE, 16 * GIBIBYTE)
     first = pool.allocate(20 * MEBIBYTE)
     del first
@@ -280,7 +280,7 @@ def test_a_free_buffer_is_used_again_where_it_is_not_much_too_large() -> None:
     assert (other.size, pool.reserved) == (30 * MEBIBYTE, GIBIBYTE)
 
 
-def test_under_pressure_a_heap_is_as_large_as_its_buffer() -> None:
+def test_under_pressure_a_heap_has_the_size_of_its_buffer() -> None:
     pool = MetalPool(4 * GIBIBYTE, GIBIBYTE)
     most = pool.allocate(1500 * MEBIBYTE)
     more = pool.allocate(11 * MEBIBYTE)

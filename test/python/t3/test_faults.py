@@ -62,7 +62,7 @@ def test_without_guidance_half_the_rows_are_computed(weight: float, rows: int, b
     assert {len(logits) for logits in recorded.logits} == {rows}
 
 
-def test_upstream_cuts_in_silence_where_ours_says_so(
+def test_upstream_cuts_without_a_warning_and_ours_warns(
     upstream: Any, both: Both, weights: Callable[..., Any]
 ) -> None:
     config = replace(synthetic.tiny("nano"), positions=1100, max_speech_tokens=4096)
@@ -97,7 +97,7 @@ def test_temperature_0(name: str, upstream: Any, both: Both) -> None:
 
 
 @pytest.mark.parametrize("name", ["multilingual_v3", "english"])
-def test_ids_that_are_no_sound(name: str, upstream: Any, both: Both) -> None:
+def test_ids_that_are_not_speech(name: str, upstream: Any, both: Both) -> None:
     config = synthetic.tiny(name)
     published, t3 = both(config)
     one = request(config, max_tokens=120)
@@ -152,7 +152,7 @@ def test_the_analyzer_ends_speech_at_two_equal_tokens(
     assert len(drawn) > len(theirs)
 
 
-def test_the_analyzer_speaks_on_where_the_model_stops(
+def test_the_analyzer_continues_where_the_model_stops(
     upstream: Any, analyzed: T3Config, weights: Callable[..., Any]
 ) -> None:
     one = request(analyzed, max_tokens=20, sampling=greedy(analyzed), detect_runaway=True)

@@ -27,7 +27,7 @@ def on_mps(t3: T3, requests: int, **options: Any) -> T3Session:
 
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("name", ["english", "nano"])
-def test_the_device_draws_what_the_cpu_draws(name: str, eager: bool, model: Models, mps: Any) -> None:
+def test_the_device_draws_the_same_as_the_cpu(name: str, eager: bool, model: Models, mps: Any) -> None:
     config = synthetic.tiny(name)
     t3 = model(config)
     requests = [request(config, id, text=20 + id, seed=id, max_tokens=12) for id in range(3)]

@@ -133,7 +133,7 @@ def test_logits_are_those_of_the_network(backbone: str) -> None:
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_8_bits_are_close_and_take_a_quarter(backbone: str) -> None:
+def test_8_bits_are_close_and_need_a_quarter_of_the_memory(backbone: str) -> None:
     x = rows(40)
     expected = exact(CONFIGS[backbone], WEIGHTS[backbone], x)[39].numpy()
     whole, ours = engine(backbone), engine(backbone, precision="int8")
@@ -170,7 +170,7 @@ def spoken(ours: Engine, x: np.ndarray, pieces: list[int]) -> bytes:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_pieces_threads_and_instruction_sets_change_no_bit(backbone: str, precision: str) -> None:
+def test_pieces_threads_and_instruction_sets_do_not_change_the_bits(backbone: str, precision: str) -> None:
     x = rows(60)
     expected = spoken(engine(backbone, precision=precision), x, [40])
     for name in native.instruction_sets():
@@ -184,7 +184,7 @@ def test_pieces_threads_and_instruction_sets_change_no_bit(backbone: str, precis
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_company_changes_no_bit(backbone: str, threads: int, precision: str) -> None:
+def test_other_requests_change_no_bit(backbone: str, threads: int, precision: str) -> None:
     ours = engine(backbone, precision=precision, threads=threads)
     sources = [rows(60, seed) for seed in range(13)]
     alone = [spoken(ours, x, [40]) for x in sources]
@@ -213,7 +213,7 @@ def test_company_changes_no_bit(backbone: str, threads: int, precision: str) -> 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("voice", [5, 16, 32, 37])
-def test_a_shared_beginning_changes_no_bit(backbone: str, voice: int, precision: str) -> None:
+def test_a_shared_beginning_does_not_change_the_bits(backbone: str, voice: int, precision: str) -> None:
     ours = engine(backbone, precision=precision)
     beginning = rows(voice, 99)
     sources = [np.concatenate((beginning, rows(23, seed))) for seed in range(9)]
@@ -245,7 +245,7 @@ def test_a_shared_beginning_changes_no_bit(backbone: str, voice: int, precision:
     assert ours.nbytes[1] == 0
 
 
-def test_threads_without_subnormal_numbers_change_no_bit() -> None:
+def test_threads_without_subnormal_numbers_do_not_change_the_bits() -> None:
     """A thread that takes subnormal numbers for zero, and those that it starts, compute as all others do."""
     x = rows(60) * np.float32(1e-39)
     ours = engine("llama", threads=2)
@@ -308,7 +308,7 @@ def test_one_rows_nan_reaches_nobody(precision: str) -> None:
     assert again.finite.tolist() == [True, False, True]
 
 
-def test_weights_must_be_all_there_finite_and_of_their_shape() -> None:
+def test_weights_must_be_complete_finite_and_of_the_right_shape() -> None:
     weights = dict(WEIGHTS["gpt2"])
     del weights["tfmr.h.1.mlp.c_fc.bias"], weights["tfmr.ln_f.bias"]
     with pytest.raises(ValueError, match=r"missing: tfmr.h.1.mlp.c_fc.bias, tfmr.ln_f.bias$"):
@@ -337,7 +337,7 @@ def test_sizes_must_make_a_model(sizes: dict[str, Any]) -> None:
         Engine(replace(CONFIGS["llama"], **sizes), WEIGHTS["llama"])
 
 
-def test_an_unknown_instruction_set_is_named_with_those_there_are() -> None:
+def test_the_error_for_an_unknown_instruction_set_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"no instruction set \"mmx\"; it has .*scalar"):
         engine("gpt2", instruction_set="mmx")
 
@@ -372,7 +372,7 @@ def test_calls_must_fit_the_sequences() -> None:
     ours.forward([two], rows(1))
 
 
-def test_tensors_may_lie_as_they_like() -> None:
+def test_tensors_may_have_any_layout() -> None:
     ours = engine("llama")
     expected = bits(ours.forward([ours.open(1)], rows(1)).logits)
     weights = {}
@@ -456,7 +456,7 @@ def test_draws_follow_the_chances_of_the_scores() -> None:
     assert (np.abs(times - count * chances) <= 5 * deviation).all()
 
 
-def test_a_seed_an_attempt_and_a_step_say_which_token() -> None:
+def test_the_seed_the_attempt_and_the_step_determine_the_token() -> None:
     config = T3Config.turbo()
     logits = rows(1, 0, 6563)
 
@@ -478,7 +478,7 @@ def test_greedy_draws_the_likeliest_and_the_penalty_counts() -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_what_is_not_a_number_is_not_drawn_from(temperature: float, number: float) -> None:
+def test_logits_that_are_not_numbers_are_not_sampled(temperature: float, number: float) -> None:
     config = T3Config.nano()
     logits = rows(1, 0, 6563)
     logits[0, 17] = number

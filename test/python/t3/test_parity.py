@@ -138,7 +138,7 @@ def test_a_voice_without_a_speech_prompt(name: str, upstream: Any, both: Any) ->
     assert alone(t3, one) == upstream_greedy(upstream, published, config, one)
 
 
-def test_exaggeration_is_heard_and_is_upstreams(upstream: Any, both: Any) -> None:
+def test_exaggeration_has_an_effect_and_matches_upstream(upstream: Any, both: Any) -> None:
     config = synthetic.tiny("english")
     published, t3 = both(config)
     neutral = request(config, sampling=greedy(config))

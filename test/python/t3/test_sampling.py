@@ -118,7 +118,7 @@ def test_the_caller_keeps_its_logits_and_its_generator() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_what_becomes_too_big_for_a_number_is_not_drawn_from() -> None:
+def test_overflowing_logits_are_not_sampled() -> None:
     config = T3Config.nano()
     sampler = Sampler(config, replace(config.sampling, temperature=0.001), 0)
     with pytest.raises(FloatingPointError):

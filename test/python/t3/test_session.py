@@ -103,7 +103,7 @@ class TestCompany:
         assert not listener.session.busy
 
     @pytest.mark.parametrize("name", ["english", "turbo"])
-    def test_logits_to_the_bit_with_every_instruction_set(self, name: str, model: Models) -> None:
+    def test_logits_are_identical_with_every_instruction_set(self, name: str, model: Models) -> None:
         """At the width of the published models, with 1 to 3 threads that change from step to step."""
         full = synthetic.full(name)
         config = replace(full, layers=1, text_vocab=300, positions=600)
@@ -237,7 +237,7 @@ class TestEnds:
 class TestCancel:
     """A cancelled request is gone at once."""
 
-    def test_nothing_more_is_heard_and_the_place_is_free(self, model: Models) -> None:
+    def test_no_more_events_and_the_place_is_free(self, model: Models) -> None:
         config = synthetic.tiny("turbo")
         session = session_of(model(config), 2)
         session.admit(request(config, "a"))
@@ -255,7 +255,7 @@ class TestCancel:
         assert len(listener.events["a"]) == heard
         assert listener.drawn["b"] == listener.drawn["c"]
 
-    def test_while_its_voice_is_read_in(self, model: Models) -> None:
+    def test_while_its_voice_is_being_read(self, model: Models) -> None:
         config = synthetic.tiny("turbo")
         session = session_of(model(config), 2)
         session.admit(request(config, "a", prompt=200))
@@ -306,7 +306,7 @@ class TestSteps:
 class TestVoices:
     """A voice that was spoken is not read in again."""
 
-    def test_it_is_read_in_once_and_the_tokens_are_the_same(self, model: Models) -> None:
+    def test_it_is_read_once_and_the_tokens_are_the_same(self, model: Models) -> None:
         config = synthetic.tiny("english")
         t3 = model(config)
         session = session_of(t3, 2)
@@ -337,7 +337,7 @@ class TestVoices:
         Listener(session).run()
         assert session.stats.voices_read == 1
 
-    def test_memory_stays_what_it_is_however_many_come(self, model: Models) -> None:
+    def test_memory_does_not_grow_with_the_number_of_requests(self, model: Models) -> None:
         config = synthetic.tiny("nano")
         t3 = model(config)
         one_voice = 2 * config.dim * 4 * 21 * config.layers
@@ -391,7 +391,7 @@ class TestSlots:
         assert listener.drawn["long"] == alone(t3, long, way=way)
 
     @pytest.mark.parametrize("way", [cpu_pass, gpu_pass])
-    def test_admitting_takes_no_memory_and_computes_nothing(self, way: Any, model: Models) -> None:
+    def test_admitting_needs_no_memory_and_computes_nothing(self, way: Any, model: Models) -> None:
         """Eight cold callers come between two steps, while one speaks."""
         config = synthetic.tiny("nano")
         recorded = Recorded(way(model(config), 9))
@@ -414,7 +414,7 @@ class TestSlots:
         Listener(session).run()
         assert session._pass._usual.layers[0].data_ptr() == place
 
-    def test_a_request_that_is_too_long_for_a_slot_gets_one_of_its_own(self, model: Models) -> None:
+    def test_a_request_too_long_for_a_slot_gets_its_own(self, model: Models) -> None:
         config = synthetic.tiny("turbo")
         t3 = model(config)
         session = session_of(t3, 2, way=gpu_pass, positions=256)
@@ -468,7 +468,7 @@ class TestRefusals:
     def test_text(self, text: list[int], refused: Any) -> None:
         refused("english", "invalid_text", text_tokens=text)
 
-    def test_text_for_which_there_is_no_room_beside_the_voice(self, model: Models) -> None:
+    def test_text_that_does_not_fit_next_to_the_voice(self, model: Models) -> None:
         config = replace(synthetic.tiny("nano"), positions=64)
         session = session_of(model(config), 1)
         with pytest.raises(ChatterbexError, match="room for 41") as caught:
@@ -493,7 +493,7 @@ class TestRefusals:
     def test_sampling(self, sampling: Sampling, refused: Any) -> None:
         refused("english", "invalid_option", sampling=sampling)
 
-    def test_what_a_model_does_not_have(self, refused: Any) -> None:
+    def test_unsupported_options(self, refused: Any) -> None:
         refused("english", "not_supported", sampling=Sampling(top_k=5))
         refused("turbo", "not_supported", sampling=Sampling(min_p=0.1))
         refused("turbo", "not_supported", cfg_weight=0.5)
@@ -505,7 +505,7 @@ class TestRefusals:
     def test_max_tokens(self, refused: Any) -> None:
         refused("nano", "invalid_option", max_tokens=0)
 
-    def test_a_full_batch_and_an_id_that_is_taken(self, model: Models) -> None:
+    def test_a_full_batch_and_an_id_in_use(self, model: Models) -> None:
         config = synthetic.tiny("nano")
         session = session_of(model(config), 2)
         session.admit(request(config, "a"))
@@ -543,7 +543,7 @@ class TestForeignVoices:
         assert Listener(session).run().drawn == {"good": alone(t3, good)}
 
     @pytest.mark.parametrize("way", [cpu_pass, gpu_pass])
-    def test_numbers_that_are_none_fail_that_request_alone(self, way: Any, model: Models) -> None:
+    def test_numbers_that_are_not_finite_fail_only_their_request(self, way: Any, model: Models) -> None:
         config = synthetic.tiny("english")
         t3 = model(config)
         session = session_of(t3, 3, way=way, voice_cache=0)
@@ -599,7 +599,7 @@ class TestConditionals:
             {"emotion_adv": torch.zeros(2)},
         ],
     )
-    def test_what_is_no_voice(self, change: dict[str, Any]) -> None:
+    def test_values_that_are_not_voices(self, change: dict[str, Any]) -> None:
         values = synthetic.conditionals(synthetic.tiny("english"))
         with pytest.raises(ChatterbexError) as caught:
             T3Conditionals.from_mapping({**values, **change})
