@@ -30,7 +30,7 @@ from chatterbex import registry, s3gen
 from chatterbex.checkpoint import read_safetensors
 from chatterbex.device import processor
 from chatterbex.models import verdict
-from chatterbex.t3 import T3, CpuPass, T3Conditionals
+from chatterbex.t3 import T3, T3CpuPass, T3Conditionals
 from synthetic import outliers
 from synthetic import s3gen as synthetic_s3gen
 from synthetic import t3 as synthetic_t3
@@ -46,8 +46,8 @@ def t3_row(name: str, factor: float, folder: Path, threads: int) -> str:
     voice = T3Conditionals.from_mapping(synthetic_t3.conditionals(config, seed=5))
     text = model.tokenize(SimpleNamespace(_text=model.tokenizer(folder)), verdict.TEXT, {"language": "en"})
 
-    def make(precision: str) -> CpuPass:
-        return CpuPass(t3, verdict.ROWS, threads=threads, precision=precision)
+    def make(precision: str) -> T3CpuPass:
+        return T3CpuPass(t3, verdict.ROWS, threads=threads, precision=precision)
 
     found = verdict.t3_error(make, "int8", t3.front, voice, text)
     kl, changed = found["kl_divergence"], found["changed_tokens"]
@@ -62,7 +62,7 @@ def flow_row(name: str, factor: float, folder: Path) -> str:
         changed = outliers.flow(weights, factor)
         network.flow.load_state_dict({key.removeprefix("flow."): value for key, value in changed.items()})
     voice = s3gen.Reference.from_mapping(synthetic_s3gen.conditionals(seed=5, seconds=10.0))
-    found = verdict.flow_error(partial(s3gen.CpuPass, network), "bfloat16", voice)
+    found = verdict.flow_error(partial(s3gen.S3GenCpuPass, network), "bfloat16", voice)
     return f"flow bfloat16  mel {found['mel_snr']:.1f} dB, waveform {found['waveform_snr']:.1f} dB below the signal"
 
 

@@ -104,10 +104,10 @@ def measure_s3gen(name: str, options: argparse.Namespace) -> None:
     from chatterbex.models.speech import FlowOptions
 
     meanflow = checkpoints.checkpoint("nano") / "s3gen_meanflow.safetensors"
-    passes = {"meanflow": s3gen.CpuPass(s3gen.load(meanflow, meanflow=True)[0])}
+    passes = {"meanflow": s3gen.S3GenCpuPass(s3gen.load(meanflow, meanflow=True)[0])}
     if name == "english":
         own = checkpoints.checkpoint("english") / "s3gen.safetensors"
-        passes["cfm"] = s3gen.CpuPass(s3gen.load(own, meanflow=False)[0])
+        passes["cfm"] = s3gen.S3GenCpuPass(s3gen.load(own, meanflow=False)[0])
     usual = "cfm" if name == "english" else "meanflow"
     voice = s3gen.Reference.from_mapping(conditionals(seed=5, seconds=10.0))
 

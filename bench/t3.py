@@ -28,7 +28,7 @@ sys.path[:0] = [str(HERE.parent / "priv" / "python"), str(HERE.parent / "test" /
 import numpy as np
 import torch
 from chatterbex.t3 import native
-from chatterbex.t3.native import Engine
+from chatterbex.t3.native import T3Engine
 from synthetic import t3 as synthetic
 
 VOICE = 376
@@ -72,7 +72,7 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def decode(engine: Engine, rows: int, context: int, rounds: int) -> float:
+def decode(engine: T3Engine, rows: int, context: int, rounds: int) -> float:
     """Seconds of a step for rows that share a voice, about `context` positions long."""
     dim = engine.config.dim
     rng = np.random.default_rng(0)
@@ -92,7 +92,7 @@ def decode(engine: Engine, rows: int, context: int, rounds: int) -> float:
     return median(times)
 
 
-def read_in(engine: Engine, rounds: int, piece: int) -> float:
+def read_in(engine: T3Engine, rounds: int, piece: int) -> float:
     """Seconds to read in a voice, piece by piece."""
     x = np.random.default_rng(0).standard_normal((VOICE, engine.config.dim), dtype=np.float32)
     times = []
@@ -111,7 +111,7 @@ def bench(name: str, options: argparse.Namespace) -> None:
     config = synthetic.full(name)
     memory, product = native.bandwidth(options.threads), matrix_speed(options.threads)
     start = time.perf_counter()
-    engine = Engine(config, Weights(config), threads=options.threads, **options.engine)
+    engine = T3Engine(config, Weights(config), threads=options.threads, **options.engine)
     packing = time.perf_counter() - start
     alone = decode(engine, 1, options.context, options.rounds)
     eight = decode(engine, 8, options.context, options.rounds)

@@ -1,4 +1,4 @@
-"""The script that looks at devices for Elixir: what it says, and when."""
+"""The script that looks at devices for Elixir: its output, and when it comes."""
 
 from __future__ import annotations
 

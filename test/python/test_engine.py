@@ -381,7 +381,7 @@ class TestFailing:
         assert final
         for speech in speeches:
             failed(driver.events[speech][-1][:2], "generation_failed")
-        # Whoever asks about the model when a request has ended is told that it has, too.
+        # A status request after the end of a request shows that it has ended.
         assert next(id for id, name in driver.order if name == "failed") == model
         failed(driver.ask("generate", model_id=model, text="hello"), "engine_crashed")
 
@@ -519,7 +519,7 @@ class TestCancelling:
         failed(driver.events[model][-1][:2], "generation_failed")
 
     def test_request_1000_costs_no_more_than_the_first(self, driver: Driver) -> None:
-        """Counted in calls, for a busy machine takes what time it likes."""
+        """Counts calls, because times vary on a busy machine."""
         model = driver.load()
         say = functools.partial(driver.say, model, "steps:3 and some words", stream=True)
 

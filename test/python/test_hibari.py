@@ -370,11 +370,11 @@ class TestRequests:
 
 
 class TestReading:
-    """What is made of a text before it is spoken."""
+    """How a text is prepared before it is spoken."""
 
     @pytest.fixture
     def heard(self, model: HibariModel, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
-        """Tells which phonemes would be spoken, without speaking; none for an invalid text."""
+        """The phonemes that would be spoken, without speaking; none for an invalid text."""
         spoken: list[str] = []
 
         def ids(phonemes: str) -> list[int]:
@@ -586,7 +586,7 @@ class TestSamples:
 
 @pytest.fixture(autouse=True)
 def _patches_are_undone(voice: Hibari) -> Iterator[None]:
-    """A patched voice would be patched for all tests."""
+    """Checks that a test undoes its patches, which would affect all other tests."""
     before = dict(vars(voice))
     yield
     assert vars(voice) == before

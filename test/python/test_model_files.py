@@ -85,7 +85,7 @@ class Fetch:
         return Path(folder)
 
     def fails(self, why: str, **about: Any) -> dict[str, Any]:
-        """Fetches in vain, and returns what it says."""
+        """Fetches, expects a failure, and returns it."""
         ended = self.end(self.start(**about))
         assert (ended["event"], ended.get("why")) == ("failed", why), ended
         return ended
@@ -371,7 +371,7 @@ def test_offline(fetch: Fetch) -> None:
     assert not fetch.hub.requests
 
 
-# -- what is there -------------------------------------------------------------------------------------
+# -- present files -------------------------------------------------------------------------------------
 
 
 def test_damaged_files_are_fetched_again(fetch: Fetch) -> None:
@@ -467,7 +467,7 @@ def test_many_at_once(fetch: Fetch) -> None:
     assert fetch.blobs() == sorted([sha256(LARGE), git_sha1(SMALL)])
 
 
-# -- what is told --------------------------------------------------------------------------------------
+# -- progress --------------------------------------------------------------------------------------
 
 
 def test_progress(fetch: Fetch) -> None:

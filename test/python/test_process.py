@@ -1,4 +1,4 @@
-"""What the engine does to its process: the log, the environment, fork, and what importing costs.
+"""What the engine changes in its process: the log, the environment, fork, and the cost of imports.
 
 Each test that needs a fresh Python starts one.
 """

@@ -1,4 +1,4 @@
-"""Long work beside the step loop: one piece at a time, each in a thread that ends with it."""
+"""Long work next to the step loop: one job at a time, each in a thread that ends with it."""
 
 from __future__ import annotations
 

@@ -289,7 +289,7 @@ def test_torch_load_is_patched_only_while_a_checkpoint_loads(tmp_path: Path) -> 
 def test_a_file_saved_on_a_cuda_machine_loads_on_one_without(tmp_path: Path) -> None:
     path = tmp_path / "ve.pt"
     torch.save({"a": torch.arange(3.0)}, path)
-    # What a CUDA machine writes differs in the name of the place only.
+    # A checkpoint from a CUDA machine differs only in the location's name.
     import zipfile
 
     moved = tmp_path / "cuda.pt"

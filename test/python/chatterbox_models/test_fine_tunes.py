@@ -1,4 +1,4 @@
-"""Fine-tunes: a T3 of the user's own beside the model's other files."""
+"""Fine-tunes: the user's own T3 with the model's other files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def loaded(model: Any, folder: Path, **options: Any) -> Iterator[Any]:
 
 
 def tuned(path: Path, name: str, seed: int = 9, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-    """Writes a T3 with other weights, and gives them."""
+    """Writes a T3 with other weights, and returns them."""
     state = synthetic.state_dict(synthetic.small(name), seed)
     state = {key: value.to(dtype) for key, value in state.items()}
     save_file(state, path)
@@ -63,7 +63,7 @@ def test_a_file_stands_in_for_the_models_t3(
     (folder / synthetic.FILES[name]).unlink()  # it is not needed
     with loaded(model, folder, t3=str(path)) as it:
         first = say(it, request(max_tokens=4, **options)).samples()
-    # What is loaded as the model's own speaks the same.
+    # The same file, loaded as the model's own, speaks the same.
     save_file({key: value.float() for key, value in state.items()}, folder / synthetic.FILES[name])
     with loaded(model, folder) as it:
         assert (say(it, request(max_tokens=4, **options)).samples() == first).all()
@@ -157,7 +157,7 @@ def test_a_file_that_is_not_a_t3_is_refused(folder: Folder, tmp_path: Path) -> N
     assert error.reason == "model_load_failed"
     assert "ve.safetensors" in error.message
     assert "speech_emb.weight" in error.message
-    # As a trainer stores them: an adapter alone, and the names of a wrapping module.
+    # As trainers store them: only an adapter, and the names of a wrapping module.
     state = tuned(path, "nano")
     for wrong in (
         {"lora_A.weight": torch.ones(2, 2)},

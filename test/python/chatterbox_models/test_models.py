@@ -97,7 +97,7 @@ def test_a_text_sounds_as_upstream_says_it(
     tts = published.model(model, folder(name))
     prompt = model._residents.voice.gen.prompt_feat.shape[1]
     with published.noise(3, prompt, 2 * (tokens + model.traits.silence)):
-        expected = published.say(tts, TEXT, model, most=20, **options)
+        expected = published.say(tts, TEXT, model, max_tokens=20, **options)
     unheard = 1 if name.startswith("multilingual") else 0  # the last token is noise there
     assert ours.shape == (TOKEN * (tokens + model.traits.silence - unheard),)
     assert expected.shape == (TOKEN * (tokens + model.traits.silence),)
@@ -200,7 +200,7 @@ def test_a_language_pack_is_found_by_its_t3(own: Callable[[str], Path]) -> None:
 def test_a_language_packs_files_may_differ_within_what_upstream_accepts(
     own: Callable[[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """S3Gen's without tables that are computed, and with weights that nobody knows; T3's not at all."""
+    """S3Gen's may lack computed tables and have unknown weights; T3's may not."""
     path = own("multilingual_v3")
     weights = torch.load(path / "s3gen.pt", weights_only=True, mmap=True)
     for table in ("tokenizer._mel_filters", "tokenizer.window"):
@@ -287,7 +287,7 @@ def test_a_stream_speaks_the_tokens_of_the_whole_at_every_chunk_size(
 def test_a_request_sounds_the_same_in_any_company(nano: Any) -> None:
     alone = say(nano, request(1, seed=11)).samples()
     together = say(nano, request(1, seed=11), request(2, "Another text.", seed=5), request(3, stream=True))
-    # Fewer threads compute it in company, and in another order.
+    # With other requests it gets fewer threads, and another order of sums.
     assert np.abs(together.samples(1) - alone).max() < CLOSE
     assert not np.array_equal(say(nano, request(1, seed=12)).samples()[:2000], alone[:2000])
 
@@ -331,7 +331,7 @@ def test_a_recording_that_keeps_its_loudness_is_another_voice(
         assert np.array_equal(say(nano, request(voice=audio)).samples(), usual.samples())
         again = say(nano, request(voice=audio, norm_loudness=False))
     assert np.array_equal(again.samples(), kept.samples())
-    # A clone is kept for requests in the same way, and a saved voice is what it is.
+    # A clone is cached for requests in the same way; a saved voice is already a voice.
     cloned = nano.call("clone", {**audio, "norm_loudness": False}).result()["voice"]
     for choice in ({}, {"norm_loudness": True}, {"norm_loudness": False}):
         said = say(nano, request(voice={"saved": cloned}, **choice))
@@ -358,7 +358,7 @@ def test_english_has_no_loudness_option(english: Any, long_recording: voices.Aud
 
 @pytest.fixture
 def listening(nano: Any, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Voices are not made before this is set."""
+    """An event; voices are not made before it is set."""
     go_on, make = threading.Event(), nano._voices.maker.make
 
     def made(audio: Any) -> Any:
@@ -485,7 +485,7 @@ def test_voices_are_kept_up_to_a_number() -> None:
 def test_two_hundred_requests_leave_nothing_behind(
     nano: Any, long_recording: voices.Audio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Objects are counted, for the operating system's figure depends on who else runs."""
+    """Counts objects, because the operating system's figure depends on other programs."""
     import gc
 
     def tensors() -> int:
@@ -559,7 +559,7 @@ def test_a_failing_chunk_fails_its_request_only(nano: Any, monkeypatch: pytest.M
 
 @pytest.fixture
 def seeds(nano: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """What T3 is given to draw from, and texts that take 12 tokens at most."""
+    """The logits that T3 draws from, and texts of at most 12 tokens."""
     given: list[int] = []
     admit = nano._scheduler._session.admit
 
@@ -575,7 +575,7 @@ def seeds(nano: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_runaway_is_spoken_again_with_seeds_that_follow_from_the_first(
     nano: Any, seeds: list[int], vocoded: Vocoded, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Random weights come to no end by themselves."""
+    """With random weights, speech never ends by itself."""
     for _ in range(2):  # in the same way each time
         seeds.clear()
         told = say(nano, request(max_tokens=None)).metadata()
@@ -608,7 +608,7 @@ def test_it_happens_only_when_needed_and_without_output(
     draw = Sampler.draw
 
     def ends(self: Sampler, logits: torch.Tensor) -> int:
-        """With the first seed never, with the next after five tokens."""
+        """Speech never ends with the first seed, and after five tokens with the next."""
         token = draw(self, logits)
         over = self._draw.seed == derived(3, 1) and len(self.drawn) > 5
         return nano._residents.front.config.stop_speech if over else token
@@ -652,7 +652,7 @@ def test_silence_is_spoken_again(
     assert np.abs(said.samples()).max() == 0 if silent > 2 else np.abs(said.samples()).max() > 0.01
 
 
-# -- faults of upstream that ours has not -------------------------------------------------------------
+# -- faults of upstream that we do not have -------------------------------------------------------------
 
 
 def test_temperature_of_zero(nano: Any) -> None:

@@ -1,4 +1,4 @@
-"""Says why the tests of the Chatterbox models are not there, where they are not."""
+"""Reports why the tests of the Chatterbox models are missing, if they are."""
 
 import pytest
 from needed import LACKING

@@ -1,4 +1,4 @@
-"""Several requests at once on a CPU with several threads: side by side, and each as if it were alone."""
+"""Several requests at once on a CPU with several threads: in parallel, and each as if it were alone."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from chatterbex.s3gen import Decoding
 
 @pytest.fixture(autouse=True)
 def _two_threads(_two_threads: None) -> None:
-    """Whatever this process has."""
+    """The number of threads of this process."""
     torch.set_num_threads(2)
 
 
 @pytest.fixture
-def most(nano: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many were being vocoded, each time that one was begun."""
+def running_counts(nano: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of requests being vocoded, each time that one starts."""
     seen: list[int] = []
     start = nano._scheduler._lanes.start
 
@@ -40,7 +40,7 @@ def most(nano: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture
 def _at_a_stroke(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Vocoding in one stage, so that what runs will bring samples."""
+    """Vocoding in one stage, so that each job returns samples."""
     stages = Decoding.stages
 
     def stroke(self: Decoding, *given: Any) -> Any:
@@ -125,7 +125,7 @@ def test_an_exception_in_a_job_is_its_result_and_nobody_waits_for_long() -> None
 # -- models ---------------------------------------------------------------------------------------------
 
 
-def test_each_request_sounds_as_it_does_alone(nano: Any, most: list[int]) -> None:
+def test_each_request_sounds_as_it_does_alone(nano: Any, running_counts: list[int]) -> None:
     requests = [
         request(1, seed=11),
         request(2, "Another text.", seed=5, max_tokens=9),
@@ -133,9 +133,9 @@ def test_each_request_sounds_as_it_does_alone(nano: Any, most: list[int]) -> Non
         request(4, seed=2, max_tokens=40),
     ]
     alone = {one.id: say(nano, one) for one in requests}
-    assert not most, "whoever is alone has all threads"
+    assert not running_counts, "whoever is alone has all threads"
     together = say(nano, *requests)
-    assert max(most) == 2
+    assert max(running_counts) == 2
     for one in requests:
         expected, given = alone[one.id], together
         assert given.metadata(one.id)["tokens"] == expected.metadata(one.id)["tokens"]
@@ -168,7 +168,7 @@ def test_others_speak_while_one_is_vocoded(nano: Any, monkeypatch: pytest.Monkey
 def test_without_a_listener_all_threads_may_vocode(
     listened: bool, nano: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And T3 goes on beside. With a vocoder that waits, and one who speaks for long."""
+    """T3 continues in parallel. With a vocoder that waits, and a request that speaks for a long time."""
     stages, go_on = Decoding.stages, threading.Event()
 
     def waiting(self: Decoding, *given: Any) -> Any:
@@ -180,14 +180,14 @@ def test_without_a_listener_all_threads_may_vocode(
     nano.admit(request(1, max_tokens=3))
     nano.admit(request(2, max_tokens=3))
     nano.admit(request(3, max_tokens=60, stream=listened, chunk_tokens=60))
-    most = 0
+    largest = 0
     while nano._scheduler._speeches[3].finish_reason is None:
         step(nano, heard)
         if 3 in nano._scheduler._session.live:
-            most = max(most, len(nano._scheduler._lanes.running))
+            largest = max(largest, len(nano._scheduler._lanes.running))
     go_on.set()
     finish(nano, heard)
-    assert most == (1 if listened else 2)
+    assert largest == (1 if listened else 2)
     assert set(heard.chunks) == {1, 2, 3}
 
 
@@ -222,7 +222,7 @@ def test_a_request_restarted_during_vocoding_drops_its_old_samples(nano: Any) ->
 
 
 def test_one_that_fails_leaves_the_others(
-    nano: Any, most: list[int], monkeypatch: pytest.MonkeyPatch
+    nano: Any, running_counts: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = say(nano, request(1)).samples()
     stages = Decoding.stages
@@ -234,7 +234,7 @@ def test_one_that_fails_leaves_the_others(
 
     monkeypatch.setattr(Decoding, "stages", broken)
     heard = say(nano, request(1), request(2, seed=99), request(3))
-    assert max(most) == 2
+    assert max(running_counts) == 2
     assert list(heard.failures) == [2]
     assert "no sound" in heard.failures[2].message
     for id in (1, 3):

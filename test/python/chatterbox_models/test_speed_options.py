@@ -1,4 +1,4 @@
-"""Options that trade quality for speed change what they must, as upstream's code does, and nothing else."""
+"""Options that trade quality for speed have the same effect as in upstream's code, and no other effect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from chatterbex.models.english import EnglishModel
 from chatterbex.models.multilingual import MultilingualModel
 from chatterbex.models.speech import FlowOptions
 from chatterbex.models.turbo import NanoModel
-from chatterbex.s3gen import TOKEN, Decoding, GpuPass, MelTask, Reference, together
+from chatterbex.s3gen import TOKEN, Decoding, MelTask, Reference, S3GenGpuPass, together
 from synthetic import s3gen as synthetic_s3gen
 
 Folder = Callable[[str], Path]
@@ -28,7 +28,7 @@ SEED = 9
 
 
 def prompt_of(seconds: float) -> dict[str, Any]:
-    """The ``gen`` half of a voice with a prompt of so many seconds."""
+    """The ``gen`` half of a voice with a prompt of `seconds` seconds."""
     return synthetic_s3gen.conditionals(seed=8, seconds=seconds)
 
 
@@ -62,7 +62,7 @@ def prompts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 def steps_of_chunks(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many steps of the flow each chunk from now on takes."""
+    """The number of flow steps of each chunk from now on."""
     counts: list[int] = []
     way = model._runtime.way.s3gen
     plain, slope = way.mel_stages, way.slope
@@ -89,7 +89,7 @@ def test_a_short_prompt_and_other_steps_match_upstream(
 ) -> None:
     shelf.clear()
     name, file = ("nano", "s3gen_meanflow.safetensors") if meanflow else ("english", "s3gen.safetensors")
-    way = s3gen.CpuPass(s3gen.load(folder(name) / file, meanflow=meanflow)[0])
+    way = s3gen.S3GenCpuPass(s3gen.load(folder(name) / file, meanflow=meanflow)[0])
     theirs = published.s3gen(folder(name) / file, meanflow=meanflow)
     voice = prompt_of(4.0)
     cut = {
@@ -138,7 +138,7 @@ def test_english_with_the_distilled_flow_sounds_as_upstream_says_it(
     tts = published.model(model, path)
     prompt = model._residents.voice.gen.prompt_feat.shape[1]
     with published.noise(3, prompt, 2 * tokens):
-        expected = published.say(tts, "Hello world, this is a test.", model, most=20)
+        expected = published.say(tts, "Hello world, this is a test.", model, max_tokens=20)
     assert said.samples().shape == expected.shape
     assert np.abs(said.samples() - expected).max() < 1e-3
     assert np.abs(expected).max() > 0.02
@@ -279,7 +279,7 @@ def test_requests_with_other_prompts_are_computed_together(meanflow: Any, tokens
     ours, _ = meanflow
     reference = Reference.from_mapping(prompt_of(4.0))
     asked = [FlowOptions(), FlowOptions(reference_seconds=3.0), FlowOptions(reference_seconds=3.4)]
-    for way in (ours, GpuPass(ours.network)):
+    for way in (ours, S3GenGpuPass(ours.network)):
         parts = [
             (one.decoding(way, reference, SEED + number, stream=False), tokens[: 20 + number], True)
             for number, one in enumerate(asked)

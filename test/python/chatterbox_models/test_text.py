@@ -1,4 +1,4 @@
-"""The same token ids as upstream's tokenizers, and no words that nobody wrote."""
+"""The same token ids as upstream's tokenizers, and no words that are not in the text."""
 
 from __future__ import annotations
 

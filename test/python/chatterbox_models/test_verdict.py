@@ -22,11 +22,11 @@ from chatterbex.models import verdict
 from chatterbex.models.precision import Precision, on_cpu, on_gpu
 from chatterbex.models.turbo import NanoModel
 from chatterbex.models.verdict import LIMITS, Limits, Verdict, Verdicts
-from chatterbex.t3 import T3, CpuPass, T3Conditionals, T3Request, T3Session
+from chatterbex.t3 import T3, T3Conditionals, T3CpuPass, T3Request, T3Session
 from synthetic import outliers
 from synthetic import t3 as synthetic_t3
 
-# Random weights give nearly flat distributions, so that the likeliest token changes easily.
+# Random weights give nearly flat distributions, so the likeliest token changes easily.
 LENIENT = replace(LIMITS, changed_tokens=0.2)
 
 
@@ -87,7 +87,7 @@ def t3_figures(factor: float, name: str = "nano") -> dict[str, float]:
     config = synthetic_t3.tiny(name)
     t3 = T3.from_state_dict(config, outliers.t3(synthetic_t3.state_dict(config), config, factor))
     voice = T3Conditionals.from_mapping(synthetic_t3.conditionals(config, prompt=20))
-    make = lambda precision: CpuPass(t3, verdict.ROWS, threads=1, precision=precision)  # noqa: E731
+    make = lambda precision: T3CpuPass(t3, verdict.ROWS, threads=1, precision=precision)  # noqa: E731
     return verdict.t3_error(make, "int8", t3.front, voice, synthetic_t3.text_tokens(config, 9))
 
 
@@ -108,7 +108,7 @@ def test_the_proof_compares_what_a_session_computes(name: str) -> None:
     t3 = T3.from_state_dict(config, synthetic_t3.state_dict(config))
     voice = T3Conditionals.from_mapping(synthetic_t3.conditionals(config, prompt=20))
     text = synthetic_t3.text_tokens(config, 9)
-    way = CpuPass(t3, verdict.ROWS, threads=1)
+    way = T3CpuPass(t3, verdict.ROWS, threads=1)
     _, [_, speech, *_] = verdict._speak(way, t3.front, voice, text, None)
     session = T3Session(t3.front, way, max_batch=1)
     session.admit(T3Request("a", text, voice, seed=1, max_tokens=20, detect_runaway=False))
@@ -121,7 +121,7 @@ def test_float32_compared_with_itself_differs_in_nothing() -> None:
     t3 = T3.from_state_dict(config, synthetic_t3.state_dict(config))
     voice = T3Conditionals.from_mapping(synthetic_t3.conditionals(config, prompt=20))
     figures = verdict.t3_error(
-        lambda _precision: CpuPass(t3, verdict.ROWS, threads=1), "float32", t3.front, voice, [5, 6]
+        lambda _precision: T3CpuPass(t3, verdict.ROWS, threads=1), "float32", t3.front, voice, [5, 6]
     )
     assert (figures["kl_divergence"], figures["changed_tokens"]) == (0, 0)
 
@@ -130,14 +130,14 @@ def test_a_flow_in_bfloat16_is_close_and_one_in_float32_is_the_same(meanflow: An
     network = meanflow[0].network
     same = verdict.flow_error(partial(_flow, network), "float32", reference)
     assert same == {"mel_snr": float("inf"), "waveform_snr": float("inf")}
-    close = verdict.flow_error(partial(s3gen.CpuPass, network), "bfloat16", reference)
+    close = verdict.flow_error(partial(s3gen.S3GenCpuPass, network), "bfloat16", reference)
     assert LIMITS.mel_snr < close["mel_snr"] < 60
     assert LIMITS.waveform_snr < close["waveform_snr"] < 60
 
 
-def _flow(network: Any, precision: str) -> s3gen.CpuPass:
+def _flow(network: Any, precision: str) -> s3gen.S3GenCpuPass:
     assert precision == "float32"
-    return s3gen.CpuPass(network)
+    return s3gen.S3GenCpuPass(network)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_each_part_uses_the_precision_that_passed() -> None:
 
 
 class Counting:
-    """Gives a verdict, and counts how often it was asked."""
+    """Returns a verdict, and counts the calls."""
 
     verdict = Verdict({"precision": "int8", "passed": True}, None, asdict(LIMITS), "A CPU")
 

@@ -1,4 +1,4 @@
-"""PerTh's watermark: upstream's to the bit, found where it is, without upstream's imports."""
+"""PerTh's watermark: upstream's bit for bit, detected where it is, without upstream's imports."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_perth_works_without_pkg_resources_where_upstreams_is_none() -> None:
 
 
 def test_nothing_heavy_is_imported_on_the_way_to_ready_and_to_a_voice(folder: Callable[[str], Path]) -> None:
-    """Nor anything of the names that a program might want to import in its own way."""
+    """Nor any name that a program might import in its own way."""
     here = Path(__file__).resolve().parent
     package = here.parents[2] / "priv" / "python"
     probe = f"""

@@ -1,4 +1,4 @@
-"""What a device asked for becomes, by a table; PyTorch is not needed."""
+"""The device that a request becomes, by a table; PyTorch is not needed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Telling a failed device from a program that is wrong, and finding every tensor."""
+"""Telling a failed device from a bug in the program, and finding every tensor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a probe finds."""
+"""The results of a probe."""
 
 from __future__ import annotations
 

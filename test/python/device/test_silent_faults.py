@@ -1,4 +1,4 @@
-"""What the simulated device does wrongly without a word, when a test asks for it."""
+"""Silent errors of the simulated device, on request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simulated_mps.metal import ALIGNMENT, MEBIBYTE, MetalPool  # noqa: E402
 
 @pytest.fixture(params=[torch.inference_mode, torch.no_grad], ids=lambda mode: mode.__name__)
 def mode(request: pytest.FixtureRequest) -> Any:
-    """Both ways of running, for PyTorch hands operators over differently in each."""
+    """Both ways of running, because PyTorch dispatches operators differently in each."""
     with request.param():
         yield
 
@@ -203,7 +203,7 @@ def test_distinct_shapes_are_counted(mps: Any, mode: None) -> None:
             functional.relu(x[:rows])
         with simulated_mps.counting_shapes() as inner:
             functional.linear(x, weight)
-        # None of these takes a graph.
+        # None of these supports a graph.
         torch.ones(3).to("mps").view(3, 1).t().cpu()
         torch.ones(2) * 2
     assert shapes.by_operator()["aten::relu"] == 3
@@ -233,7 +233,7 @@ def test_memory_is_allocated_as_metal_does() -> None:
         assert torch.mps.current_allocated_memory() == ALIGNMENT + 3 * MEBIBYTE
         del view, small
         gc.collect()
-        # The driver gets it back when it is asked for.
+        # It is returned to the driver on request.
         assert torch.mps.current_allocated_memory() == 0
         assert torch.mps.driver_allocated_memory() == 40 * MEBIBYTE
         torch.mps.empty_cache()

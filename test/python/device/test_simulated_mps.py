@@ -1,4 +1,4 @@
-"""The simulated device refuses what MPS refuses, and computes what the CPU computes."""
+"""The simulated device refuses the same as MPS, and computes the same as the CPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODES = [torch.inference_mode, torch.no_grad, torch.enable_grad]
 
 @pytest.fixture(params=MODES, ids=lambda mode: mode.__name__)
 def mode(request: pytest.FixtureRequest) -> Any:
-    """Each way of running, for PyTorch hands operators over differently in each."""
+    """Each way of running, because PyTorch dispatches operators differently in each."""
     with request.param():
         yield
 

@@ -1,4 +1,4 @@
-"""Embeddings of voices: close to the network in float64, and the same to the bit on every machine."""
+"""Embeddings of voices: close to the network in float64, and the same bit for bit on every machine."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ GOLDEN = {
 @pytest.mark.parametrize("instruction_set", native.instruction_sets())
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_embeddings_and_tokens(name: str, instruction_set: str) -> None:
-    """The same on every machine. They change only where the order of summation does, on purpose."""
+    """The same on every machine. They change only if the order of summation is changed on purpose."""
     config = synthetic.tiny(name)
     state = {key: torch.from_numpy(array) for key, array in portable_weights(config).items()}
     t3 = T3.from_state_dict(config, state)

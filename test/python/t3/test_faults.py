@@ -1,4 +1,4 @@
-"""What upstream gets wrong, shown on upstream, and got right here."""
+"""Upstream's faults, shown on upstream's code, and the correct behaviour here."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_upstream_cuts_without_a_warning_and_ours_warns(
     bias[config.stop_speech] = -100.0
     published, t3 = both(config, **{"speech_head.bias": bias})
     one = request(config, text=5, prompt=5, max_tokens=4096, sampling=greedy(config))
-    # upstream's own limit of 1000 loops: the caller is given tokens and no word about it
+    # upstream's own limit of 1000 loops: the caller gets tokens and no warning
     theirs = upstream_greedy(upstream, published, config, one, max_gen_len=1000)
     assert len(theirs) == 1001
     listener = say(t3, [one])
@@ -125,7 +125,7 @@ def test_a_stop_as_the_first_token(upstream: Any, both: Both, weights: Callable[
 
 @pytest.fixture
 def analyzed(upstream: Any, monkeypatch: pytest.MonkeyPatch) -> T3Config:
-    """The second multilingual model, which the released package watches and its source does not any more."""
+    """The second multilingual model, which the released package monitors and its source no longer does."""
     monkeypatch.setattr(upstream.analyzer, "LLAMA_ALIGNED_HEADS", [(0, 1), (1, 1), (1, 0)])
     return replace(
         synthetic.tiny("multilingual_v2"), text_vocab=2454

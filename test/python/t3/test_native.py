@@ -1,4 +1,4 @@
-"""The native engine against the same network in float64, and against itself, to the bit."""
+"""The native engine against the same network in float64, and against itself, bit for bit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from chatterbex.t3 import (  # noqa: E402
     T3Config,
     native,
 )
-from chatterbex.t3.native import Engine, Sampler  # noqa: E402
+from chatterbex.t3.native import Sampler, T3Engine  # noqa: E402
 from synthetic import t3 as synthetic  # noqa: E402
 
 if not native.library_path().is_file():
@@ -41,8 +41,8 @@ PRECISIONS = ("float32", "int8")
 WEIGHTS = {name: synthetic.state_dict(config, 1) for name, config in CONFIGS.items()}
 
 
-def engine(backbone: str, **options: Any) -> Engine:
-    return Engine(CONFIGS[backbone], WEIGHTS[backbone], **{"threads": 1, **options})
+def engine(backbone: str, **options: Any) -> T3Engine:
+    return T3Engine(CONFIGS[backbone], WEIGHTS[backbone], **{"threads": 1, **options})
 
 
 def rows(count: int, seed: int = 0, dim: int = 128) -> np.ndarray:
@@ -156,8 +156,8 @@ def test_the_tables_of_rope_follow_the_backbone_of_torch() -> None:
 # -- the same bits ----------------------------------------------------------------------------------
 
 
-def spoken(ours: Engine, x: np.ndarray, pieces: list[int]) -> bytes:
-    """The bits of a sequence's logits: 40 positions read in in pieces, then 20 one by one."""
+def spoken(ours: T3Engine, x: np.ndarray, pieces: list[int]) -> bytes:
+    """The bits of a sequence's logits: 40 positions read piece by piece, then 20 one by one."""
     sequence, first, logits = ours.open(60), 0, []
     for piece in pieces:
         step = ours.forward([sequence], x[first : first + piece], [piece], [first + piece == 40])
@@ -190,7 +190,7 @@ def test_other_requests_change_no_bit(backbone: str, threads: int, precision: st
     alone = [spoken(ours, x, [40]) for x in sources]
     for size in (2, 3, 8, 13):
         sequences = [ours.open(60) for _ in range(size)]
-        # some are read in together, of different lengths
+        # some are read together, with different lengths
         counts = [40 - number % 3 for number in range(size)]
         x = np.concatenate([sources[i][:count] for i, count in enumerate(counts)])
         ours.forward(sequences, x, counts, [False] * size)
@@ -246,7 +246,7 @@ def test_a_shared_beginning_does_not_change_the_bits(backbone: str, voice: int, 
 
 
 def test_threads_without_subnormal_numbers_do_not_change_the_bits() -> None:
-    """A thread that takes subnormal numbers for zero, and those that it starts, compute as all others do."""
+    """A thread that treats subnormal numbers as zero, and threads that it starts, compute like all others."""
     x = rows(60) * np.float32(1e-39)
     ours = engine("llama", threads=2)
     expected = spoken(ours, x, [40])
@@ -274,9 +274,9 @@ GOLDEN = {
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_golden_logits_and_tokens(backbone: str, precision: str) -> None:
-    """The same on every machine. They change only where the order of summation does, on purpose."""
+    """The same on every machine. They change only if the order of summation is changed on purpose."""
     config = replace(CONFIGS[backbone], start_speech=VOCAB - 2)
-    ours = Engine(config, portable_weights(config), threads=2, precision=precision)
+    ours = T3Engine(config, portable_weights(config), threads=2, precision=precision)
     embeddings = portable(0, VOCAB, config.dim)
     sampler = Sampler(config, config.sampling, seed=2**40 + 7)
     sequence, digest = ours.open(64), hashlib.sha256()
@@ -312,19 +312,19 @@ def test_weights_must_be_complete_finite_and_of_the_right_shape() -> None:
     weights = dict(WEIGHTS["gpt2"])
     del weights["tfmr.h.1.mlp.c_fc.bias"], weights["tfmr.ln_f.bias"]
     with pytest.raises(ValueError, match=r"missing: tfmr.h.1.mlp.c_fc.bias, tfmr.ln_f.bias$"):
-        Engine(CONFIGS["gpt2"], weights)
+        T3Engine(CONFIGS["gpt2"], weights)
     for bad in (float("nan"), float("inf")):
         for name in ("tfmr.h.0.attn.c_attn.weight", "tfmr.h.2.ln_1.weight", "speech_head.bias"):
             weights = dict(WEIGHTS["gpt2"])
             weights[name] = weights[name].clone()
             weights[name].view(-1)[-1] = bad
             with pytest.raises(ValueError, match=f"{name}: it holds NaN or infinite numbers"):
-                Engine(CONFIGS["gpt2"], weights)
+                T3Engine(CONFIGS["gpt2"], weights)
     weights = {**WEIGHTS["gpt2"], "speech_head.weight": torch.zeros(VOCAB, 127)}
     with pytest.raises(
         ValueError, match=r"speech_head.weight: its shape is \[301, 127\] and must be \[301, 128\]"
     ):
-        Engine(CONFIGS["gpt2"], weights)
+        T3Engine(CONFIGS["gpt2"], weights)
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_weights_must_be_complete_finite_and_of_the_right_shape() -> None:
 )
 def test_sizes_must_make_a_model(sizes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
-        Engine(replace(CONFIGS["llama"], **sizes), WEIGHTS["llama"])
+        T3Engine(replace(CONFIGS["llama"], **sizes), WEIGHTS["llama"])
 
 
 def test_the_error_for_an_unknown_instruction_set_lists_the_known_ones() -> None:
@@ -381,7 +381,7 @@ def test_tensors_may_have_any_layout() -> None:
         if array.ndim == 2:
             array = [np.asfortranarray(array), array[::-1][::-1], array.astype(np.float64), array][number % 4]
         weights[name] = array
-    ours = Engine(CONFIGS["llama"], weights)
+    ours = T3Engine(CONFIGS["llama"], weights)
     assert bits(ours.forward([ours.open(1)], np.asfortranarray(rows(1))).logits) == expected
 
 
@@ -432,7 +432,7 @@ def test_llamas_filters_are_those_of_before(sampling: Sampling, seed: int) -> No
 
 
 def assert_same_but_for_the_brink(found: np.ndarray, expected: np.ndarray) -> None:
-    """Sums in float32 and float64 may disagree about the one token with which `top_p` is reached."""
+    """Sums in float32 and float64 may disagree about the token that reaches `top_p`."""
     both = np.isfinite(found) & np.isfinite(expected)
     assert np.array_equal(found[both], expected[both])
     either = np.isfinite(found) | np.isfinite(expected)

@@ -59,7 +59,7 @@ def both(upstream: Any, weights: Weights) -> Callable[[T3Config], tuple[Any, T3]
 
 
 def close_to_exact(mine: Any, theirs: Any, exact: Any) -> bool:
-    """Whether ours is as close to float64 as another order of the sums of upstream's float32 may be."""
+    """Whether ours is as close to float64 as upstream's float32 with another order of sums may be."""
     return gain(mine, exact) <= MARGIN * max(1.0, gain(theirs, exact))
 
 

@@ -1,4 +1,4 @@
-"""Requests that join and leave: each gets what it would get alone, to the bit."""
+"""Requests that join and leave: each gets the same result as alone, bit for bit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Models = Callable[..., T3]
 
 
 def crowd(config: T3Config, count: int, seed: int) -> list[T3Request]:
-    """Requests of all kinds: other voices, lengths, seeds, ways of sampling, with and without CFG."""
+    """Requests of all kinds: different voices, lengths, seeds and sampling, with and without CFG."""
     chance = random.Random(seed)
     requests = []
     for id in range(count):
@@ -81,7 +81,7 @@ def in_company(session: T3Session, requests: list[T3Request], seed: int, cancell
 
 
 class TestCompany:
-    """The tokens of a request depend on nobody else."""
+    """The tokens of a request do not depend on other requests."""
 
     @pytest.mark.parametrize("name", ["english", "multilingual_v3", "turbo", "nano"])
     @pytest.mark.parametrize(("threads", "seed"), [(1, 0), (2, 1), (3, 2)])
@@ -128,7 +128,7 @@ class TestCompany:
             assert all(map(torch.equal, given, expected)), instruction_set
 
     def test_a_gpus_padded_batch_is_close(self, model: Models) -> None:
-        """Its sums may be done in another order for another batch, so logits are compared, up to rounding."""
+        """The order of its sums may depend on the batch, so logits are compared up to rounding."""
         config = synthetic.tiny("english")
         t3 = model(config)
         requests = [replace(one, max_tokens=20) for one in crowd(config, 6, 1)]
@@ -170,7 +170,7 @@ class TestSeeds:
 
 
 class TestEnds:
-    """How a speech ends, and that it is said how."""
+    """How speech ends, and how that is reported."""
 
     def test_the_limit(self, model: Models) -> None:
         config = synthetic.tiny("turbo")
@@ -235,7 +235,7 @@ class TestEnds:
 
 
 class TestCancel:
-    """A cancelled request is gone at once."""
+    """A cancelled request ends at once."""
 
     def test_no_more_events_and_the_place_is_free(self, model: Models) -> None:
         config = synthetic.tiny("turbo")
@@ -274,7 +274,7 @@ class TestCancel:
 
 
 class TestSteps:
-    """A step is short, whoever comes."""
+    """A step is short, whatever requests arrive."""
 
     def test_reading_in_does_not_stop_the_others(self, model: Models) -> None:
         config = synthetic.tiny("turbo")
@@ -304,7 +304,7 @@ class TestSteps:
 
 
 class TestVoices:
-    """A voice that was spoken is not read in again."""
+    """A voice that was used is not read again."""
 
     def test_it_is_read_once_and_the_tokens_are_the_same(self, model: Models) -> None:
         config = synthetic.tiny("english")
@@ -372,7 +372,7 @@ class TestVoices:
 
 
 class TestSlots:
-    """A request gets memory of its own; the others' keys and values are never copied."""
+    """A request gets its own memory; the keys and values of others are never copied."""
 
     @pytest.mark.parametrize("way", [cpu_pass, gpu_pass])
     def test_a_longer_request_joins(self, way: Any, model: Models) -> None:
@@ -392,7 +392,7 @@ class TestSlots:
 
     @pytest.mark.parametrize("way", [cpu_pass, gpu_pass])
     def test_admitting_needs_no_memory_and_computes_nothing(self, way: Any, model: Models) -> None:
-        """Eight cold callers come between two steps, while one speaks."""
+        """Eight callers with new voices arrive between two steps, while one speaks."""
         config = synthetic.tiny("nano")
         recorded = Recorded(way(model(config), 9))
         session = T3Session(model(config).front, recorded, 9)
@@ -432,7 +432,7 @@ class TestSlots:
 
 
 class TestRefusals:
-    """What cannot be spoken is refused when it comes, and leaves no trace."""
+    """A request that cannot be spoken is refused on arrival, and leaves no trace."""
 
     @pytest.fixture
     def refused(self, model: Models) -> Iterator[Callable[..., ChatterbexError]]:
@@ -520,7 +520,7 @@ class TestRefusals:
 
 
 class TestForeignVoices:
-    """A voice that does not fit ends its own request and no other."""
+    """A voice that does not fit only ends its own request."""
 
     @pytest.mark.parametrize(
         ("change", "said"),
@@ -557,7 +557,7 @@ class TestForeignVoices:
         assert listener.ended("bad") == "failed"
         assert listener.events["bad"][-1].error.reason == "generation_failed"
         assert listener.drawn["good"] == alone(t3, good, way=way)
-        # and what it left in the cache harms nobody who comes after
+        # and what it left in the cache does not affect later requests
         session.admit(replace(good, id="next"))
         assert Listener(session).run().drawn["next"] == alone(t3, good, way=way)
 
@@ -573,7 +573,7 @@ class TestForeignVoices:
 
 
 class TestConditionals:
-    """A voice as it is stored."""
+    """A stored voice."""
 
     def test_upstreams_mapping(self) -> None:
         config = synthetic.tiny("english")

@@ -1,4 +1,4 @@
-"""Loading: upstream's files as they are, and a clear word about those that do not fit."""
+"""Loading: upstream's files unchanged, and clear errors for files that do not fit."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Proves a device before it speaks: compares its results with the CPU's, component by component.
 
-    proof = Proof.reference({"t3.logits": Reference(logits, tolerance(gain=40))})
+    proof = Proof.reference({"t3.logits": ExpectedResult(logits, tolerance(gain=40))})
     report = proof.compare({"t3.logits": logits_of_the_device}, "mps")
 
 **What is compared.** The largest difference between two values, relative to the root mean square of
@@ -62,7 +62,7 @@ def tolerance(gain: float, unit: float = FLOAT32) -> float:
 
 
 @dataclass(frozen=True)
-class Reference:
+class ExpectedResult:
     """A component's result on the CPU.
 
     Attributes:
@@ -153,7 +153,7 @@ class Proof:
         self._references = dict(references)
 
     @classmethod
-    def reference(cls, references: Mapping[str, Reference]) -> Proof:
+    def reference(cls, references: Mapping[str, ExpectedResult]) -> Proof:
         """Copies and keeps the CPU's results.
 
         Args:

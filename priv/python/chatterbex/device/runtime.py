@@ -13,7 +13,7 @@ from chatterbex.device.choice import Choice, choose
 from chatterbex.device.failure import DeviceFailure, classify, summarise
 from chatterbex.device.memory import Needs, empty_cache, free_memory, size_of
 from chatterbex.device.placement import place, timed
-from chatterbex.device.proof import Proof, ProofReport, Reference
+from chatterbex.device.proof import ExpectedResult, Proof, ProofReport
 from chatterbex.device.tensors import device_of
 from chatterbex.errors import ChatterbexError, ModelBrokenError
 from chatterbex.model import Notice
@@ -168,7 +168,7 @@ class Runtime(Generic[L, P]):
             figures = self._subject.figures(self._subject.gpu(self._parts, 1, self._eager))
             limits = self._subject.tolerances()
             proof = Proof.reference(
-                {name: Reference(figure, limits[name]) for name, figure in figures.items()}
+                {name: ExpectedResult(figure, limits[name]) for name, figure in figures.items()}
             )
         report = place(self._parts, device)
         self.seconds.update(report.seconds)

@@ -118,7 +118,7 @@ class Hub:
             waiting: Called with the reason for each wait.
 
         Raises:
-            Failure: Retrying does not help.
+            DownloadError: Retrying does not help.
         """
         failures, best = 0, reached()
         while True:

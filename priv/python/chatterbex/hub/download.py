@@ -17,7 +17,7 @@ from huggingface_hub.utils import WeakFileLock
 from chatterbex.hub import cache, failure
 from chatterbex.hub.asking import Hub, TruncatedError
 from chatterbex.hub.cache import CachedFile
-from chatterbex.hub.failure import Failure
+from chatterbex.hub.failure import DownloadError
 
 _TICK = 0.2  # seconds between two reports about one file
 
@@ -59,7 +59,7 @@ class Download:
             "folders", one for each source; "fetched", the bytes downloaded; and "total", the bytes in all.
 
         Raises:
-            Failure: Not everything could be downloaded. The bytes that arrived are kept.
+            DownloadError: Not everything could be downloaded. The bytes that arrived are kept.
         """
         try:
             return self._run()
@@ -93,7 +93,7 @@ class Download:
         for name in [*source["files"], *source.get("optional", [])]:
             try:
                 found = self._hub.describe(repository, name, revision)
-            except Failure as error:
+            except DownloadError as error:
                 if name in source["files"] or error.why != "not_found":
                     raise
                 cache.note_absent(folder, revision, name)

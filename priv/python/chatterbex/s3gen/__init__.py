@@ -2,20 +2,20 @@
 
     s3gen, analysis = load(path, meanflow=True)
     reference = analysis.reference(samples_24k)
-    decoding = Decoding(CpuPass(s3gen), reference, seed=7)
+    decoding = Decoding(S3GenCpuPass(s3gen), reference, seed=7)
     samples = decoding.decode(tokens, final=True)
 
 - ``S3Gen``: the weights of the flow and the vocoder; the part that moves to a device.
-- ``CpuPass``, ``GpuPass``: the passes through them, for each kind of device.
+- ``S3GenCpuPass``, ``S3GenGpuPass``: the passes through them, for each kind of device.
 - ``Analysis``: makes a ``Reference`` from reference audio. It runs once per voice, so it stays on the CPU.
 - ``Decoding``: turns one request's tokens into samples, whole or in chunks.
 """
 
 from __future__ import annotations
 
-from chatterbex.s3gen.cpu import CpuPass
+from chatterbex.s3gen.cpu import S3GenCpuPass
 from chatterbex.s3gen.decoding import Decoding, together
-from chatterbex.s3gen.gpu import GpuPass
+from chatterbex.s3gen.gpu import S3GenGpuPass
 from chatterbex.s3gen.loading import load
 from chatterbex.s3gen.network import CODES, FRAME, RATE, SILENCE, TOKEN, S3Gen
 from chatterbex.s3gen.passes import MelTask, S3GenPass
@@ -28,12 +28,12 @@ __all__ = [
     "SILENCE",
     "TOKEN",
     "Analysis",
-    "CpuPass",
     "Decoding",
-    "GpuPass",
     "MelTask",
     "Reference",
     "S3Gen",
+    "S3GenCpuPass",
+    "S3GenGpuPass",
     "S3GenPass",
     "load",
     "together",

@@ -76,7 +76,7 @@ class _Bank:
             layer[:, index] = 0
 
 
-class GpuPass:
+class T3GpuPass:
     """Runs T3's layers with PyTorch, on the body's device; see `passes.Pass`.
 
     Attributes:

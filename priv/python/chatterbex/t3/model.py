@@ -31,7 +31,7 @@ _LISTED = 12
 class T3:
     """The contents of a T3 checkpoint, on the CPU.
 
-    Nothing here changes a weight. A pass (`CpuPass`, `GpuPass`) is made from it for one device.
+    Nothing here changes a weight. A pass (`T3CpuPass`, `T3GpuPass`) is made from it for one device.
 
     Attributes:
         config: its sizes.
