@@ -2,7 +2,7 @@ Code.require_file("support.exs", __DIR__)
 
 defmodule Bench.PortBridge do
   @moduledoc false
-  # What a careful Port bridge does for a request: a line of JSON out, a line of JSON back, base64 undone.
+  # What a careful Port bridge does for a request: send a line of JSON, receive a line of JSON, decode base64.
 
   def open do
     {:ok, python} = Chatterbex.Python.find()
@@ -12,7 +12,7 @@ defmodule Bench.PortBridge do
 
   def request(port, seconds) do
     Port.command(port, [~s({"id": 1, "text": "#{seconds}"}\n)])
-    # Cut out by hand, at the speed of the fastest JSON library there could be: it favours the Port.
+    # Cut out by hand, as fast as the fastest possible JSON library: this favours the Port.
     [_before, rest] = port |> line([]) |> :binary.split(~s("samples": "))
     [samples, _after] = :binary.split(rest, ~s("))
     %Chatterbex.Audio{samples: Base.decode64!(samples), sample_rate: 24_000}

@@ -1,10 +1,10 @@
-# Many clients of the HTTP interface at once, some of which hang up:
+# Many concurrent clients of the HTTP interface, some of which hang up:
 #
 #     mix run bench/http.exs [REQUESTS] [AT_ONCE] [FORMATS]
 #
-# FORMATS is a list like mp3,wav (by default all), which the requests take in turn. Every tenth client hangs up after its
-# first bytes. Every other answer is compared, byte by byte, with what the same request gives alone.
-# The time to the first byte is compared with the engine's own first chunk, one request at a time.
+# FORMATS is a list such as mp3,wav (default: all); the requests use them in turn. Every tenth client hangs up after its
+# first bytes. Every other answer is compared byte by byte with the answer to the same request alone. The time to the first
+# byte is compared with the engine's own first chunk, one request at a time.
 
 Code.require_file("support.exs", __DIR__)
 
@@ -39,7 +39,7 @@ defmodule Bench.HTTP do
     :gen_tcp.close(socket)
   end
 
-  @doc "Until the first byte of audio has come."
+  @doc "Waits for the first byte of audio."
   def first(port, request) do
     socket = connect(port)
     :ok = :gen_tcp.send(socket, request)
@@ -47,21 +47,21 @@ defmodule Bench.HTTP do
     :gen_tcp.close(socket)
   end
 
-  @doc "Until the engine has given the first chunk to a process, which then ends as that of a request does."
+  @doc "Waits until a process gets the engine's first chunk, and kills it, as happens to a request that ends."
   def first_chunk(server, text) do
-    asker = self()
+    caller = self()
 
-    taker =
+    consumer =
       spawn(fn ->
         server
         |> Chatterbex.stream(text, seed: 1)
         |> Enum.each(fn _chunk ->
-          send(asker, :first)
+          send(caller, :first)
           receive(do: (:never -> :ok))
         end)
       end)
 
-    receive(do: (:first -> Process.exit(taker, :kill)))
+    receive(do: (:first -> Process.exit(consumer, :kill)))
   end
 
   defp until_audio(socket, bytes) do
@@ -96,10 +96,8 @@ end
 
 alias Bench.HTTP
 
-given = System.argv()
-requests = given |> Enum.at(0, "1000") |> String.to_integer()
-at_once = given |> Enum.at(1, "50") |> String.to_integer()
-formats = given |> Enum.at(2, "mp3,opus,flac,wav,pcm") |> String.split(",")
+[requests, at_once, formats] = Bench.arguments([1000, 50, "mp3,opus,flac,wav,pcm"])
+formats = String.split(formats, ",")
 
 Bench.title(
   "The HTTP interface: #{requests} requests, #{at_once} at once, every tenth hangs up (#{Enum.join(formats, ", ")})"
@@ -118,7 +116,7 @@ server = Bench.start(:hibari)
 
 port = Chatterbex.HTTP.Server.port(web)
 
-# As many as have no factor in common with the tenth that hang up: each of them is also answered.
+# No common factor with the ten of every tenth client, so that each sentence is also answered.
 sentences = 7
 
 alone =

@@ -1,4 +1,4 @@
-"""A model that does no work: what a request costs without it is the bridge's own."""
+"""A model that does no work, so that a request costs only what the bridge costs."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class IdleModel(Model):
         return cls()
 
     def admit(self, request: Request) -> None:
-        """Takes a request."""
+        """Accepts a request."""
         self._requests.append(request)
 
     def step(self) -> list[Chunk]:
@@ -48,12 +48,12 @@ class IdleModel(Model):
         self._requests = [r for r in self._requests if r.id != request_id]
 
     def busy(self) -> bool:
-        """Says whether a request is there."""
+        """Returns whether there is a request."""
         return bool(self._requests)
 
     def info(self) -> dict[str, Any]:
-        """Says where it runs."""
+        """Reports where it runs."""
         return {"device": {"requested": "cpu", "actual": "cpu", "reason": None}}
 
     def close(self) -> None:
-        """Has nothing to give back."""
+        """Has nothing to release."""

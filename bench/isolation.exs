@@ -1,6 +1,6 @@
 Code.require_file("support.exs", __DIR__)
 
-Bench.title("Isolation: the same request in this VM and in a process of its own")
+Bench.title("Isolation: the same request in this VM and in a separate process")
 
 Application.put_env(:chatterbex, :models, idle: [python: "idle_model:IdleModel", path: __DIR__])
 servers = for isolation <- [:none, :peer], do: {isolation, Bench.start(:idle, isolation: isolation)}

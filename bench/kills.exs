@@ -1,8 +1,10 @@
-# Kills the process of an isolated server again and again while many callers use it, and counts what became of their
-# requests: mix run bench/kills.exs [KILLS] [CALLERS] [PAUSE]
+# Kills the process of an isolated server again and again while many callers use it, and counts the outcomes of their
+# requests:
 #
-# A kill comes at most PAUSE milliseconds after there is a process. Where that is less than the model needs to load, it never
-# speaks, and its server gives up when `load_timeout` has passed.
+#     mix run bench/kills.exs [KILLS] [CALLERS] [PAUSE]
+#
+# A kill comes at most PAUSE milliseconds after the process starts. If that is less than the model needs to load, it never
+# speaks, and its server gives up after `load_timeout`.
 Code.require_file("support.exs", __DIR__)
 
 defmodule Bench.Kills do
@@ -135,8 +137,5 @@ end
 
 Bench.title("An isolated server whose process is killed at random moments")
 
-[kills, callers, pause] =
-  for {default, n} <- [{"200", 0}, {"50", 1}, {"6000", 2}],
-      do: System.argv() |> Enum.at(n, default) |> String.to_integer()
-
+[kills, callers, pause] = Bench.arguments([200, 50, 6000])
 Bench.Kills.run(kills, callers, pause)

@@ -1,6 +1,6 @@
 """The other way to reach Python: a process behind a Port, lines of JSON, samples in base64.
 
-Answers each line ``{"id": n, "text": "SECONDS"}`` with so many seconds of silence.
+Answers each line ``{"id": n, "text": "SECONDS"}`` with that many seconds of silence.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""What a lower precision costs on the CPU: the figures that `precision: :auto` decides by.
+"""Shows what a lower precision costs on the CPU: the figures that `precision: :auto` uses to decide.
 
     python bench/precision.py [nano] [turbo] [english] [--factors 1 20 100] [--threads N]
     python bench/precision.py [nano] [turbo] [english] --speed [--rounds N] [--tokens N]
 
-With `--speed` it measures how fast the models speak instead, in one process, precisions in turn: read the
-ratios. The checkpoints are synthetic, of the published size, with a voice of 10 s. A factor is by how much some
-channels are larger than the others, as in trained transformers: see test/python/synthetic/outliers.py.
+With `--speed` it measures how fast the models speak instead. The precisions take turns in one process: compare
+the ratios. The checkpoints are synthetic, of the published size, with a voice of 10 s. Factors say how much
+larger some channels are than the others, as in trained transformers: see test/python/synthetic/outliers.py.
 
 It needs the Python of bin/test (`bin/setup --dev`, `bin/test tools`) and the native library (`mix compile`).
 """
@@ -30,13 +30,11 @@ from chatterbex import registry, s3gen
 from chatterbex.checkpoint import read_safetensors
 from chatterbex.device import processor
 from chatterbex.precision import LIMITS, ROWS, TEXT, measurement
-from chatterbex.t3 import T3, CpuPass, T3Conditionals
+from chatterbex.t3 import T3, T3CpuPass, T3Conditionals
 from synthetic import outliers
 from synthetic import s3gen as synthetic_s3gen
 from synthetic import t3 as synthetic_t3
 from synthetic.checkpoints import checkpoint
-
-MODELS = ("nano", "turbo", "english")
 
 
 def t3_row(name: str, factor: float, folder: Path, threads: int) -> str:
@@ -48,8 +46,8 @@ def t3_row(name: str, factor: float, folder: Path, threads: int) -> str:
     voice = T3Conditionals.from_mapping(synthetic_t3.conditionals(config, seed=5))
     text = model.tokenize(SimpleNamespace(_text=model.tokenizer(folder)), TEXT, {"language": "en"})
 
-    def make(precision: str) -> CpuPass:
-        return CpuPass(t3, ROWS, threads=threads, precision=precision)
+    def make(precision: str) -> T3CpuPass:
+        return T3CpuPass(t3, ROWS, threads=threads, precision=precision)
 
     found = measurement.t3_error(make, "int8", t3.front, voice, text)
     kl, changed = found["kl_divergence"], found["changed_tokens"]
@@ -64,7 +62,7 @@ def flow_row(name: str, factor: float, folder: Path) -> str:
         changed = outliers.flow(weights, factor)
         network.flow.load_state_dict({key.removeprefix("flow."): value for key, value in changed.items()})
     voice = s3gen.Reference.from_mapping(synthetic_s3gen.conditionals(seed=5, seconds=10.0))
-    found = measurement.flow_error(partial(s3gen.CpuPass, network), "bfloat16", voice)
+    found = measurement.flow_error(partial(s3gen.S3GenCpuPass, network), "bfloat16", voice)
     return f"flow bfloat16  mel {found['mel_snr']:.1f} dB, waveform {found['waveform_snr']:.1f} dB below the signal"
 
 
@@ -79,7 +77,7 @@ def speed(name: str, folder: Path, options: argparse.Namespace) -> None:
     times: dict[tuple[str, str], list[float]] = {}
     for turn in range(options.rounds + 1):
         for precision, one in sides.items():
-            # The number of tokens is another one each time, as no two texts have the same length.
+            # The number of tokens differs each time, because real texts do too.
             tokens = options.tokens + turn
             for part, work in (("t3", one.t3), ("s3gen", one.s3gen), ("whole", one.whole)):
                 began = time.perf_counter()

@@ -1,9 +1,9 @@
-# Mixed traffic against an isolated pool with the built-in voice, until it has had enough requests or time:
+# Mixed traffic against an isolated pool with the built-in voice, until the number of requests or the time is reached:
 #
 #     mix run bench/soak.exs [--minutes 120] [--requests 100000] [--callers 20] [--size 2] [--kill-every 10]
 #
-# --kill-every is in seconds; 0 kills nothing. Every request has an answer that is known: whole audio is compared with what an
-# undisturbed server said.
+# --kill-every is in seconds; 0 kills nothing. The right answer to every request is known: audio is compared with that of an
+# undisturbed server.
 Code.require_file("support.exs", __DIR__)
 
 defmodule Bench.Soak do
@@ -93,7 +93,7 @@ defmodule Bench.Soak do
     receive(do: ({:DOWN, ^monitor, :process, _pid, _reason} -> :right))
   end
 
-  # The built-in voice has neither, and must say so.
+  # The built-in voice supports neither, and must say so.
   defp ask(:clone, context) do
     {:ok, audio} = Chatterbex.Audio.silence(1_000)
     refused(Chatterbex.Voice.clone(audio, server: context.pool), :not_supported)
@@ -149,7 +149,7 @@ defmodule Bench.Soak do
     kill(pool, every)
   end
 
-  # Megabytes of this VM, every five seconds, and every minute how far it is.
+  # Records the megabytes of this VM every five seconds, and prints the progress every minute.
   defp watch(context, seen) do
     if rem(length(seen), 12) == 11,
       do: IO.puts(:stderr, "#{:counters.get(context.counter, 1)} requests so far")

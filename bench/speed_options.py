@@ -1,16 +1,15 @@
-"""What the options that trade quality for speed gain, on synthetic checkpoints.
+"""Measures how much time the options that trade quality for speed save, on synthetic checkpoints.
 
     python bench/speed_options.py [nano] [turbo] [english] [--rounds N] [--threads N] [--tokens N] [--alone]
 
-The variants of a model are asked in turns within one process, so that a busy machine disturbs all alike:
-read the ratios. Each round has a length of its own, as each text has. It runs with the Python of bin/test,
-as bench/upstream.py does.
+The variants of a model take turns within one process, so that a busy machine disturbs all of them equally:
+compare the ratios. Each round has its own length, because real texts do too. Run it with the Python of
+bin/test, like bench/upstream.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -22,12 +21,12 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "priv" / "python"), str(HERE.parent / "test" / "python")]
 
+import command_line
 import torch
 from chatterbex import registry
+from chatterbex.device import processor
 from chatterbex.model import Request
 from upstream import TEXT, TEXTS, prepared, speech
-
-MODELS = ("nano", "turbo", "english")
 
 
 def load(name: str, folder: Path, threads: int, **options: Any) -> Any:
@@ -63,7 +62,7 @@ def first(model: Any, tokens: int, **options: Any) -> float:
 
 
 def request(model: Any, tokens: int, stream: bool, options: dict[str, Any]) -> Request:
-    """A request of exactly so many tokens, in the built-in voice, whose prompt has 10 seconds."""
+    """A request of exactly `tokens` tokens, in the built-in voice, whose prompt has 10 seconds."""
     text = TEXTS.get(model.name, TEXT)
     return Request(1, text, stream, {"seed": 1, "max_tokens": tokens, "retries": 0, **options})
 
@@ -71,7 +70,7 @@ def request(model: Any, tokens: int, stream: bool, options: dict[str, Any]) -> R
 def compare(
     what: str, variants: dict[str, Callable[[int], float]], options: argparse.Namespace, unit: str
 ) -> None:
-    """A line for each variant: its median, and its share of the first one's."""
+    """Prints a line for each variant: its median, and its ratio to the first variant's."""
     figures: dict[str, list[float]] = {name: [] for name in variants}
     for number in range(options.rounds):
         for name, measure in variants.items():
@@ -83,7 +82,7 @@ def compare(
 
 
 def variants(name: str) -> dict[str, dict[str, Any]]:
-    """What is asked of a model, by its name in the table; "flow" is how it is loaded."""
+    """The options of each variant, by its name in the table; "flow" says how the model is loaded."""
     asked: dict[str, dict[str, Any]] = {"as usual": {}}
     asked |= {f"reference_seconds: {seconds}": {"reference_seconds": seconds} for seconds in (5, 3)}
     if name != "english":
@@ -96,17 +95,17 @@ def variants(name: str) -> dict[str, dict[str, Any]]:
 
 
 def measure_s3gen(name: str, options: argparse.Namespace) -> None:
-    """S3Gen alone: what the options are about."""
+    """Measures S3Gen alone, which the options affect."""
     from chatterbex import s3gen
     from chatterbex.s3gen import FlowOptions
     from synthetic import checkpoints
     from synthetic.s3gen import conditionals
 
     meanflow = checkpoints.checkpoint("nano") / "s3gen_meanflow.safetensors"
-    passes = {"meanflow": s3gen.CpuPass(s3gen.load(meanflow, meanflow=True)[0])}
+    passes = {"meanflow": s3gen.S3GenCpuPass(s3gen.load(meanflow, meanflow=True)[0])}
     if name == "english":
         own = checkpoints.checkpoint("english") / "s3gen.safetensors"
-        passes["cfm"] = s3gen.CpuPass(s3gen.load(own, meanflow=False)[0])
+        passes["cfm"] = s3gen.S3GenCpuPass(s3gen.load(own, meanflow=False)[0])
     usual = "cfm" if name == "english" else "meanflow"
     voice = s3gen.Reference.from_mapping(conditionals(seed=5, seconds=10.0))
 
@@ -152,33 +151,16 @@ def measure(name: str, folder: Path, options: argparse.Namespace) -> None:
     compare("first sound", firsts, options, "s")
 
 
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "unknown processor"
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "?")
-
-
 def main(arguments: list[str]) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python bench/speed_options.py", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("models", nargs="*", metavar="model", help=f"of {', '.join(MODELS)}; default: all")
-    parser.add_argument("--rounds", type=int, default=3, help="of each measurement; medians are shown")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--tokens", type=int, default=100, help="25 are a second of speech")
+    parser = command_line.parser("speed_options.py", __doc__, tokens=100)
     parser.add_argument(
         "--alone", action="store_true", help="S3Gen alone: no checkpoint of full size is made"
     )
-    options = parser.parse_args(arguments)
-    unknown = set(options.models) - set(MODELS)
-    if unknown:
-        parser.error(f"there is no model {', '.join(unknown)}")
+    options = command_line.parse(parser, arguments)
     torch.set_num_threads(options.threads)
-    print(f"{processor()}, {options.threads} threads, {options.tokens / 25:g} s of speech")
-    for name in options.models or MODELS:
+    print(f"{processor.name()}, {options.threads} threads, {options.tokens / 25:g} s of speech")
+    for name in options.models:
         print(f"\n{name}", flush=True)
         measure_s3gen(name, options)
         if not options.alone:

@@ -1,11 +1,11 @@
-"""T3's engine for the CPU, alone, against the limits of the machine it runs on.
+"""Measures T3's CPU engine alone, against the limits of the machine it runs on.
 
     python bench/t3.py [nano] [turbo] [english] [--threads N] [--rounds N] [--context N] [--precision P]
 
-For each model: tokens per second of a decode step alone and for eight rows that share a voice, the bytes that
-a step reads as a share of the memory's bandwidth, and reading in a voice as a share of a large matrix product.
-Both limits are measured in the same run, by as many threads, before each model and after it, and the better
-one counts. Figures are medians of the rounds.
+For each model it prints the tokens per second of a decode step for one row and for eight rows that share a
+voice, the bytes that a step reads as a share of the memory bandwidth, and the speed of reading in a voice as a
+share of a large matrix product's. It measures both limits in the same run, with the same number of threads,
+before and after each model, and uses the better one. Figures are medians of the rounds.
 
 It needs the Python of bin/test (`bin/setup --dev`, `bin/test tools`) and the native library (`mix compile`).
 The weights are random.
@@ -28,14 +28,14 @@ sys.path[:0] = [str(HERE.parent / "priv" / "python"), str(HERE.parent / "test" /
 import numpy as np
 import torch
 from chatterbex.t3 import native
-from chatterbex.t3.native import Engine
+from chatterbex.t3.native import T3Engine
 from synthetic import t3 as synthetic
 
 VOICE = 376
 
 
 class Weights(Mapping[str, Any]):
-    """Random tensors, each made when it is asked for and then forgotten."""
+    """Random tensors, each made on demand and not kept."""
 
     def __init__(self, config: Any) -> None:
         self._shapes = {
@@ -72,7 +72,7 @@ def timed(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def decode(engine: Engine, rows: int, context: int, rounds: int) -> float:
+def decode(engine: T3Engine, rows: int, context: int, rounds: int) -> float:
     """Seconds of a step for rows that share a voice, about `context` positions long."""
     dim = engine.config.dim
     rng = np.random.default_rng(0)
@@ -92,8 +92,8 @@ def decode(engine: Engine, rows: int, context: int, rounds: int) -> float:
     return median(times)
 
 
-def read_in(engine: Engine, rounds: int, piece: int) -> float:
-    """Seconds for a voice, read in in pieces."""
+def read_in(engine: T3Engine, rounds: int, piece: int) -> float:
+    """Seconds to read in a voice, piece by piece."""
     x = np.random.default_rng(0).standard_normal((VOICE, engine.config.dim), dtype=np.float32)
     times = []
     for _ in range(rounds):
@@ -111,7 +111,7 @@ def bench(name: str, options: argparse.Namespace) -> None:
     config = synthetic.full(name)
     memory, product = native.bandwidth(options.threads), matrix_speed(options.threads)
     start = time.perf_counter()
-    engine = Engine(config, Weights(config), threads=options.threads, **options.engine)
+    engine = T3Engine(config, Weights(config), threads=options.threads, **options.engine)
     packing = time.perf_counter() - start
     alone = decode(engine, 1, options.context, options.rounds)
     eight = decode(engine, 8, options.context, options.rounds)

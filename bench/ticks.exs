@@ -2,7 +2,7 @@ Code.require_file("support.exs", __DIR__)
 
 defmodule Bench.Ticker do
   @moduledoc false
-  # Ticks every millisecond until told to stop, and returns the longest gap between two ticks in milliseconds.
+  # Ticks every millisecond until it is stopped, and returns the longest gap between two ticks in milliseconds.
 
   def start do
     Task.async(fn ->

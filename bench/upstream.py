@@ -1,14 +1,13 @@
-"""The Chatterbox models here against upstream's own code, on synthetic checkpoints of full size.
+"""Compares the Chatterbox models with upstream's own code, on synthetic checkpoints of full size.
 
     python bench/upstream.py [nano] [turbo] [english] [--rounds N] [--threads N] [--tokens N]
 
-Each side is a process of its own, and they are asked in turns, so that a busy machine disturbs both
-alike: read the ratios. The number of speech tokens is given, for random weights come to no end. It is
-another one each time, as no two texts have the same length: what is prepared for a length when it is
-first met is part of what people wait for.
+Each side runs in its own process, and the two take turns, so that a busy machine disturbs both equally:
+compare the ratios. The number of speech tokens is fixed, because random weights never end. It differs in
+each round, because real texts do too: preparing for a new length is part of the time that people wait.
 
 It needs the Python of bin/test (`bin/setup --dev`, `bin/test tools`), which has upstream's packages.
-Upstream's release has no nano: its turbo is given nano's sizes and weights.
+Upstream's release has no nano, so its turbo gets nano's sizes and weights.
 """
 
 from __future__ import annotations
@@ -31,13 +30,14 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "priv" / "python"), str(HERE.parent / "test" / "python")]
 
-MODELS = ("nano", "turbo", "english")
+import command_line
+
 TEXT = (
     "The river rose in the night, and by the morning the lower meadow was a lake. Nobody in the village "
     "had seen such a flood since the old bridge was built."
 )
-# Of TEXT the tokenizer of GPT-2 makes 35 tokens, and that of the synthetic checkpoints, which knows few
-# merges, 132. So those models are given less of it, which comes to 34.
+# GPT-2's tokenizer makes 35 tokens of TEXT. That of the synthetic checkpoints, which knows few merges, makes
+# 132. So those models get the beginning of it, which comes to 34.
 TEXTS = {name: "The river rose in the night, and by the" for name in ("nano", "turbo")}
 
 
@@ -105,7 +105,7 @@ class Ours:
         return heard[0] / 24_000
 
     def callers(self, seed: int, callers: int, *tokens: int) -> float:
-        """Speaks for several callers, each of whom comes with the next text when one of his is done."""
+        """Speaks for several callers, each of which sends its next text when one is done."""
         return self._say([self._request(seed + at, most) for at, most in enumerate(tokens)], callers)
 
     def _parts(self) -> Any:
@@ -154,7 +154,7 @@ class Theirs:
             LLAMA_CONFIGS["GPT2_medium"].update(n_embd=768, hidden_size=768, n_head=12, n_layer=12)
         self._tts = self._kind.from_local(self._folder, "cpu")
         if self._name != "english":
-            # With the NumPy that upstream asks for it stays float32; with a later one it crashes.
+            # With the NumPy version that upstream requires it stays float32; a later one crashes.
             plain = self._tts.norm_loudness
             self._tts.norm_loudness = lambda *given: plain(*given).astype("float32")
 
@@ -218,7 +218,7 @@ def read(path: str) -> tuple[bytes, int]:
 
 
 def serve(side: str, name: str, folder: str, recording: str, threads: int) -> None:
-    """Does what comes in, line by line, and says how long it took."""
+    """Runs the tasks that it reads line by line, and answers how long each took."""
     answers = os.fdopen(os.dup(1), "w")
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
@@ -300,7 +300,7 @@ def compare(name: str, folder: Path, recording: Path, options: argparse.Namespac
         times = [[side.ask(task, *arguments)[0] for side in pair] for _ in range(rounds)]
         return [median(column) for column in zip(*times, strict=True)]
 
-    # What is only done once in a process is done in several processes.
+    # Work that happens once in a process is measured in several processes.
     once: dict[str, list[list[float]]] = {"load_packages": [], "load": [], "voice": []}
     pair: list[Side] = []
     for _ in range(options.rounds):
@@ -311,7 +311,7 @@ def compare(name: str, folder: Path, recording: Path, options: argparse.Namespac
             times.append(turns(pair, task))
     for task, what in (("load_packages", "import"), ("load", "load")):
         table.row(what, *(median(column) for column in zip(*once[task], strict=True)), "s")
-    # Upstream's packages compile code in the first process after they were installed, and keep it.
+    # In the first process after installation, upstream's packages compile code and cache it.
     table.row("first voice, as installed", *once["voice"][0], "s")
     if options.rounds > 1:
         table.row(
@@ -328,7 +328,7 @@ def compare(name: str, folder: Path, recording: Path, options: argparse.Namespac
     lengths = count(tokens)
 
     def per_second(task: str, times: int) -> list[float]:
-        """Seconds of work per second of audio, each side, each time with a length not met before."""
+        """Seconds of work per second of audio for each side, each time with a new length."""
         taken = []
         for _ in range(times):
             length = next(lengths)
@@ -352,7 +352,7 @@ def compare(name: str, folder: Path, recording: Path, options: argparse.Namespac
 def compare_callers(
     table: Table, pair: list[Side], lengths: Iterator[int], options: argparse.Namespace
 ) -> None:
-    """Measures several callers at once: ours before and after upstream's, for a machine may change."""
+    """Measures several callers at once: ours before and after upstream's, because the machine may change."""
     callers, texts, seed = options.callers, options.texts, options.seed
 
     def rate(pieces: list[tuple[float, float]]) -> float:
@@ -372,7 +372,7 @@ def compare_callers(
 
 @contextlib.contextmanager
 def prepared(name: str) -> Iterator[Path]:
-    """A folder with a checkpoint of full size, in which upstream finds nano by turbo's name."""
+    """A folder with a full-size checkpoint, in which upstream finds nano under turbo's name."""
     from synthetic import checkpoints
 
     with tempfile.TemporaryDirectory() as folder:
@@ -383,7 +383,7 @@ def prepared(name: str) -> Iterator[Path]:
 
 
 def record(path: Path) -> Path:
-    """Ten seconds of a person, from what comes with s3tokenizer."""
+    """Ten seconds of a person speaking, from the recordings in s3tokenizer."""
     from chatterbex import upstream
 
     source = upstream.package_folder("s3tokenizer", "s3tokenizer") / "assets" / "BAC009S0764W0121.wav"
@@ -403,23 +403,15 @@ def main(arguments: list[str]) -> None:
         side, name, folder, recording, threads = arguments[1:]
         serve(side, name, folder, recording, int(threads))
         return
-    parser = argparse.ArgumentParser(prog="python bench/upstream.py", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("models", nargs="*", metavar="model", help=f"of {', '.join(MODELS)}; default: all")
-    parser.add_argument("--rounds", type=int, default=3, help="of each measurement; medians are shown")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--tokens", type=int, default=250, help="25 are a second of speech")
+    parser = command_line.parser("upstream.py", __doc__, tokens=250)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--callers", type=int, default=8, choices=range(9), help="at once; 0 leaves them out")
     parser.add_argument("--texts", type=int, default=1, help="of each caller, one after the other")
-    options = parser.parse_args(arguments)
-    unknown = set(options.models) - set(MODELS)
-    if unknown:
-        parser.error(f"there is no model {', '.join(unknown)}")
+    options = command_line.parse(parser, arguments)
     with tempfile.TemporaryDirectory() as folder:
         recording = record(Path(folder) / "person.wav")
         print(f"{options.tokens} tokens, {options.threads} threads, {options.rounds} rounds")
-        for name in options.models or MODELS:
+        for name in options.models:
             with prepared(name) as path:
                 compare(name, path, recording, options)
 

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2034
-# Shared by the scripts in bin/: messages, and where the tools are. To be sourced, not run.
+# Shared by the scripts in bin/: messages, and how to find the tools. Source it, do not run it.
 # Works with bash 3.2, which is what macOS has.
 
 given_path=$PATH
@@ -25,7 +25,7 @@ fail() {
   exit 1
 }
 
-# quietly LOG COMMAND...: the output goes to LOG, and its end to the terminal if the command fails.
+# quietly LOG COMMAND...: writes the output to LOG, and its end to the terminal if the command fails.
 quietly() {
   local log=$1 started=$SECONDS
   shift
@@ -34,14 +34,14 @@ quietly() {
     note "done in $((SECONDS - started)) s"
   else
     tail -n 15 "$log" | sed 's/^/    /' >&2
-    note "$(printf '%s ' "$@")failed; all of its output is in $log" >&2
+    note "$(printf '%s ' "$@")failed; its full output is in $log" >&2
     return 1
   fi
 }
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
-# version_at_least 1.88.0 1.85: compares up to three numbers, whatever follows them.
+# version_at_least 1.88.0 1.85: compares up to three numbers and ignores the rest.
 version_at_least() {
   local have_part want_part _
   local have_rest=${1%%[!0-9.]*} want_rest=${2%%[!0-9.]*}
@@ -76,12 +76,12 @@ add_to_path() {
   esac
 }
 
-# --- what is there? each answers with its exit status, and says nothing -------------------------
+# --- what is installed? each answers with its exit status, and prints nothing -------------------------
 
 elixir_ok() {
   local versions
   have elixir && have mix || return 1
-  # One VM answers all: its versions, and whether the distribution left out a part that Mix needs.
+  # One VM answers everything: the versions, and whether the distribution leaves out a part that Mix needs.
   versions=$(elixir -e '
     missing = Enum.reject([:crypto, :inets, :parsetools, :public_key, :tools], &is_list(:code.lib_dir(&1)))
     complete = missing == [] and Code.ensure_loaded?(Mix) and Code.ensure_loaded?(ExUnit)
@@ -94,7 +94,7 @@ elixir_ok() {
 }
 
 compiler_ok() {
-  # On macOS, cc without the command line tools is a stub that opens a window.
+  # On macOS without the command line tools, cc is a stub that opens a window.
   if [ "$(uname -s)" = Darwin ] && ! xcode-select -p >/dev/null 2>&1; then return 1; fi
   have cc && printf '#include <stdlib.h>\n' | cc -E - >/dev/null 2>&1
 }
@@ -107,7 +107,7 @@ rust_ok() {
   version_at_least "$rust_version" "$rust_minimum"
 }
 
-# Prints the first Chromium there is, as test/support/chromium.ex finds it.
+# Prints the path of the first Chromium, found as in test/support/chromium.ex.
 chromium() {
   local name
   for name in "${CHATTERBEX_CHROMIUM:-}" chromium chromium-browser google-chrome google-chrome-stable \
@@ -117,7 +117,7 @@ chromium() {
   return 1
 }
 
-# In the order in which to look for them, as in lib/chatterbex/setup/package_profile.ex.
+# In search order, as in lib/chatterbex/setup/package_profile.ex.
 python_versions="3.12 3.13 3.11 3.14 3.10"
 
 # Prints the first Python 3.10 to 3.14 that has a shared libpython and can make a venv.
@@ -152,12 +152,12 @@ sys.exit(0 if any(os.path.exists(f) for f in files) else 1)
 ' >/dev/null 2>&1
 }
 
-# install_tool PYTHON NAME: puts a program from the package index, whose lock (NAME.txt) is checked by its hashes, into
-# a place that use_tools knows.
+# install_tool PYTHON NAME: installs a program from the package index where use_tools finds it, and checks the hashes of its
+# lock (NAME.txt).
 install_tool() {
   local venv logs
   venv=$(tools_venv) logs=$(cache_home)/logs
-  note "$2 goes into $venv"
+  note "installing $2 into $venv"
   { [ -x "$venv/bin/python" ] || quietly "$logs/$2-venv.log" "$1" -m venv "$venv"; } &&
     quietly "$logs/$2-install.log" "$venv/bin/python" -m pip install --quiet --require-hashes \
       -r "$project/priv/python/locks/$2.txt" || return 1
@@ -168,7 +168,7 @@ install_tool() {
 
 # --- the environment every script runs in -------------------------------------------------------
 
-# Tools that were installed but that an older shell has not on its PATH yet.
+# Adds installed tools that an older shell does not have on its PATH yet.
 use_tools() {
   local folder
   for folder in /opt/homebrew/bin "$HOME/.elixir-install"/installs/otp/*/bin \
@@ -176,7 +176,7 @@ use_tools() {
     add_to_path "$folder"
   done
   add_to_path "${CARGO_HOME:-$HOME/.cargo}/bin"
-  # Ubuntu keeps its newer compilers beside the old one: /usr/lib/rust-1.89/bin.
+  # Ubuntu keeps newer compilers next to the old one: /usr/lib/rust-1.89/bin.
   if ! rust_ok; then
     for folder in /usr/lib/rust-[0-9]*/bin; do
       if [ -x "$folder/cargo" ] && version_at_least "$(basename "$(dirname "$folder")" | sed 's/rust-//')" "$rust_minimum"; then
@@ -197,7 +197,7 @@ use_tools() {
   esac
 }
 
-# The tools that a shell of one's own, with the PATH it has, would not find: a line that mends that.
+# Prints a line to set the PATH of your own shell, if it would not find the tools.
 path_advice() {
   local tool folder folders=''
   for tool in elixir cargo; do
@@ -208,11 +208,11 @@ path_advice() {
   if [ -n "${RUSTUP_TOOLCHAIN:-}" ]; then note "For your own shell:  rustup default $RUSTUP_TOOLCHAIN"; fi
 }
 
-# Where Hex is installed, Mix wants the optional dependencies fetched; without Hex there are none.
+# If Hex is installed, Mix requires the optional dependencies to be fetched. Without Hex there are none.
 fetch_dependencies() {
   mix archive 2>/dev/null | grep -q '^\* hex-' || return 0
   if ! mix deps.get; then
-    note "Hex could not fetch the optional dependencies: going on without Hex"
+    note "Hex could not fetch the optional dependencies: continuing without Hex"
     MIX_ARCHIVES=$(tools_venv)/no-archives
     mkdir -p "$MIX_ARCHIVES"
     export MIX_ARCHIVES

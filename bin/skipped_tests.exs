@@ -1,5 +1,5 @@
-# Loaded by bin/test beside ExUnit's own formatter: writes one line for each test that did not
-# run, with the reason, to the file that CHATTERBEX_SKIPPED_TESTS names.
+# bin/test loads this in addition to ExUnit's own formatter. For each test that did not run, it writes a line with the
+# reason to the file that CHATTERBEX_SKIPPED_TESTS names.
 defmodule Chatterbex.SkippedTests do
   use GenServer
 
@@ -9,7 +9,7 @@ defmodule Chatterbex.SkippedTests do
   end
 
   @impl true
-  # Those in a browser are another leg of bin/test.
+  # Browser tests are a separate leg of bin/test.
   def handle_cast({:test_finished, %{state: {:excluded, _reason}, tags: %{browser: true}}}, file), do: {:noreply, file}
 
   def handle_cast({:test_finished, %{state: {state, reason}} = test}, file) when state in [:skipped, :excluded] do

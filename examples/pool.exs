@@ -5,7 +5,7 @@
 {:ok, server} = Chatterbex.start_link(max_queue: 20)
 :ok = Chatterbex.await_ready(server: server)
 
-# Refused requests are tried again after those that were not have been answered.
+# A refused request is tried again after a moment.
 speak = fn speak, number ->
   case Chatterbex.generate(server, "This is request number #{number}.", seed: number) do
     {:ok, audio} ->

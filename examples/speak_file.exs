@@ -9,7 +9,7 @@ case System.argv() do
     text
     |> File.read!()
     |> Chatterbex.stream(
-      progress: fn told -> IO.write(:stderr, "\r#{told.characters} of #{told.total} characters") end
+      progress: fn done -> IO.write(:stderr, "\r#{done.characters} of #{done.total} characters") end
     )
     |> Enum.into(Writer.new(wav))
 

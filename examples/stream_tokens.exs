@@ -1,4 +1,4 @@
-# Speaks the words of a language model while they come.
+# Speaks a language model's output as it arrives.
 #
 #     mix run examples/stream_tokens.exs
 

@@ -66,10 +66,10 @@ defmodule Chatterbex do
     Options,
     Server,
     Telemetry,
-    Text.Check
+    Text.Validation
   }
 
-  alias Chatterbex.Speech.{Conversion, Metadata, Plan, Sender, Stream, Whole}
+  alias Chatterbex.Speech.{AudioStream, Conversion, Metadata, Plan, Sender, Whole}
 
   @typedoc "A running server, as `GenServer` knows it."
   @type server :: GenServer.server()
@@ -168,7 +168,7 @@ defmodule Chatterbex do
     Telemetry.span([:chatterbex, :generate], characters(text), about(first, options), fn ->
       with {:ok, options} <- Options.validate(:generate, options),
            {:ok, server} <- one_server(first, options),
-           {:ok, text} <- Check.check(text),
+           {:ok, text} <- Validation.check(text),
            {:ok, server} <- DefaultServer.resolve(server),
            {:ok, plan} <- Plan.new(server, Map.put(options, :text, text)),
            {:ok, audio} <- Whole.generate(plan, text, options.progress) do
@@ -266,7 +266,7 @@ defmodule Chatterbex do
 
   defp lazily(first, text, options) do
     case stream_options(:stream, first, text, options) do
-      {:ok, server, options} -> Stream.new(request(server, text, options))
+      {:ok, server, options} -> AudioStream.new(request(server, text, options))
       {:error, error} -> raise error
     end
   end
@@ -306,7 +306,7 @@ defmodule Chatterbex do
   @spec stream_to(String.t() | Enumerable.t(), pid, keyword) :: {:ok, reference} | {:error, Error.t()}
   def stream_to(text, listener, options \\ []) when is_pid(listener) do
     with {:ok, server, options} <- stream_options(:stream_to, nil, text, options) do
-      make = &Stream.new(request(server, text, options), &1)
+      make = &AudioStream.new(request(server, text, options), &1)
       Sender.start(listener, options.max_unacked || :infinity, make)
     end
   end
@@ -580,7 +580,7 @@ defmodule Chatterbex do
          do: {:ok, server, options}
   end
 
-  defp enumerable(text) when is_binary(text), do: with({:ok, _text} <- Check.check(text), do: :ok)
+  defp enumerable(text) when is_binary(text), do: with({:ok, _text} <- Validation.check(text), do: :ok)
 
   defp enumerable(text) do
     if Enumerable.impl_for(text),

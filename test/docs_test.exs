@@ -8,7 +8,7 @@ defmodule Chatterbex.DocsTest do
     assert File.read!(Path.join(@root, "README.md")) =~ ~s({:chatterbex, "~> #{major}.#{minor}"})
   end
 
-  test "the JavaScript package has this version, and is where it says" do
+  test "the JavaScript package has this version, and its files exist" do
     {:ok, package} = @root |> Path.join("package.json") |> File.read!() |> Chatterbex.JSON.decode()
     assert package["version"] == Mix.Project.config()[:version]
     shipped = Mix.Project.config()[:package][:files]
@@ -20,7 +20,7 @@ defmodule Chatterbex.DocsTest do
     end
   end
 
-  test "every relative link of every document leads somewhere" do
+  test "every relative link in the documents leads somewhere" do
     documents =
       Enum.flat_map(
         ~w(*.md bench/*.md deploy/*.md guides/*.{md,livemd} examples/*.md docs/**/*.md),
@@ -107,7 +107,7 @@ defmodule Chatterbex.DocsTest do
     for {function, result} <- bangs, do: refute(Macro.to_string(result) =~ "Error", inspect(function))
   end
 
-  test "what is the library's own is not in the documentation" do
+  test "internal functions are not in the documentation" do
     own = [
       {Chatterbex.Options, :validate},
       {Chatterbex.Options, :supported},

@@ -3,7 +3,7 @@ defmodule Chatterbex.NotebookTest do
 
   @notebook Path.expand("../guides/notebook.livemd", __DIR__)
 
-  # In Livebook, the first cell installs what a project has already.
+  # In Livebook, the first cell installs what a project already has.
   setup_all do
     cells =
       for [_all, cell] <- Regex.scan(~r/^```elixir\n(.*?)^```$/ms, File.read!(@notebook)),
@@ -13,7 +13,7 @@ defmodule Chatterbex.NotebookTest do
     {:ok, cells: cells}
   end
 
-  # One after another, each with what those before it have bound. Returns what is bound in the end.
+  # Runs cells in order, each with the bindings of those before it. Returns the final bindings.
   defp run(cells) do
     {binding, _env} =
       Enum.reduce(cells, {[], Code.env_for_eval(file: @notebook)}, fn cell, {binding, env} ->
@@ -26,7 +26,7 @@ defmodule Chatterbex.NotebookTest do
 
   defp needs_kino?(cell), do: String.contains?(cell, "Kino.")
 
-  test "the cells run from the first to the last", %{cells: cells} do
+  test "all cells run in order", %{cells: cells} do
     assert length(cells) > 7
     binding = cells |> Enum.reject(&needs_kino?/1) |> run()
     assert Chatterbex.Audio.duration(binding[:audio]) > 1
@@ -37,7 +37,7 @@ defmodule Chatterbex.NotebookTest do
   end
 
   @tag skip: if(Code.ensure_loaded?(Kino.Render), do: false, else: "Kino is not installed")
-  test "and those that need Kino among them", %{cells: cells} do
+  test "cells that need Kino run too", %{cells: cells} do
     {:ok, _apps} = Application.ensure_all_started(:kino)
     assert Enum.count(cells, &needs_kino?/1) == 2
     assert is_struct(run(cells)[:frame], Kino.Frame)

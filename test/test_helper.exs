@@ -1,9 +1,9 @@
-# The tests speak for real: they need what `mix chatterbex.setup` provides, and say so instead of failing one by one.
+# The tests really speak: they need what `mix chatterbex.setup` provides, and say so instead of failing one by one.
 case Chatterbex.Python.find() do
   {:ok, _python} ->
-    # Long, for machines that others use too: what a test waits for has an end of its own.
-    # Those in a browser are a leg of their own in `bin/test`: mix test --only browser test/browser
-    # One that compiles all of the project's Rust is left to `bin/test`, too.
+    # Long, for busy machines: whatever a test waits for has its own timeout.
+    # Browser tests are a separate leg of `bin/test`: mix test --only browser test/browser
+    # The test that compiles all of the Rust runs in `bin/test` only.
     ExUnit.start(capture_log: true, timeout: 300_000, exclude: [:browser, :cargo])
 
   {:error, error} ->

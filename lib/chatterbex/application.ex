@@ -8,7 +8,7 @@ defmodule Chatterbex.Application do
     # The runtime stops last: servers give their models back to it.
     children = [
       Chatterbex.Runtime,
-      Chatterbex.Voice.Cache,
+      Chatterbex.Voice.FileCache,
       %{id: Chatterbex.Pool, start: {:pg, :start_link, [Chatterbex.Pool.scope()]}},
       {DynamicSupervisor, name: Chatterbex.DefaultServerSupervisor, strategy: :one_for_one},
       {Registry, keys: :unique, name: Chatterbex.Senders},

@@ -185,7 +185,7 @@ defmodule Chatterbex.Audio do
       :invalid_audio
   """
   @spec from_wav(binary, keyword) :: {:ok, t} | {:error, Error.t()}
-  def from_wav(wav, options \\ []) when is_binary(wav), do: Format.decode_wav(wav, options)
+  def from_wav(wav, options \\ []) when is_binary(wav), do: wav |> Format.decode_wav(options) |> new()
 
   @doc """
   Reads a WAV, FLAC, MP3, Ogg Vorbis or Ogg Opus file. The format is detected from the content, not the name.
@@ -205,7 +205,7 @@ defmodule Chatterbex.Audio do
       "cannot read /no/such/file.wav: no such file or directory (enoent)."
   """
   @spec read(Path.t(), keyword) :: {:ok, t} | {:error, Error.t()}
-  def read(path, options \\ []), do: Format.read(path, options)
+  def read(path, options \\ []), do: path |> Format.read(options) |> new()
 
   @doc """
   The same as `read/2`, but returns the audio or raises `Chatterbex.Error`.
@@ -246,7 +246,7 @@ defmodule Chatterbex.Audio do
       "these 5 bytes are not an audio file: neither WAV, FLAC, MP3, Ogg Vorbis nor Ogg Opus"
   """
   @spec from_format(binary, keyword) :: {:ok, t} | {:error, Error.t()}
-  def from_format(file, options \\ []) when is_binary(file), do: Format.decode(file, options)
+  def from_format(file, options \\ []) when is_binary(file), do: file |> Format.decode(options) |> new()
 
   @doc """
   Resamples the audio to another sample rate, in Hz, from 1000 to 768000.
@@ -303,7 +303,7 @@ defmodule Chatterbex.Audio do
         "48000 Hz and 1 channel. Convert them first with Chatterbex.Audio.resample/2 and Chatterbex.Audio.mono/1."
   """
   @spec concat([t, ...]) :: {:ok, t} | {:error, Error.t()}
-  def concat(audios), do: Change.concat(audios)
+  def concat(audios), do: Change.concat(audios, &is_struct(&1, __MODULE__))
 
   @doc """
   Makes silence of the given number of milliseconds, from 0 to 3600000 (an hour).
@@ -324,7 +324,7 @@ defmodule Chatterbex.Audio do
       "#Chatterbex.Audio<0.25 s, 8000 Hz, stereo>"
   """
   @spec silence(non_neg_integer, keyword) :: {:ok, t} | {:error, Error.t()}
-  def silence(milliseconds, options \\ []), do: Change.silence(milliseconds, options)
+  def silence(milliseconds, options \\ []), do: milliseconds |> Change.silence(options) |> new()
 
   @doc """
   Removes the silence at the beginning and the end.
@@ -509,6 +509,9 @@ defmodule Chatterbex.Audio do
   """
   @spec watermarked?(t) :: boolean
   def watermarked?(audio), do: Error.unwrap!(detect_watermark(audio))
+
+  defp new({:ok, fields}), do: {:ok, struct!(__MODULE__, fields)}
+  defp new({:error, error}), do: {:error, error}
 
   defp frames(audio), do: div(byte_size(audio.samples), 4 * audio.channels)
 

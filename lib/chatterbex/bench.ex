@@ -86,7 +86,7 @@ defmodule Chatterbex.Bench do
         request:
           if(valid.max_tokens, do: [max_tokens: valid.max_tokens], else: []) ++ [timeout: valid.timeout],
         rounds: valid.rounds,
-        tell: valid.progress || fn _told -> :ok end
+        tell: valid.progress || fn _progress -> :ok end
       }
 
       {:ok, report(bench)}
@@ -218,12 +218,12 @@ defmodule Chatterbex.Bench do
     }
   end
 
-  # Chatterbox models tell the seconds of each kind of work.
+  # Chatterbox models report the seconds of each kind of work.
   defp tokens_per_second(audios) do
-    told = for %{metadata: %{tokens: tokens, seconds: %{t3: seconds}}} <- audios, do: {tokens, seconds}
+    counts = for %{metadata: %{tokens: tokens, seconds: %{t3: seconds}}} <- audios, do: {tokens, seconds}
 
-    case told |> Enum.map(&elem(&1, 1)) |> Enum.sum() do
-      seconds when seconds > 0 -> (told |> Enum.map(&elem(&1, 0)) |> Enum.sum()) / seconds
+    case counts |> Enum.map(&elem(&1, 1)) |> Enum.sum() do
+      seconds when seconds > 0 -> (counts |> Enum.map(&elem(&1, 0)) |> Enum.sum()) / seconds
       _none -> nil
     end
   end

@@ -9,7 +9,7 @@ defmodule Chatterbex.Device do
   to the CPU, unless the server has `fallback: false`.
   """
 
-  alias Chatterbex.Device.Probe
+  alias Chatterbex.Device.{DeviceName, Probe}
   alias Chatterbex.Python
   alias Chatterbex.Setup.{HostMachine, TorchPlan}
 
@@ -43,21 +43,7 @@ defmodule Chatterbex.Device do
       :error
   """
   @spec parse(term) :: {:ok, t} | :error
-  def parse(device) when device in [:auto, :cpu, :mps, :cuda], do: {:ok, device}
-  def parse({:cuda, n} = device) when is_integer(n) and n >= 0, do: {:ok, device}
-  def parse("auto"), do: {:ok, :auto}
-  def parse("cpu"), do: {:ok, :cpu}
-  def parse("mps"), do: {:ok, :mps}
-  def parse("cuda"), do: {:ok, :cuda}
-
-  def parse("cuda:" <> number) do
-    case Integer.parse(number) do
-      {n, ""} when n >= 0 -> {:ok, {:cuda, n}}
-      _other -> :error
-    end
-  end
-
-  def parse(_other), do: :error
+  defdelegate parse(device), to: DeviceName
 
   @doc """
   The device's name as a string, as PyTorch writes it.
@@ -68,8 +54,7 @@ defmodule Chatterbex.Device do
       "cuda:1"
   """
   @spec to_string(t) :: String.t()
-  def to_string({:cuda, n}), do: "cuda:#{n}"
-  def to_string(device) when is_atom(device), do: Atom.to_string(device)
+  defdelegate to_string(device), to: DeviceName
 
   # See `Chatterbex.devices/0`.
   @doc false

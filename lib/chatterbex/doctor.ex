@@ -20,7 +20,7 @@ defmodule Chatterbex.Doctor do
   """
 
   alias Chatterbex.{Error, Options, Python}
-  alias Chatterbex.Doctor.{Devices, Environment, Files, System}
+  alias Chatterbex.Doctor.{Devices, Environment, InstalledModels, Platform}
 
   @typedoc """
   The result of one check.
@@ -152,17 +152,17 @@ defmodule Chatterbex.Doctor do
 
   defp stages do
     [
-      &System.machine/1,
-      &System.native/1,
+      &Platform.machine/1,
+      &Platform.native/1,
       &Environment.python/1,
       &Environment.libpython/1,
       &Environment.packages/1,
       &Environment.voice/1,
       &Environment.torch/1,
       &Devices.devices/1,
-      &Files.models/1,
-      &System.resources/1,
-      &System.settings/1
+      &InstalledModels.models/1,
+      &Platform.resources/1,
+      &Platform.settings/1
     ]
   end
 

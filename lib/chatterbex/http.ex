@@ -77,7 +77,7 @@ defmodule Chatterbex.HTTP do
   require Logger
 
   alias Chatterbex.{Error, Options}
-  alias Chatterbex.HTTP.{Catalogue, Key, Metrics, Pages, Request, Response, Speech, Status, Voices}
+  alias Chatterbex.HTTP.{Catalogue, Counters, Key, Pages, Request, Response, Speech, Status, Voices}
 
   @enforce_keys [:options, :metrics]
   defstruct [:options, :metrics, key: nil]
@@ -119,7 +119,7 @@ defmodule Chatterbex.HTTP do
        %__MODULE__{
          options: %{options | models: models},
          key: options.api_key && Key.digest(options.api_key),
-         metrics: Metrics.new()
+         metrics: Counters.new()
        }}
     end
   end
@@ -153,9 +153,9 @@ defmodule Chatterbex.HTTP do
   def call(%__MODULE__{} = http, %Request{} = request) do
     started = System.monotonic_time()
     {route, response} = answer(http, request)
-    Metrics.answered(http.metrics, route, response.status)
+    Counters.answered(http.metrics, route, response.status)
 
-    response = Metrics.timed(http.metrics, route, response, started)
+    response = Counters.timed(http.metrics, route, response, started)
     %{response | headers: response.headers ++ cors(http.options.cors)}
   end
 
@@ -175,7 +175,7 @@ defmodule Chatterbex.HTTP do
   defp limit(nil, _route, http, _request), do: larger(http.options.max_body)
   defp limit(answer, _route, http, _request), do: {http.options.max_body, answer}
 
-  defp larger(most), do: {most, Response.error(413, "the body is larger than #{most} bytes")}
+  defp larger(max), do: {max, Response.error(413, "the body is larger than #{max} bytes")}
 
   @doc """
   Whether a request makes a model work, which may take long. A web server may want to limit how many it serves at a time.

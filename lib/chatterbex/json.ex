@@ -1,6 +1,10 @@
 defmodule Chatterbex.JSON do
   @moduledoc false
-  # JSON for small files of our own: OTP has none before 27, and no Hex package may be needed.
+  # JSON for small files and requests: OTP has none before 27, and no Hex package may be needed.
+  #
+  # All versions run this code. The built-in `JSON` and `:json` bound neither the depth nor the digits of a number, which
+  # matters for requests from strangers; they do not quote the text that is wrong; and they do not write sorted keys over
+  # several lines. With them there would be two paths that must agree, until OTP 27 is the oldest supported version.
   #
   # Objects are maps with binary keys, null is nil. Only UTF-8 strings, numbers, booleans, nil, lists and
   # maps can be written; atoms other than those are written as strings.
@@ -8,7 +12,7 @@ defmodule Chatterbex.JSON do
   @max_depth 100
 
   # The work to read a number grows with the square of its digits.
-  @most_digits 1_000
+  @max_digits 1_000
 
   @doc """
   Reads one JSON value.
@@ -136,7 +140,7 @@ defmodule Chatterbex.JSON do
       nil ->
         throw({:json, unexpected(binary)})
 
-      [text | _fraction] when byte_size(text) > @most_digits ->
+      [text | _fraction] when byte_size(text) > @max_digits ->
         throw({:json, "a number of #{byte_size(text)} digits"})
 
       [digits] ->

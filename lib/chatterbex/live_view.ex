@@ -204,7 +204,7 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
     # Messages of other streams belong to the application.
     defp handle_info({:chatterbex, ref, message}, socket) do
       case find(socket, &(&1.ref == ref)) do
-        {name, outbox} -> {:halt, said(message, name, outbox, socket)}
+        {name, outbox} -> {:halt, received(message, name, outbox, socket)}
         nil -> {:cont, socket}
       end
     end
@@ -219,16 +219,16 @@ if Code.ensure_loaded?(Phoenix.LiveView) do
 
     defp handle_info(_other, socket), do: {:cont, socket}
 
-    defp said({:chunk, audio}, name, outbox, socket) do
+    defp received({:chunk, audio}, name, outbox, socket) do
       pcm = Audio.to_pcm16!(audio)
       outbox = Outbox.put(outbox, pcm, audio.sample_rate * audio.channels * 2, audio.metadata[:text])
       socket |> show(name, status: :speaking) |> send_part(name, %{outbox | rate: audio.sample_rate})
     end
 
-    defp said(:done, name, outbox, socket), do: send_part(socket, name, %{outbox | complete: true})
+    defp received(:done, name, outbox, socket), do: send_part(socket, name, %{outbox | complete: true})
 
-    defp said({:error, error}, name, outbox, socket),
-      do: said(:done, name, outbox, show(socket, name, error: error))
+    defp received({:error, error}, name, outbox, socket),
+      do: received(:done, name, outbox, show(socket, name, error: error))
 
     # Each message of the socket carries one part, so that the first part arrives before the last is sent.
     defp send_part(socket, name, outbox) do

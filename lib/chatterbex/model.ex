@@ -100,27 +100,6 @@ defmodule Chatterbex.Model do
 
   def fetch(name), do: {:error, unknown(name)}
 
-  # The options of a server that a model does not use. A model of the user's own may use any of them.
-  @doc false
-  @spec useless(t) :: [atom]
-  def useless(%__MODULE__{python: own}) when own != nil, do: []
-
-  def useless(%__MODULE__{profile: "hibari"}),
-    do: [
-      :checkpoint,
-      :revision,
-      :version,
-      :language_pack,
-      :flow,
-      :flow_steps,
-      :first_chunk_steps,
-      :reference_seconds
-    ]
-
-  def useless(%__MODULE__{name: :multilingual}), do: []
-  def useless(%__MODULE__{name: name}) when name in [:turbo, :nano], do: [:version, :language_pack, :flow]
-  def useless(%__MODULE__{}), do: [:version, :language_pack]
-
   defp unknown(name) do
     names = Enum.map(all(), & &1.name)
     hint = Chatterbex.Options.did_you_mean(name, names)

@@ -55,7 +55,7 @@ defmodule Chatterbex.ModelFiles do
   """
 
   alias Chatterbex.{Error, Options, Python, Telemetry}
-  alias Chatterbex.ModelFiles.{Cache, Check, Download, Place, Removal, Set}
+  alias Chatterbex.ModelFiles.{HubCache, Integrity, Download, Locator, Removal, Set}
 
   @names [:version, :language_pack, :flow, :repo, :t3, :revision, :home]
 
@@ -100,9 +100,9 @@ defmodule Chatterbex.ModelFiles do
   defp describe(set, options) do
     found =
       for source <- set.sources, file <- source.files do
-        with {:ok, snapshot} <- Cache.snapshot(source.repository, source.revision),
+        with {:ok, snapshot} <- HubCache.snapshot(source.repository, source.revision),
              path = Path.join(snapshot, file.name),
-             nil <- Cache.fault(path),
+             nil <- HubCache.fault(path),
              {:ok, %File.Stat{size: size}} <- File.stat(path) do
           {file, size}
         else
@@ -110,7 +110,7 @@ defmodule Chatterbex.ModelFiles do
         end
       end
 
-    folder = with {:ok, folder} <- Place.find(set, home(options)), do: folder, else: (_error -> nil)
+    folder = with {:ok, folder} <- Locator.find(set, home(options)), do: folder, else: (_error -> nil)
 
     %{
       model: set.model,
@@ -143,8 +143,8 @@ defmodule Chatterbex.ModelFiles do
     with :ok <- known(options, [:checkpoint | @names]),
          {:ok, set} <- Set.fetch(model, options) do
       case options[:checkpoint] do
-        nil -> Place.find(set, home(options))
-        folder -> Place.own(set, folder)
+        nil -> Locator.find(set, home(options))
+        folder -> Locator.check_folder(set, folder)
       end
     end
   end
@@ -174,8 +174,8 @@ defmodule Chatterbex.ModelFiles do
     with :ok <- known(options, [:force, :on_progress | @names], [:patience]),
          :ok <- callback(options[:on_progress]),
          {:ok, set} <- Set.fetch(model, options) do
-      if options[:force] != true and Place.whole?(set),
-        do: Place.find(set, home(options)),
+      if options[:force] != true and Locator.complete?(set),
+        do: Locator.find(set, home(options)),
         else: fetch(set, options)
     end
   end
@@ -223,7 +223,7 @@ defmodule Chatterbex.ModelFiles do
          {:ok, set} <- Set.fetch(model, options),
          {:ok, files} <- present(set, options[:checkpoint]) do
       files = if set.t3 && is_nil(set.repo), do: [{set.t3, set.t3} | files], else: files
-      results = for {name, path} <- files, do: {name, path, Check.file(path)}
+      results = for {name, path} <- files, do: {name, path, Integrity.file(path)}
 
       case for({name, _path, {:error, fault}} <- results, do: {name, fault}) do
         [] ->
@@ -240,7 +240,7 @@ defmodule Chatterbex.ModelFiles do
 
   # Each file's name and path, in the cache and not in a folder of links, because only the cache has the checksum as name.
   defp present(set, nil) do
-    with {:ok, snapshots} <- Place.snapshots(set) do
+    with {:ok, snapshots} <- Locator.snapshots(set) do
       {:ok,
        for {source, snapshot} <- snapshots,
            file <- source.files,
@@ -252,7 +252,7 @@ defmodule Chatterbex.ModelFiles do
   end
 
   defp present(set, folder) do
-    with {:ok, folder} <- Place.own(set, folder) do
+    with {:ok, folder} <- Locator.check_folder(set, folder) do
       {:ok,
        for source <- set.sources,
            file <- source.files,
@@ -305,7 +305,7 @@ defmodule Chatterbex.ModelFiles do
       :absolute
   """
   @spec cache_folder() :: Path.t()
-  def cache_folder, do: Cache.folder()
+  def cache_folder, do: HubCache.folder()
 
   defp fetch(set, options) do
     metadata = %{
@@ -324,7 +324,7 @@ defmodule Chatterbex.ModelFiles do
 
     Telemetry.span([:chatterbex, :model, :download], %{}, metadata, fn ->
       with {:ok, done} <- transfer(set, options, report),
-           {:ok, folder} <- Place.find(set, home(options)) do
+           {:ok, folder} <- Locator.find(set, home(options)) do
         {:ok, folder, done, %{folder: folder}}
       end
     end)
@@ -339,7 +339,7 @@ defmodule Chatterbex.ModelFiles do
     asked = %{own | files: Enum.map(own.files, &%{&1 | optional: not Set.t3?(&1)})}
 
     with {:ok, first} <- Download.run(%{set | sources: [asked], base: []}, options, report),
-         {:ok, rest} <- rest(%{set | sources: tl(Place.sources(set)), base: []}, options, report) do
+         {:ok, rest} <- rest(%{set | sources: tl(Locator.sources(set)), base: []}, options, report) do
       {:ok, %{fetched: first.fetched + rest.fetched, total: first.total + rest.total}}
     else
       {:error, error} -> {:error, no_such_t3(error, own)}

@@ -229,7 +229,7 @@ defmodule Chatterbex.Options do
   # Checks that `model` supports all generation options that were given.
   @doc false
   @spec supported(map, Model.t()) :: :ok | {:error, Error.t()}
-  def supported(options, %Model{} = model) do
+  def supported(options, model) do
     specific = for {name, spec} <- Schema.fetch(:stream), spec[:specific], do: name
 
     case Enum.find(specific, &(not is_nil(options[&1]) and &1 not in model.options)) do
@@ -243,15 +243,35 @@ defmodule Chatterbex.Options do
   @doc false
   @spec of_model(map, keyword, Model.t()) :: {:ok, map} | {:error, Error.t()}
   def of_model(options, given, model) do
-    useless = Model.useless(model)
+    unused = unused(model)
 
-    case Enum.find(useless, &(not is_nil(given[&1]))) do
-      nil -> {:ok, Map.merge(options, Map.new(useless, &{&1, nil}))}
-      name -> {:error, useless(name, model)}
+    case Enum.find(unused, &(not is_nil(given[&1]))) do
+      nil -> {:ok, Map.merge(options, Map.new(unused, &{&1, nil}))}
+      name -> {:error, unused(name, model)}
     end
   end
 
-  defp useless(name, model) do
+  # The options of a server that a model does not use. A model of the user's own may use any of them.
+  defp unused(%{python: own}) when own != nil, do: []
+
+  defp unused(%{profile: "hibari"}) do
+    [
+      :checkpoint,
+      :revision,
+      :version,
+      :language_pack,
+      :flow,
+      :flow_steps,
+      :first_chunk_steps,
+      :reference_seconds
+    ]
+  end
+
+  defp unused(%{name: :multilingual}), do: []
+  defp unused(%{name: name}) when name in [:turbo, :nano], do: [:version, :language_pack, :flow]
+  defp unused(_model), do: [:version, :language_pack]
+
+  defp unused(name, model) do
     Error.new(
       :not_supported,
       "the model #{inspect(model.name)} has no option #{inspect(name)}: #{why(name)}.",
@@ -268,7 +288,7 @@ defmodule Chatterbex.Options do
   defp why(_name), do: "this model comes with the setup, and has no files of its own"
 
   defp language(nil, _model), do: :ok
-  defp language(_language, %Model{languages: []}), do: :ok
+  defp language(_language, %{languages: []}), do: :ok
 
   defp language(language, model) do
     if language_code(language) in model.languages do

@@ -75,31 +75,31 @@ if Code.ensure_loaded?(Plug) do
     end
 
     # If a parser has already read the body, its result is used.
-    defp body(%{body_params: %{__struct__: Conn.Unfetched}} = conn, {most, larger}) do
-      case Conn.read_body(conn, length: most) do
+    defp body(%{body_params: %{__struct__: Conn.Unfetched}} = conn, {max, larger}) do
+      case Conn.read_body(conn, length: max) do
         {:ok, body, conn} -> {:ok, body, conn}
         {:more, _part, conn} -> {:error, larger, conn}
         {:error, _reason} -> {:error, Response.error(408, "the request did not arrive in time"), conn}
       end
     end
 
-    defp body(conn, {most, larger}) do
-      with {:ok, fields} <- uploads(Map.to_list(conn.body_params), most, %{}),
+    defp body(conn, {max, larger}) do
+      with {:ok, fields} <- uploads(Map.to_list(conn.body_params), max, %{}),
            do: {:ok, fields, conn},
            else: (:error -> {:error, larger, conn})
     end
 
     # The parser has written the files of a form to disk.
-    defp uploads([], _most, fields), do: {:ok, fields}
+    defp uploads([], _max, fields), do: {:ok, fields}
 
-    defp uploads([{name, %{__struct__: Plug.Upload, path: path}} | rest], most, fields) do
-      case Files.read(path, most) do
-        {:ok, bytes} -> uploads(rest, most - byte_size(bytes), Map.put(fields, name, {:file, bytes}))
+    defp uploads([{name, %{__struct__: Plug.Upload, path: path}} | rest], max, fields) do
+      case Files.read(path, max) do
+        {:ok, bytes} -> uploads(rest, max - byte_size(bytes), Map.put(fields, name, {:file, bytes}))
         {:error, _too_large} -> :error
       end
     end
 
-    defp uploads([{name, value} | rest], most, fields), do: uploads(rest, most, Map.put(fields, name, value))
+    defp uploads([{name, value} | rest], max, fields), do: uploads(rest, max, Map.put(fields, name, value))
 
     defp request(conn, body) do
       %Request{

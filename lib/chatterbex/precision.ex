@@ -40,9 +40,9 @@ defmodule Chatterbex.Precision do
   defp part(name, nil), do: "#{name} in float32"
 
   defp part(name, %{precision: precision, passed: passed} = part) do
-    told = for {figure, how} <- @figures, is_map_key(part, figure), do: figure(part[figure], how)
+    figures = for {figure, how} <- @figures, is_map_key(part, figure), do: figure(part[figure], how)
     why = if passed, do: precision, else: "float32, because #{precision} is too far from it"
-    "#{name} in #{why} (#{Enum.join(told, ", ")})"
+    "#{name} in #{why} (#{Enum.join(figures, ", ")})"
   end
 
   defp figure(nil, {name, _decimals, _factor, _unit}), do: name <> "not a number"

@@ -1,6 +1,6 @@
 defmodule Chatterbex.Terminal do
   @moduledoc false
-  # Output of the Mix tasks that is only for people.
+  # What people read: the terminal of a Mix task, and sizes in messages.
 
   @doc """
   Whether a file descriptor is a terminal. The VM cannot tell for standard error; test(1) can.
@@ -28,10 +28,13 @@ defmodule Chatterbex.Terminal do
   def show(line), do: IO.write(:stderr, "\r\e[K" <> line)
 
   @doc """
-  A number of bytes in words.
+  A number of bytes as people read it: a kB is 1000 bytes, as on a disk's label. All messages use it.
 
       iex> Chatterbex.Terminal.bytes(3_210_000_000)
       "3.2 GB"
+
+      iex> Chatterbex.Terminal.bytes(64_000_000)
+      "64 MB"
   """
   @spec bytes(number) :: String.t()
   def bytes(count) when count < 1_000, do: "#{round(count)} bytes"

@@ -43,7 +43,7 @@ defmodule Chatterbex.Text do
   """
 
   alias Chatterbex.{Error, Options.Schema}
-  alias Chatterbex.Text.{Abbreviations, Chunk, Markup, Options, Sentences, Splitter}
+  alias Chatterbex.Text.{Abbreviations, Chunk, Markup, Sentences, SplitOptions, Splitter}
 
   # Words of any length stay whole here; this is only how much of a word is processed at a time.
   @longest_word_part 280
@@ -75,7 +75,7 @@ defmodule Chatterbex.Text do
   """
   @spec sentences(String.t(), keyword) :: {:ok, [String.t()]} | {:error, Error.t()}
   def sentences(text, options \\ []) do
-    with {:ok, options} <- Options.validate(:sentences, options), :ok <- string(text) do
+    with {:ok, options} <- SplitOptions.validate(:sentences, options), :ok <- string(text) do
       state = Sentences.new(options.language, Markup.new([], :keep), @longest_word_part)
 
       text
@@ -169,7 +169,7 @@ defmodule Chatterbex.Text do
   """
   @spec chunks(String.t(), keyword) :: {:ok, [Chunk.t()]} | {:error, Error.t()}
   def chunks(text, options \\ []) do
-    with {:ok, options} <- Options.validate(:chunks, options),
+    with {:ok, options} <- SplitOptions.validate(:chunks, options),
          :ok <- string(text),
          # White space at the end would leave the last paragraph with a pause.
          {:ok, chunks, splitter} <- options |> Splitter.new() |> Splitter.push(String.trim_trailing(text)),
@@ -225,7 +225,7 @@ defmodule Chatterbex.Text do
   """
   @spec stream(Enumerable.t() | String.t(), keyword) :: Enumerable.t()
   def stream(source, options \\ []) do
-    Chatterbex.Text.Stream.new(source, Error.unwrap!(Options.validate(:chunk_stream, options)))
+    Chatterbex.Text.ChunkStream.new(source, Error.unwrap!(SplitOptions.validate(:chunk_stream, options)))
   end
 
   @doc """

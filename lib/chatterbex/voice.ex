@@ -311,34 +311,34 @@ defmodule Chatterbex.Voice do
     cond do
       name in about.model.voices -> {:ok, name}
       is_nil(about.model.voice_family) -> no_voice(name, about.model)
-      true -> with {:ok, voice} <- find(name, about), do: given(voice, about.model)
+      true -> with {:ok, voice} <- find(name, about), do: for_model(voice, about.model)
     end
   end
 
   def resolve(voice, %{model: %Model{voice_family: nil} = model}), do: no_voice(voice, model)
 
   def resolve({:file, path}, about) do
-    with {:ok, voice} <- Source.read(path), do: given(voice, about.model)
+    with {:ok, voice} <- Source.read(path), do: for_model(voice, about.model)
   end
 
   def resolve(%Audio{} = audio, about) do
     with {:ok, recording} <- of_audio(audio) do
       Recording.warn(recording, "the audio given as a voice")
-      given(recording, about.model)
+      for_model(recording, about.model)
     end
   end
 
   def resolve(%__MODULE__{} = voice, about) do
     case Saved.parse(voice.data) do
-      {:ok, voice} -> given(voice, about.model)
+      {:ok, voice} -> for_model(voice, about.model)
       {:error, why} -> {:error, Error.new(:voice_unreadable, "the voice cannot be used: it #{why}")}
     end
   end
 
-  defp given(%__MODULE__{family: family, data: data}, %Model{voice_family: family}),
+  defp for_model(%__MODULE__{family: family, data: data}, %Model{voice_family: family}),
     do: {:ok, %{"saved" => {:bytes, data}}}
 
-  defp given(%__MODULE__{} = voice, model) do
+  defp for_model(%__MODULE__{} = voice, model) do
     {:error,
      Error.new(
        :not_supported,
@@ -349,7 +349,7 @@ defmodule Chatterbex.Voice do
      )}
   end
 
-  defp given(%Recording{} = recording, model) do
+  defp for_model(%Recording{} = recording, model) do
     with :ok <- Recording.check(recording, model), do: {:ok, Recording.command(recording)}
   end
 

@@ -62,13 +62,13 @@ defmodule Chatterbex.Browser.LiveViewTest do
   defp await_state(page, state),
     do: Chromium.until(page, "document.querySelector('#state').textContent.startsWith('#{state}')")
 
-  # What the one player that was used has played.
+  # What the only player in use has played.
   defp spoken(page) do
     assert [sound] = heard(page)
     sound
   end
 
-  # What a player is being told and shows: one of its parts.
+  # One part of what a player receives and shows.
   defp part(page, name, property),
     do:
       Chromium.js(
@@ -76,7 +76,7 @@ defmodule Chatterbex.Browser.LiveViewTest do
         "return document.querySelector('#chatterbex-speech [data-chatterbex=#{name}]')?.#{property}"
       )
 
-  test "speaks what a form says, with captions and a button while it does", %{page: page, speech: speech} do
+  test "speaks the text of a form, with captions and a button meanwhile", %{page: page, speech: speech} do
     text = "This is the first sentence of two. And this is the second one, which is a bit longer."
     assert part(page, "stop", "hidden")
     say(page, text)
@@ -103,7 +103,7 @@ defmodule Chatterbex.Browser.LiveViewTest do
     assert [] = Chromium.faults(page)
   end
 
-  test "sends no more than four seconds that were not played", %{page: page, speech: speech} do
+  test "sends at most four seconds ahead of the playback", %{page: page, speech: speech} do
     Chromium.js(page, """
     window.parts = 0
     window.addEventListener("phx:chatterbex:chatterbex-speech", ({detail}) => { if (detail.op === "part") parts++ })
@@ -120,11 +120,11 @@ defmodule Chatterbex.Browser.LiveViewTest do
     assert {:ok, %{queue: %{open: 0}}} = Chatterbex.info(server: speech)
   end
 
-  # Longer than what was heard: with the silence before.
+  # Longer than the speech: it includes the silence before.
   defp recorded_all(page),
     do: for(n <- 0..1, sound = recorded(page, n), sounding(sound) != "", into: "", do: sound)
 
-  test "its button stops the speech, and the work for it", %{page: page, speech: speech} do
+  test "its button stops the speech and its generation", %{page: page, speech: speech} do
     say(page, Stream.cycle(["A sentence. "]) |> Enum.take(200) |> Enum.join())
     Chromium.until(page, "recording.sounds()")
     Chromium.click(page, "#chatterbex-speech [data-chatterbex=stop]")
@@ -163,7 +163,7 @@ defmodule Chatterbex.Browser.LiveViewTest do
        "And the second one says something else at the same time."}
 
     say(page, one)
-    # The page has found its shape by then, and the next button stays where it is.
+    # By then the layout is stable, and the next button does not move.
     Chromium.until(
       page,
       "document.querySelector('[data-chatterbex=caption]').textContent === #{Chatterbex.JSON.encode(one)}"
@@ -201,7 +201,7 @@ defmodule Chatterbex.Browser.LiveViewTest do
     assert binary_part(all, byte_size(all), -byte_size(good)) == good
   end
 
-  test "after a lost connection what has arrived is played, and the page speaks again", %{
+  test "after a lost connection the received audio is played, and the page can speak again", %{
     page: page,
     speech: speech
   } do
@@ -232,7 +232,7 @@ defmodule Chatterbex.Browser.LiveViewTest do
     assert spoken(page) == expected(speech, text)
   end
 
-  test "messages of other streams, and events that nobody sent, are left alone", %{page: page, view: view} do
+  test "messages of other streams and unknown events are ignored", %{page: page, view: view} do
     send(view, {:chatterbex, make_ref(), :hello})
     await_state(page, "idle idle :hello")
 

@@ -14,8 +14,8 @@ defmodule Chatterbex.Browser.PlayerTest do
     {:ok, browser: browser, port: HTTP.Server.port(server)}
   end
 
-  # A page with a player and nothing else, which somebody has used.
-  defp player(context, options \\ []) do
+  # A page with only a player, which a user has clicked, and the samples to play as `pcm`.
+  defp player(context, options) do
     host = Keyword.get(options, :host, "127.0.0.1")
     page = open(context.browser, "http://#{host}:#{context.port}/health", Keyword.get(options, :rate, 24_000))
 
@@ -41,6 +41,7 @@ defmodule Chatterbex.Browser.PlayerTest do
       gesture: Keyword.get(options, :used, true)
     )
 
+    if pcm = options[:pcm], do: set(page, "pcm", pcm)
     page
   end
 
@@ -66,19 +67,17 @@ defmodule Chatterbex.Browser.PlayerTest do
 
   test "plays every sample once and in order, wherever the bytes are cut", context do
     pcm = noise(30_000, 1)
-    page = player(context)
-    set(page, "pcm", pcm)
+    page = player(context, pcm: pcm)
     assert "ended" = Chromium.js(page, @play <> "return play(pcm, [1, 7, 4096, 0, 15001, 2])")
     assert trim(recorded(page)) == floats(pcm)
     assert ["waiting", "playing", "idle"] = Chromium.js(page, "return states")
     assert [] = Chromium.faults(page)
   end
 
-  test "takes floats and 16-bit integers, and tells of each part when it begins and when it was played",
+  test "accepts floats and 16-bit integers, and reports when each part begins and ends",
        context do
     pcm = noise(4_000, 2)
-    page = player(context)
-    set(page, "pcm", pcm)
+    page = player(context, pcm: pcm)
 
     assert "ended" =
              Chromium.js(page, """
@@ -106,9 +105,9 @@ defmodule Chatterbex.Browser.PlayerTest do
   end
 
   for rate <- [8_000, 44_100, 48_000] do
-    test "has no seam at a device rate of #{rate} Hz", context do
+    test "plays without seams at a device rate of #{rate} Hz", context do
       page = player(context, rate: unquote(rate))
-      # A tone of 1 kHz, half as loud as can be.
+      # A tone of 1 kHz at half scale.
       pcm =
         for n <- 0..23_999,
             into: "",
@@ -118,7 +117,7 @@ defmodule Chatterbex.Browser.PlayerTest do
       assert "ended" = Chromium.js(page, @play <> "return play(pcm, [962, 3, 20000])")
       parts = page |> recorded() |> trim()
 
-      # The filter needs what is not there at both ends.
+      # At both ends the filter lacks samples.
       errors =
         for <<sample::float-little-32 <- parts>>, reduce: {0, []} do
           {n, errors} ->
@@ -130,7 +129,7 @@ defmodule Chatterbex.Browser.PlayerTest do
       edge = div(unquote(rate), 100)
       assert errors |> Enum.drop(edge) |> Enum.drop(-edge) |> Enum.max() < 0.0005
 
-      # Cut or whole, it is the same.
+      # It is the same, cut or whole.
       assert "ended" = Chromium.js(page, "return play(pcm, [pcm.length])")
       Chromium.js(page, "return recording.silent(2000)")
       all = page |> recorded() |> sounding()
@@ -139,10 +138,9 @@ defmodule Chatterbex.Browser.PlayerTest do
     end
   end
 
-  test "stops: what was heard is the beginning, faded out within 5 ms", context do
+  test "stops: the played part is the beginning, faded out within 5 ms", context do
     pcm = noise(240_000, 3)
-    page = player(context)
-    set(page, "pcm", pcm)
+    page = player(context, pcm: pcm)
 
     assert "stopped" =
              Chromium.js(page, """
@@ -167,7 +165,7 @@ defmodule Chatterbex.Browser.PlayerTest do
     assert "idle" = Chromium.js(page, "return player.state")
   end
 
-  # The last 5 ms of a sample that was stopped are quieter and quieter; what was before is exact.
+  # The last 5 ms of a stopped sound fade out; everything before is exact.
   defp assert_faded(heard, expected) do
     exact = byte_size(heard) - 120 * 4
     assert binary_part(heard, 0, exact) == binary_part(expected, 0, exact)
@@ -187,9 +185,8 @@ defmodule Chatterbex.Browser.PlayerTest do
 
   test "new speech ends the old", context do
     {old, new} = {noise(240_000, 4), noise(12_000, 5)}
-    page = player(context)
+    page = player(context, pcm: new)
     set(page, "old", old)
-    set(page, "pcm", new)
 
     assert ["stopped", "ended"] =
              Chromium.js(page, """
@@ -211,12 +208,11 @@ defmodule Chatterbex.Browser.PlayerTest do
     assert_faded(heard |> binary_part(0, before) |> trim(), floats(old))
   end
 
-  test "a network that is too slow makes pauses, and loses and repeats nothing", context do
+  test "a slow network causes pauses, but loses and repeats nothing", context do
     pcm = noise(12_000, 6)
 
     for rate <- [24_000, 48_000] do
-      page = player(context, rate: rate)
-      set(page, "pcm", pcm)
+      page = player(context, rate: rate, pcm: pcm)
 
       assert "ended" =
                Chromium.js(
@@ -238,17 +234,15 @@ defmodule Chatterbex.Browser.PlayerTest do
       assert byte_size(trim(slow)) > byte_size(sounding(slow)) + 4 * 500 * 4
       if rate == 24_000, do: assert(sounding(slow) == floats(pcm))
 
-      fresh = player(context, rate: rate)
-      set(fresh, "pcm", pcm)
+      fresh = player(context, rate: rate, pcm: pcm)
       assert "ended" = Chromium.js(fresh, @play <> "return play(pcm, [pcm.length])")
       assert sounding(slow) == sounding(recorded(fresh))
     end
   end
 
-  test "waits where the page may not sound yet, and plays all of it after a click", context do
+  test "waits until the page may play sound, and plays everything after a click", context do
     pcm = noise(6_000, 7)
-    page = player(context, used: false)
-    set(page, "pcm", pcm)
+    page = player(context, used: false, pcm: pcm)
 
     assert "blocked" =
              Chromium.js(
@@ -268,10 +262,9 @@ defmodule Chatterbex.Browser.PlayerTest do
     assert ["waiting", "blocked" | _more] = Chromium.js(page, "return states")
   end
 
-  test "goes on where it was after the context was suspended", context do
+  test "continues after the audio context was suspended", context do
     pcm = noise(24_000, 8)
-    page = player(context)
-    set(page, "pcm", pcm)
+    page = player(context, pcm: pcm)
 
     assert ["blocked", "ended"] =
              Chromium.js(
@@ -293,8 +286,7 @@ defmodule Chatterbex.Browser.PlayerTest do
 
   test "plays on in a background tab", context do
     pcm = noise(48_000, 9)
-    page = player(context)
-    set(page, "pcm", pcm)
+    page = player(context, pcm: pcm)
     Chromium.js(page, @play <> "window.speech = begin(); speech.push(pcm.subarray(0, 4800)); await played(0)")
     other = Chromium.open(context.browser, "about:blank")
     {:ok, _} = Chromium.call(other, "Page.bringToFront")
@@ -312,8 +304,7 @@ defmodule Chatterbex.Browser.PlayerTest do
 
   test "two players play at the same time, each its own", context do
     {one, two} = {noise(12_000, 10), noise(9_000, 11)}
-    page = player(context)
-    set(page, "pcm", one)
+    page = player(context, pcm: one)
     set(page, "other", two)
 
     assert ["ended", "ended"] =
@@ -348,9 +339,8 @@ defmodule Chatterbex.Browser.PlayerTest do
     assert [["playing", 0, "part 0"], ["played", 0, "part 0"] | _more] = Chromium.js(page, "return log")
   end
 
-  test "gives the device back when it is closed", context do
-    page = player(context)
-    set(page, "pcm", noise(24_000, 13))
+  test "releases the device when it is closed", context do
+    page = player(context, pcm: noise(24_000, 13))
 
     assert ["stopped", "closed", true] =
              Chromium.js(page, """

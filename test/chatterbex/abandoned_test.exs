@@ -1,10 +1,10 @@
 defmodule Chatterbex.AbandonedTest do
-  # Alone: it counts the processes and measures the memory of the whole VM.
+  # Not async: it counts the processes and measures the memory of the whole VM.
   use ExUnit.Case, async: false
 
   import Chatterbex.TestHelp
 
-  test "streams that nobody takes any more leave nothing behind, a thousand times, at random moments" do
+  test "a thousand streams abandoned at random moments leave nothing behind" do
     server = start_server(max_queue: 200)
     first_chunk(server)
     {before, usual} = first_chunk(server)
@@ -26,7 +26,7 @@ defmodule Chatterbex.AbandonedTest do
     assert work < 2 * usual
   end
 
-  # The first chunk and what it took: not time, of which a busy machine takes what it likes, but reductions.
+  # The first chunk and its cost, in reductions: time would vary on a busy machine.
   defp first_chunk(server) do
     before = reductions(server)
     [chunk] = server |> Chatterbex.stream("The first sound.", seed: 1) |> Enum.take(1)
@@ -41,7 +41,7 @@ defmodule Chatterbex.AbandonedTest do
     count
   end
 
-  # Some are halted after some chunks, some takers are killed, some are cancelled.
+  # Some are halted after a few chunks, some lose their consumer, some are cancelled.
   defp abandon(server, numbers) do
     numbers
     |> Task.async_stream(

@@ -13,7 +13,7 @@ defmodule Chatterbex.ApiTest do
     {:global, :no_such_server}
   ]
 
-  describe "a server and a text are never taken for each other" do
+  describe "a server and a text are never confused" do
     test "in generate" do
       for server <- @servers,
           answer <- [
@@ -51,7 +51,7 @@ defmodule Chatterbex.ApiTest do
       assert %Error{reason: :invalid_text} = catch_error(Chatterbex.stream(nil, server: MyApp.NoSuchServer))
     end
 
-    test "what is no server is refused in a server's place" do
+    test "anything that is not a server is refused as one" do
       for no_server <- [nil, true, {:a, :b, :c}, 7] do
         assert {:error, %Error{reason: :invalid_option, message: message}} =
                  Chatterbex.generate(no_server, "Hello.")
@@ -80,7 +80,7 @@ defmodule Chatterbex.ApiTest do
     end
   end
 
-  test "a server in the place of options is told how to be given" do
+  test "a server in place of options: the error says how to pass it" do
     for function <- [
           &Chatterbex.info/1,
           &Chatterbex.await_ready/1,
@@ -92,7 +92,7 @@ defmodule Chatterbex.ApiTest do
     end
   end
 
-  test "the voices of a folder and of a server are not listed at once" do
+  test "listing the voices of a folder and of a server at once is refused" do
     assert {:error, %Error{reason: :invalid_option, message: message}} =
              Chatterbex.Voice.list(server: MyApp.Speech, folder: "/voices")
 

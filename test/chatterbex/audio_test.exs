@@ -47,7 +47,7 @@ defmodule Chatterbex.AudioTest do
       assert Audio.duration(back) == 2 / 8_000
     end
 
-    test "what is beyond full scale is cut, and what is no number is silence" do
+    test "samples beyond full scale are clipped, and NaN becomes silence" do
       beyond = %Audio{
         samples: <<2.0::float-32-little, -2.0::float-32-little, 0x7FC00000::32-little>>,
         sample_rate: 8_000
@@ -93,20 +93,20 @@ defmodule Chatterbex.AudioTest do
       assert File.ls!(dir) == ["a.wav"]
     end
 
-    test "replace what was there", %{tmp_dir: dir} do
+    test "replace older ones", %{tmp_dir: dir} do
       path = Path.join(dir, "a.wav")
       File.write!(path, "old")
       assert :ok = Audio.write(audio([0.5]), path)
       assert {:ok, _audio} = Audio.read(path)
     end
 
-    test "a folder that is not there", %{tmp_dir: dir} do
+    test "a missing folder", %{tmp_dir: dir} do
       path = Path.join([dir, "none", "a.wav"])
       assert {:error, %Error{reason: :file_error, message: message}} = Audio.write(audio([0.5]), path)
       assert message == "cannot write #{path}: no such file or directory (enoent). Make its folder first."
     end
 
-    test "a path that is a folder, is below a file, or is no path", %{tmp_dir: dir} do
+    test "a path that is a folder, is below a file, or is not a path", %{tmp_dir: dir} do
       assert {:error, %Error{message: message}} = Audio.write(audio([0.5]), dir)
       assert message =~ "(eisdir). Give the name of a file, not of a folder."
 
@@ -120,7 +120,7 @@ defmodule Chatterbex.AudioTest do
       end
     end
 
-    test "a full disk: what was there stays, and nothing is left over", %{tmp_dir: dir} do
+    test "a full disk: the old file stays, and nothing is left over", %{tmp_dir: dir} do
       assert {:error, %Error{reason: :file_error, message: message}} = Audio.write(audio([0.5]), "/dev/full")
 
       assert message ==
@@ -140,7 +140,7 @@ defmodule Chatterbex.AudioTest do
       assert File.read!(Path.join(dir, "a.wav")) == "old"
     end
 
-    test "a file that is not there or not audio", %{tmp_dir: dir} do
+    test "a file that is missing or not audio", %{tmp_dir: dir} do
       assert {:error, %Error{reason: :file_error}} = Audio.read(Path.join(dir, "none.wav"))
       path = Path.join(dir, "text.wav")
       File.write!(path, "hello")
@@ -149,7 +149,7 @@ defmodule Chatterbex.AudioTest do
     end
   end
 
-  test "what is no audio is refused before anything native sees it" do
+  test "invalid audio is refused before native code sees it" do
     for broken <- [
           %Audio{samples: "abc", sample_rate: 24_000},
           %Audio{samples: <<0::64>>, sample_rate: 0},

@@ -1,5 +1,5 @@
 defmodule Chatterbex.BenchTest do
-  # Alone: what else runs would be measured too, and the task turns the log off.
+  # Not async: other work would be measured too, and the task turns the log off.
   use ExUnit.Case, async: false
 
   import Chatterbex.TestHelp
@@ -9,7 +9,7 @@ defmodule Chatterbex.BenchTest do
 
   doctest Bench
 
-  # Links are those of servers that were left running.
+  # Any new link would be a server that was left running.
   setup do
     links = Process.info(self(), :links)
     level = Logger.level()
@@ -62,12 +62,12 @@ defmodule Chatterbex.BenchTest do
              "\nThe CPU is 2.0 times as fast as mps: device: :cpu is the better choice here."
   end
 
-  test "a device that fails meanwhile is not measured" do
+  test "a device that fails during the measurement is not measured" do
     assert {:ok, report} = Bench.run(model: :placed, device: "cuda", rounds: 1)
     assert %{measured: [%{device: "cpu"}], faster: nil, reason: "told to"} = report
   end
 
-  test "what fails is an error, and nothing is left running", %{links: links} do
+  test "a failure is an error, and nothing is left running", %{links: links} do
     assert {:error, %Error{reason: :not_supported, message: message}} = Bench.run(model: :conversion)
     assert message =~ "speaks no text"
     assert {:error, %Error{reason: :unknown_model}} = Bench.run(model: :trubo)

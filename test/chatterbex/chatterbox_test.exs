@@ -3,7 +3,7 @@ defmodule Chatterbex.ChatterboxTest do
   The Chatterbox models through the whole stack, on this machine's CPU, from synthetic checkpoints: T3 is small, S3Gen has
   its full size.
   """
-  # Alone: a step of S3Gen holds the model thread, which all tests share, for long.
+  # Not async: a step of S3Gen holds the model thread, which all tests share, for a long time.
   use ExUnit.Case, async: false
 
   import Chatterbex.TestHelp
@@ -27,7 +27,7 @@ defmodule Chatterbex.ChatterboxTest do
   describe "nano" do
     @describetag :tmp_dir
 
-    test "speaks, marks what it spoke, and writes it to a file", %{server: server, tmp_dir: dir} do
+    test "speaks, watermarks the audio, and writes it to a file", %{server: server, tmp_dir: dir} do
       assert {:ok, %Audio{sample_rate: 24_000, channels: 1, metadata: metadata} = audio} =
                Chatterbex.generate(server, @text, seed: 7, max_tokens: 8)
 
@@ -46,7 +46,7 @@ defmodule Chatterbex.ChatterboxTest do
       assert Audio.watermarked?(read)
     end
 
-    test "speaks the same for the same seed, and else for another", %{server: server} do
+    test "speaks the same for the same seed, and differently for another", %{server: server} do
       [one, same, other] =
         for seed <- [1, 1, 2] do
           assert {:ok, audio} = Chatterbex.generate(server, @text, seed: seed, max_tokens: 8)
@@ -57,7 +57,7 @@ defmodule Chatterbex.ChatterboxTest do
       assert one != other
     end
 
-    test "takes as many steps of the flow as it is told to", %{server: server} do
+    test "runs the flow with the requested number of steps", %{server: server} do
       [usual, same, rough] =
         for options <- [[], [flow_steps: 2, reference_seconds: 10], [flow_steps: 1]] do
           options = [seed: 7, max_tokens: 8] ++ options
@@ -70,14 +70,14 @@ defmodule Chatterbex.ChatterboxTest do
       assert byte_size(rough) == byte_size(usual)
     end
 
-    test "tells what was cut short", %{server: server} do
-      # Random weights never come to an end.
+    test "reports text that was cut short", %{server: server} do
+      # With random weights, speech never ends.
       assert {:ok, %Audio{metadata: metadata}} = Chatterbex.generate(server, @text, seed: 7, max_tokens: 5)
       assert %{tokens: 5, finish_reason: "limit", warnings: [warning]} = metadata
       assert warning == "piece 0 of the text was cut short at :max_tokens"
     end
 
-    test "speaks again, with another seed, what has no end", %{server: server} do
+    test "retries speech without an end with another seed", %{server: server} do
       # 99 tokens are all that a slow reader needs for this text.
       options = [seed: 3, retries: 1]
       assert {:ok, %Audio{metadata: metadata}} = Chatterbex.generate(server, "Hi!", options)
@@ -85,7 +85,7 @@ defmodule Chatterbex.ChatterboxTest do
       assert warning == "piece 0 of the text did not end by itself, and was cut"
     end
 
-    test "speaks in chunks, which are as long as the whole", %{server: server} do
+    test "speaks in chunks that are together as long as the whole", %{server: server} do
       options = [seed: 3, max_tokens: 16]
       assert {:ok, whole} = Chatterbex.generate(server, @text, options)
       chunks = server |> Chatterbex.stream(@text, [chunk_tokens: 8] ++ options) |> Enum.to_list()
@@ -96,11 +96,11 @@ defmodule Chatterbex.ChatterboxTest do
       assert first < total
     end
 
-    test "takes its sounds", %{server: server} do
+    test "accepts its sounds", %{server: server} do
       assert {:ok, %Audio{}} = Chatterbex.generate(server, "[whispering] Well [laugh] hello.", max_tokens: 5)
     end
 
-    test "tells where it runs and what it takes", %{server: server, folder: folder} do
+    test "reports its device and its memory", %{server: server, folder: folder} do
       assert {:ok, info} = Chatterbex.info(server: server)
 
       assert %{model: :nano, status: :ready, error: nil} = info
@@ -114,14 +114,14 @@ defmodule Chatterbex.ChatterboxTest do
       parts = ~w(t3 s3gen ve analysis)a
       assert for(part <- parts, do: info.components[part]) == List.duplicate("cpu", 4)
       assert Enum.all?(parts, &(info.memory[&1] > 0))
-      # S3Gen has one size only: 583 MB of weights, and what the CPU's pass has packed of them.
+      # S3Gen has only one size: 583 MB of weights, plus what the CPU's pass packs.
       assert_in_delta info.memory.s3gen, 1_048_000_000, 20_000_000
       assert info.versions["torch"] =~ ~r/^\d+\.\d+/
 
       assert Enum.all?(~w(packages files t3 s3gen voices text watermark device)a, &is_float(info.load[&1]))
     end
 
-    test "measures which precision its files bear, and keeps what it found", %{folder: folder} do
+    test "measures which precision its weights allow, and saves the verdict", %{folder: folder} do
       {:ok, server} = Chatterbex.start_link(model: :nano, checkpoint: folder, device: :cpu, precision: :auto)
       assert :ok = Chatterbex.await_ready(server: server)
       assert {:ok, %{precision: precision}} = Chatterbex.info(server: server)
@@ -136,8 +136,8 @@ defmodule Chatterbex.ChatterboxTest do
       :ok = Chatterbex.stop(server: server)
     end
 
-    test "speaks for several callers side by side as for each alone", %{folder: folder} do
-      # In a VM of its own, for all servers of a VM share the threads.
+    test "speaks for several callers in parallel as it does for each alone", %{folder: folder} do
+      # In its own VM, because all servers of a VM share the threads.
       code = """
       {:ok, _apps} = Application.ensure_all_started(:chatterbex)
       {:ok, server} = Chatterbex.start_link(model: :nano, checkpoint: #{inspect(folder)}, device: "cpu", threads: 2)
@@ -163,7 +163,7 @@ defmodule Chatterbex.ChatterboxTest do
       assert output =~ "the same"
     end
 
-    test "a request that is given up leaves the model free", %{server: server} do
+    test "a cancelled request leaves the model free", %{server: server} do
       assert {:error, %Error{reason: :timeout}} = Chatterbex.generate(server, @text, timeout: 1)
       await_idle(server)
       assert {:ok, %Audio{}} = Chatterbex.generate(server, @text, max_tokens: 5)
@@ -203,7 +203,7 @@ defmodule Chatterbex.ChatterboxTest do
       assert samples(audio) == audio.metadata.tokens * @token
     end
 
-    test "multilingual speaks the language that it is told, and must be told one" do
+    test "multilingual speaks the requested language, and requires one" do
       server = start_server(model: :multilingual, checkpoint: checkpoint(:multilingual), device: "cpu")
 
       assert {:error, %Error{reason: :unknown_language, message: message}} =
@@ -220,7 +220,7 @@ defmodule Chatterbex.ChatterboxTest do
     end
   end
 
-  describe "files that are bad" do
+  describe "damaged files" do
     @describetag :tmp_dir
 
     setup %{tmp_dir: dir} do
@@ -234,7 +234,7 @@ defmodule Chatterbex.ChatterboxTest do
       :ok
     end
 
-    test "give a clear error each; the server stays, and a good one loads after", %{tmp_dir: dir} do
+    test "each give a clear error; the server survives, and loads a good file later", %{tmp_dir: dir} do
       for {name, reason, said} <- [
             {"cut", :model_load_failed, "ve.safetensors"},
             {"shape", :model_load_failed, "proj.bias [7] instead of [256]"},
@@ -256,7 +256,7 @@ defmodule Chatterbex.ChatterboxTest do
     end
 
     @tag skip: System.cmd("id", ["-u"]) == {"0\n", 0} && "root may read every folder"
-    test "so does a folder that may not be read", %{tmp_dir: dir} do
+    test "so does an unreadable folder", %{tmp_dir: dir} do
       folder = Path.join(dir, "closed")
       File.mkdir!(folder)
       File.chmod!(folder, 0)

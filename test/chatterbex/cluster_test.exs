@@ -1,5 +1,5 @@
 defmodule Chatterbex.ClusterTest do
-  # Alone: it makes this VM a node of a cluster. The others are real nodes, on the loopback interface.
+  # Not async: it makes this VM a node of a cluster. The others are real nodes, on the loopback interface.
   use ExUnit.Case, async: false
 
   import Chatterbex.TestHelp
@@ -85,7 +85,7 @@ defmodule Chatterbex.ClusterTest do
     for %{peer: peer} <- nodes, do: :peer.call(peer, module, function, arguments)
   end
 
-  test "a web node without Python of its own speaks with the servers of others" do
+  test "a web node without Python speaks with servers on other nodes" do
     pool = start_pool()
     assert {:error, %Error{reason: :not_running}} = Chatterbex.info(server: pool)
     waiting = Task.async(fn -> Chatterbex.await_ready(server: pool, timeout: 60_000) end)
@@ -96,11 +96,11 @@ defmodule Chatterbex.ClusterTest do
     assert {:ok, %{members: [_, _], isolation: :peer}} = Chatterbex.info(server: pool)
   end
 
-  # Speaks until it is told to stop. Each answer is counted once it is sure that no other comes.
+  # Speaks until it is told to stop. It counts each answer once it is certain that no second one comes.
   defp speak_on(pool, kind, n, stop, counted \\ []) do
     text = "#{kind} #{n} #{length(counted)} steps:4 sleep:5"
     result = text |> speak(pool, kind) |> judge(text)
-    # What was sent twice would be in the mailbox before the answer to this question is.
+    # A second answer would be in the mailbox before the answer to this call.
     {:ok, _info} = Chatterbex.info(server: pool)
     twice = if Process.info(self(), :message_queue_len) == {:message_queue_len, 0}, do: [], else: [:twice]
     :counters.add(stop.answered, 1, 1)
@@ -134,7 +134,7 @@ defmodule Chatterbex.ClusterTest do
   defp judge({:error, %Error{reason: reason}}, _text), do: reason
   defp judge(samples, text), do: if(samples == echo(text), do: :right, else: {:wrong, text})
 
-  # Until those who speak have had this many more answers.
+  # Waits until the callers have received this many more answers.
   defp answers(stop, more) do
     enough = :counters.get(stop.answered, 1) + more
     await(fn -> :counters.get(stop.answered, 1) >= enough end, 60_000)
@@ -186,7 +186,7 @@ defmodule Chatterbex.ClusterTest do
         do: await(fn -> match?({:ok, %{queue: %{open: 0, running: 0}}}, Client.info(member)) end)
   end
 
-  test "a netsplit: what was there is spoken here, and the other side gives it up" do
+  test "a netsplit: requests from the other side are spoken here, and that side gives them up" do
     pool = start_pool()
     [one, other] = for _n <- 1..2, do: start_node(pool, size: 1)
     task = Task.async(fn -> Chatterbex.generate(pool, "hold") end)
@@ -209,7 +209,7 @@ defmodule Chatterbex.ClusterTest do
     end)
   end
 
-  test "a node that is drained hands over to the others" do
+  test "a draining node hands over to the others" do
     pool = start_pool()
     [one, other] = for _n <- 1..2, do: start_node(pool, size: 1)
     assert :ok = Pool.drain({pool, one.node}, timeout: 10_000)

@@ -1,5 +1,5 @@
 defmodule Chatterbex.ConfigurationTest do
-  # Alone: it changes the configuration, which all tests share.
+  # Not async: it changes the configuration, which all tests share.
   use ExUnit.Case, async: false
 
   import Chatterbex.TestHelp
@@ -21,7 +21,7 @@ defmodule Chatterbex.ConfigurationTest do
   end
 
   # As `eval` in a release does: the configuration is there, and no application is loaded.
-  test "is read, and the version known, where the application is not loaded", %{tmp_dir: dir} do
+  test "is read, and the version known, even if the application is not loaded", %{tmp_dir: dir} do
     config = Path.join(dir, "sys.config")
     File.write!(config, ~s([{chatterbex, [{home, <<"#{dir}/home">>}, {models, []}]}].))
 
@@ -52,14 +52,14 @@ defmodule Chatterbex.ConfigurationTest do
              "config :chatterbex has an unknown key :max_qeue. Did you mean :max_queue? The keys are :checkpoint, "
   end
 
-  test "is what a server has where nothing else is given" do
+  test "is the default of a server's options" do
     configure(:max_queue, 5)
     server = start_fake()
     assert {:ok, %{queue: %{max_queue: 5}}} = Chatterbex.info(server: server)
     assert {:ok, %{queue: %{max_queue: 7}}} = Chatterbex.info(server: start_fake(max_queue: 7))
   end
 
-  test "what is configured for another model is no matter" do
+  test "options configured for another model do not matter" do
     configure(:checkpoint, "/nowhere")
     configure(:language_pack, "hi")
     server = start_server()

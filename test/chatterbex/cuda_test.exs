@@ -2,7 +2,7 @@ defmodule Chatterbex.CudaTest do
   @moduledoc """
   `device: "cuda"` through the whole stack, where there is such a device.
   """
-  # Alone: a step of S3Gen holds the model thread, which all tests share, for long.
+  # Not async: a step of S3Gen holds the model thread, which all tests share, for a long time.
   use ExUnit.Case, async: false
 
   import Chatterbex.TestHelp
@@ -71,7 +71,7 @@ defmodule Chatterbex.CudaTest do
     :ok = Chatterbex.stop(server: refused)
   end
 
-  # How alike two sounds of one length are: 1 for the same, 0 for any two.
+  # How similar two sounds of the same length are: 1 for the same, about 0 for unrelated ones.
   defp likeness(one, other) do
     assert byte_size(one.samples) == byte_size(other.samples)
 

@@ -1,5 +1,5 @@
 defmodule Chatterbex.DependenciesTest do
-  # Where a compile-time dependency is part of a cycle, a change in one file compiles all files of the cycle again.
+  # If a cycle has a compile-time dependency, a change in one file recompiles all files of the cycle.
   use ExUnit.Case, async: false
 
   import ExUnit.CaptureIO
@@ -22,15 +22,29 @@ defmodule Chatterbex.DependenciesTest do
     found
   end
 
-  test "no cycle has a compile-time dependency" do
-    dependencies = dependencies()
-    assert Enum.any?(dependencies, &match?({_from, "lib/chatterbex/options/schema.ex", "compile"}, &1))
-
+  # Files in one component depend on each other, directly or through others.
+  defp components(dependencies) do
     graph = :digraph.new()
     for {from, to, _label} <- dependencies, file <- [from, to], do: :digraph.add_vertex(graph, file)
     for {from, to, _label} <- dependencies, do: :digraph.add_edge(graph, from, to)
-    components = :digraph_utils.strong_components(graph)
-    component = for files <- components, file <- files, into: %{}, do: {file, files}
+    :digraph_utils.strong_components(graph)
+  end
+
+  # A saved voice makes the struct of the public module. The router of a pool asks the pool for the names of its groups.
+  @cycles [
+    ~w(lib/chatterbex/pool.ex lib/chatterbex/pool/router.ex),
+    ~w(lib/chatterbex/voice.ex lib/chatterbex/voice/saved.ex lib/chatterbex/voice/source.ex)
+  ]
+
+  test "no file depends on a file that depends on it, with few exceptions" do
+    cycles = for [_, _ | _] = files <- components(dependencies()), do: Enum.sort(files)
+    assert cycles -- @cycles == []
+  end
+
+  test "no cycle has a compile-time dependency" do
+    dependencies = dependencies()
+    assert Enum.any?(dependencies, &match?({_from, "lib/chatterbex/options/schema.ex", "compile"}, &1))
+    component = for files <- components(dependencies), file <- files, into: %{}, do: {file, files}
 
     assert [] == for({from, to, "compile"} <- dependencies, to in component[from], do: {from, to})
   end
@@ -38,5 +52,22 @@ defmodule Chatterbex.DependenciesTest do
   # The documentation of many modules is made from it at compile time.
   test "the table of options needs no other module" do
     assert [] == for({"lib/chatterbex/options/schema.ex", to, _label} <- dependencies(), do: to)
+  end
+
+  # ADR 22: these parts could be packages of their own.
+  test "texts and measurements of audio need little else" do
+    dependencies = dependencies()
+    shared = ~w(error model options options/schema)
+    assert needs(dependencies, ~r"^lib/chatterbex/text(/.*)?\.ex$") -- shared == []
+
+    measure = needs(dependencies, ~r"^lib/chatterbex/audio/measure\.ex$")
+    assert measure -- ["audio/samples", "native/audio" | shared] == []
+  end
+
+  # The modules that these files need outside themselves, as paths.
+  defp needs(dependencies, files) do
+    for({from, to, _label} <- dependencies, from =~ files, not (to =~ files), do: to)
+    |> Enum.uniq()
+    |> Enum.map(&(&1 |> Path.relative_to("lib/chatterbex") |> Path.rootname()))
   end
 end

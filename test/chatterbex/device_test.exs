@@ -1,5 +1,5 @@
 defmodule Chatterbex.DeviceTest do
-  # Alone: it changes an environment variable, which all tests share.
+  # Not async: it changes an environment variable, which all tests share.
   use ExUnit.Case, async: false
 
   import Chatterbex.FakeHome, only: [make: 2, say: 1, looks: 1]
@@ -20,7 +20,7 @@ defmodule Chatterbex.DeviceTest do
     Chatterbex.devices()
   end
 
-  test "what PyTorch finds is told, and it is asked once", %{tmp_dir: dir} do
+  test "PyTorch's devices are returned, and PyTorch is asked once", %{tmp_dir: dir} do
     home = make(dir, %{devices: say(%{"event" => "devices", "devices" => [@found], "facts" => %{}})})
 
     System.put_env("CHATTERBEX_HOME", home)
@@ -41,7 +41,7 @@ defmodule Chatterbex.DeviceTest do
     assert looks(home) == 1
   end
 
-  test "a PyTorch that does not work is told of, and not asked again at once", %{tmp_dir: dir} do
+  test "a broken PyTorch is reported, and not asked again at once", %{tmp_dir: dir} do
     home = make(dir, %{devices: "echo 'libcuda is broken' >&2; exit 1"})
     assert [%{device: :cpu, available: true}, mps, cuda] = devices(home)
     assert devices(home) == [hd(devices(home)), mps, cuda]
@@ -49,7 +49,7 @@ defmodule Chatterbex.DeviceTest do
     refute mps.available or cuda.available
   end
 
-  test "without PyTorch the command of the setup is told where the machine could have the device" do
+  test "without PyTorch, the reason has the setup command if the machine could have the device" do
     why = fn device -> "set it up for #{device}" end
     mac = SetupHelp.machine([], os: :macos, architecture: "aarch64")
 

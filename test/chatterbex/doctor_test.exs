@@ -1,5 +1,5 @@
 defmodule Chatterbex.DoctorTest do
-  # Alone: it changes environment variables, which all tests share.
+  # Not async: it changes environment variables, which all tests share.
   use ExUnit.Case, async: false
 
   import Chatterbex.FakeHome, only: [make: 1, make: 2, make: 3, say: 1, well: 1]
@@ -34,7 +34,7 @@ defmodule Chatterbex.DoctorTest do
 
   defp status(report, name), do: check(report, name).status
 
-  # Shell lines for devices.py: what there is, and what comes of trying each.
+  # Shell lines for devices.py: the devices, and the result of trying each.
   defp devices(found, attempts) do
     list = say(%{"event" => "devices", "devices" => found, "facts" => @facts})
     tries = Enum.map_join(attempts, "\n", fn {device, lines} -> "'try #{device}') #{lines} ;;" end)
@@ -63,7 +63,7 @@ defmodule Chatterbex.DoctorTest do
   describe "this machine" do
     @describetag timeout: 300_000
 
-    test "is well" do
+    test "passes" do
       report = examine(nil)
       assert report.ok, inspect(for %{status: :failed} = check <- report.checks, do: check)
       assert Chatterbex.Doctor.summary(report) =~ "Everything that is set up works"
@@ -91,7 +91,7 @@ defmodule Chatterbex.DoctorTest do
       assert Enum.all?(report.checks, &(&1.status != :failed or is_binary(&1.remedy)))
     end
 
-    test "has a last word in JSON", %{tmp_dir: dir} do
+    test "has a final line of JSON", %{tmp_dir: dir} do
       home = Path.join(dir, "nothing")
 
       output =
@@ -104,7 +104,7 @@ defmodule Chatterbex.DoctorTest do
   end
 
   describe "a home" do
-    test "with nothing in it is no failure", %{tmp_dir: dir} do
+    test "that is empty is not a failure", %{tmp_dir: dir} do
       report = examine(Path.join(dir, "nothing"))
       assert report.ok
       assert %{status: :not_set_up, remedy: remedy, message: message} = check(report, "Python")
@@ -113,7 +113,7 @@ defmodule Chatterbex.DoctorTest do
       assert Doctor.summary(report) == "Nothing is set up yet."
     end
 
-    test "whose setup was stopped is one", %{tmp_dir: dir} do
+    test "whose setup was interrupted is a failure", %{tmp_dir: dir} do
       home = Path.join(dir, "home")
       File.mkdir_p!(Path.join(home, "venv"))
       report = examine(home)
@@ -145,7 +145,7 @@ defmodule Chatterbex.DoctorTest do
       assert message == "torch does not load: ImportError: libgomp.so.1: cannot open shared object file"
     end
 
-    test "whose packages take the process along", %{tmp_dir: dir} do
+    test "whose packages crash the process", %{tmp_dir: dir} do
       script = "case \"$*\" in *torch*) kill -SEGV $$ ;; *) #{say(well(%{}))} ;; esac"
       report = dir |> make(%{environment: script}) |> examine()
       assert status(report, "packages") == :ok
@@ -184,7 +184,7 @@ defmodule Chatterbex.DoctorTest do
       assert status(report, "mps: matmul") == :ok
     end
 
-    test "that is not there, asked for or not", %{tmp_dir: dir} do
+    test "that is missing, requested or not", %{tmp_dir: dir} do
       no = %{
         @mps
         | "available" => false,
@@ -204,7 +204,7 @@ defmodule Chatterbex.DoctorTest do
       assert status(report, "device mps") == :failed
     end
 
-    test "that computes wrong, and one that models can do without", %{tmp_dir: dir} do
+    test "that computes wrong results, and one that models can do without", %{tmp_dir: dir} do
       tried =
         say([
           begin("stft"),
@@ -227,7 +227,7 @@ defmodule Chatterbex.DoctorTest do
       assert status(report, "device mps") == :warning
     end
 
-    test "that computes right, and how close it comes to the CPU", %{tmp_dir: dir} do
+    test "that computes right results, and how close it comes to the CPU", %{tmp_dir: dir} do
       tried = say([begin("matmul"), Map.put(right("matmul"), "difference", 3.0e-7), done()])
       script = devices([@cpu, @mps], %{"cpu" => well_tried(), "mps" => tried})
       report = dir |> make(%{devices: script}) |> examine()
@@ -235,7 +235,7 @@ defmodule Chatterbex.DoctorTest do
       assert %{status: :ok, message: "right" <> _} = check(report, "cpu: matmul")
     end
 
-    test "that takes its process along is named with what was tried, and the others are tried too", %{
+    test "that crashes its process is named with the failed check, and the others are tried too", %{
       tmp_dir: dir
     } do
       lines = say([begin("matmul"), right("matmul"), begin("long_conv1d")])
@@ -253,13 +253,13 @@ defmodule Chatterbex.DoctorTest do
       assert status(report, "cpu: matmul") == :ok
     end
 
-    test "that does not answer is not waited for", %{tmp_dir: dir} do
+    test "that does not answer does not block the doctor", %{tmp_dir: dir} do
       script = devices([@mps], %{"mps" => say(begin("matmul")) <> "; sleep 600"})
       report = dir |> make(%{devices: script}) |> examine(timeout: 1_000)
       assert %{status: :failed, message: "the process had not ended after 1 s"} = check(report, "mps: matmul")
     end
 
-    test "of a PyTorch that crashes when it is asked", %{tmp_dir: dir} do
+    test "of a PyTorch that crashes when it is imported", %{tmp_dir: dir} do
       report = dir |> make(%{devices: "kill -BUS $$"}) |> examine()
       assert %{status: :failed, message: message} = check(report, "devices")
       assert message =~ ~r/looking at the devices with PyTorch was killed by signal \d+/
@@ -284,7 +284,7 @@ defmodule Chatterbex.DoctorTest do
                home |> examine() |> check("model turbo")
     end
 
-    test "that are half fetched, or damaged", %{home: home, snapshot: snapshot} do
+    test "that are partly fetched, or damaged", %{home: home, snapshot: snapshot} do
       assert home |> examine() |> status("model nano") == :not_set_up
       File.write!(Path.join(snapshot, "ve.safetensors"), "not a header")
       report = examine(home)
@@ -293,7 +293,7 @@ defmodule Chatterbex.DoctorTest do
       assert message =~ "ve.safetensors is cut short"
     end
 
-    test "that are all there, and whether they are right", %{home: home, snapshot: snapshot} do
+    test "that are complete, and whether they are right", %{home: home, snapshot: snapshot} do
       for file <- ["t3_nano_v1.safetensors", "s3gen_meanflow.safetensors", "ve.safetensors"],
           do: File.write!(Path.join(snapshot, file), <<2::little-64, "{}">>)
 
@@ -323,7 +323,7 @@ defmodule Chatterbex.DoctorTest do
   end
 
   describe "the task" do
-    test "ends with 1 where a check failed, and prints the remedy", %{tmp_dir: dir} do
+    test "exits with 1 if a check failed, and prints the remedy", %{tmp_dir: dir} do
       home = make(dir, %{devices: "exit 1"})
 
       output =
@@ -340,7 +340,7 @@ defmodule Chatterbex.DoctorTest do
       end
     end
 
-    test "tells what it does not know" do
+    test "reports unknown options" do
       for {arguments, said} <- [
             {["--jsn"], ~r/unknown option --jsn. Did you mean "--json"\?/},
             {["now"], ~r/unexpected argument "now"/},
@@ -352,7 +352,7 @@ defmodule Chatterbex.DoctorTest do
   end
 
   describe "disk and memory" do
-    test "are read from what systems print" do
+    test "are read from the output of system tools" do
       assert Resources.free("""
              Filesystem     1024-blocks      Used Available Capacity Mounted on
              /dev/disk3s5     482797652 201200000 100000000      68% /System/Volumes/Data
@@ -380,7 +380,7 @@ defmodule Chatterbex.DoctorTest do
       assert Resources.macos("", "") == %{total: nil, available: nil}
     end
 
-    test "are looked at where a folder is yet to be made", %{tmp_dir: dir} do
+    test "are checked for a folder that does not exist yet", %{tmp_dir: dir} do
       assert Resources.disk(Path.join(dir, "a/b/c")) > 0
       assert %{total: total, available: available} = Resources.memory()
       assert total >= available

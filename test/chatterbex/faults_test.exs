@@ -12,7 +12,7 @@ defmodule Chatterbex.FaultsTest do
 
   @moduletag :faults
 
-  # Where a control group with a limit on memory can be made, if anywhere: its hierarchy, and the file of the limit.
+  # Where a control group with a memory limit can be made, if anywhere: its hierarchy, and the file of the limit.
   @memory_group Enum.find(
                   [
                     {"/sys/fs/cgroup/memory", "memory.limit_in_bytes"},
@@ -34,8 +34,8 @@ defmodule Chatterbex.FaultsTest do
     %{server: name}
   end
 
-  # `mean` says whether the fault may take the requests of others with it, as one that ends the model does; a process that
-  # dies never may.
+  # `mean` says whether the fault may fail the requests of others, as one that ends the model does. The death of a process
+  # must never do that.
   defp fault(server, mean, fault) do
     texts = for n <- 1..3, do: "bystander #{n} #{System.unique_integer()} steps:3 sleep:5"
     bystanders = for text <- texts, do: {text, Task.async(fn -> Chatterbex.generate(server, text) end)}
@@ -86,7 +86,7 @@ defmodule Chatterbex.FaultsTest do
           {"unsendable", :generation_failed},
           {"oom", :out_of_memory}
         ] do
-      # What escapes a step is of all that are in it.
+      # An exception that escapes a step fails all requests in it.
       mean = if text == "raise", do: :mean, else: :kind
 
       test "in a request: #{text}", %{server: server} do
@@ -114,7 +114,7 @@ defmodule Chatterbex.FaultsTest do
     end
 
     for how <- ["fail", "oom", "none", "missing", "crash"] do
-      test "in loading: #{how}", %{server: server} do
+      test "while loading: #{how}", %{server: server} do
         fault(server, :kind, fn ->
           {:ok, other} =
             Chatterbex.start_link(model: :fake, isolation: :peer, model_options: %{load: unquote(how)})
@@ -168,7 +168,7 @@ defmodule Chatterbex.FaultsTest do
       assert now == died + 1
     end
 
-    test "is stopped for a while", %{server: server} do
+    test "is suspended for a while", %{server: server} do
       fault(server, :kind, fn ->
         signal(server, "STOP")
         assert {:error, %Error{reason: :timeout}} = Chatterbex.generate(server, "in vain", timeout: 100)
@@ -176,15 +176,15 @@ defmodule Chatterbex.FaultsTest do
       end)
     end
 
-    test "is stopped for good", %{server: server} do
+    test "is suspended for good", %{server: server} do
       fault(server, :kind, fn ->
         signal(server, "STOP")
-        # What the clock does, in less than half a minute.
+        # Sends the heartbeats that a timer would send within half a minute.
         for _n <- 1..7, do: send(:sys.get_state(server).engine, :heartbeat)
       end)
     end
 
-    test "answers the clock", %{server: server} do
+    test "answers heartbeats", %{server: server} do
       fault(server, :kind, fn ->
         %{engine: engine} = :sys.get_state(server)
         for _n <- 1..4, do: send(engine, :heartbeat)
@@ -193,7 +193,7 @@ defmodule Chatterbex.FaultsTest do
       end)
     end
 
-    test "is killed in the middle of a stream that goes on", %{server: server} do
+    test "is killed in the middle of a stream that resumes", %{server: server} do
       fault(server, :kind, fn ->
         text = "streamed steps:20 sleep:10"
         test = self()
@@ -212,7 +212,7 @@ defmodule Chatterbex.FaultsTest do
       end)
     end
 
-    test "is killed in the middle of one that does not", %{server: server} do
+    test "is killed in the middle of a stream that does not resume", %{server: server} do
       fault(server, :kind, fn ->
         stream = Chatterbex.stream(server, "streamed steps:200 sleep:10")
 
@@ -225,7 +225,7 @@ defmodule Chatterbex.FaultsTest do
       end)
     end
 
-    test "loses the process that speaks for it", %{server: server} do
+    test "loses its guest process", %{server: server} do
       fault(server, :kind, fn ->
         %{peer: peer} = :sys.get_state(:sys.get_state(server).engine)
 
@@ -237,13 +237,13 @@ defmodule Chatterbex.FaultsTest do
       end)
     end
 
-    test "loses the process that it speaks to", %{server: server} do
+    test "loses its engine process in this VM", %{server: server} do
       fault(server, :kind, fn -> Process.exit(:sys.get_state(server).engine, :kill) end)
     end
   end
 
   describe "a caller" do
-    test "dies while it is spoken to", %{server: server} do
+    test "dies while it receives audio", %{server: server} do
       fault(server, :kind, fn ->
         {caller, monitor} =
           spawn_monitor(fn ->
@@ -265,14 +265,14 @@ defmodule Chatterbex.FaultsTest do
       end)
     end
 
-    test "listens no more", %{server: server} do
+    test "stops reading", %{server: server} do
       fault(server, :kind, fn ->
         listener = spawn(fn -> receive(do: ({:chatterbex, _ref, _message} -> :ok)) end)
         {:ok, _ref} = Chatterbex.stream_to("long steps:100 sleep:5. And on.", listener, server: server)
       end)
     end
 
-    test "fails in its own function", %{server: server} do
+    test "raises in its :progress function", %{server: server} do
       fault(server, :kind, fn ->
         assert_raise RuntimeError, fn ->
           Chatterbex.generate(server, "One.\n\nTwo.", progress: fn _told -> raise "mine" end)
@@ -305,11 +305,11 @@ defmodule Chatterbex.FaultsTest do
   end
 
   describe "the server" do
-    test "gets 200,000 messages that mean nothing", %{server: server} do
+    test "gets 200,000 meaningless messages", %{server: server} do
       fault(server, :kind, fn -> for n <- 1..200_000, do: send(server, {:foreign, n}) end)
     end
 
-    test "gets events of requests that never were", %{server: server} do
+    test "gets events of unknown requests", %{server: server} do
       fault(server, :kind, fn ->
         for event <- ["chunk", "done", "failed", "started", "cancelled", "unheard"],
             do:
@@ -329,7 +329,7 @@ defmodule Chatterbex.FaultsTest do
     end
 
     test "is full", %{server: server} do
-      # A bystander may be refused, too.
+      # Other callers may be refused too.
       fault(server, :mean, fn ->
         others = for _n <- 1..150, do: spawn(fn -> insist(server) end)
 

@@ -2,7 +2,7 @@ defmodule Chatterbex.FineTuneTest do
   @moduledoc """
   Fine-tunes through the whole stack: a T3 file of one's own, and a repository on a local hub.
   """
-  # Alone: the environment says where the hub and the cache are.
+  # Not async: environment variables say where the hub and the cache are.
   use ExUnit.Case, async: false
 
   import Chatterbex.{LocalHub, TestHelp}
@@ -83,7 +83,7 @@ defmodule Chatterbex.FineTuneTest do
          do: File.cp!(path, Path.join(folder, name))
   end
 
-  test "what cannot be loaded is refused with what to do", %{tmp_dir: dir} do
+  test "a fine-tune that cannot be loaded is refused, and the error says what to do", %{tmp_dir: dir} do
     folder = checkpoint(:nano)
     missing = Path.join(dir, "missing.safetensors")
 

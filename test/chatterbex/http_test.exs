@@ -82,7 +82,7 @@ defmodule Chatterbex.HTTPTest do
       assert message =~ "no free encoder"
     end
 
-    test "faster and slower, where the model has no pace of its own", context do
+    test "speeds up and slows down audio of a model without a speed option", context do
       http = http(context)
 
       for speed <- [0.25, 0.8, 1, 1.5, 4.0] do
@@ -112,7 +112,7 @@ defmodule Chatterbex.HTTPTest do
       assert usage["total_tokens"] == usage["input_tokens"] + usage["output_tokens"]
     end
 
-    test "OpenAI's own models and voices stand for the default ones", context do
+    test "accepts OpenAI's model and voice names as the defaults", context do
       http = http(context)
 
       for model <- ["tts-1", "tts-1-hd", "gpt-4o-mini-tts", "fake", nil],
@@ -127,7 +127,7 @@ defmodule Chatterbex.HTTPTest do
                speak(http(context), input: "Hello.", response_format: "pcm", instructions: "Whisper.")
     end
 
-    test "fields that are wrong are named", context do
+    test "names the wrong field", context do
       http = http(context, max_input: 10)
 
       for {fields, param} <- [
@@ -168,7 +168,7 @@ defmodule Chatterbex.HTTPTest do
       assert %{status: 400, code: "string_above_max_length"} = error(speak(http, input: "äöüß!?"))
     end
 
-    test "bodies that are no JSON object are refused", context do
+    test "refuses a body that is not a JSON object", context do
       http = http(context)
 
       for body <- [
@@ -196,7 +196,7 @@ defmodule Chatterbex.HTTPTest do
       assert {200, _headers, _audio} = speak(http, [input: "Hi.", response_format: "pcm"], headers: json)
     end
 
-    test "options of the model pass where that is allowed, and are checked", context do
+    test "passes checked model options on, if allowed", context do
       http = http(context, unknown_fields: :pass)
       assert {200, _headers, _audio} = speak(http, input: "Hi.", response_format: "pcm", seed: 7)
       assert %{status: 400, param: "seed"} = error(speak(http, input: "Hi.", seed: "seven"))
@@ -206,7 +206,7 @@ defmodule Chatterbex.HTTPTest do
       assert message =~ ~s(Did you mean "seed"?)
     end
 
-    test "what the model refuses is 400, and what it fails at is 503 without a word of the machine",
+    test "answers 400 if the model refuses, and 503 without details of the machine if it fails",
          context do
       http = http(context)
       assert %{status: 400, code: "invalid_text", param: "input"} = error(speak(http, input: "refuse"))
@@ -215,7 +215,7 @@ defmodule Chatterbex.HTTPTest do
       refute message =~ "ValueError"
     end
 
-    test "a server that does not run is 503" do
+    test "answers 503 if the server is not running" do
       {:ok, http} = HTTP.new(server: MyApp.NoSuchServer, models: %{"gone" => MyApp.NoSuchServer})
       assert {503, %{"retry-after" => _seconds}, _body} = answer = speak(http, input: "Hi.")
       assert %{code: "not_running"} = error(answer)
@@ -263,7 +263,7 @@ defmodule Chatterbex.HTTPTest do
       assert %{status: 404} = error(call(http, "GET", "/v1/audio/voices?model=nothing"))
     end
 
-    test "several models have the names that they were given", context do
+    test "use the configured names of several models", context do
       http = http(context, models: %{"a" => start_fake(), "b" => context.speech})
       assert %{"data" => [%{"id" => "b"}, %{"id" => "a"}]} = get(http, "/v1/models")
       assert {200, %{"x-chatterbex-model" => "b"}, _audio} = speak(http, input: "Hi.", response_format: "pcm")
@@ -279,7 +279,7 @@ defmodule Chatterbex.HTTPTest do
   end
 
   describe "the API key" do
-    test "is asked for, but not for health", context do
+    test "is required, except for the health check", context do
       http = http(context, api_key: "secret")
 
       for header <- [
@@ -319,7 +319,7 @@ defmodule Chatterbex.HTTPTest do
   end
 
   describe "web pages of other origins" do
-    test "may not call, unless their origin is named", context do
+    test "are refused unless their origin is allowed", context do
       {200, headers, _body} = call(http(context), "GET", "/v1/models")
       refute Map.has_key?(headers, "access-control-allow-origin")
       assert %{status: 405} = error(call(http(context), "OPTIONS", "/v1/audio/speech"))
@@ -338,7 +338,7 @@ defmodule Chatterbex.HTTPTest do
     assert {405, %{"allow" => "GET, HEAD"}, _body} = call(http, "DELETE", "/v1/models")
   end
 
-  test "what happens is counted", context do
+  test "counts requests and failures", context do
     http = http(context)
     {200, _headers, _audio} = speak(http, input: "Hello.", response_format: "pcm")
     {404, _headers, _body} = call(http, "GET", "/nothing")
@@ -351,7 +351,7 @@ defmodule Chatterbex.HTTPTest do
     assert text =~ ~s(chatterbex_ready{model="fake"} 1\n)
   end
 
-  test "the description names what there is, in this version", context do
+  test "the OpenAPI description lists every route, and this version", context do
     description = get(http(context), "/openapi.json")
     assert description["info"]["version"] == Mix.Project.config()[:version]
 
@@ -363,7 +363,7 @@ defmodule Chatterbex.HTTPTest do
     end
   end
 
-  test "the page calls this server alone", context do
+  test "the page only calls this server", context do
     assert {200, %{"content-type" => "text/html" <> _charset} = headers, page} =
              call(http(context, api_key: "x"), "GET", "/")
 
@@ -376,7 +376,7 @@ defmodule Chatterbex.HTTPTest do
     assert player =~ "export class Player"
   end
 
-  test "speech that fails after its first audio is counted, and raises where it is taken", context do
+  test "speech that fails after its first audio is counted, and raises in the consumer", context do
     http = http(context)
     body = JSON.encode(%{input: "Hello.\n\nfail", response_format: "pcm"})
     headers = [{"content-type", "application/json"}]

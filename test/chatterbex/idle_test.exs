@@ -1,5 +1,5 @@
 defmodule Chatterbex.IdleTest do
-  # Alone: it keeps the runtime from answering, so that a model stays on its way for as long as a test needs.
+  # Not async: it keeps the runtime from answering, so that a model keeps loading as long as a test needs.
   use ExUnit.Case, async: false
 
   import Chatterbex.TestHelp, except: [start_fake: 0, start_fake: 1]
@@ -28,7 +28,7 @@ defmodule Chatterbex.IdleTest do
   # A test that fails ends in seconds.
   defp start_fake(options), do: Chatterbex.TestHelp.start_fake([timeout: 10_000] ++ options)
 
-  # Makes the server believe that nothing was open for an hour, and its timer fire.
+  # Makes the server believe that it was idle for an hour, and fires its timer.
   defp let_an_hour_pass(server) do
     %{load: %{ref: load}} = :sys.replace_state(server, &%{&1 | used_at: &1.used_at - @hour})
     send(server, {:timeout, {:idle, load}})
@@ -51,7 +51,7 @@ defmodule Chatterbex.IdleTest do
     match?({:ok, _info}, Chatterbex.Runtime.ask(command, 5_000))
   end
 
-  # Until resume_loading/0 no model gets any further than to wait for Python.
+  # Until resume_loading/0, every model waits for Python.
   defp suspend_loading do
     :ok = :sys.suspend(Chatterbex.Runtime)
     on_exit(fn -> :sys.resume(Chatterbex.Runtime) end)
@@ -65,14 +65,14 @@ defmodule Chatterbex.IdleTest do
   end
 
   describe "a model with nothing to do" do
-    test "is unloaded after the time, and not while a request is open" do
+    test "is unloaded after the idle time, but not while a request is open" do
       server = start_fake(idle: 1)
       held = Task.async(fn -> Chatterbex.generate(server, "hold") end)
       await_held(server, 1)
       assert %{status: :ready, device: device} = info(server)
       assert model_id = model_id(server)
       assert loaded?(model_id)
-      # What a model takes that reports it.
+      # The memory of a model that reports it.
       :sys.replace_state(server, &put_in(&1.loaded["memory"], %{"t3" => 1}))
       assert info(server).memory == %{t3: 1}
       assert %{"released" => 1} = call_model(server, "release")
@@ -89,30 +89,30 @@ defmodule Chatterbex.IdleTest do
       assert device.actual == :cpu
     end
 
-    test "is unloaded when nobody has ever asked it for anything" do
+    test "is unloaded even if it was never used" do
       server = start_fake(idle: 1)
       assert_receive {:event, @unload, _measurements, %{server: ^server, reason: :idle}}, 5_000
     end
 
-    test "is unloaded that time after its last request" do
+    test "is unloaded one idle time after its last request" do
       server = start_fake(idle: 200)
       spoken(server, "the last")
       assert_receive {:event, @unload, _measurements, %{server: ^server, reason: :idle}}, 5_000
     end
 
-    test "stays when there was a request or a call within the time" do
+    test "stays if there was a request or a call within the idle time" do
       server = start_fake(idle: @hour)
 
       for use <- [&spoken(&1, "just now"), &call_model(&1, "echo")] do
         :sys.replace_state(server, &%{&1 | used_at: &1.used_at - @hour})
         use.(server)
-        # Its release is a message, too, and comes first.
+        # Its release is a message too, and comes first.
         send(server, {:timeout, {:idle, :sys.get_state(server).load.ref}})
         assert info(server).status == :ready
       end
     end
 
-    test "stays while a stream is open, however slowly it is taken" do
+    test "stays while a stream is open, however slowly it is read" do
       server = start_fake(idle: @hour)
       test = self()
 
@@ -146,7 +146,7 @@ defmodule Chatterbex.IdleTest do
       assert info(server).status == :ready
     end
 
-    test "that is lost meanwhile has failed, and is not idle" do
+    test "that crashes has failed, and is not idle" do
       server = start_fake(idle: @hour)
       assert {:error, %Error{}} = Chatterbex.generate(server, "broken")
       assert info(server).status == :failed
@@ -188,7 +188,7 @@ defmodule Chatterbex.IdleTest do
       assert server |> Chatterbex.stream("again") |> Enum.map_join(& &1.samples) == echo("again")
     end
 
-    test "a call of a function of the model, as Chatterbex.Voice.clone/2 makes one", %{server: server} do
+    test "a call to a function of the model, as by Chatterbex.Voice.clone/2", %{server: server} do
       assert %{"arguments" => %{"n" => 1}} = call_model(server, "echo", %{"n" => 1})
     end
 
@@ -207,7 +207,7 @@ defmodule Chatterbex.IdleTest do
   end
 
   describe "while an idle model is loaded again" do
-    test "callers wait, as many as while it first loads, and it is loaded once" do
+    test "callers wait, with the same limit as for the first load, and it is loaded once" do
       server = start_fake(idle: @hour, max_queue: 3)
       assert_receive {:event, @load, _measurements, %{server: ^server}}
       unload(server)
@@ -237,7 +237,7 @@ defmodule Chatterbex.IdleTest do
       refute_received {:event, @unload, _measurements, %{server: ^server}}
     end
 
-    test "a request's time is counted" do
+    test "the request's timeout runs" do
       server = start_fake(idle: @hour)
       unload(server)
       suspend_loading()
@@ -250,7 +250,7 @@ defmodule Chatterbex.IdleTest do
       spoken(server, "in time")
     end
 
-    test "so is the time to load, and who waits is told when it is over" do
+    test "the load timeout runs too, and waiting callers get its error" do
       server = start_fake(idle: @hour)
       unload(server)
       :sys.replace_state(server, &put_in(&1.options.load_timeout, 50))
@@ -261,7 +261,7 @@ defmodule Chatterbex.IdleTest do
       assert info(server).status == :failed
     end
 
-    test "a load that fails is an error to all who wait, and the next request tries again" do
+    test "a failed load is an error for all waiting callers, and the next request tries again" do
       server = start_fake(idle: @hour)
       unload(server)
       :sys.replace_state(server, &put_in(&1.options.model_options, %{load: "fail"}))
@@ -288,7 +288,7 @@ defmodule Chatterbex.IdleTest do
     end
   end
 
-  describe "the time ends at the moment of a request, which is spoken:" do
+  describe "the idle time ends at the moment of a request, which is spoken:" do
     test "the model is unloaded just before it" do
       server = start_fake(idle: @hour)
       :ok = :sys.suspend(server)
@@ -315,7 +315,7 @@ defmodule Chatterbex.IdleTest do
       refute_received {:event, @unload, _measurements, %{server: ^server}}
     end
 
-    test "the timer of a model that is gone unloads no other" do
+    test "the timer of an unloaded model does not unload the next one" do
       server = start_fake(idle: @hour)
       %{load: %{ref: gone}} = :sys.get_state(server)
       unload(server)
@@ -348,7 +348,7 @@ defmodule Chatterbex.IdleTest do
       assert_receive {:DOWN, ^monitor, :process, ^task, :killed}, 5_000
     end
 
-    test "that loaded its model again takes it out of memory, however it ends" do
+    test "that reloaded its model frees the memory, however it ends" do
       for stop <- [&Chatterbex.stop(server: &1), &Process.exit(&1, :kill)] do
         server = start_idle()
         spoken(server, "again")
@@ -369,7 +369,7 @@ defmodule Chatterbex.IdleTest do
   end
 
   describe "an isolated model" do
-    test "gives its whole process back, and gets another" do
+    test "ends its process, and gets a new one" do
       server = start_fake(isolation: :peer, idle: @hour)
       assert %{process: %{os_pid: first}} = info(server)
       unload(server)

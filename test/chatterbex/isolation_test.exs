@@ -29,7 +29,7 @@ defmodule Chatterbex.IsolationTest do
     pid
   end
 
-  # Kills the guest's process before it has said anything.
+  # Kills the guest's process before it has sent anything.
   defp kill_boot(server, n) do
     await(fn -> booting(server) != nil end)
     {_output, 0} = System.cmd("kill", ["-KILL", "#{booting(server)}"])
@@ -60,7 +60,7 @@ defmodule Chatterbex.IsolationTest do
   defp alive?(os_pid), do: match?({_output, 0}, System.cmd("kill", ["-0", os_pid], stderr_to_stdout: true))
 
   describe "an isolated model" do
-    test "is in another process, and answers as one in this VM does" do
+    test "runs in another process, and answers like one in this VM" do
       isolated = start_isolated()
       here = start_fake()
 
@@ -137,7 +137,7 @@ defmodule Chatterbex.IsolationTest do
         #{if ending == "kill", do: ~s|System.cmd("kill", ["-KILL", System.pid()])|, else: ending}
         """
 
-        # Into a file: a pipe stays open for as long as the guest lives, and this would wait for its end.
+        # Into a file: a pipe would stay open as long as the guest lives, and this would wait for it.
         into_file = ["sh", "-c", ~S(exec "$@" >said 2>&1), "sh"]
         elixir(code, cd: dir, wrapper: into_file ++ ["timeout", "--signal=KILL", "60"])
         said = dir |> Path.join("said") |> File.read!()
@@ -146,7 +146,7 @@ defmodule Chatterbex.IsolationTest do
       end
     end
 
-    test "survives new code, and a configuration that is wrong", %{tmp_dir: dir} do
+    test "survives new code, and a wrong configuration", %{tmp_dir: dir} do
       code = ~S"""
       {:ok, _apps} = Application.ensure_all_started(:chatterbex)
       Logger.configure(level: :none)
@@ -181,7 +181,7 @@ defmodule Chatterbex.IsolationTest do
              do: false,
              else: "the port mapper of Erlang (epmd) is not installed"
            )
-    test "starts where the environment names this VM", %{tmp_dir: dir} do
+    test "starts even if environment variables name this VM", %{tmp_dir: dir} do
       assert [{~c"ERL_FLAGS", flags}] =
                CommandLine.flags(%{"ERL_FLAGS" => "+S 2 -name a@b -setcookie c -hidden"})
 
@@ -205,7 +205,7 @@ defmodule Chatterbex.IsolationTest do
               {_output, 0} -> false
               {_output, _status} -> "this user may not make a network namespace"
             end)
-    test "says what is missing where there is no loopback interface", %{tmp_dir: dir} do
+    test "reports a missing loopback interface", %{tmp_dir: dir} do
       code = ~S"""
       {:ok, _apps} = Application.ensure_all_started(:chatterbex)
       Logger.configure(level: :none)
@@ -226,7 +226,7 @@ defmodule Chatterbex.IsolationTest do
       log =
         capture_log(fn ->
           assert {:ok, _audio} = Chatterbex.generate(server, "log:written warn:warned")
-          # The line comes by the same socket as the answers do.
+          # The line comes over the same socket as the answers.
           assert {:ok, _audio} = Chatterbex.generate(server, "again")
           :sys.get_state(:sys.get_state(server).engine)
         end)
@@ -234,7 +234,7 @@ defmodule Chatterbex.IsolationTest do
       assert log =~ "written"
     end
 
-    test "has a memory of its own, which may be limited" do
+    test "has its own memory, which can be limited" do
       server = start_isolated(memory_limit: 1_000_000_000)
       assert {:error, %Error{reason: :out_of_memory}} = Chatterbex.generate(server, "big:500000000")
       assert {:ok, %Audio{}} = Chatterbex.generate(server, "and on")
@@ -268,7 +268,7 @@ defmodule Chatterbex.IsolationTest do
       assert {:ok, %{process: %{died: 4}, status: :ready}} = Chatterbex.info(server: server)
     end
 
-    test "while loading: those who wait are answered" do
+    test "while loading: waiting callers are answered" do
       {:ok, server} = Chatterbex.start_link(model: :fake, isolation: :peer)
       tasks = for n <- 1..5, do: Task.async(fn -> Chatterbex.generate(server, "early #{n}") end)
       kill(server)
@@ -281,8 +281,8 @@ defmodule Chatterbex.IsolationTest do
       :ok = Chatterbex.stop(server: server)
     end
 
-    # A death as the model's own counts three times at most.
-    test "while it boots, by somebody who kills: those who wait are answered" do
+    # Crashes of the model itself count at most three times.
+    test "while it boots, killed from outside: waiting callers are answered" do
       {:ok, server} = Chatterbex.start_link(model: :fake, isolation: :peer)
       early = Task.async(fn -> Chatterbex.generate(server, "early") end)
       for n <- 1..3, do: kill_boot(server, n)
@@ -291,7 +291,7 @@ defmodule Chatterbex.IsolationTest do
       :ok = Chatterbex.stop(server: server)
     end
 
-    test "whenever it loads, by somebody who kills: the time for loading is the bound" do
+    test "at every load, killed from outside: the load timeout ends it" do
       {:ok, server} = Chatterbex.start_link(model: :fake, isolation: :peer, load_timeout: 2_000)
       impatient = Task.async(fn -> Chatterbex.generate(server, "impatient", timeout: 1_000) end)
       early = Task.async(fn -> Chatterbex.generate(server, "early") end)
@@ -310,7 +310,7 @@ defmodule Chatterbex.IsolationTest do
       :ok = Chatterbex.stop(server: server)
     end
 
-    test "while it speaks: all are answered with their own audio" do
+    test "while it speaks: all callers get their own audio" do
       server = start_isolated()
       texts = for n <- 1..12, do: "number #{n} steps:10 sleep:20"
       tasks = for text <- texts, do: {text, Task.async(fn -> Chatterbex.generate(server, text) end)}
@@ -325,7 +325,7 @@ defmodule Chatterbex.IsolationTest do
       await_idle(server)
     end
 
-    test "while a long text is spoken: its pieces are all there, in order" do
+    test "while it speaks a long text: all pieces arrive, in order" do
       server = start_isolated(max_batch: 1)
       text = Enum.map_join(1..6, "\n\n", &"Paragraph #{&1} sleep:50.")
       expected = Chatterbex.generate(start_fake(), text)
@@ -341,9 +341,9 @@ defmodule Chatterbex.IsolationTest do
       assert audio.samples == expected.samples
     end
 
-    test "a stream that was heard ends with an error, and those that were not go on" do
+    test "a stream that has sent audio ends with an error, and others continue" do
       server = start_isolated()
-      # Each of its steps is a chunk, and it waits for ever in the second sentence.
+      # Each of its steps is a chunk, and the second sentence never ends.
       stream = Chatterbex.stream(server, "One steps:2. Please hold.")
       test = self()
 
@@ -368,7 +368,7 @@ defmodule Chatterbex.IsolationTest do
       assert IO.iodata_to_binary(Task.await(unheard, 30_000)) == echo("unheard sleep:300")
     end
 
-    test "a stream with resume: true goes on where it was" do
+    test "a stream with resume: true continues where it was" do
       server = start_isolated()
       text = "The first sentence steps:3. The second one is longer steps:20 sleep:30. The third."
       all = fn chunks -> chunks |> Enum.map(& &1.samples) |> IO.iodata_to_binary() end
@@ -391,9 +391,9 @@ defmodule Chatterbex.IsolationTest do
       assert {:ok, %{process: %{died: 1}}} = Chatterbex.info(server: server)
     end
 
-    test "a call of the model is made again", %{tmp_dir: dir} do
+    test "a call to the model is repeated", %{tmp_dir: dir} do
       server = start_isolated()
-      # The call waits until this step ends, which it never does in the first process.
+      # The call waits for this step, which never ends in the first process.
       once = Path.join(dir, "once")
 
       first =
@@ -451,7 +451,7 @@ defmodule Chatterbex.IsolationTest do
       end
     end
 
-    test "is found among those that were spoken with it" do
+    test "is found among the texts in its batch" do
       server = start_isolated()
       innocent = for n <- 1..3, do: "innocent #{n} steps:20 sleep:50"
       tasks = for text <- innocent, do: Task.async(fn -> Chatterbex.generate(server, text) end)

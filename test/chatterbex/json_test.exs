@@ -14,7 +14,7 @@ defmodule Chatterbex.JSONTest do
     assert JSON.decode(~S("a\"\\\/\b\f\n\r\t\u00e9\uD83D\ude00 ü")) == {:ok, "a\"\\/\b\f\n\r\té😀 ü"}
   end
 
-  test "reads no escape but four hexadecimal digits" do
+  test "reads only escapes of four hexadecimal digits" do
     for text <- [~S("\u+041"), ~S("\u-041"), ~S("\u 041"), ~S("\u00_1"), ~S("\u00g1")] do
       assert {:error, "unexpected " <> _} = JSON.decode(text)
     end
@@ -22,7 +22,7 @@ defmodule Chatterbex.JSONTest do
     assert JSON.decode(~S("\u00Ff")) == {:ok, "ÿ"}
   end
 
-  test "takes and gives nothing but UTF-8" do
+  test "reads and writes only UTF-8" do
     for bytes <- [<<"cut ", 0xC3>>, <<"a", 0xFF, "b">>, <<0xED, 0xA0, 0x80>>] do
       assert {:error, "unexpected " <> _} = JSON.decode(~s(") <> bytes <> ~s("))
       assert_raise ArgumentError, ~r/is not valid UTF-8/, fn -> JSON.encode(%{"a" => bytes}) end
@@ -31,7 +31,7 @@ defmodule Chatterbex.JSONTest do
   end
 
   # Values of all kinds, and texts that are nearly JSON.
-  test "what is written is read as the same, and whatever is read is an answer" do
+  test "round trips every value, and answers every text" do
     base = ExUnit.configuration()[:seed] * 1_000
 
     for seed <- (base + 1)..(base + 500) do
@@ -81,7 +81,7 @@ defmodule Chatterbex.JSONTest do
     end
   end
 
-  test "a value comes back as it went" do
+  test "a value survives a round trip" do
     value = %{
       "list" => [1, [2.5, []], %{}],
       "text" => "tab\t\"quote\" \\ \n é😀 \u0001",

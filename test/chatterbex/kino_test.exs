@@ -19,7 +19,7 @@ defmodule Chatterbex.KinoTest do
     assert %{type: :image, mime_type: "image/svg+xml", content: "<svg " <> _picture} = picture
     assert %{type: :js, js_view: %{pid: pid, ref: ref}} = player
 
-    # As Livebook's page connects to it.
+    # Connects as Livebook's page does.
     send(pid, {:connect, self(), %{origin: "test", ref: ref}})
     assert_receive {:connect_reply, {:binary, %{type: "audio/wav"}, wav}, %{ref: ^ref}}, 5_000
     assert {:ok, %Audio{sample_rate: 24_000} = audio} = Audio.from_format(wav)

@@ -1,5 +1,5 @@
 defmodule Chatterbex.LoadTest do
-  # Alone: it measures the memory of the whole VM.
+  # Not async: it measures the memory of the whole VM.
   use ExUnit.Case, async: false
 
   import Chatterbex.TestHelp
@@ -10,7 +10,7 @@ defmodule Chatterbex.LoadTest do
   @each 10
 
   # Memory may not grow by more than this between the 200th and the 1,000th request. One request's audio is a
-  # tenth of a megabyte: were a tenth of them kept, it would show.
+  # tenth of a megabyte: if a tenth of them were kept, it would show.
   @growth 8 * 1024 * 1024
 
   @tag timeout: 300_000

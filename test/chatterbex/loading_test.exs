@@ -1,5 +1,5 @@
 defmodule Chatterbex.LoadingTest do
-  # Alone: it keeps the runtime from answering, which all servers of the VM ask.
+  # Not async: it keeps the runtime, which all servers of the VM use, from answering.
   use ExUnit.Case, async: false
 
   import Chatterbex.TestHelp
@@ -15,13 +15,13 @@ defmodule Chatterbex.LoadingTest do
     {server, task, Process.monitor(task)}
   end
 
-  test "stopping a server ends what prepares its model" do
+  test "stopping a server stops the preparation of its model" do
     {server, task, monitor} = start_loading([])
     assert :ok = Chatterbex.stop(server: server)
     assert_receive {:DOWN, ^monitor, :process, ^task, :killed}, 5_000
   end
 
-  test "the time to load counts from the beginning" do
+  test "the load timeout starts with the load" do
     {server, task, monitor} = start_loading(load_timeout: 50)
 
     assert {:error, %Error{reason: :timeout, message: message}} =
@@ -32,7 +32,7 @@ defmodule Chatterbex.LoadingTest do
     :ok = Chatterbex.stop(server: server)
   end
 
-  test "fetching files does not count, and loading after it does" do
+  test "the load timeout excludes fetching files" do
     {server, task, _monitor} = start_loading(load_timeout: 600_000)
     send(server, {:fetching, task})
     assert %{load: %{timer: nil}} = :sys.get_state(server)
@@ -43,13 +43,13 @@ defmodule Chatterbex.LoadingTest do
     :ok = Chatterbex.stop(server: server)
   end
 
-  test "calls that wait for the model are made in order, and no more wait than may" do
+  test "calls that wait for the model are bounded, and run in order" do
     {server, _task, _monitor} = start_loading(max_queue: 100)
 
     requests =
       for n <- 1..101, do: {n, :gen_server.send_request(server, {:call, "echo", %{"n" => n}, 60_000})}
 
-    # One that is over the limit is told at once.
+    # A call above the limit is refused at once.
     {101, last} = List.last(requests)
 
     assert {:reply, {:error, %Error{reason: :overloaded, message: message}}} =
@@ -59,7 +59,7 @@ defmodule Chatterbex.LoadingTest do
 
     :ok = :sys.resume(Chatterbex.Runtime)
 
-    # The answers come from one process, so that they lie in the mailbox in the order in which they were given.
+    # The answers come from one process, so they are in the mailbox in the order of the calls.
     answers =
       for _n <- 1..100 do
         assert_receive {[:alias | _ref], {:ok, %{"arguments" => %{"n" => n}}}}, 10_000
@@ -85,7 +85,7 @@ defmodule Chatterbex.LoadingTest do
     :ok = Chatterbex.stop(server: server)
   end
 
-  test "a call that nobody waits for any more leaves the queue" do
+  test "an abandoned call leaves the queue" do
     {server, _task, _monitor} = start_loading(max_queue: 1)
 
     assert {:error, %Error{reason: :timeout}} = Chatterbex.Client.call_model(server, "echo", %{}, 50)

@@ -49,7 +49,7 @@ defmodule Chatterbex.MachineFaultsTest do
         for how <- [:at_once, :piece_by_piece] do
           {:error, %{reason: :file_error, message: message}} = write.(how)
           true = message =~ "no space left on device (enospc). Free some space or write elsewhere."
-          # What was there stays, and nothing is left over.
+          # The old file stays, and nothing is left over.
           {["old.wav"], "old"} = {File.ls!("disk"), File.read!("disk/old.wav")}
           {:ok, %{samples: samples}} = Chatterbex.generate(server, text, seed: 1)
           true = samples == audio.samples
@@ -78,7 +78,7 @@ defmodule Chatterbex.MachineFaultsTest do
     assert {:ok, %Audio{samples: samples}} = speak.([])
     assert {:ok, %Audio{samples: with_voice}} = speak.(voice: "ann")
 
-    # A model that is loaded needs its files no more.
+    # A loaded model no longer needs its files.
     File.rename!(folder, folder <> ".away")
     File.rename!(voices, voices <> ".away")
     assert {:ok, %Audio{samples: ^samples}} = speak.([])
@@ -86,7 +86,7 @@ defmodule Chatterbex.MachineFaultsTest do
     assert message =~ "the folder of voices #{voices} cannot be read"
     assert {:ok, %Audio{samples: ^samples}} = speak.([])
 
-    # One that is loaded again does.
+    # A model that is loaded again does.
     {:ok, %{process: %{os_pid: pid}}} = Chatterbex.info(server: server)
     {_output, 0} = System.cmd("kill", ["-KILL", pid])
     assert {:error, %Error{reason: :model_files_missing, message: message}} = speak.([])
@@ -126,7 +126,7 @@ defmodule Chatterbex.MachineFaultsTest do
           listening = Task.async(fn -> server |> Chatterbex.stream("One. Two. Three.") |> Enum.count() end)
           jump.(days)
           IO.puts("jumped by #{round((System.os_time(:second) - began) / 86_400)}")
-          # As the clock of the peer does.
+          # The peer's clock does not jump either.
           send(:sys.get_state(server).engine, :heartbeat)
           {:ok, _audio} = Task.await(speaking, 60_000)
           true = Task.await(listening, 60_000) > 0

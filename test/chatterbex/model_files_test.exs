@@ -5,7 +5,7 @@ defmodule Chatterbex.ModelFilesDocTest do
 end
 
 defmodule Chatterbex.ModelFilesTest do
-  # Alone: the environment says where the hub and the cache are.
+  # Not async: environment variables say where the hub and the cache are.
   use ExUnit.Case, async: false
 
   import Chatterbex.LocalHub
@@ -33,7 +33,7 @@ defmodule Chatterbex.ModelFilesTest do
     %{hub: use_hub(hub, dir)}
   end
 
-  # As the user's, but without the seconds between attempts.
+  # As for users, but without the delays between attempts.
   defp download(model, options),
     do: ModelFiles.download(model, Keyword.put_new(options, :patience, wait: 0.01, attempts: 3))
 
@@ -54,7 +54,7 @@ defmodule Chatterbex.ModelFilesTest do
     Path.expand(File.read_link!(path), folder)
   end
 
-  # As it was, but for some bytes in the middle.
+  # The same, except for some bytes in the middle.
   defp spoil(path) do
     content = File.read!(path)
     place = div(byte_size(content), 2)
@@ -302,7 +302,7 @@ defmodule Chatterbex.ModelFilesTest do
       assert ModelFiles.locate(:turbo) == {:ok, turbo}
     end
 
-    test "goes with a language pack and with a fine-tune", %{hub: hub, home: home} do
+    test "works with a language pack and with a fine-tune", %{hub: hub, home: home} do
       serve(hub, :multilingual, language_pack: "hi", flow: :meanflow)
       options = [language_pack: "hi", flow: :meanflow, home: home]
       folder = fetch!(:multilingual, options)
@@ -337,7 +337,7 @@ defmodule Chatterbex.ModelFilesTest do
       %{options: [repo: @tuned, home: home]}
     end
 
-    test "brings its T3 and what else it has, and the model's own repository the rest",
+    test "provides its T3 and other files, and the model's own repository the rest",
          %{hub: hub, options: options} do
       write(hub, @tuned, "t3_cfg.safetensors", safetensors("tuned", 1000))
       write(hub, @tuned, "tokenizer.json", ~s({"of": "the fine-tune"}))
@@ -359,7 +359,7 @@ defmodule Chatterbex.ModelFilesTest do
       assert {:ok, [_ | _] = files} = ModelFiles.verify(:english, options)
       assert length(files) == 5
 
-      # The model itself is another one, and is not here.
+      # The model itself is another one, which is not downloaded.
       assert {:error, %Error{reason: :model_files_missing}} = ModelFiles.locate(:english)
       tuned = folder
       folder = fetch!(:english)
@@ -380,7 +380,7 @@ defmodule Chatterbex.ModelFilesTest do
       refute Enum.any?(requests(hub), &(&1["path"] =~ @base))
     end
 
-    test "may call its T3 as it likes, and have revisions", %{hub: hub, options: options} do
+    test "may use any name for its T3, and have revisions", %{hub: hub, options: options} do
       write(hub, @tuned, "README.md", "A fine-tune")
       write(hub, @tuned <> "@v2", "weights/t3_german.safetensors", safetensors("german", 2000))
       error = refused(:english, :model_files_missing, [revision: "v2"] ++ options)
@@ -395,7 +395,7 @@ defmodule Chatterbex.ModelFilesTest do
       assert ModelFiles.locate(:english, options) == {:ok, folder}
     end
 
-    test "that came in part is fetched to its end", %{hub: hub, options: options} do
+    test "that was partly fetched is completed", %{hub: hub, options: options} do
       write(hub, @tuned, "t3_cfg.safetensors", safetensors("tuned", 1000))
       write(hub, @tuned, "tokenizer.json", "{}")
       fail(hub, path: "tokenizer", method: "GET", status: 503, times: 3)
@@ -407,7 +407,7 @@ defmodule Chatterbex.ModelFilesTest do
       assert File.read!(Path.join(folder, "tokenizer.json")) == "{}"
     end
 
-    test "that another program has fetched is asked for what it lacks", %{hub: hub, options: options} do
+    test "that another program fetched is completed", %{hub: hub, options: options} do
       write(hub, @tuned, "t3_cfg.safetensors", safetensors("tuned", 1000))
       folder = fetch!(:english, options)
       File.rm_rf!(in_cache("models--someone--chatterbox-german/.no_exist"))
@@ -419,7 +419,7 @@ defmodule Chatterbex.ModelFilesTest do
       assert fetch!(:english, options) == folder
     end
 
-    test "may be one file, which stands in for the model's T3", %{hub: hub, tmp_dir: dir} do
+    test "may be one file, which replaces the model's T3", %{hub: hub, tmp_dir: dir} do
       path = Path.join(dir, "german.safetensors")
       options = [t3: path]
 
@@ -509,14 +509,14 @@ defmodule Chatterbex.ModelFilesTest do
       fetch!(:nano)
     end
 
-    test "nobody there" do
+    test "a hub that does not answer" do
       System.put_env("HF_ENDPOINT", "http://127.0.0.1:9")
       error = refused(:nano, :model_files_missing)
       assert error.details.why == :connection
       assert error.message =~ "cannot be fetched from http://127.0.0.1:9"
     end
 
-    test "offline: what is here is found, what is not is named", %{hub: hub} do
+    test "offline: local files are found, missing ones are named", %{hub: hub} do
       folder = fetch!(:nano)
       asked = length(requests(hub))
       System.put_env("HF_HUB_OFFLINE", "1")
@@ -561,7 +561,7 @@ defmodule Chatterbex.ModelFilesTest do
       assert error.message =~ "Run: mix chatterbex.setup"
     end
 
-    test "the cache is where the hub's own programs have it", %{tmp_dir: dir} do
+    test "the cache is where huggingface_hub has it", %{tmp_dir: dir} do
       System.delete_env("HF_HOME")
       System.put_env("XDG_CACHE_HOME", dir)
       on_exit(fn -> System.delete_env("XDG_CACHE_HOME") end)
@@ -618,7 +618,7 @@ defmodule Chatterbex.ModelFilesTest do
              )
     end
 
-    test "refuses what makes no sense" do
+    test "refuses nonsense" do
       for {model, options, reason, message} <- [
             {:nono, [], :unknown_model, "there is no model :nono. Did you mean :nano?"},
             {:hibari, [], :not_supported, "the model :hibari has no files to fetch"},
@@ -672,7 +672,7 @@ defmodule Chatterbex.ModelFilesTest do
       assert %{"t3_nano_v1.safetensors" => :sha256, "conds.pt" => :sha256, "merges.txt" => :git_sha1} = kinds
     end
 
-    test "finds one wrong byte, and forced fetching mends it", %{folder: folder} do
+    test "finds one wrong byte, and a forced download repairs it", %{folder: folder} do
       spoil(blob(folder, "s3gen_meanflow.safetensors"))
       spoil(blob(folder, "merges.txt"))
       assert {:ok, ^folder} = ModelFiles.locate(:nano)
@@ -684,7 +684,7 @@ defmodule Chatterbex.ModelFilesTest do
       assert {:ok, _files} = ModelFiles.verify(:nano)
     end
 
-    test "in a folder without checksums, looks at the form", %{folder: folder, tmp_dir: dir} do
+    test "checks the format in a folder without checksums", %{folder: folder, tmp_dir: dir} do
       own = Path.join(dir, "own")
       File.mkdir_p!(own)
       for name <- File.ls!(folder), do: File.cp!(Path.join(folder, name), Path.join(own, name))
@@ -705,7 +705,7 @@ defmodule Chatterbex.ModelFilesTest do
   end
 
   describe "remove" do
-    test "keeps what another model that is here needs, and all else in the cache", %{hub: hub} do
+    test "keeps files that another local model needs, and everything else in the cache", %{hub: hub} do
       for model <- [:english, :conversion, :nano], do: serve(hub, model)
       conversion = fetch!(:conversion)
       fetch!(:english)
@@ -731,7 +731,7 @@ defmodule Chatterbex.ModelFilesTest do
       assert {:ok, %{files: [], bytes: 0}} = ModelFiles.remove(:conversion)
     end
 
-    test "takes all revisions", %{hub: hub} do
+    test "removes all revisions", %{hub: hub} do
       serve(hub, :nano)
       old = fetch!(:nano)
       write(hub, @nano, "vocab.json", "{}")
@@ -767,7 +767,7 @@ defmodule Chatterbex.ModelFilesTest do
     assert_raise Error, ~r/HF_HUB_OFFLINE/, fn -> ModelFiles.download!(:nano) end
   end
 
-  test "what is no name, no version and no folder is an error, not an exception" do
+  test "wrong names, versions and folders are errors, not exceptions" do
     for name <- [{:turbo, 1}, 7, ["turbo"], %{}] do
       shown = inspect(name)
       assert {:error, %Error{reason: :unknown_model, message: message}} = ModelFiles.locate(name)

@@ -3,7 +3,7 @@ defmodule Chatterbex.MpsTest do
   `device: "mps"` through the whole stack, on the simulated MPS device: all of the model works there, or all of it goes to
   the CPU, and everybody is told. What else may fail there is in test/python/device.
   """
-  # Alone: it computes for long on all cores.
+  # Not async: it keeps all cores busy for a long time.
   use ExUnit.Case, async: false
 
   alias Chatterbex.{Audio, Error, MpsScenarios, TestHelp}
@@ -11,7 +11,7 @@ defmodule Chatterbex.MpsTest do
   @moduletag skip: MpsScenarios.unavailable()
   @moduletag timeout: 600_000
 
-  # What speaks. "analysis" and "ve" make voices, on the CPU.
+  # The components that speak. "analysis" and "ve" make voices, on the CPU.
   @speaking ~w(t3 s3gen)a
 
   @t3_stays [move: "t3", times: nil, error: "unsupported"]
@@ -40,7 +40,7 @@ defmodule Chatterbex.MpsTest do
   ]
 
   setup_all do
-    folder = Path.join(System.tmp_dir!(), "simulated-mps-#{System.pid()}")
+    folder = Chatterbex.TestHelp.temporary_path("simulated-mps")
     File.mkdir_p!(folder)
     on_exit(fn -> File.rm_rf!(folder) end)
 
@@ -49,7 +49,7 @@ defmodule Chatterbex.MpsTest do
     Map.put(MpsScenarios.outcomes(@scenarios, folder), :expected, expected)
   end
 
-  test "all of it works there: two requests as on the CPU, watermarked, and nothing to tell", context do
+  test "works fully: two requests as on the CPU, watermarked, without warnings", context do
     assert :ok = context.third.ready
 
     for request <- Enum.take(context.third.requests, 2) do
@@ -65,7 +65,7 @@ defmodule Chatterbex.MpsTest do
     end
   end
 
-  test "a failure in the middle of the third request: it is spoken on the CPU, and so is the next", context do
+  test "a failure in the middle of the third request: it and the next are spoken on the CPU", context do
     [_first, _second, third, fourth] = context.third.requests
     assert_fell_back(third, ["generating on mps failed in t3", "MPSCommandBuffer: Internal Error"])
     assert_same(third, context.expected)
@@ -82,14 +82,14 @@ defmodule Chatterbex.MpsTest do
     assert_same(request, context.expected)
   end
 
-  test "a device that computes wrong results is found out before it speaks", context do
+  test "a device that computes wrong results is detected before it speaks", context do
     assert :ok = context.wrong.ready
     [request] = context.wrong.requests
     assert_fell_back(request, ["the proof on mps failed", "s3gen.mel differs from the CPU"])
     assert_same(request, context.expected)
   end
 
-  test "no memory while speaking: fewer requests at a time, on the same device", context do
+  test "out of memory while speaking: fewer requests at a time, on the same device", context do
     [request] = context.crowded.requests
     assert_same(request, context.expected)
     assert places(request.walked) == ["mps:0"]
@@ -98,7 +98,7 @@ defmodule Chatterbex.MpsTest do
     assert line =~ "4 requests at a time instead of 8: generating on mps failed in t3"
   end
 
-  test "fallback: false makes a device that cannot be used an error", context do
+  test "with fallback: false, an unusable device is an error", context do
     assert {:error, %Error{reason: :device_unavailable, message: message}} = context.refused.ready
     assert message =~ "moving t3 to mps failed"
     assert message =~ "With fallback: true, the model would use the CPU instead"
@@ -109,7 +109,7 @@ defmodule Chatterbex.MpsTest do
     assert request.events == []
   end
 
-  test "fallback: false makes a failure while speaking that request's error", context do
+  test "with fallback: false, a failure while speaking is the request's error", context do
     assert :ok = context.refused_later.ready
     [failed, next] = context.refused_later.requests
     assert {:error, %Error{reason: :device_unavailable, message: message}} = failed.spoken
@@ -129,7 +129,7 @@ defmodule Chatterbex.MpsTest do
     spoken
   end
 
-  # All on the CPU; one line in the log and one event, which say what info says.
+  # Everything is on the CPU. One log line and one event say the same as info.
   defp assert_fell_back(request, reasons) do
     assert %{requested: :mps, actual: :cpu, reason: reason, warning: nil} = request.info.device
     for said <- reasons, do: assert(reason =~ said)
@@ -140,7 +140,7 @@ defmodule Chatterbex.MpsTest do
     assert [%{model: :nano, from: "mps", to: "cpu", reason: ^reason}] = request.events
   end
 
-  # The sums are done in another order there.
+  # It adds in another order.
   defp assert_same(request, expected) do
     assert {:ok, %Audio{} = audio} = request.spoken
     assert audio.metadata.tokens == expected.metadata.tokens

@@ -28,7 +28,7 @@ defmodule Chatterbex.NamesTest do
     assert output =~ ~r/^after \d+: made up \d+$/m
   end
 
-  # Names of packages are no field names.
+  # Names of packages are not field names.
   defp strings(%_struct{}), do: []
 
   defp strings(%{} = map),
@@ -36,7 +36,7 @@ defmodule Chatterbex.NamesTest do
 
   defp strings(_value), do: []
 
-  test "what a server and its audio tell has atoms for keys" do
+  test "info and metadata have atoms for keys" do
     server = start_fake()
     assert {:ok, audio} = Chatterbex.generate(server, "hello")
     assert {:ok, info} = Chatterbex.info(server: server)

@@ -6,7 +6,7 @@ defmodule Chatterbex.NotSetUpTest do
   @moduletag :tmp_dir
   @moduletag capture_log: true
 
-  # A whole environment in a folder of its own: links to the real one, with a manifest to tamper with.
+  # A complete environment in its own folder: links to the real one, with a manifest to tamper with.
   defp copy_of_environment(dir) do
     {:ok, python} = Chatterbex.Python.find()
     venv = Path.join(dir, "venv")
@@ -56,7 +56,7 @@ defmodule Chatterbex.NotSetUpTest do
     assert error.message =~ "mix chatterbex.setup"
   end
 
-  test "a manifest that is no JSON", %{tmp_dir: dir} do
+  test "a manifest that is not JSON", %{tmp_dir: dir} do
     File.write!(Path.join(copy_of_environment(dir), "chatterbex.json"), "{")
     assert refused(dir).message =~ "mix chatterbex.setup"
   end
@@ -64,7 +64,7 @@ defmodule Chatterbex.NotSetUpTest do
   test "once it is set up, the same server speaks", %{tmp_dir: dir} do
     {:ok, python} = Chatterbex.Python.find()
 
-    # A VM has one Python: what happens before there is one shows in a VM of its own.
+    # A VM has one Python, so a test of what happens before it is loaded needs its own VM.
     code = """
     Logger.configure(level: :none)
     {:ok, _apps} = Application.ensure_all_started(:chatterbex)
@@ -80,7 +80,7 @@ defmodule Chatterbex.NotSetUpTest do
     assert output =~ "seconds: "
   end
 
-  # A library that is loaded stays loaded: what happens without one shows in a VM of its own.
+  # A loaded library stays loaded, so a test of what happens without it needs its own VM.
   for library <- [:libpython, :engine, :audio] do
     test "the native library #{library} is missing", %{tmp_dir: dir} do
       for other <- [:libpython, :engine, :audio], other != unquote(library) do
@@ -109,7 +109,7 @@ defmodule Chatterbex.NotSetUpTest do
     end
   end
 
-  test "a native library that is no library", %{tmp_dir: dir} do
+  test "a native library that is not a library", %{tmp_dir: dir} do
     for name <- [:libpython, :chatterbex, :audio], do: File.write!(Path.join(dir, "#{name}.so"), "no library")
 
     code = """

@@ -5,7 +5,7 @@ defmodule Chatterbex.OfflineTest do
 
   @moduletag :tmp_dir
 
-  # A network namespace with nothing in it but a loopback that is down: what speaks in it, speaks without a network.
+  # A network namespace with only a loopback interface that is down: speech in it needs no network.
   @unshare ["unshare", "--net", "--map-root-user"]
 
   @skip (case System.find_executable("unshare") &&

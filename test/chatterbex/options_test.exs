@@ -26,7 +26,7 @@ defmodule Chatterbex.OptionsTest do
     assert message(:generate, "seed") == ~s(options must be a keyword list, as in [seed: 7], got "seed")
   end
 
-  test "every wrong value is told with what was expected" do
+  test "the error for a wrong value says what was expected" do
     table = [
       {:server, :precision, :int4, "must be one of :float32, :bfloat16, :int8, :auto, got :int4"},
       {:server, :precision, "auto", ~s(:auto, got "auto")},
@@ -67,11 +67,11 @@ defmodule Chatterbex.OptionsTest do
     assert String.length(message(:generate, seed: String.duplicate("x", 100_000))) < 250
   end
 
-  test "nil is the same as not given" do
+  test "nil means not given" do
     assert {:ok, %{max_queue: 200, device: :auto}} = Options.validate(:server, max_queue: nil, device: nil)
   end
 
-  test "values come in one form" do
+  test "values are normalised" do
     assert {:ok, %{device: {:cuda, 1}}} = Options.validate(:server, device: "cuda:1")
     assert {:ok, %{speed: 1.0}} = Options.validate(:generate, speed: 1)
   end
@@ -89,7 +89,7 @@ defmodule Chatterbex.OptionsTest do
     assert message == ~s(the model :hibari has no voice "emma". Its voices: "heart".)
   end
 
-  test "a model refuses options of a server that mean nothing to it" do
+  test "a model refuses server options that do not apply to it" do
     for {options, message} <- [
           {[checkpoint: "/models"],
            "the model :hibari has no option :checkpoint: this model comes with the setup, and has no files of its own."},
@@ -116,7 +116,7 @@ defmodule Chatterbex.OptionsTest do
     end
   end
 
-  test "options that trade quality for speed have ranges, of a server, a request and a conversion" do
+  test "options that trade quality for speed have ranges, for servers, requests and conversions" do
     for {option, good, bad, range} <- [
           {:reference_seconds, [3, 4.5, 10], [2.9, 11, "5"], "a number from 3.0 to 10.0"},
           {:flow_steps, [1, 50], [0, 51, 2.0], "a whole number from 1 to 50"},
@@ -142,7 +142,7 @@ defmodule Chatterbex.OptionsTest do
     assert message(:generate, flow: :meanflow) =~ "unknown option :flow."
   end
 
-  test "a model is loaded with what the server was told" do
+  test "a model is loaded with the server's options" do
     {:ok, english} = Chatterbex.Model.fetch(:english)
     given = [flow: :meanflow, flow_steps: 4, first_chunk_steps: 1, reference_seconds: 3]
     assert {:ok, options} = Options.validate(:server, given)
@@ -155,7 +155,7 @@ defmodule Chatterbex.OptionsTest do
            } = Chatterbex.Server.Loading.command(1, english, options, "/files")["options"]
   end
 
-  test "a request of a model without a flow refuses what is about it" do
+  test "a request to a model without a flow refuses flow options" do
     {:ok, hibari} = Chatterbex.Model.fetch(:hibari)
 
     for option <- [:reference_seconds, :flow_steps, :first_chunk_steps] do

@@ -1,5 +1,4 @@
-# A stand-in for the package Plug, which is optional and which Hex would bring: as much of it as is used here, with its
-# meaning. A connection keeps what it has sent.
+# A stand-in for the optional package Plug, which needs Hex: only what is used here. A connection keeps what it has sent.
 unless Code.ensure_loaded?(Plug) do
   defmodule Plug do
     @callback init(keyword) :: term
@@ -88,7 +87,7 @@ defmodule Chatterbex.PlugTest do
     assert {:ok, %Audio{}} = conn |> sent() |> Audio.from_wav()
   end
 
-  test "a client that is gone ends the work", %{options: options, speech: speech} do
+  test "a client that disconnects ends the work", %{options: options, speech: speech} do
     conn = %{post(input: "Hello. steps:20", response_format: "pcm") | chunks_left: 2}
     assert %{status: 200} = conn = @plug.call(conn, options)
     assert byte_size(sent(conn)) < 30
@@ -100,7 +99,7 @@ defmodule Chatterbex.PlugTest do
     assert sent(conn) =~ "the request did not arrive in time"
   end
 
-  test "a body that a parser has read is taken", %{options: options} do
+  test "a body that a parser has read is accepted", %{options: options} do
     conn = %{post_body("") | body_params: %{"input" => "Hi.", "response_format" => "pcm"}}
     assert %{status: 200} = conn = @plug.call(conn, options)
     assert byte_size(sent(conn)) == 6

@@ -24,7 +24,7 @@ defmodule Chatterbex.PoolTest do
   end
 
   describe "a pool" do
-    test "answers as a server does" do
+    test "answers like a server" do
       pool = start_pool(size: 2)
       assert {:ok, %Audio{samples: samples}} = Chatterbex.generate(pool, "abc")
       assert samples == echo("abc")
@@ -37,7 +37,7 @@ defmodule Chatterbex.PoolTest do
       assert Process.info(self(), [:message_queue_len, :monitors]) == [message_queue_len: 0, monitors: []]
     end
 
-    test "spreads what it is given, and keeps it apart" do
+    test "spreads requests, and keeps their audio apart" do
       pool = start_pool(size: 2, max_batch: 1)
       holds = for n <- 1..2, do: Task.async(fn -> Chatterbex.generate(pool, "hold #{n}") end)
       await(fn -> length(holding(pool)) == 2 end)
@@ -47,7 +47,7 @@ defmodule Chatterbex.PoolTest do
           do: assert({:ok, %{samples: samples}} = Task.await(task)) && assert(samples == echo("hold #{n}"))
     end
 
-    test "passes on what a full server refuses, and refuses only when all are full" do
+    test "passes a full server's requests to others, and refuses only if all are full" do
       pool = start_pool(size: 2, max_batch: 1, max_queue: 1)
       test = self()
       for n <- 1..4, do: spawn_link(fn -> send(test, {:answer, Chatterbex.generate(pool, "hold #{n}")}) end)
@@ -80,12 +80,12 @@ defmodule Chatterbex.PoolTest do
       assert samples == echo("hold")
     end
 
-    test "time that was spent with a server that died counts" do
+    test "time spent on a server that died counts" do
       pool = start_pool(size: 2)
       late = Task.async(fn -> Chatterbex.generate(pool, "hold", timeout: 3_000) end)
       await(fn -> map_size(:sys.get_state(pool).requests) == 1 end)
       [request] = Map.values(:sys.get_state(pool).requests)
-      # As if it had been opened long ago.
+      # As if it had been opened a long time ago.
       :sys.replace_state(pool, &put_in(&1.requests[request.ref].opened_at, request.opened_at - 3_000))
       Process.exit(request.member, :kill)
       assert {:error, %Error{reason: :timeout, message: message}} = Task.await(late)
@@ -111,7 +111,7 @@ defmodule Chatterbex.PoolTest do
       for n <- 1..20, do: assert({:ok, %Audio{}} = Chatterbex.generate(pool, "number #{n}"))
     end
 
-    test "one server alone: what was waiting is spoken when it is back" do
+    test "a single server: waiting requests are spoken when it is back" do
       pool = start_pool(size: 1)
       task = Task.async(fn -> Chatterbex.generate(pool, "sleep:300 steps:3") end)
       await(fn -> match?({:ok, %{queue: %{running: 1}}}, Chatterbex.info(server: pool)) end)
@@ -121,7 +121,7 @@ defmodule Chatterbex.PoolTest do
       assert samples == echo("sleep:300 steps:3")
     end
 
-    test "a stream that was heard ends with its server, and with resume: true goes on" do
+    test "a stream that has sent audio ends with its server, and continues with resume: true" do
       pool = start_pool(size: 2)
       text = "First steps:3. Second steps:20 sleep:20. Third."
       all = fn chunks -> chunks |> Enum.map(& &1.samples) |> IO.iodata_to_binary() end
@@ -163,7 +163,7 @@ defmodule Chatterbex.PoolTest do
       end
     end
 
-    test "is drained: it finishes what it has, and takes no more" do
+    test "drains: it finishes its requests, and accepts no more" do
       pool = start_pool(size: 2)
       task = Task.async(fn -> Chatterbex.generate(pool, "hold") end)
       await(fn -> length(holding(pool)) == 1 end)
@@ -181,7 +181,7 @@ defmodule Chatterbex.PoolTest do
       assert :ok = Task.await(drain)
     end
 
-    test "a server that crashes for good ends nobody else's request" do
+    test "a server that crashes for good does not end requests of others" do
       pool = start_pool(size: 2)
       test = self()
 
@@ -199,7 +199,7 @@ defmodule Chatterbex.PoolTest do
   end
 
   describe "servers of other versions" do
-    test "are left out, and the log says so once" do
+    test "are skipped, and this is logged once" do
       stranger = spawn(fn -> Process.sleep(:infinity) end)
 
       log =

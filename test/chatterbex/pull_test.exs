@@ -20,7 +20,7 @@ defmodule Chatterbex.PullTest do
     )
   end
 
-  test "no element is made before it is asked for, and the end closes" do
+  test "makes elements on demand, and closes the source at the end" do
     pull = Pull.open(watched([1, 2]))
     refute_received {:made, 1}
     assert {:ok, 1, pull} = Pull.next(pull)
@@ -32,7 +32,7 @@ defmodule Chatterbex.PullTest do
     assert_received :closed
   end
 
-  test "what is not taken to its end is closed on demand, also before the first element" do
+  test "closes an unfinished source on demand, even before its first element" do
     assert {:ok, 1, pull} = [1, 2] |> watched() |> Pull.open() |> Pull.next()
     assert :ok = Pull.close(pull)
     assert_received :closed
@@ -41,7 +41,7 @@ defmodule Chatterbex.PullTest do
     refute_received {:made, 3}
   end
 
-  test "what raises has closed itself" do
+  test "a source that raises has closed itself" do
     assert {:ok, 1, pull} = [1, fn -> raise "no" end] |> watched() |> Pull.open() |> Pull.next()
     assert_raise RuntimeError, "no", fn -> Pull.next(pull) end
     assert_received :closed

@@ -1,5 +1,5 @@
 defmodule Chatterbex.PythonTest do
-  # Alone: it changes environment variables, which all tests share.
+  # Not async: it changes environment variables, which all tests share.
   use ExUnit.Case, async: false
 
   alias Chatterbex.{Error, Python}
@@ -56,7 +56,7 @@ defmodule Chatterbex.PythonTest do
   end
 
   describe "the home" do
-    test "an option comes before the variable, that before the configuration, that before the cache" do
+    test "an option beats the variable, which beats the configuration, which beats the cache folder" do
       assert Path.basename(Python.home()) == "chatterbex"
       Application.put_env(:chatterbex, :home, "/configured")
       assert Python.home() == "/configured"
@@ -81,7 +81,7 @@ defmodule Chatterbex.PythonTest do
     end
   end
 
-  test "an environment that is whole", %{tmp_dir: home} do
+  test "a complete environment", %{tmp_dir: home} do
     write(home, manifest(home))
     assert {:ok, python} = Python.find(home: home)
     assert python.program == Path.join(home, "venv/bin/python")
@@ -91,11 +91,11 @@ defmodule Chatterbex.PythonTest do
     assert %{"manifest" => 1, "chatterbex" => "0.1.0"} = python.manifest
   end
 
-  test "nothing there", %{tmp_dir: home} do
+  test "nothing at all", %{tmp_dir: home} do
     assert refused(home) =~ "there is no Python environment in #{home}"
   end
 
-  test "a setup that was stopped", %{tmp_dir: home} do
+  test "an interrupted setup", %{tmp_dir: home} do
     :ok = EnvironmentManifest.begin(Path.join(home, "venv"))
     assert refused(home) =~ "has not come to its end"
   end
@@ -141,7 +141,7 @@ defmodule Chatterbex.PythonTest do
     File.rm!(program)
     assert refused(home) =~ "(/usr/bin/python3.11) is no longer there"
 
-    # As a venv has it: a link, and what it leads to is gone.
+    # As in a venv: a link whose target is gone.
     File.ln_s!(Path.join(home, "gone"), program)
     assert refused(home) =~ "is no longer there"
   end
@@ -152,7 +152,7 @@ defmodule Chatterbex.PythonTest do
     assert refused(home) =~ "libpython3.11.so, is no longer there"
   end
 
-  test "other packages than those of this version", %{tmp_dir: home} do
+  test "packages of another version", %{tmp_dir: home} do
     write(home, Map.put(manifest(home), "profiles", %{"hibari" => %{"lock_sha256" => "0"}}))
     assert refused(home) =~ "those of version 0.1.0, which this version has changed"
 
@@ -176,7 +176,7 @@ defmodule Chatterbex.PythonTest do
     assert TorchPlan.fitting_device(%HostMachine{}) == :cpu
   end
 
-  test "the command fits where it is to be typed", %{tmp_dir: home} do
+  test "the command fits where you type it", %{tmp_dir: home} do
     assert Python.setup_command(Python.home()) == "mix chatterbex.setup"
     assert Python.setup_command("/a b/it's") == "mix chatterbex.setup --path '/a b/it'\\''s'"
 

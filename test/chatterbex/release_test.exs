@@ -1,5 +1,5 @@
 defmodule Chatterbex.ReleaseTest do
-  # Alone: it compiles an application.
+  # Not async: it compiles an application.
   use ExUnit.Case, async: false
 
   @moduletag :tmp_dir

@@ -17,14 +17,14 @@ defmodule Chatterbex.ServerTest do
       assert audio.metadata.seed in 0..0xFFFFFFFF
     end
 
-    test "in many steps gives the same audio as in one" do
+    test "gives the same audio in many steps as in one" do
       server = start_fake()
       text = "a text steps:7"
       assert {:ok, %Audio{samples: samples}} = Chatterbex.generate(server, text)
       assert samples == echo(text)
     end
 
-    test "reaches a server by every kind of name" do
+    test "reaches a server by any kind of name" do
       local = :"speech_#{System.unique_integer([:positive])}"
       start_fake(name: local)
       assert {:ok, _audio} = Chatterbex.generate(local, "local")
@@ -35,7 +35,7 @@ defmodule Chatterbex.ServerTest do
       assert {:ok, _audio} = Chatterbex.generate("global", server: global)
     end
 
-    test "to a server that is not there" do
+    test "to a server that does not exist" do
       assert {:error, %Error{reason: :not_running, message: message}} = Chatterbex.generate(:nobody, "Hello")
 
       assert message ==
@@ -48,7 +48,7 @@ defmodule Chatterbex.ServerTest do
       assert {:error, %Error{reason: :noconnection}} = Chatterbex.Client.open(far, settings, [])
     end
 
-    test "to a server whose registry is not there" do
+    test "to a server whose registry does not exist" do
       for server <- [{:via, Registry, {NoSuchRegistry, :speech}}, {:via, NoSuchModule, :speech}] do
         assert {:error, %Error{reason: :not_running, message: message}} = Chatterbex.generate(server, "Hello")
         assert message =~ ~r/^the server .* cannot be looked up: .* Is its registry running\?$/s
@@ -63,7 +63,7 @@ defmodule Chatterbex.ServerTest do
       end
     end
 
-    test "to what is no server" do
+    test "to something that is not a server" do
       for server <- ["foo", 7, {:a, :b, :c}, %{}] do
         assert {:error, %Error{reason: :invalid_option, message: message}} = Chatterbex.info(server: server)
 
@@ -145,7 +145,7 @@ defmodule Chatterbex.ServerTest do
       assert call_model(server, "held") == %{"held" => 0}
     end
 
-    test "is told exactly" do
+    test "gets an exact error" do
       server = start_fake(max_characters: 100)
       assert {:error, error} = Chatterbex.generate(server, String.duplicate("word ", 200_000))
 
@@ -161,7 +161,7 @@ defmodule Chatterbex.ServerTest do
     end
   end
 
-  describe "what goes wrong inside Python" do
+  describe "a failure inside Python" do
     test "fails its own request, and the next succeeds" do
       server = start_fake()
 
@@ -183,7 +183,7 @@ defmodule Chatterbex.ServerTest do
       end
     end
 
-    test "does not touch the others of the batch" do
+    test "does not affect other requests in the batch" do
       server = start_fake()
       held = Task.async(fn -> Chatterbex.generate(server, "hold") end)
       await_held(server, 1)
@@ -219,7 +219,7 @@ defmodule Chatterbex.ServerTest do
     end
   end
 
-  describe "whoever asked is gone" do
+  describe "a caller that is gone" do
     test "a caller that dies cancels its work" do
       server = start_fake()
       test = self()
@@ -264,7 +264,7 @@ defmodule Chatterbex.ServerTest do
       await_idle(server)
     end
 
-    test "the server's own timeout holds where the request names none" do
+    test "the server's timeout applies if the request has none" do
       server = start_fake(timeout: 50)
       assert {:error, %Error{reason: :timeout}} = Chatterbex.generate(server, "hold")
     end
@@ -277,7 +277,7 @@ defmodule Chatterbex.ServerTest do
       :ok = Chatterbex.stop(server: server)
     end
 
-    test "stopping answers all that wait" do
+    test "stopping answers all waiting callers" do
       {:ok, server} = Chatterbex.start_link(model: :fake, max_batch: 2)
       tasks = for n <- 1..10, do: Task.async(fn -> Chatterbex.generate(server, "hold #{n}") end)
       await_held(server, 2)
@@ -293,7 +293,7 @@ defmodule Chatterbex.ServerTest do
       await(fn -> not loaded?(model_id) end)
     end
 
-    test "a server that is killed is started again by its supervisor, and its old model is unloaded" do
+    test "a killed server is restarted by its supervisor, and its old model is unloaded" do
       name = :"speech_#{System.unique_integer([:positive])}"
       start_supervised!({Chatterbex, name: name, model: :fake})
       assert {:ok, _audio} = Chatterbex.generate(name, "before")
@@ -364,7 +364,7 @@ defmodule Chatterbex.ServerTest do
   end
 
   describe "devices" do
-    test "the same call works whatever device is asked for" do
+    test "the same call works for every requested device" do
       for device <- ["cpu", :mps, "cuda:1"] do
         server = start_server(device: device)
         assert {:ok, _audio} = Chatterbex.generate(server, "Hello.")
@@ -377,7 +377,7 @@ defmodule Chatterbex.ServerTest do
       assert reason =~ "CPU"
     end
 
-    test "without fallback, a device that cannot be used is an error" do
+    test "without fallback, an unusable device is an error" do
       server = start_supervised!({Chatterbex, device: "mps", fallback: false})
       assert {:error, %Error{reason: :device_unavailable}} = Chatterbex.generate(server, "Hello.")
     end

@@ -29,7 +29,7 @@ defmodule Chatterbex.SpeechTest do
     %{server: server}
   end
 
-  test "ten sentences are understood, and the same seed says them the same", %{server: server, tmp_dir: dir} do
+  test "ten sentences are understood, and the same seed repeats them exactly", %{server: server, tmp_dir: dir} do
     spoken = for sentence <- @sentences, do: {sentence, Chatterbex.generate!(server, sentence, seed: 11)}
     [{share, heard}] = Recognition.understood([spoken], dir)
     assert share >= 0.9, inspect(heard)
@@ -43,10 +43,11 @@ defmodule Chatterbex.SpeechTest do
              elem(hd(spoken), 1).samples
   end
 
-  test "ten paragraphs are understood as well whole and streamed as sentence by sentence, without clicks", %{
-    server: server,
-    tmp_dir: dir
-  } do
+  test "ten paragraphs are understood equally well whole, streamed and sentence by sentence, without clicks",
+       %{
+         server: server,
+         tmp_dir: dir
+       } do
     paragraphs = for n <- 0..9, do: Enum.map(0..1, &Enum.at(@sentences, rem(n + 3 * &1, 10)))
     text = Enum.map_join(paragraphs, "\n\n", &Enum.join(&1, " "))
 

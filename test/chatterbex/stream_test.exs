@@ -8,10 +8,10 @@ defmodule Chatterbex.StreamTest do
   # What the fake model says for texts, joined; pauses are left out.
   defp said(chunks), do: chunks |> Enum.reject(& &1.metadata[:pause]) |> Enum.map_join(& &1.samples)
 
-  # A text of the fake model's: each of its sentences takes so many steps.
+  # A text for the fake model: each sentence takes the given number of steps.
   defp sentences(numbers, words \\ ""), do: Enum.map_join(numbers, " ", &"Sentence number #{&1} #{words}.")
 
-  # Sentences without end, counted as they are pulled.
+  # Endless sentences, counted as they are pulled.
   defp endless(counter) do
     Stream.repeatedly(fn ->
       :counters.add(counter, 1, 1)
@@ -20,7 +20,7 @@ defmodule Chatterbex.StreamTest do
   end
 
   describe "a stream" do
-    test "gives chunks in order, with the text and number of their piece" do
+    test "returns chunks in order, with the text and number of their piece" do
       server = start_fake(max_batch: 3)
       chunks = server |> Chatterbex.stream("First one steps:3. Second one. Third.") |> Enum.to_list()
 
@@ -54,14 +54,14 @@ defmodule Chatterbex.StreamTest do
 
       assert streamed == IO.iodata_to_binary(expected)
 
-      # Sentences that are spoken in one go have no pause of ours between them.
+      # Sentences that are spoken as one piece get no pause between them.
       assert {:ok, whole} = Chatterbex.generate(server, text, options)
       expected = [echo("One. Two,"), pause.(1000), echo("three."), pause.(500), echo("Four.")]
       assert whole.samples == IO.iodata_to_binary(expected)
       assert whole.metadata.pieces == 3
     end
 
-    test "is lazy: nothing is asked for before it is taken, and little ahead" do
+    test "is lazy: it requests nothing before it is read, and little ahead" do
       server = start_fake()
       counter = :counters.new(1, [])
       stream = Chatterbex.stream(server, endless(counter), ahead: 2)
@@ -73,7 +73,7 @@ defmodule Chatterbex.StreamTest do
       await_idle(server)
     end
 
-    test "of an endless text with a slow taker keeps the sentences ahead and the memory bounded" do
+    test "of an endless text with a slow consumer bounds the sentences ahead and the memory" do
       server = start_fake(max_batch: 4)
       counter = :counters.new(1, [])
 
@@ -83,10 +83,10 @@ defmodule Chatterbex.StreamTest do
         |> Stream.reject(& &1.metadata[:pause])
         |> Stream.take(300)
         |> Enum.reduce({0, 0}, fn chunk, {most, _} ->
-          # The taker is slower than the model: it waits until the model has nothing left to do.
+          # The consumer is slower than the model: it waits until the model is idle.
           if rem(chunk.metadata.piece, 50) == 0, do: await_idle(server)
           {_, unread} = Process.info(self(), :message_queue_len)
-          # A piece is one chunk and its end here.
+          # Here a piece is one chunk and its end.
           assert unread <= 2 * 3
           {max(most, :counters.get(counter, 1) - chunk.metadata.piece), unread}
         end)
@@ -95,7 +95,7 @@ defmodule Chatterbex.StreamTest do
       assert Process.info(self(), :message_queue_len) == {:message_queue_len, 0}
     end
 
-    test "asks for no more ahead where one fragment holds many sentences" do
+    test "requests no more ahead if one fragment holds many sentences" do
       text = sentences(1..200)
 
       for source <- [text, [text], ["#{text} ", text]] do
@@ -115,18 +115,18 @@ defmodule Chatterbex.StreamTest do
       end
     end
 
-    test "takes the fragments of a language model, cut anywhere" do
+    test "accepts a language model's fragments, cut anywhere" do
       server = start_fake()
       fragments = ["Hel", "lo, Dr", ". Ray", "! How", " are", " now", " you?"]
       chunks = server |> Chatterbex.stream(fragments) |> Enum.reject(& &1.metadata[:pause])
       assert Enum.map(chunks, & &1.metadata.text) == ["Hello, Dr. Ray!", "How are now you?"]
     end
 
-    test "gives a finished sentence while its source pauses" do
+    test "speaks a finished sentence while its source pauses" do
       server = start_fake()
       test = self()
 
-      # The source goes on only when the first sentence has been heard.
+      # The source only continues after the audio of the first sentence arrived.
       source =
         Stream.map(["Hello, Ray! How", " are", " you?"], fn
           " are" ->
@@ -162,7 +162,7 @@ defmodule Chatterbex.StreamTest do
       assert puller != test
     end
 
-    test "fails where something ends the source's process" do
+    test "fails if something ends the source's process" do
       server = start_fake()
       source = Stream.map(["One. ", "Two."], &if(&1 == "Two.", do: Process.exit(self(), :kill), else: &1))
       assert catch_exit(server |> Chatterbex.stream(source) |> Stream.run()) == :killed
@@ -170,7 +170,7 @@ defmodule Chatterbex.StreamTest do
       await_idle(server)
     end
 
-    test "raises what fails, after the chunks before it" do
+    test "raises an error after the chunks before it" do
       server = start_fake()
       test = self()
 
@@ -223,7 +223,7 @@ defmodule Chatterbex.StreamTest do
       refute_received :closed
     end
 
-    test "closes its source when its taker is killed, once the source comes back" do
+    test "closes its source when its consumer is killed, once the source returns" do
       server = start_fake()
       {source, await_pulled} = blocking_source()
       taker = spawn(fn -> server |> Chatterbex.stream(source) |> Stream.run() end)
@@ -234,7 +234,7 @@ defmodule Chatterbex.StreamTest do
       await_idle(server)
     end
 
-    test "halts although its source is blocked" do
+    test "halts even if its source is blocked" do
       server = start_fake()
       {source, await_pulled} = blocking_source()
       assert [_chunk] = server |> Chatterbex.stream(source) |> Enum.take(1)
@@ -245,7 +245,8 @@ defmodule Chatterbex.StreamTest do
       assert Process.info(self(), [:message_queue_len, :monitors]) == [message_queue_len: 0, monitors: []]
     end
 
-    # A sentence, and then nothing until its process is told to go on. It tells the test when it waits and is closed.
+    # A sentence, and then nothing until its process is told to continue. The test gets a message when it waits and when
+    # it is closed.
     defp blocking_source do
       test = self()
 
@@ -331,21 +332,21 @@ defmodule Chatterbex.StreamTest do
       assert %Error{reason: :timeout, message: message} = error
       assert message =~ ~r/^the deadline .+ has passed. Give a later :deadline.$/
 
-      # While it waits for text, too.
+      # Also while it waits for text.
       source = Stream.repeatedly(fn -> receive(do: (:never -> "")) end)
       error = catch_error(server |> Chatterbex.stream(source, deadline: soon.()) |> Stream.run())
       assert %Error{reason: :timeout, message: "the deadline " <> _} = error
       await_idle(server)
     end
 
-    test "a deadline beyond what a timer takes is none" do
+    test "a deadline beyond the range of a timer means no deadline" do
       server = start_fake()
       distant = [timeout: :infinity, deadline: ~U[9999-12-31 23:59:59Z]]
       assert {:ok, _audio} = Chatterbex.generate(server, "Hello.", distant)
       assert [_chunk] = server |> Chatterbex.stream("Hello.", distant) |> Enum.to_list()
     end
 
-    test "gives the silence of a text that is nothing but pauses, as the whole does" do
+    test "returns the silence of a text of pauses, as generate does" do
       server = start_fake()
       text = "[pause 800ms] [pause 200ms]"
       assert {:ok, %Audio{samples: samples, sample_rate: 24_000} = audio} = Chatterbex.generate(server, text)
@@ -354,7 +355,7 @@ defmodule Chatterbex.StreamTest do
       assert server |> Chatterbex.stream(text) |> Enum.map_join(& &1.samples) == samples
     end
 
-    test "tells its progress" do
+    test "reports its progress" do
       server = start_fake()
       test = self()
       text = sentences(1..3)
@@ -371,7 +372,7 @@ defmodule Chatterbex.StreamTest do
     end
   end
 
-  describe "a stream that nobody takes any more" do
+  describe "an abandoned stream" do
     test "is cancelled within a step when it is halted" do
       server = start_fake()
       assert [_chunk] = server |> Chatterbex.stream("One. Two hold. Three hold.", ahead: 3) |> Enum.take(1)
@@ -379,7 +380,7 @@ defmodule Chatterbex.StreamTest do
       assert call_model(server, "held") == %{"held" => 0}
     end
 
-    test "is cancelled when its taker ends" do
+    test "is cancelled when its consumer ends" do
       server = start_fake()
       taker = spawn(fn -> server |> Chatterbex.stream("One. Two hold.") |> Stream.run() end)
       await_held(server, 1)
@@ -413,7 +414,7 @@ defmodule Chatterbex.StreamTest do
       assert message == "the source of the text or the function :progress failed: no text today"
     end
 
-    test "sends its last message whatever the source and :progress do" do
+    test "sends its last message, whatever the source and :progress do" do
       server = start_fake()
       deaf = spawn_link(fn -> receive(do: (:never -> :ok)) end)
       stop = fn how -> Stream.map(["One. Two.", ""], &if(&1 == "", do: how.(), else: &1)) end
@@ -425,7 +426,7 @@ defmodule Chatterbex.StreamTest do
             {fn -> Process.exit(self(), :kill) end, "exit: killed"}
           ],
           {text, options} <- [{stop.(how), []}, {"One. Two.", [progress: fn _told -> how.() end]}],
-          # A function that kills the sender itself is beyond help.
+          # A function that kills the sender itself cannot be helped.
           not (said == "exit: killed" and is_binary(text)) do
         {:ok, ref} = Chatterbex.stream_to(text, self(), [server: server] ++ options)
         assert_receive {:chatterbex, ^ref, {:chunk, %Audio{metadata: %{text: "One."}}}}, 5_000
@@ -463,7 +464,7 @@ defmodule Chatterbex.StreamTest do
 
       puller = await_pulled.()
       Process.exit(listener, :kill)
-      # The sender ends although the source is blocked.
+      # The sender ends even though the source is blocked.
       await_idle(server)
       send(puller, :go_on)
       assert_receive :closed, 5_000
@@ -479,11 +480,11 @@ defmodule Chatterbex.StreamTest do
       assert_receive {:DOWN, ^monitor, :process, ^puller, :killed}, 30_000
     end
 
-    test "sends its last message when its supervisor stops it, whatever it waits for" do
+    test "sends its last message when its supervisor stops it, whatever it is waiting for" do
       server = start_fake()
       {source, await_pulled} = blocking_source()
 
-      # It waits for audio, for text, and for chunks to be heard.
+      # It waits for audio, for text, and for chunks to be acknowledged.
       for {text, options} <- [{"Please hold.", []}, {source, []}, {"One. Two. Three.", [max_unacked: 1]}] do
         {:ok, ref} = Chatterbex.stream_to(text, self(), [server: server] ++ options)
 
@@ -502,7 +503,7 @@ defmodule Chatterbex.StreamTest do
       await_idle(server)
     end
 
-    test "outlives what its :progress function links to it" do
+    test "survives processes that its :progress function links to it" do
       server = start_fake()
       test = self()
 
@@ -549,7 +550,7 @@ defmodule Chatterbex.StreamTest do
         end)
 
       assert_receive {:ref, ref}, 5_000
-      # It reads nothing: the stream goes on until so many messages wait, and no further.
+      # It reads nothing: the stream continues until that many messages wait, and then stops.
       await(fn -> match?({_, n} when n > 64, Process.info(listener, :message_queue_len)) end)
       await_idle(server)
       pulled = :counters.get(counter, 1)
@@ -559,7 +560,7 @@ defmodule Chatterbex.StreamTest do
       Process.exit(listener, :kill)
     end
 
-    test "waits until its chunks were heard" do
+    test "waits until its chunks are acknowledged" do
       server = start_fake()
       counter = :counters.new(1, [])
       options = [server: server, max_unacked: 3, sentence_pause: 0]
@@ -578,7 +579,7 @@ defmodule Chatterbex.StreamTest do
 
       assert :ok = Chatterbex.ack(ref)
       assert next.() == 3
-      # More than was sent: not counted for what is still to come.
+      # An acknowledgement of more than was sent does not count for later chunks.
       assert :ok = Chatterbex.ack(ref, 1_000)
       assert for(_n <- 1..3, do: next.()) == [4, 5, 6]
       await_idle(server)
@@ -589,7 +590,7 @@ defmodule Chatterbex.StreamTest do
       assert Chatterbex.ack(ref) == :ok
     end
 
-    test "that nobody hears ends with its listener" do
+    test "without acknowledgements ends with its listener" do
       server = start_fake()
       test = self()
       options = [server: server, max_unacked: 1]
@@ -609,7 +610,7 @@ defmodule Chatterbex.StreamTest do
       await_idle(server)
     end
 
-    test "takes no number of unacknowledged chunks that makes no sense, and a stream takes none" do
+    test "refuses invalid values of :max_unacked, and stream/2 refuses the option" do
       assert {:error, %Error{reason: :invalid_option}} = Chatterbex.stream_to("One.", self(), max_unacked: 0)
       assert_raise Error, ~r/unknown option :max_unacked/, fn -> Chatterbex.stream("One.", max_unacked: 3) end
     end
@@ -624,9 +625,9 @@ defmodule Chatterbex.StreamTest do
   end
 
   describe "turns" do
-    test "a short request is spoken while a long one is" do
+    test "a short request is spoken during a long one" do
       server = start_fake(max_batch: 1)
-      # The book's first piece holds the only place; all of its others wait.
+      # The book's first piece holds the only place; the others wait.
       text = "Hold, hold.\n\n" <> Enum.map_join(1..10, "\n\n", &"Paragraph #{&1}.")
 
       book = Task.async(fn -> Chatterbex.generate(server, text) end)
@@ -724,7 +725,7 @@ defmodule Chatterbex.StreamTest do
           end)
         end
 
-      # Neither waits and neither has the model: they are taken slowly.
+      # Neither is waiting and neither occupies the model: their consumers are slow.
       for taker <- takers, do: assert_receive({:begun, ^taker}, 5_000)
       await_idle(server)
       assert {:ok, %{queue: %{open: 2, waiting: 0, running: 0}}} = Chatterbex.info(server: server)

@@ -42,7 +42,7 @@ defmodule Chatterbex.TelemetryTest do
     assert {%{duration: _wait, waiting: 0}, %{model: :fake}} = event([:queue, :wait], name)
   end
 
-  test "a generation that fails, below or at the door, stops with the error", %{name: name} do
+  test "a generation that fails stops with the error, wherever it fails", %{name: name} do
     start_fake(name: name)
 
     for {text, reason} <- [{"fail", :generation_failed}, {"", :invalid_text}] do
@@ -65,7 +65,7 @@ defmodule Chatterbex.TelemetryTest do
     assert is_reference(context)
   end
 
-  test "what raises ends its span, and is raised", %{name: name} do
+  test "an exception ends its span and is raised again", %{name: name} do
     start_fake(name: name)
     boom = fn _told -> raise ArgumentError, "boom" end
 
@@ -94,7 +94,7 @@ defmodule Chatterbex.TelemetryTest do
   end
 
   describe "a stream" do
-    test "that is taken to its end", %{name: name} do
+    test "that is read to its end", %{name: name} do
       start_fake(name: name)
       assert [one, pause, two] = name |> Chatterbex.stream("One. Two.") |> Enum.to_list()
 
@@ -111,7 +111,7 @@ defmodule Chatterbex.TelemetryTest do
       assert measurements.duration >= first
     end
 
-    test "that is halted, by its taker or because that fails", %{name: name} do
+    test "that is halted by its consumer, or because the consumer fails", %{name: name} do
       start_fake(name: name)
       assert [_one] = name |> Chatterbex.stream("One. Two. Three.") |> Enum.take(1)
       assert {%{chunks: 1}, %{halted: true, error: nil}} = event([:stream, :stop], name)
@@ -152,7 +152,7 @@ defmodule Chatterbex.TelemetryTest do
       assert {%{chunks: 0}, %{halted: true, error: nil}} = event([:stream, :stop], name)
     end
 
-    test "whose sender waits for foreign code is cancelled all the same", %{name: name} do
+    test "is cancelled even while its sender waits for user code", %{name: name} do
       server = start_fake(name: name)
       test = self()
 
@@ -207,7 +207,7 @@ defmodule Chatterbex.TelemetryTest do
              Chatterbex.info(server: name)
   end
 
-  test "a voice that is made, and one that is not", %{name: name} do
+  test "a voice that is cloned, and one that fails", %{name: name} do
     start_supervised!({Chatterbex, name: name, model: :turbo, testing: true})
     assert {:ok, _voice} = Chatterbex.Voice.clone(tone(6), server: name, name: "Ann")
     assert {%{system_time: _time}, %{telemetry_span_context: context}} = event([:clone, :start], name)
@@ -231,7 +231,7 @@ defmodule Chatterbex.TelemetryTest do
   end
 
   describe "metrics" do
-    test "name events and measurements that there are", %{name: name} do
+    test "name existing events and measurements", %{name: name} do
       start_fake(name: name)
       assert {:ok, _audio} = Chatterbex.generate(name, "hello")
       assert [_chunk] = name |> Chatterbex.stream("hello") |> Enum.to_list()
@@ -258,7 +258,7 @@ defmodule Chatterbex.TelemetryTest do
       assert measured -- Map.keys(streamed) == [:duration]
     end
 
-    test "have tags that can be written, whatever the server and the end are" do
+    test "have printable tags for every server and outcome" do
       [metric | _] = Telemetry.metrics()
 
       assert %{server: "#PID<" <> _, model: :unknown, result: :overloaded} =
@@ -269,7 +269,7 @@ defmodule Chatterbex.TelemetryTest do
   describe "the default logger" do
     @describetag :capture_log
 
-    test "writes a line for what was done, at its level", %{name: name} do
+    test "writes a line for each operation, at its level", %{name: name} do
       assert :ok = Telemetry.attach_default_logger(level: :error)
       on_exit(&Telemetry.detach_default_logger/0)
 

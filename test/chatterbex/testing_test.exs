@@ -26,7 +26,7 @@ defmodule Chatterbex.TestingTest do
       assert_in_delta loudness, -23, 3
     end
 
-    test "streams, to its taker and to a process" do
+    test "streams, to its reader and to a process" do
       server = start()
 
       chunks =
@@ -60,7 +60,7 @@ defmodule Chatterbex.TestingTest do
       assert Audio.duration(audio) == 6.0
     end
 
-    test "refuses what its model would" do
+    test "refuses the same as its model" do
       server = start(model: :turbo)
 
       assert {:error, %Error{reason: :not_supported}} =
@@ -80,7 +80,7 @@ defmodule Chatterbex.TestingTest do
                Chatterbex.start_link(testing: true, model: :no_such_model)
     end
 
-    test "says what it is" do
+    test "describes itself" do
       assert {:ok, %{testing: true, status: :ready, model: :nano, device: %{requested: :mps, actual: :cpu}}} =
                Chatterbex.info(server: start(model: :nano, device: :mps, isolation: :peer))
     end
@@ -94,7 +94,7 @@ defmodule Chatterbex.TestingTest do
   end
 
   describe "requests" do
-    test "are those of the test and of what it started" do
+    test "are those of the test and of processes that it started" do
       server = start(model: :english)
       assert {:ok, _audio} = Chatterbex.generate(server, "One.\n\nTwo.", seed: 1, exaggeration: 0.2)
       assert {:ok, _audio} = Task.await(Task.async(fn -> Chatterbex.generate("Three.", server: server) end))
@@ -131,7 +131,7 @@ defmodule Chatterbex.TestingTest do
                Enum.find(Test.requests(from: :anyone), &(&1.server == server and &1.text == "Six."))
     end
 
-    test "tell the voice as it was given, and the audio" do
+    test "have the voice as passed, and the audio" do
       server = start(model: :turbo)
       recording = tone(6)
       assert {:ok, voice} = Voice.clone(recording, server: server, note: "agreed")
@@ -152,7 +152,7 @@ defmodule Chatterbex.TestingTest do
           receive(do: (:go -> Chatterbex.generate(server, "Hello.") && receive(do: (:end -> :ok))))
         end)
 
-      # The task has this test among its callers; what a process of its own asks is its own.
+      # The task has this test among its callers. Requests of an unrelated process do not belong to the test.
       send(task.pid, :go)
       await(fn -> Test.requests(from: task.pid) != [] end)
       send(task.pid, :end)
@@ -166,7 +166,7 @@ defmodule Chatterbex.TestingTest do
   end
 
   describe "a stub" do
-    test "fails what is asked, by a reason or an error" do
+    test "makes requests fail, by a reason or an error" do
       server = start(model: :turbo)
       assert :ok = Test.stub({:error, :overloaded})
       assert {:error, %Error{reason: :overloaded}} = Chatterbex.generate(server, "Hello.")
@@ -188,7 +188,7 @@ defmodule Chatterbex.TestingTest do
       assert {:ok, _audio} = Chatterbex.generate(server, "Hello.")
     end
 
-    test "is for those who have the test among their callers only" do
+    test "only applies to processes with the test among their callers" do
       server = start()
       :ok = Test.stub({:error, :timeout})
       test = self()
@@ -222,7 +222,7 @@ defmodule Chatterbex.TestingTest do
       assert_receive {:chatterbex, ^ref, {:error, %Error{reason: :generation_failed}}}, 5_000
     end
 
-    test "that raises or answers nonsense is an error, and harms no server" do
+    test "that raises or returns nonsense is an error, and harms no server" do
       server = start()
       :ok = Test.stub(fn _request -> raise "boom" end)
 
@@ -241,7 +241,7 @@ defmodule Chatterbex.TestingTest do
     end
   end
 
-  test "an application is tested where nothing was ever set up", %{tmp_dir: dir} do
+  test "an application can be tested where nothing is set up", %{tmp_dir: dir} do
     code = """
     Application.put_env(:chatterbex, :testing, true)
     {:ok, _apps} = Application.ensure_all_started(:chatterbex)

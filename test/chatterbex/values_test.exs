@@ -12,7 +12,7 @@ defmodule Chatterbex.ValuesTest do
   doctest Chatterbex.Telemetry
   doctest Chatterbex.Text
 
-  test "an error that comes up from below keeps its reason, or becomes a failed generation" do
+  test "an error from native code keeps its reason, or becomes :generation_failed" do
     payload = %{"reason" => "out_of_memory", "message" => "no room", "details" => %{"bytes" => 7}}
     assert %{reason: :out_of_memory, details: %{bytes: 7}} = Chatterbex.Error.from_native(payload)
 

@@ -22,8 +22,10 @@ defmodule Chatterbex.VMTest do
     with {:ok, audio} <- Chatterbex.generate(server, "eval: #{expression}"), do: audio.metadata.value
   end
 
-  test "an exception that escapes the engine fails what was live, and the next server works", %{tmp_dir: dir} do
-    # In a VM of its own: it takes every model of the VM with it.
+  test "an exception that escapes the engine fails all open requests, and the next server works", %{
+    tmp_dir: dir
+  } do
+    # In its own VM: it breaks every model of the VM.
     code =
       @start <>
         """
@@ -80,7 +82,7 @@ defmodule Chatterbex.VMTest do
     assert status == 3, output
   end
 
-  # Of the model's own threads, say, which finish what they are at while nobody waits for them.
+  # For example, the model's own threads, which finish their work while nobody waits for them.
   @tag skip: no_chatterbox()
   test "System.halt with other threads computing in PyTorch does not crash", %{tmp_dir: dir} do
     compute = ~S"""
@@ -141,7 +143,7 @@ defmodule Chatterbex.VMTest do
     assert output =~ "the VM got it"
   end
 
-  test "code reload does not crash the VM, and speaking goes on", %{tmp_dir: dir} do
+  test "a code reload does not crash the VM, and speaking continues", %{tmp_dir: dir} do
     code =
       @start <>
         """
@@ -173,7 +175,7 @@ defmodule Chatterbex.VMTest do
     assert error.message =~ "fork"
   end
 
-  test "Python has one thread for everything, no scheduler's, with a large stack" do
+  test "Python has one thread of its own, with a large stack" do
     servers = [start_fake(), start_fake()]
 
     threads =
@@ -184,7 +186,7 @@ defmodule Chatterbex.VMTest do
 
     assert [_one] = Enum.uniq(threads)
 
-    # 2 MiB, the default of Rust's threads, are too little for this, and would take the VM along.
+    # 2 MiB, the default of Rust's threads, are too little for this: the VM would crash.
     deep =
       ~s|(__import__("sys").setrecursionlimit(20000), (lambda f: f(f, 10000))(lambda f, n: n and f(f, n - 1)))[1]|
 
@@ -199,7 +201,7 @@ defmodule Chatterbex.VMTest do
     log =
       capture_log(fn ->
         assert {:ok, _audio} = Chatterbex.generate(server, "print:printed log:logged warn:warned")
-        # The lines come by another way than the answer does.
+        # The lines do not come the same way as the answer.
         assert {:ok, _audio} = Chatterbex.generate(server, "next")
         :sys.get_state(Chatterbex.Runtime)
       end)
@@ -210,7 +212,7 @@ defmodule Chatterbex.VMTest do
     assert log =~ ~r/\[warning\].*warned/
   end
 
-  test "half a surrogate pair in a line of Python's log costs that character only" do
+  test "half a surrogate pair in a line of Python's log loses only that character" do
     server = start_fake()
 
     log =

@@ -1,5 +1,5 @@
 defmodule Chatterbex.VoiceModelsTest do
-  # Real models on synthetic weights: alone, for they take both cores and a few gigabytes.
+  # Not async: real models with synthetic weights need both cores and a few gigabytes.
   use ExUnit.Case, async: false
 
   import Chatterbex.{TestHelp, VoiceHelp}
@@ -11,7 +11,7 @@ defmodule Chatterbex.VoiceModelsTest do
   @moduletag :tmp_dir
   @moduletag timeout: 300_000
 
-  # Speech of 5 seconds and a bit, by the built-in voice.
+  # A little more than 5 seconds of speech in the built-in voice.
   defp recording do
     {:ok, hibari} = Chatterbex.start_link(model: :hibari)
     text = "Pack my box with five dozen liquor jugs, and then go home before it rains again."
@@ -24,7 +24,7 @@ defmodule Chatterbex.VoiceModelsTest do
   defp start(model, options \\ []),
     do: start_server([model: model, checkpoint: checkpoint(model), device: :cpu] ++ options)
 
-  # What the engine tells of a server's model now.
+  # What the engine reports about a server's model now.
   defp engine_info(server) do
     {:ok, info} = Runtime.ask(%{"op" => "info", "model_id" => :sys.get_state(server).model_id}, 60_000)
     info
@@ -78,7 +78,7 @@ defmodule Chatterbex.VoiceModelsTest do
     hundred_voices(server, dir)
   end
 
-  # Each gives other audio, and no more than ten are kept by the model.
+  # Each gives different audio, and the model keeps at most ten.
   defp hundred_voices(server, dir) do
     for n <- 1..100, do: File.write!(Path.join(dir, "voice #{n}.voice"), voice(%{"name" => "#{n}"}, n))
     :rand.seed(:exsss, 7)
@@ -102,7 +102,7 @@ defmodule Chatterbex.VoiceModelsTest do
       assert info["memory"]["voices"] > 0
     end
 
-    # All are of one size.
+    # All have the same size.
     assert memory
            |> Enum.map(fn {_count, info, _resident} -> info["memory"]["voices"] end)
            |> Enum.uniq()
@@ -133,7 +133,7 @@ defmodule Chatterbex.VoiceModelsTest do
     assert byte_size(other.samples) == byte_size(audio.samples)
     assert other.samples != audio.samples
 
-    # In pieces, of which one is silent: as long as the whole.
+    # In pieces, one of them silent: as long as the whole.
     silence = %{second | samples: :binary.copy(<<0::32>>, 40_000)}
     long = %{second | samples: second.samples <> silence.samples <> second.samples}
     {:ok, validated} = Chatterbex.Options.validate(:convert, options)

@@ -5,13 +5,13 @@ defmodule Chatterbex.VoiceTest do
   import ExUnit.CaptureLog
 
   alias Chatterbex.{Audio, Error, Model, Voice}
-  alias Chatterbex.Voice.{Cache, Quality, Safetensors}
+  alias Chatterbex.Voice.{FileCache, Quality, Safetensors}
 
   doctest Chatterbex.Voice
 
   @moduletag :tmp_dir
 
-  # What a server with this model and folder tells of itself.
+  # What a server with this model and folder reports about itself.
   defp about(model, folder \\ nil) do
     {:ok, model} = Model.fetch(model)
     %{model: model, voices: folder, node: node()}
@@ -62,7 +62,7 @@ defmodule Chatterbex.VoiceTest do
       assert inspect(voice) == "#Chatterbex.Voice<turbo>"
     end
 
-    test "is refused where a single byte is another", %{tmp_dir: dir} do
+    test "is refused if a single byte differs", %{tmp_dir: dir} do
       bytes = voice(%{"name" => "Ann"})
       path = Path.join(dir, "ann.voice")
 
@@ -75,7 +75,7 @@ defmodule Chatterbex.VoiceTest do
       end
     end
 
-    test "is refused where it is cut short", %{tmp_dir: dir} do
+    test "is refused if it is cut short", %{tmp_dir: dir} do
       bytes = voice()
 
       for length <- [0, 1, 7, 8, 9, 100, 1500, 5000, byte_size(bytes) - 1] do
@@ -85,7 +85,7 @@ defmodule Chatterbex.VoiceTest do
       end
     end
 
-    test "is refused where it is something else, or says what is not so", %{tmp_dir: dir} do
+    test "is refused if it is another kind of file, or contradicts itself", %{tmp_dir: dir} do
       tensor = fn fields -> Map.merge(%{dtype: "F32", shape: [2], data_offsets: [0, 8]}, Map.new(fields)) end
       marks = %{"chatterbex_voice" => "1", "family" => "turbo"}
       with_header = fn header -> file(Map.put(header, "__metadata__", marks), <<0::64>>) end
@@ -124,7 +124,7 @@ defmodule Chatterbex.VoiceTest do
             {file(%{"a" => tensor.([])}, <<0::64>>), "is a safetensors file, but not a voice"},
             {file(%{"a" => tensor.([]), "__metadata__" => %{marks | "chatterbex_voice" => "2"}}, <<0::64>>),
              "was made by another version of Chatterbex (its format is \"2\", not 1)"},
-            # Whole, but not sealed.
+            # Complete, but not sealed.
             {with_header.(%{"a" => tensor.([])}), "is damaged"}
           ] do
         {reason, message} = refused(Voice.load(write!(dir, "ann.voice", bytes)))
@@ -134,7 +134,7 @@ defmodule Chatterbex.VoiceTest do
       end
     end
 
-    test "makes no atoms of what it says", %{tmp_dir: dir} do
+    test "creates no atoms", %{tmp_dir: dir} do
       names = for n <- 1..500, do: {"mark #{n} #{System.unique_integer()}", "value"}
       path = write!(dir, "ann.voice", voice(Map.new(names)))
       {:ok, _warm} = Voice.load(path)
@@ -145,7 +145,7 @@ defmodule Chatterbex.VoiceTest do
       assert :erlang.system_info(:atom_count) - before < 400
     end
 
-    test "that is no file", %{tmp_dir: dir} do
+    test "that is not a file", %{tmp_dir: dir} do
       assert {:voice_unreadable, message} = refused(Voice.load(dir))
       assert message =~ "it is not a file but a directory"
       assert {:file_error, _message} = refused(Voice.load("a\0b"))
@@ -230,7 +230,7 @@ defmodule Chatterbex.VoiceTest do
       end
     end
 
-    test "of just enough is taken" do
+    test "that is just long enough is accepted" do
       assert {:ok, _} = Voice.resolve(tone(5.001), about(:turbo))
       assert {:ok, _} = Voice.resolve(tone(1.001), about(:conversion))
       assert {:ok, _} = Voice.resolve(tone(300, sample_rate: 4_000), about(:english))
@@ -243,10 +243,10 @@ defmodule Chatterbex.VoiceTest do
       :ok = :file.truncate(file)
       :ok = :file.close(file)
       assert {:voice_unreadable, message} = refused(Voice.resolve({:file, path}, about(:nano)))
-      assert message =~ "it has 65 MB; at most 64 MB are read"
+      assert message =~ "it has 68 MB; at most 64 MB are read"
     end
 
-    test "that is clipped is taken with a warning", %{tmp_dir: dir} do
+    test "that is clipped is accepted with a warning", %{tmp_dir: dir} do
       clipped = %{
         tone(6)
         | samples: :binary.copy(<<1.0::float-32-little, -0.5::float-32-little>>, 3 * 24_000)
@@ -273,11 +273,11 @@ defmodule Chatterbex.VoiceTest do
   describe "the cache" do
     setup context do
       cache = :"cache_#{System.unique_integer([:positive])}"
-      start_supervised!({Cache, name: cache, most_bytes: 1000})
+      start_supervised!({FileCache, name: cache, max_bytes: 1000})
       %{cache: cache, make: &settled(context.tmp_dir, &1, &2)}
     end
 
-    # A file that was written long ago.
+    # A file that was written a long time ago.
     defp settled(dir, name, bytes) do
       path = write!(dir, name, bytes)
       File.touch!(path, {{2020, 1, 1}, {0, 0, 0}})
@@ -287,7 +287,7 @@ defmodule Chatterbex.VoiceTest do
     defp fetch(cache, {path, stat}, value, bytes) do
       test = self()
 
-      Cache.fetch(cache, path, stat, fn ->
+      FileCache.fetch(cache, path, stat, fn ->
         send(test, {:read, path})
         {:ok, value, bytes}
       end)
@@ -297,24 +297,24 @@ defmodule Chatterbex.VoiceTest do
       old = file.("a", "a")
       assert fetch(cache, old, :old, 10) == {:ok, :old}
       assert_received {:read, _}
-      assert Cache.size(cache) == %{bytes: 10, files: 1}
+      assert FileCache.size(cache) == %{bytes: 10, files: 1}
       assert fetch(cache, old, :new, 20) == {:ok, :old}
       refute_received {:read, _}
 
-      # As large and as old, but another file.
+      # The same size and age, but another file.
       File.rename!(elem(file.("b", "b"), 0), elem(old, 0))
       new = {elem(old, 0), File.stat!(Path.join(dir, "a"), time: :posix)}
       assert fetch(cache, new, :new, 20) == {:ok, :new}
-      assert Cache.size(cache) == %{bytes: 20, files: 1}
+      assert FileCache.size(cache) == %{bytes: 20, files: 1}
     end
 
-    test "drops what was not used for the longest time", %{cache: cache, make: file} do
+    test "drops the least recently used", %{cache: cache, make: file} do
       [a, b, c] = for name <- ~w(a b c), do: file.(name, name)
       for one <- [a, b], do: fetch(cache, one, one, 400)
-      assert %{bytes: 800} = Cache.size(cache)
+      assert %{bytes: 800} = FileCache.size(cache)
       fetch(cache, a, a, 400)
       fetch(cache, c, c, 400)
-      assert %{bytes: 800, files: 2} = Cache.size(cache)
+      assert %{bytes: 800, files: 2} = FileCache.size(cache)
       for _ <- 1..3, do: assert_received({:read, _})
 
       for one <- [a, c], do: fetch(cache, one, one, 400)
@@ -323,20 +323,20 @@ defmodule Chatterbex.VoiceTest do
       assert_received {:read, _}
     end
 
-    test "keeps nothing that is larger than itself, no error, and no file that was just written", %{
+    test "does not keep errors, files larger than itself, or files just written", %{
       cache: cache,
       make: file,
       tmp_dir: dir
     } do
       assert fetch(cache, file.("a", "a"), :large, 1001) == {:ok, :large}
       {path, stat} = file.("b", "b")
-      assert Cache.fetch(cache, path, stat, fn -> {:error, :no} end) == {:error, :no}
+      assert FileCache.fetch(cache, path, stat, fn -> {:error, :no} end) == {:error, :no}
       path = write!(dir, "c", "c")
       assert fetch(cache, {path, File.stat!(path, time: :posix)}, :fresh, 10) == {:ok, :fresh}
-      assert Cache.size(cache) == %{bytes: 0, files: 0}
+      assert FileCache.size(cache) == %{bytes: 0, files: 0}
     end
 
-    test "is no condition", %{make: file} do
+    test "is optional", %{make: file} do
       assert fetch(:no_cache, file.("a", "a"), :value, 10) == {:ok, :value}
     end
   end
@@ -362,7 +362,7 @@ defmodule Chatterbex.VoiceTest do
       assert message =~ "voices/none cannot be read: no such file or directory"
     end
 
-    test "gives a voice by its name", %{folder: folder} do
+    test "returns a voice by its name", %{folder: folder} do
       assert {:ok, %{"saved" => _}} = Voice.resolve("ann", about(:nano, folder))
       # The saved one is of another family.
       assert {:ok, %{"samples" => {:bytes, samples}}} = Voice.resolve("ann", about(:english, folder))
@@ -375,7 +375,7 @@ defmodule Chatterbex.VoiceTest do
       assert message =~ "was made for the models of the family turbo"
     end
 
-    test "is looked at when it is asked", %{folder: folder} do
+    test "is read on each lookup", %{folder: folder} do
       assert {:invalid_option, _message} = refused(Voice.resolve("eve", about(:nano, folder)))
       recording!(folder, "eve.wav", tone(9))
       assert {:ok, %{"samples" => {:bytes, _}}} = Voice.resolve("eve", about(:nano, folder))
@@ -388,7 +388,7 @@ defmodule Chatterbex.VoiceTest do
       assert {:invalid_option, _message} = refused(Voice.resolve("eve", about(:nano, folder)))
     end
 
-    test "is said what it has, where a name is not there", %{folder: folder} do
+    test "is listed in the error for an unknown name", %{folder: folder} do
       assert {:invalid_option, message} = refused(Voice.resolve("anne", about(:nano, folder)))
 
       assert message ==
@@ -406,7 +406,7 @@ defmodule Chatterbex.VoiceTest do
       end
     end
 
-    test "is not left by a name", %{folder: folder, tmp_dir: dir} do
+    test "cannot be escaped by a name", %{folder: folder, tmp_dir: dir} do
       refute Chatterbex.Voice.Folder.name?("../outside")
 
       outside = Path.join(dir, "outside.wav")
@@ -418,7 +418,7 @@ defmodule Chatterbex.VoiceTest do
         assert {:invalid_option, _message} = refused(Voice.resolve(name, about(:nano)))
       end
 
-      # A file is the caller's own, and not of the folder.
+      # The file belongs to the caller, not to the folder.
       assert {:ok, %{"samples" => _}} =
                Voice.resolve({:file, Path.join(dir, "outside.wav")}, about(:nano, folder))
     end
@@ -431,7 +431,7 @@ defmodule Chatterbex.VoiceTest do
       assert {:ok, %{"saved" => _}} = Voice.resolve("ann", %{about(:nano, folder) | model: model})
     end
 
-    test "may be a server's", %{folder: folder} do
+    test "can belong to a server", %{folder: folder} do
       server = Chatterbex.TestHelp.start_fake(voices: folder)
       assert {:ok, []} = Voice.list(server: server)
 
@@ -441,7 +441,7 @@ defmodule Chatterbex.VoiceTest do
     end
   end
 
-  test "a server on a node that is gone cannot be asked for its voices" do
+  test "the voices of a server on a lost node cannot be listed" do
     about = %{about(:nano, "voices") | node: :"none@127.0.0.1"}
     assert {:voice_unreadable, message} = refused(Voice.resolve("ann", about))
     assert message =~ "the voices of the node none@127.0.0.1 cannot be read"

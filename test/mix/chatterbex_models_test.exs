@@ -1,5 +1,5 @@
 defmodule Mix.Tasks.Chatterbex.ModelsTest do
-  # Alone: it captures stderr, and the environment says where the hub and the cache are.
+  # Not async: it captures stderr, and environment variables say where the hub and the cache are.
   use ExUnit.Case, async: false
 
   import Chatterbex.LocalHub
@@ -108,7 +108,7 @@ defmodule Mix.Tasks.Chatterbex.ModelsTest do
     assert refused(~w(download turbo --version v2)) =~ "the model :turbo has no option :version"
   end
 
-  test "what is waited for is told", %{hub: hub} do
+  test "reports what it waits for", %{hub: hub} do
     serve(hub, :conversion)
     fail(hub, path: "large/", method: "GET", cut: 1000)
     {"", said} = run(~w(download conversion))
@@ -167,7 +167,7 @@ defmodule Mix.Tasks.Chatterbex.ModelsTest do
     assert length(String.split(output, "\n", trim: true)) == 1
   end
 
-  test "what cannot be understood is refused before anything is done" do
+  test "invalid arguments are refused before anything is done" do
     assert refused(~w(downlod)) =~ ~s[unknown command "downlod". Did you mean "download"?]
     assert refused(~w(download)) == "which model? As in: mix chatterbex.models download turbo"
     assert refused(~w(remove)) == "which model? As in: mix chatterbex.models remove turbo"
@@ -178,7 +178,7 @@ defmodule Mix.Tasks.Chatterbex.ModelsTest do
     assert refused(~w(download turbo --force=maybe)) == ~s(--force does not accept "maybe".)
   end
 
-  test "--help tells the commands and options on stdout" do
+  test "--help prints the commands and options to stdout" do
     {text, ""} = run(~w(--help))
 
     for word <- ~w(download verify remove path --version --language-pack --revision --force --home --quiet),

@@ -1,5 +1,5 @@
 defmodule Mix.Tasks.Chatterbex.ProveTest do
-  # Alone: the task turns the log off.
+  # Not async: the task turns the log off.
   use ExUnit.Case, async: false
 
   import Chatterbex.TestHelp
@@ -15,7 +15,7 @@ defmodule Mix.Tasks.Chatterbex.ProveTest do
   setup do
     level = Logger.level()
     on_exit(fn -> Logger.configure(level: level) end)
-    # Links are those of servers that were left running.
+    # Any new link would be a server that was left running.
     %{links: Process.info(self(), :links)}
   end
 
@@ -43,12 +43,12 @@ defmodule Mix.Tasks.Chatterbex.ProveTest do
     assert Process.info(self(), :links) == links
   end
 
-  test "without a recogniser the words are left out, and it is said", %{tmp_dir: dir} do
+  test "without a recogniser the words are skipped, and the report says so", %{tmp_dir: dir} do
     home = Path.join(dir, "home")
     File.mkdir_p!(home)
     File.ln_s!(Chatterbex.Python.venv(Chatterbex.Python.home()), Chatterbex.Python.venv(home))
 
-    # In a VM of its own, for a VM has one home only.
+    # In its own VM, because a VM has only one home.
     code = """
     {:ok, _apps} = Application.ensure_all_started(:chatterbex)
     {:ok, report} = Chatterbex.Prove.run(home: #{inspect(home)})
@@ -62,7 +62,7 @@ defmodule Mix.Tasks.Chatterbex.ProveTest do
     assert File.ls!(home) == ["venv"]
   end
 
-  test "a device and the CPU that say the same", %{links: links} do
+  test "a device and the CPU with the same speech", %{links: links} do
     test = self()
     assert {:ok, report} = Prove.run(model: :placed, device: "mps", progress: &send(test, {:told, &1}))
     assert [%{device: "cpu"}, %{device: "mps"}] = report.measured
@@ -90,7 +90,7 @@ defmodule Mix.Tasks.Chatterbex.ProveTest do
         do: assert_received({:told, ^told})
   end
 
-  test "a device that is left while it speaks fails, and so does one that is not used" do
+  test "a device that falls back while it speaks fails, and so does one that is not used" do
     assert {:ok, report} = Prove.run(model: :placed, device: "cuda")
     assert %{passed: false, measured: [%{device: "cpu"}]} = report
     assert %{status: :failed, message: message} = hd(report.checks)
@@ -104,14 +104,14 @@ defmodule Mix.Tasks.Chatterbex.ProveTest do
     assert status(report, "device") == :skipped
   end
 
-  test "the exit status is that of the checks, and the report is written all the same", %{tmp_dir: dir} do
+  test "the exit status is that of the checks, and the report is always written", %{tmp_dir: dir} do
     path = Path.join(dir, "placed.md")
     arguments = ["--model", "placed", "-d", "cuda", "--report", path]
     assert capture_io(fn -> assert catch_exit(Task.run(arguments)) == {:shutdown, 1} end) =~ "placed: FAILED"
     assert File.read!(path) =~ ": FAILED"
   end
 
-  test "what cannot be done is said, and leaves no file", %{tmp_dir: dir, links: links} do
+  test "an impossible task is reported, and leaves no file", %{tmp_dir: dir, links: links} do
     path = Path.join(dir, "none.md")
     assert refused(["--modle", "nano"]) =~ ~s(unknown option --modle. Did you mean "--model"?)
     assert refused(["nano"]) =~ ~s(unexpected argument "nano".)
@@ -119,7 +119,7 @@ defmodule Mix.Tasks.Chatterbex.ProveTest do
     assert refused(["--model", "conversion", "--report", path]) =~ "does not speak English"
     assert refused(["--model", "nano", "--checkpoint", dir, "--report", path]) =~ dir
     assert refused(["--recogniser", "/nowhere/python", "--report", path]) =~ "--install-recogniser"
-    # Of all that is wrong, first what would be found last.
+    # The errors, the last to be found first.
     assert refused(["--model", "trubo", "--report", Path.join(dir, "none/a.md")]) =~ "Make its folder first."
     assert {:error, %Error{reason: :invalid_option}} = Prove.run(recognizer: "python")
     assert File.ls!(dir) == []
@@ -127,7 +127,7 @@ defmodule Mix.Tasks.Chatterbex.ProveTest do
   end
 
   @tag skip: no_chatterbox() || Recognition.missing(), timeout: 600_000
-  test "random weights come as far as the words, which nobody understands" do
+  test "random weights get as far as the words, which the recogniser cannot understand" do
     options = [model: :nano, checkpoint: checkpoint(:nano), device: "cpu", max_tokens: 22]
     assert {:ok, report} = Prove.run([recogniser: Recognition.python()] ++ options)
 

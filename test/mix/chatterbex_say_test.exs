@@ -1,5 +1,5 @@
 defmodule Mix.Tasks.Chatterbex.SayTest do
-  # Alone: it captures what all tests share, turns the log off, and puts a player into PATH.
+  # Not async: it captures output that all tests share, turns the log off, and puts a player on the PATH.
   use ExUnit.Case, async: false
 
   import Chatterbex.TestHelp

@@ -1,11 +1,11 @@
 defmodule Mix.Tasks.Chatterbex.ServeTest do
-  # Alone: it changes what all tests share.
+  # Not async: it changes settings that all tests share.
   use ExUnit.Case, async: false
 
   alias Chatterbex.HTTPClient
   alias Mix.Tasks.Chatterbex.Serve
 
-  # In an operating system process of its own, which it runs until it is told to end.
+  # In its own operating-system process, which runs until it is told to stop.
   defp serve(arguments, environment) do
     port =
       Port.open({:spawn_executable, System.find_executable("mix")}, [
@@ -45,7 +45,7 @@ defmodule Mix.Tasks.Chatterbex.ServeTest do
     status
   end
 
-  test "listens, speaks, wants the key of the environment, and ends when it is told to" do
+  test "listens, speaks, requires the key from the environment, and stops when told to" do
     port = serve(["--port", "0"], [{"CHATTERBEX_API_KEY", "secret"}, {"MIX_ENV", "test"}])
     [_all, url] = line(port, ~r{^Listening on (http://127\.0\.0\.1:\d+)\. The model is being loaded\.$})
     line(port, ~r/^Ready\.$/)
@@ -59,7 +59,7 @@ defmodule Mix.Tasks.Chatterbex.ServeTest do
     assert_receive {^port, {:exit_status, 0}}, 60_000
   end
 
-  test "says what is wrong before it does anything" do
+  test "reports errors before it does anything" do
     for {arguments, says} <- [
           {["--prot", "1"], ~r/unknown option --prot. Did you mean "--port"/},
           {["--port", "x"], ~r/--port does not accept "x"/},

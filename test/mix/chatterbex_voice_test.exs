@@ -1,5 +1,5 @@
 defmodule Mix.Tasks.Chatterbex.VoiceTest do
-  # Alone: it captures what all tests share, and turns the log off.
+  # Not async: it captures output that all tests share, and turns the log off.
   use ExUnit.Case, async: false
 
   import Chatterbex.{TestHelp, VoiceHelp}
@@ -21,7 +21,7 @@ defmodule Mix.Tasks.Chatterbex.VoiceTest do
     error.message
   end
 
-  test "what cannot be understood is refused" do
+  test "invalid arguments are refused" do
     assert refused([]) == "nothing to do: give clone, list or info. See `mix help chatterbex.voice`."
 
     assert refused(["clnoe", "ann.wav"]) ==
@@ -43,7 +43,7 @@ defmodule Mix.Tasks.Chatterbex.VoiceTest do
     assert refused(["list"]) =~ "no folder of voices is configured"
   end
 
-  test "tells what is in a voice", %{tmp_dir: dir} do
+  test "describes a voice", %{tmp_dir: dir} do
     path = Path.join(dir, "ann.voice")
     File.write!(path, voice(%{"name" => "Ann", "note" => "agreed", "seconds" => "6.5"}))
     said = capture_io(fn -> Voice.run(["info", path]) end)
@@ -51,7 +51,7 @@ defmodule Mix.Tasks.Chatterbex.VoiceTest do
     assert refused(["info", Path.join(dir, "none.voice")]) =~ "none.voice cannot be read: no such file"
   end
 
-  test "refuses to clone what is no recording, without a model", %{tmp_dir: dir} do
+  test "refuses to clone a file that is not a recording, without loading a model", %{tmp_dir: dir} do
     path = Path.join(dir, "ann.wav")
     :ok = Audio.write(tone(2), path)
     assert refused(["clone", path, "--checkpoint", dir]) =~ "is 2.0 s long; more than 5.0 s are needed"

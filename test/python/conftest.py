@@ -1,4 +1,4 @@
-"""What all tests of the Python side share: engines, and devices to test on."""
+"""Fixtures for all Python tests: engines, and devices to test on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from driving import Driver  # noqa: E402
 
 @pytest.fixture
 def restored() -> Iterator[None]:
-    """Puts back what an engine changes in its process."""
+    """Restores what an engine changes in its process."""
     environment, fork, forkpty = dict(os.environ), os.fork, os.forkpty
     models, level = dict(registry._MODELS), logging.getLogger("chatterbex").level
     yield
@@ -93,7 +93,7 @@ def _need_simulation() -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Says how much memory this process had at most."""
+    """Reports the peak memory of this process."""
     if sys.platform == "linux":
         import resource
 

@@ -27,7 +27,7 @@ class Driver:
         return id
 
     def step(self) -> list[Event]:
-        """Takes one step; the contract for events is checked here, for all tests."""
+        """Runs one step, and checks the contract for events, for all tests."""
         events = self.engine.step()
         for id, name, payload, final in events:
             assert type(id) is int
@@ -40,13 +40,13 @@ class Driver:
             self.order.append((id, name))
         return events
 
-    def run(self, most: int = 10_000) -> None:
+    def run(self, max_steps: int = 10_000) -> None:
         """Steps until there is nothing to do."""
-        for _ in range(most):
+        for _ in range(max_steps):
             if not self.engine.busy():
                 return
             self.step()
-        raise AssertionError(f"still busy after {most} steps")
+        raise AssertionError(f"still busy after {max_steps} steps")
 
     def names(self, id: int) -> list[str]:
         """The names of the events of an id."""
@@ -58,7 +58,7 @@ class Driver:
         return found
 
     def ask(self, op: str, **command: Any) -> tuple[str, dict[str, Any]]:
-        """Sends a command, runs until all is done, and returns the final event."""
+        """Sends a command, runs until everything is done, and returns the final event."""
         id = self.send(op, **command)
         self.run()
         name, payload, final = self.events[id][-1]

@@ -1,4 +1,4 @@
-"""A model for tests, of the engine and of everything above it: it does what its text tells it to.
+"""A model for tests of the engine and everything above it: its text tells it what to do.
 
 Give the engine ``{"extra_models": {"fake": "fake_model:FakeModel"}}`` and a ``sys.path`` with this
 folder. What it speaks is its text: one sample for each byte of the UTF-8, of value byte / 256
@@ -48,7 +48,7 @@ from chatterbex.model import Chunk, Failure, Model, Notice, Request
 
 
 def expected(text: str) -> np.ndarray:
-    """What the fake model says for a text."""
+    """The fake model's samples for a text."""
     return np.frombuffer(text.encode(), np.uint8).astype(np.float32) / 256
 
 
@@ -194,7 +194,7 @@ class FakeModel(Model):
 
 
 class PlacedModel(FakeModel):
-    """The same, on the device that was asked for; "cuda" fails as soon as it speaks."""
+    """The same, on the requested device; "cuda" fails as soon as it speaks."""
 
     name = "placed"
 

@@ -1,4 +1,4 @@
-"""Ears for tests: pocketsphinx with the English model in its own package."""
+"""Speech recognition for tests: pocketsphinx with the English model in its package."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def resample(samples: np.ndarray, rate: int) -> np.ndarray:
 
 def hear(samples: np.ndarray, rate: int = 24_000) -> str:
     """The words that were understood, in lower case."""
-    # Quiet before and after, as in a recording; the recogniser takes the level from it.
+    # Quiet before and after, as in a recording; the recogniser measures the level there.
     quiet = np.zeros(_RATE // 4)
     sound = np.concatenate([quiet, resample(samples, rate), quiet])
     pcm = (np.clip(sound, -1, 1) * 32_767).astype("<i2").tobytes()
@@ -50,7 +50,7 @@ def words(text: str) -> list[str]:
 
 
 def errors(said: str, heard: str) -> int:
-    """How many words must be replaced, added or left out to get from one to the other."""
+    """The number of words to replace, add or leave out to get from one to the other."""
     one, two = words(said), words(heard)
     row = list(range(len(two) + 1))
     for i, word in enumerate(one, 1):

@@ -31,7 +31,7 @@ class Mps:
 
 
 class CudaFaults(Faults):
-    """The same faults, said in CUDA's words."""
+    """The same faults, with CUDA's error messages."""
 
     def check(self, operator: str, device: str, arguments: Sequence[Any]) -> Fault | None:
         """As `operator`, with the errors that CUDA would raise."""
@@ -49,7 +49,7 @@ class CudaFaults(Faults):
 
 
 class Cuda(TorchDispatchMode):
-    """Sees every operator, and fails those that work on the device and are to fail."""
+    """Sees every operator, and makes the chosen ones on the device fail."""
 
     name = "cuda:0"
     placed = "cuda:0"

@@ -1,4 +1,4 @@
-"""The script that looks at devices for Elixir: what it says, and when."""
+"""The script that looks at devices for Elixir: its output, and when it comes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def events(*arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines() if line]
 
 
-def test_it_tells_what_there_is() -> None:
+def test_it_lists_the_devices() -> None:
     torch, devices = events("list")
     assert torch["event"] == "torch"
     assert torch["seconds"] > 0
@@ -34,7 +34,7 @@ def test_it_tells_what_there_is() -> None:
     assert devices["facts"]["torch"]["version"] == torch["version"]
 
 
-def test_it_tells_what_it_tries_before_it_tries_it() -> None:
+def test_it_reports_each_check_before_running_it() -> None:
     *tries, done = events("try", "cpu")
     assert done == {"event": "done", "ok": True, "reason": None, "eager_attention": False}
     assert [one["event"] for one in tries] == ["begin", "check"] * 5

@@ -55,7 +55,7 @@ class TestLoading:
         assert all(seconds >= 0 for seconds in info["load"].values())
         assert not any(final for _, _, final in driver.events[model])
 
-    def test_unloading_has_pytorch_give_back_what_the_device_had(
+    def test_unloading_makes_pytorch_release_the_devices_memory(
         self, driver: Driver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         registry.register("placed", "fake_model:PlacedModel")
@@ -173,7 +173,7 @@ while engine.busy():
         payload = failed(driver.ask("load", model="bogus"), "unknown_model")
         assert "hibari" in payload["message"]
 
-    def test_target_that_is_no_model(self, driver: Driver) -> None:
+    def test_a_target_that_is_not_a_model(self, driver: Driver) -> None:
         registry.register("odd", "json:JSONDecoder")
         failed(driver.ask("load", model="odd"), "model_load_failed")
 
@@ -244,7 +244,7 @@ class TestUnloading:
         assert driver.ask("unload", model_id=model) == ("done", {})
         failed(driver.ask("generate", model_id=model, text="hello"), "engine_crashed")
 
-    def test_the_other_model_goes_on(self, driver: Driver) -> None:
+    def test_the_other_model_continues(self, driver: Driver) -> None:
         first, second = driver.load(), driver.load()
         speech = driver.say(second, "steps:4")
         driver.step()
@@ -268,7 +268,7 @@ class TestGenerating:
         assert done["metadata"]["seed"] == 7
         assert done["metadata"]["steps"] == 3
 
-    def test_stream_joins_to_the_whole(self, driver: Driver) -> None:
+    def test_a_joined_stream_is_the_whole(self, driver: Driver) -> None:
         model = driver.load()
         speech = driver.say(model, "steps:5 and something more", stream=True)
         driver.run()
@@ -291,7 +291,7 @@ class TestGenerating:
         model = driver.load()
         assert driver.ask("generate", model_id=model, text="hello", options={})[0] == "done"
 
-    def test_seed_is_made_where_there_is_none(self, driver: Driver) -> None:
+    def test_a_missing_seed_is_drawn(self, driver: Driver) -> None:
         model = driver.load()
         seeds = {
             driver.ask("generate", model_id=model, text="hello", options=options)[1]["metadata"]["seed"]
@@ -381,7 +381,7 @@ class TestFailing:
         assert final
         for speech in speeches:
             failed(driver.events[speech][-1][:2], "generation_failed")
-        # Whoever asks about the model when a request has ended is told that it has, too.
+        # A status request after the end of a request shows that it has ended.
         assert next(id for id, name in driver.order if name == "failed") == model
         failed(driver.ask("generate", model_id=model, text="hello"), "engine_crashed")
 
@@ -412,7 +412,7 @@ class TestFailing:
         assert driver.ask("generate", model_id=model, text="hello")[0] == "done"
 
     @pytest.mark.parametrize("text", ["nan", "shape", "nan steps:3", "shape steps:3"])
-    def test_samples_that_are_none(self, driver: Driver, text: str) -> None:
+    def test_samples_that_are_not_finite(self, driver: Driver, text: str) -> None:
         model = driver.load()
         good = driver.say(model, "steps:5")
         failed(driver.ask("generate", model_id=model, text=text), "generation_failed")
@@ -424,7 +424,7 @@ class TestFailing:
         with pytest.raises(SystemExit):
             driver.run()
 
-    def test_notice_goes_to_who_loaded(self, driver: Driver) -> None:
+    def test_notices_go_to_the_caller_of_load(self, driver: Driver) -> None:
         model = driver.load()
         speech = driver.say(model, "notice")
         driver.run()
@@ -469,7 +469,9 @@ class TestCancelling:
         driver.run()
         assert driver.names(other) == ["started", "done"]
 
-    def test_a_model_that_goes_on_is_not_heard(self, driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_speech_that_does_not_end_is_dropped(
+        self, driver: Driver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         from fake_model import FakeModel
 
         model = driver.load()
@@ -516,8 +518,8 @@ class TestCancelling:
         failed(driver.events[two][-1][:2], "generation_failed")
         failed(driver.events[model][-1][:2], "generation_failed")
 
-    def test_after_a_thousand_a_request_takes_no_more_than_the_first(self, driver: Driver) -> None:
-        """Counted in calls, for a busy machine takes what time it likes."""
+    def test_request_1000_costs_no_more_than_the_first(self, driver: Driver) -> None:
+        """Counts calls, because times vary on a busy machine."""
         model = driver.load()
         say = functools.partial(driver.say, model, "steps:3 and some words", stream=True)
 
@@ -652,7 +654,7 @@ class TestCommands:
         assert driver.names(speech) == ["started", "failed"]
         failed(driver.events[speech][-1][:2], "invalid_option")
 
-    def test_the_command_is_not_shared(self, driver: Driver) -> None:
+    def test_the_command_is_copied(self, driver: Driver) -> None:
         model = driver.load()
         command = {"op": "generate", "id": 700, "model_id": model, "text": "hello"}
         driver.engine.submit(command)

@@ -166,7 +166,7 @@ class TestLoading:
 
 
 class TestAudio:
-    def test_is_what_hibari_itself_makes(self, model: HibariModel) -> None:
+    def test_matches_hibari_itself(self, model: HibariModel) -> None:
         upstream = Hibari()
         for text in (TEXT, "Dr. Smith paid $9.99 at 7:30 pm on 10/12/2019.\n\nHe left: alone."):
             audio, _ = say(model, text, seed=5, speed=1.25)
@@ -186,7 +186,9 @@ class TestAudio:
         audio, _ = say(model, "Hello.")
         np.testing.assert_array_equal(audio, np.array([-1, 0.5, 1], np.float32))
 
-    def test_numbers_that_are_none_fail(self, model: HibariModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_numbers_that_are_not_finite_fail(
+        self, model: HibariModel, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(model._voice, "from_ids", lambda *_: np.array([0, np.nan]))
         with pytest.raises(ChatterbexError) as caught:
             say(model, "Hello.")
@@ -234,7 +236,7 @@ class TestAudio:
         for expected, id in zip(alone, together, strict=True):
             np.testing.assert_array_equal(driver.payload(id, "done")["samples"], expected)
 
-    def test_stream_joins_to_the_whole(self, speaker: tuple[Driver, int]) -> None:
+    def test_a_joined_stream_is_the_whole(self, speaker: tuple[Driver, int]) -> None:
         driver, model = speaker
         text = f"{TEXT} ... And then: \N{GRINNING FACE}!"
         whole, stream = driver.say(model, text), driver.say(model, text, stream=True)
@@ -368,11 +370,11 @@ class TestRequests:
 
 
 class TestReading:
-    """What is made of a text before it is spoken."""
+    """How a text is prepared before it is spoken."""
 
     @pytest.fixture
     def heard(self, model: HibariModel, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
-        """Tells which phonemes would be spoken, without speaking; none for an invalid text."""
+        """The phonemes that would be spoken, without speaking; none for an invalid text."""
         spoken: list[str] = []
 
         def ids(phonemes: str) -> list[int]:
@@ -542,11 +544,11 @@ class TestEars:
         heard = recognition.hear(audio)
         assert recognition.understood([(text, heard)]) >= 0.8, heard
 
-    def test_ears_hear_what_is_wrong(self, spoken: list[np.ndarray]) -> None:
+    def test_the_comparison_detects_wrong_sound(self, spoken: list[np.ndarray]) -> None:
         heard = [recognition.hear(audio[::-1]) for audio in spoken[:2]]
         assert recognition.understood(zip(SENTENCES, heard, strict=False)) < 0.3
 
-    def test_resampling_keeps_tones_and_drops_what_would_fold(self) -> None:
+    def test_resampling_keeps_tones_and_drops_aliases(self) -> None:
         time = np.arange(24_000) / 24_000
         low, high = (np.sin(2 * np.pi * f * time) for f in (1_000, 11_000))
         level = [
@@ -584,7 +586,7 @@ class TestSamples:
 
 @pytest.fixture(autouse=True)
 def _patches_are_undone(voice: Hibari) -> Iterator[None]:
-    """A patched voice would be patched for all tests."""
+    """Checks that a test undoes its patches, which would affect all other tests."""
     before = dict(vars(voice))
     yield
     assert vars(voice) == before

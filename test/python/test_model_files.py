@@ -85,7 +85,7 @@ class Fetch:
         return Path(folder)
 
     def fails(self, why: str, **about: Any) -> dict[str, Any]:
-        """Fetches in vain, and returns what it says."""
+        """Fetches, expects a failure, and returns it."""
         ended = self.end(self.start(**about))
         assert (ended["event"], ended.get("why")) == ("failed", why), ended
         return ended
@@ -110,7 +110,7 @@ def sha256(data: bytes) -> str:
 # -- the cache -----------------------------------------------------------------------------------------
 
 
-def test_what_is_fetched_is_laid_out_as_huggingface_hub_does(fetch: Fetch) -> None:
+def test_downloads_have_the_layout_of_huggingface_hub(fetch: Fetch) -> None:
     folder = fetch.run()
     commit = fetch.hub.commit(fetch.hub.root / REPOSITORY)
     assert folder == fetch.cache / FOLDER / "snapshots" / commit
@@ -122,7 +122,7 @@ def test_what_is_fetched_is_laid_out_as_huggingface_hub_does(fetch: Fetch) -> No
     assert os.access(folder / "small.json", os.R_OK)
 
 
-def test_huggingface_hub_finds_what_was_fetched_and_the_other_way_round(fetch: Fetch, tmp_path: Path) -> None:
+def test_huggingface_hub_finds_our_downloads_and_we_find_its(fetch: Fetch, tmp_path: Path) -> None:
     def theirs(cache: Path, name: str) -> None:
         code = (
             "import sys; from huggingface_hub import hf_hub_download\n"
@@ -154,7 +154,7 @@ def test_all_files_are_of_one_commit(fetch: Fetch) -> None:
     assert revisions == ["main", commit, commit, commit]
 
 
-def test_a_commit_and_a_tag_can_be_asked_for(fetch: Fetch) -> None:
+def test_a_commit_and_a_tag_can_be_requested(fetch: Fetch) -> None:
     fetch.write("large.safetensors", LARGE[::-1], repository=f"{REPOSITORY}@v1")
     fetch.write("small.json", SMALL, repository=f"{REPOSITORY}@v1")
     commit = fetch.hub.commit(fetch.hub.root / f"{REPOSITORY}@v1")
@@ -166,7 +166,7 @@ def test_a_commit_and_a_tag_can_be_asked_for(fetch: Fetch) -> None:
     assert not (fetch.cache / FOLDER / "refs" / "main").exists()
 
 
-def test_the_name_of_a_revision_leads_to_whole_snapshots_only(fetch: Fetch) -> None:
+def test_a_revision_name_only_points_to_complete_snapshots(fetch: Fetch) -> None:
     old = fetch.run()
     fetch.write("large.safetensors", LARGE * 2)
     fetch.hub.fail("large/", status=503, times=-1)
@@ -182,9 +182,7 @@ def test_a_file_that_is_not_needed_may_be_absent(fetch: Fetch) -> None:
     assert (fetch.run() / "extra.json").exists()
 
 
-def test_where_there_are_no_links_a_file_moves_to_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_links_a_file_is_moved_to_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from chatterbex.hub.cache import CachedFile
 
     def refuse(*_: Any) -> None:
@@ -209,7 +207,7 @@ def test_nothing_is_sent_about_the_machine(fetch: Fetch) -> None:
 # -- cut off -------------------------------------------------------------------------------------------
 
 
-def test_a_connection_that_is_cut_is_gone_on_with(fetch: Fetch) -> None:
+def test_a_cut_connection_is_resumed(fetch: Fetch) -> None:
     fetch.hub.fail("large/", method="GET", cut=300_000)
     fetch.hub.fail("large/", method="GET", cut=200_000)
     folder = fetch.run()
@@ -223,7 +221,7 @@ def test_a_small_file_too(fetch: Fetch) -> None:
     assert (fetch.run() / "small.json").read_bytes() == SMALL
 
 
-def test_a_process_that_is_killed_is_gone_on_with_by_the_next(fetch: Fetch) -> None:
+def test_the_next_process_resumes_the_download_of_a_killed_one(fetch: Fetch) -> None:
     fetch.hub.fail("large/", method="GET", hold=400_000)
     process = fetch.start()
     await_held(fetch.hub)
@@ -245,13 +243,13 @@ def await_size(path: Path, size: int) -> None:
         time.sleep(0.01)
 
 
-def test_a_hub_that_knows_no_ranges_is_asked_for_the_whole(fetch: Fetch) -> None:
+def test_a_hub_without_ranges_sends_the_whole_file(fetch: Fetch) -> None:
     fetch.hub.fail("large/", method="GET", cut=300_000)
     fetch.hub.fail("large/", method="GET", no_range=True)
     assert (fetch.run() / "large.safetensors").read_bytes() == LARGE
 
 
-def test_a_hub_that_cuts_every_time_is_given_up(fetch: Fetch) -> None:
+def test_a_hub_that_always_cuts_the_connection_is_given_up(fetch: Fetch) -> None:
     fetch.hub.fail("large/", method="GET", cut=300_000, no_range=True, times=-1)
     failed = fetch.fails("connection")
     assert failed["file"] == "large.safetensors"
@@ -270,7 +268,7 @@ def test_a_part_that_is_too_long_or_of_something_else_is_thrown_away(fetch: Fetc
     assert fetch.blobs() == sorted([sha256(LARGE), sha256(LARGE[::-1]), git_sha1(SMALL)])
 
 
-def test_a_whole_part_is_taken_without_asking(fetch: Fetch) -> None:
+def test_a_complete_part_is_accepted_without_a_request(fetch: Fetch) -> None:
     blobs = fetch.cache / FOLDER / "blobs"
     blobs.mkdir(parents=True)
     (blobs / f"{sha256(LARGE)}.incomplete").write_bytes(LARGE)
@@ -292,7 +290,7 @@ def test_no_hub_at_all(fetch: Fetch) -> None:
     fetch.fails("connection", patience={"wait": 100})
 
 
-def test_a_page_that_is_no_hub(fetch: Fetch) -> None:
+def test_a_page_that_is_not_a_hub(fetch: Fetch) -> None:
     fetch.hub.fail("", status=200, times=-1)
     assert "HF_ENDPOINT" in fetch.fails("not_a_hub")["message"]
 
@@ -316,14 +314,14 @@ def test_a_gated_repository_opens_to_the_right_token_which_no_other_host_sees(fe
 
 
 @pytest.mark.parametrize("status", [401, 403])
-def test_a_repository_that_is_not_there_or_private(fetch: Fetch, status: int) -> None:
+def test_a_missing_or_private_repository(fetch: Fetch, status: int) -> None:
     fetch.hub.fail("", status=status)
     failed = fetch.fails("unauthorized")
     assert failed["status"] == status
     assert "HF_TOKEN" in failed["message"]
 
 
-def test_a_file_or_a_revision_that_is_not_there(fetch: Fetch) -> None:
+def test_a_missing_file_or_revision(fetch: Fetch) -> None:
     fetch.files = ["large.safetensors", "gone.pt"]
     failed = fetch.fails("not_found")
     assert failed["file"] == "gone.pt"
@@ -342,7 +340,7 @@ def test_too_many_requests_are_waited_for(fetch: Fetch) -> None:
 
 
 @pytest.mark.parametrize("headers", [{"Retry-After": "3600"}, {"RateLimit": '"api";r=0;t=3600'}])
-def test_too_long_a_wait_is_told_at_once(fetch: Fetch, headers: dict[str, str]) -> None:
+def test_too_long_a_wait_is_refused_at_once(fetch: Fetch, headers: dict[str, str]) -> None:
     fetch.hub.fail("large/", method="GET", status=429, headers=headers)
     failed = fetch.fails("rate_limited")
     assert (failed["retry_after"], failed["file"]) == (3600, "large.safetensors")
@@ -373,10 +371,10 @@ def test_offline(fetch: Fetch) -> None:
     assert not fetch.hub.requests
 
 
-# -- what is there -------------------------------------------------------------------------------------
+# -- present files -------------------------------------------------------------------------------------
 
 
-def test_what_is_damaged_is_fetched_again(fetch: Fetch) -> None:
+def test_damaged_files_are_fetched_again(fetch: Fetch) -> None:
     folder = fetch.run()
     (folder / "large.safetensors").resolve().write_bytes(LARGE[:1000])
     fetch.run()
@@ -414,7 +412,7 @@ def test_a_disk_that_fills_up(fetch: Fetch) -> None:
     assert fetch.hub.asked("GET", "large/")[-1].start > 0, "what had come is kept"
 
 
-def test_a_disk_that_is_too_small_is_told_before(fetch: Fetch, small_disk: Path) -> None:
+def test_a_full_disk_is_reported_before_the_download(fetch: Fetch, small_disk: Path) -> None:
     fetch.cache = small_disk / "hub"
     fetch.write("large.safetensors", LARGE * 4)
     failed = fetch.fails("disk_full")
@@ -437,7 +435,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     pytest.skip("no disk can be mounted here (not root)")
 
 
-def test_a_place_that_cannot_be_written(fetch: Fetch) -> None:
+def test_a_folder_that_is_not_writable(fetch: Fetch) -> None:
     fetch.cache.parent.mkdir(exist_ok=True)
     fetch.cache.write_text("a file")
     failed = fetch.fails("file")
@@ -469,7 +467,7 @@ def test_many_at_once(fetch: Fetch) -> None:
     assert fetch.blobs() == sorted([sha256(LARGE), git_sha1(SMALL)])
 
 
-# -- what is told --------------------------------------------------------------------------------------
+# -- progress --------------------------------------------------------------------------------------
 
 
 def test_progress(fetch: Fetch) -> None:
@@ -491,7 +489,7 @@ def test_progress(fetch: Fetch) -> None:
     assert done == [("large.safetensors", len(LARGE)), ("small.json", len(LARGE) + len(SMALL))]
 
 
-def test_without_its_packages_it_says_so(tmp_path: Path) -> None:
+def test_missing_packages_are_reported(tmp_path: Path) -> None:
     code = """
 import runpy, sys
 sys.modules["huggingface_hub"] = None

@@ -1,4 +1,4 @@
-"""Pages of mapped weights are given back, and nothing else is."""
+"""Pages of mapped weights are released, and nothing else is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SIZE = 16 * 2**20  # numbers: 64 MiB
 
 
 def resident(kind: str) -> int:
-    """KiB of this process that are of a kind."""
+    """The KiB of one kind of this process's memory."""
     status = Path("/proc/self/status").read_text()
     return int(re.search(rf"{kind}:\s+(\d+) kB", status)[1])
 

@@ -1,4 +1,4 @@
-"""What the engine does to its process: the log, the environment, fork, and what importing costs.
+"""What the engine changes in its process: the log, the environment, fork, and the cost of imports.
 
 Each test that needs a fresh Python starts one.
 """
@@ -66,7 +66,7 @@ class TestEnvironment:
         for pool in process._POOLS:
             assert environment[pool] == str(max(1, process.cores() - 1))
 
-    def test_pytorch_finds_what_it_reads_as_it_is_imported(self) -> None:
+    def test_pytorch_sees_variables_that_it_reads_at_import(self) -> None:
         config = "{'env': {'PYTORCH_MPS_HIGH_WATERMARK_RATIO': '0.9'}}"
         environment = json.loads(python(self.code(config)))
         assert environment["PYTORCH_ENABLE_MPS_FALLBACK"] == "1"
@@ -79,7 +79,7 @@ class TestEnvironment:
         assert environment["OMP_NUM_THREADS"] == "3"
         assert environment["OPENBLAS_NUM_THREADS"] == "3"
 
-    def test_what_the_user_has_set_is_kept(self) -> None:
+    def test_the_users_settings_are_kept(self) -> None:
         environment = json.loads(python(self.code("{}"), OMP_NUM_THREADS="7"))
         assert environment["OMP_NUM_THREADS"] == "7"
 

@@ -46,7 +46,7 @@ def test_the_cpu_works_as_the_setup_runs_it() -> None:
 
 
 @pytest.mark.skipif(torch.backends.mps.is_available(), reason="this machine has MPS")
-def test_a_device_that_is_not_there_is_a_fault_and_no_error(
+def test_a_missing_device_is_a_fault_not_an_error(
     proof: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
     proof.main("mps")
@@ -74,7 +74,7 @@ def test_a_device_that_computes_wrong_is_a_fault(proof: ModuleType, monkeypatch:
     assert (said["device"], said["name"]) == ("cpu", "a processor")
 
 
-def test_what_fails_on_the_cpu_is_an_error(
+def test_a_failure_on_the_cpu_is_an_error(
     proof: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from chatterbex import upstream

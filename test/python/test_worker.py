@@ -1,4 +1,4 @@
-"""Long work beside the step loop: one piece at a time, each in a thread that ends with it."""
+"""Long work next to the step loop: one job at a time, each in a thread that ends with it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def ended(before: set[threading.Thread]) -> None:
         assert not one.is_alive()
 
 
-def test_one_piece_is_done_at_a_time_in_the_order_of_the_calls() -> None:
+def test_jobs_run_one_at_a_time_in_order() -> None:
     worker, turns, begun, goes_on = Worker(), count(), [], threading.Event()
 
     def work(name: str) -> tuple[int, str]:
@@ -40,7 +40,7 @@ def test_one_piece_is_done_at_a_time_in_the_order_of_the_calls() -> None:
     assert begun == ["a", "b", "c"]
 
 
-def test_no_thread_is_left_when_the_work_is_done() -> None:
+def test_no_thread_remains_after_the_work() -> None:
     before, worker = threads(), Worker()
     assert worker.start(1, lambda: 7, alone=True).result(WAIT) == 7
     with pytest.raises(ZeroDivisionError):
@@ -48,7 +48,7 @@ def test_no_thread_is_left_when_the_work_is_done() -> None:
     ended(before)
 
 
-def test_what_has_not_begun_is_forgotten_when_it_is_closed() -> None:
+def test_closing_drops_jobs_that_have_not_started() -> None:
     before, worker, begun, goes_on = threads(), Worker(), threading.Event(), threading.Event()
 
     def hold() -> str:

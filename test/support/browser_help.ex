@@ -13,9 +13,7 @@ defmodule Chatterbex.BrowserHelp do
   Starts a browser for the tests of a module.
   """
   def start_browser(arguments \\ []) do
-    dir =
-      Path.join(System.tmp_dir!(), "chatterbex-browser-#{System.pid()}-#{System.unique_integer([:positive])}")
-
+    dir = Chatterbex.TestHelp.temporary_path("chatterbex-browser")
     on_exit(fn -> File.rm_rf!(dir) end)
     start_supervised!({Chromium, dir: dir, arguments: arguments})
   end

@@ -7,6 +7,11 @@ defmodule Chatterbex.TestHelp do
   import ExUnit.Callbacks
 
   @doc """
+  A path for a temporary file or folder that no other test or VM uses. For tests that cannot use `:tmp_dir`.
+  """
+  def temporary_path(name), do: Chatterbex.Files.Replacement.unique(Path.join(System.tmp_dir!(), name))
+
+  @doc """
   Starts a server under the test's supervisor and waits until it has its model. Returns its pid.
   """
   def start_server(options \\ []) do
@@ -89,7 +94,7 @@ defmodule Chatterbex.TestHelp do
   def echo(text), do: for(<<byte <- text>>, into: "", do: <<byte / 256::float-32-little>>)
 
   @doc """
-  Runs Elixir code in a VM of its own, with this project's code, and returns `{output, exit_status}`.
+  Runs Elixir code in its own VM, with this project's code, and returns `{output, exit_status}`.
 
   `options`: `:env` as for `System.cmd/3`, `:cd`, and `:wrapper`, a command that runs the VM's.
   """

@@ -14,14 +14,12 @@ defmodule Chatterbex.LocalHub do
   Starts a hub for the tests of a module, to be given to `use_hub/2` by each.
   """
   def start do
-    root =
-      Path.join(System.tmp_dir!(), "chatterbex-hub-#{System.pid()}-#{System.unique_integer([:positive])}")
-
+    root = Chatterbex.TestHelp.temporary_path("chatterbex-hub")
     File.mkdir_p!(root)
     on_exit(fn -> File.rm_rf!(root) end)
     {:ok, python} = Python.find()
 
-    # Tests come and go: the port belongs to a process of its own.
+    # Tests come and go, so the port belongs to its own process.
     {:ok, agent} = start_supervised({Agent, fn -> open(python.program, root) end})
     url = Agent.get(agent, &read/1)
     %{agent: agent, root: root, url: url}
@@ -71,7 +69,7 @@ defmodule Chatterbex.LocalHub do
     case Path.extname(name) do
       ".safetensors" -> safetensors(name <> salt, 300_000)
       ".json" -> ~s({"name": "#{name}"})
-      # A zip file's first and last bytes, as far as they are looked at.
+      # The first and last bytes of a zip file, as far as they are checked.
       _other -> "PK" <> bytes(name <> salt, 20_000) <> <<"PK", 5, 6, 0::size(18)-unit(8)>>
     end
   end
@@ -100,7 +98,7 @@ defmodule Chatterbex.LocalHub do
   Whether this user may mount one.
   """
   def mountable? do
-    folder = Path.join(System.tmp_dir!(), "chatterbex-mount-#{System.pid()}")
+    folder = Chatterbex.TestHelp.temporary_path("chatterbex-mount")
     File.mkdir_p!(folder)
     mounted? = System.find_executable("mount") && match?({_said, 0}, mount(folder))
     if mounted?, do: System.cmd("umount", [folder])

@@ -16,7 +16,7 @@ defmodule Chatterbex.MpsScenarios do
   """
   def request, do: {@text, @request}
 
-  # Random weights never come to an end, which is warned of.
+  # With random weights, speech never ends, and a warning says so.
   @expected "were cut short after"
 
   @doc """
@@ -32,7 +32,7 @@ defmodule Chatterbex.MpsScenarios do
   end
 
   @doc """
-  Runs scenarios in a VM of its own, and returns what came of each: a map from name to outcome.
+  Runs scenarios in its own VM, and returns what came of each: a map from name to outcome.
 
   A scenario is a server and its requests, one after another:
 
@@ -98,7 +98,7 @@ defmodule Chatterbex.MpsScenarios do
         spoken = Chatterbex.generate(server, @text, @request)
         walked = walk(server)
         {:ok, info} = Chatterbex.info(server: server)
-        # What Python logs comes by way of this process.
+        # Python's log lines come through this process.
         :sys.get_state(Runtime)
 
         %{
@@ -142,7 +142,7 @@ defmodule Chatterbex.MpsScenarios do
     audio.metadata["value"]
   end
 
-  ## What is said meanwhile
+  ## The log meanwhile
 
   defp listen do
     :ok = :logger.add_handler(__MODULE__, __MODULE__, %{level: :warning, config: %{listener: self()}})

@@ -1,8 +1,8 @@
 unless Code.ensure_loaded?(:telemetry) do
   defmodule :telemetry do
     @moduledoc false
-    # Stands in for the package :telemetry, which is optional and which Hex would bring: the two functions that are
-    # used here, with its meaning. Handlers run in the process that executes the event.
+    # A stand-in for the optional package :telemetry, which needs Hex: only the functions that are used here. Handlers run
+    # in the process that executes the event.
 
     @table __MODULE__
 

@@ -56,7 +56,7 @@ defmodule Chatterbex.VoiceHelp do
     rate = Keyword.get(options, :sample_rate, 24_000)
     level = Keyword.get(options, :level, 0.5)
     channels = Keyword.get(options, :channels, 1)
-    # A second of a whole number of waves, as often as needed.
+    # A second with a whole number of waves, repeated as needed.
     second =
       for n <- 0..(rate - 1),
           into: "",

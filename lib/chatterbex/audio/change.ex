@@ -10,7 +10,7 @@ defmodule Chatterbex.Audio.Change do
   @typep result :: {:ok, Audio.t()} | {:error, Error.t()}
 
   # Two gibibytes: more than 6 hours at 24 kHz.
-  @most_samples 0x20000000
+  @max_samples 0x20000000
 
   @spec resample(Audio.t(), term) :: result
   def resample(audio, rate) do
@@ -28,27 +28,34 @@ defmodule Chatterbex.Audio.Change do
          do: audio.samples |> Native.Audio.mono(audio.channels) |> Samples.put(%{audio | channels: 1})
   end
 
-  @spec concat(term) :: result
-  def concat([%Audio{} = first | rest] = parts) do
-    with :ok <- Samples.check(first), :ok <- same(rest, first, 2) do
+  @doc """
+  Joins a list of audio. `audio?` says whether something is audio.
+  """
+  @spec concat(term, (term -> boolean)) :: result
+  def concat([], _audio?),
+    do: {:error, Error.new(:invalid_audio, "there is no audio to join: the list is empty")}
+
+  def concat(parts, audio?) do
+    with :ok <- alike(parts, nil, 1, audio?) do
       parts
       |> Enum.map(& &1.samples)
       |> Native.Audio.concat()
-      |> Samples.put(%{first | metadata: Metadata.common(parts)})
+      |> Samples.put(%{hd(parts) | metadata: Metadata.common(parts)})
     end
   end
 
-  def concat([]), do: {:error, Error.new(:invalid_audio, "there is no audio to join: the list is empty")}
-  def concat(other), do: {:error, no_list(other)}
+  defp alike([], _first, _number, _audio?), do: :ok
 
-  defp same([], _first, _number), do: :ok
-
-  defp same([%Audio{} = audio | rest], first, number) do
-    with :ok <- Samples.check(audio), :ok <- form(audio, first, number), do: same(rest, first, number + 1)
+  defp alike([audio | rest], first, number, audio?) do
+    with true <- audio?.(audio), :ok <- Samples.check(audio), :ok <- form(audio, first || audio, number) do
+      alike(rest, first || audio, number + 1, audio?)
+    else
+      false -> {:error, no_list(audio)}
+      {:error, error} -> {:error, error}
+    end
   end
 
-  defp same([other | _rest], _first, _number), do: {:error, no_list(other)}
-  defp same(improper, _first, _number), do: {:error, no_list(improper)}
+  defp alike(other, _first, _number, _audio?), do: {:error, no_list(other)}
 
   defp form(%{sample_rate: rate, channels: channels}, %{sample_rate: rate, channels: channels}, _), do: :ok
 
@@ -72,7 +79,10 @@ defmodule Chatterbex.Audio.Change do
         "the parts to join must be a list of Chatterbex.Audio, got #{Schema.show(got)}"
       )
 
-  @spec silence(term, keyword) :: result
+  @doc """
+  The fields of silent audio.
+  """
+  @spec silence(term, keyword) :: {:ok, map} | {:error, Error.t()}
   def silence(milliseconds, options) do
     with {:ok, milliseconds} <- milliseconds("the length of silence", milliseconds),
          {:ok, options} <- Options.validate(:silence, options),
@@ -80,17 +90,17 @@ defmodule Chatterbex.Audio.Change do
          :ok <- bounded(samples) do
       samples
       |> Native.Audio.silence()
-      |> Samples.put(%Audio{samples: "", sample_rate: options.sample_rate, channels: options.channels})
+      |> Samples.put(%{samples: "", sample_rate: options.sample_rate, channels: options.channels})
     end
   end
 
-  defp bounded(samples) when samples <= @most_samples, do: :ok
+  defp bounded(samples) when samples <= @max_samples, do: :ok
 
   defp bounded(samples) do
     {:error,
      Error.new(
        :invalid_option,
-       "this silence would have #{samples} samples; the most is #{@most_samples}. Make it shorter, or join several."
+       "this silence would have #{samples} samples; the most is #{@max_samples}. Make it shorter, or join several."
      )}
   end
 

@@ -1,6 +1,6 @@
 defmodule Chatterbex.Audio.Encoder do
   @moduledoc false
-  # Encodes a file as its audio arrives. Only a moment of it is in memory.
+  # Encodes a file as its audio arrives. Only a moment of audio is in memory.
 
   alias Chatterbex.{Audio, Error, Native}
   alias Chatterbex.Audio.Samples
@@ -34,13 +34,13 @@ defmodule Chatterbex.Audio.Encoder do
   Encodes more audio of the same form, and returns the bytes of the file that are ready.
   """
   @spec push(t, Audio.t()) :: {:ok, binary} | {:error, Error.t()}
-  def push(%__MODULE__{encoder: encoder}, %Audio{} = audio) do
+  def push(%__MODULE__{encoder: encoder}, audio) do
     with :ok <- Samples.check(audio),
          do: encoder |> Native.Audio.flow_push(audio.samples) |> Samples.from_native()
   end
 
   @doc """
-  Ends the file: its last bytes, and bytes to write over those at places before, which say how long it is.
+  Ends the file. Returns its last bytes, and bytes that replace earlier ones to state the length.
   """
   @spec finish(t) :: {:ok, {binary, [{non_neg_integer, binary}]}} | {:error, Error.t()}
   def finish(%__MODULE__{encoder: encoder}),

@@ -3,9 +3,11 @@ defmodule Chatterbex.Audio.Format do
   # Audio files: written by format, read by content.
 
   alias Chatterbex.{Audio, Error, Files, Native, Options}
-  alias Chatterbex.Audio.{Encoder, Samples}
+  alias Chatterbex.Audio.{Change, Encoder, Samples}
 
   @typep file :: {:ok, binary} | {:error, Error.t()}
+  # The fields of the audio in a file.
+  @typep fields :: {:ok, map} | {:error, Error.t()}
 
   @endings %{
     ".wav" => :wav,
@@ -16,10 +18,10 @@ defmodule Chatterbex.Audio.Format do
     ".mp3" => :mp3
   }
 
-  # What MPEG Layer III knows.
+  # The sample rates of MPEG Layer III.
   @mp3_rates [8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000]
 
-  # A file that is named so and holds something else is of no use to anyone.
+  # A file with such a name and other contents would be useless.
   @unwritten ~w(.m4a .m4b .mp4 .aac .oga .webm .weba .wma .aif .aiff .caf .amr .ac3 .au)
 
   @spec write(Audio.t(), term, keyword) :: :ok | {:error, Error.t()}
@@ -73,7 +75,7 @@ defmodule Chatterbex.Audio.Format do
   defp encoded(format, audio, options), do: format |> native(audio, options) |> Samples.from_native()
 
   defp at_a_rate_of_mp3(%{sample_rate: rate} = audio) when rate in @mp3_rates, do: {:ok, audio}
-  defp at_a_rate_of_mp3(audio), do: Audio.resample(audio, 48_000)
+  defp at_a_rate_of_mp3(audio), do: Change.resample(audio, 48_000)
 
   defp native(:wav, audio, options),
     do: Native.Audio.wav_encode(audio.samples, audio.sample_rate, audio.channels, options.encoding)
@@ -87,7 +89,7 @@ defmodule Chatterbex.Audio.Format do
   defp bits(:s16), do: 16
   defp bits(:s24), do: 24
 
-  @spec read(term, keyword) :: {:ok, Audio.t()} | {:error, Error.t()}
+  @spec read(term, keyword) :: fields
   def read(path, options) do
     with {:ok, limits} <- Options.validate(:read, options),
          {:ok, file} <- Files.read(path, limits.max_bytes) do
@@ -95,30 +97,26 @@ defmodule Chatterbex.Audio.Format do
     end
   end
 
-  defp named({:ok, audio}, _path), do: {:ok, audio}
+  defp named({:ok, fields}, _path), do: {:ok, fields}
 
   defp named({:error, error}, path) do
     {:error, %{error | message: "#{path}: #{error.message}", details: Map.put(error.details, :path, path)}}
   end
 
-  @spec decode(binary, keyword) :: {:ok, Audio.t()} | {:error, Error.t()}
+  @spec decode(binary, keyword) :: fields
   def decode(file, options) do
     with {:ok, limits} <- Options.validate(:read, options),
          :ok <- within(file, limits.max_bytes),
-         do: file |> Native.Audio.decode(limits.max_seconds, limits.max_samples) |> audio()
+         do: file |> Native.Audio.decode(limits.max_seconds, limits.max_samples) |> Samples.from_native()
   end
 
   defp within(file, max) when byte_size(file) <= max, do: :ok
   defp within(_file, max), do: {:error, Files.too_large("the audio", max)}
 
-  @spec decode_wav(binary, keyword) :: {:ok, Audio.t()} | {:error, Error.t()}
+  @spec decode_wav(binary, keyword) :: fields
   def decode_wav(file, options) do
     with {:ok, limits} <- Options.validate(:read, options),
          :ok <- within(file, limits.max_bytes),
-         do: file |> Native.Audio.wav_decode(limits.max_seconds, limits.max_samples) |> audio()
-  end
-
-  defp audio(decoded) do
-    with {:ok, decoded} <- Samples.from_native(decoded), do: {:ok, struct!(Audio, decoded)}
+         do: file |> Native.Audio.wav_decode(limits.max_seconds, limits.max_samples) |> Samples.from_native()
   end
 end

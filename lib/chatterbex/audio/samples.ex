@@ -8,12 +8,12 @@ defmodule Chatterbex.Audio.Samples do
   Whether the samples match the struct. The header of WAV limits the rate and the channels.
   """
   @spec check(Audio.t()) :: :ok | {:error, Error.t()}
-  def check(%Audio{samples: samples, sample_rate: rate, channels: channels})
+  def check(%{samples: samples, sample_rate: rate, channels: channels})
       when is_binary(samples) and rate in 1..0xFFFFFFFF and channels in 1..0xFFFF and
              rem(byte_size(samples), 4 * channels) == 0,
       do: :ok
 
-  def check(%Audio{} = audio) do
+  def check(audio) do
     # As a list: the order of a map's keys is not the same on every OTP.
     got = [sample_rate: audio.sample_rate, channels: audio.channels, samples: audio.samples]
 
@@ -26,7 +26,7 @@ defmodule Chatterbex.Audio.Samples do
   end
 
   @doc """
-  The audio with the samples that a NIF has made.
+  Puts the samples that a NIF returned into audio.
   """
   @spec put({:ok, binary} | {:error, tuple}, Audio.t()) :: {:ok, Audio.t()} | {:error, Error.t()}
   def put(result, audio) do

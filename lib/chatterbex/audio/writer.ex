@@ -25,7 +25,7 @@ defmodule Chatterbex.Audio.Writer do
   alias Chatterbex.Files.Replacement
 
   # The two sizes in the header of a WAV file have 32 bits. The 128 bytes leave room for the header.
-  @most 0xFFFFFFFF - 128
+  @max 0xFFFFFFFF - 128
   @widths %{s16: 2, s24: 3, f32: 4}
 
   @enforce_keys [:path, :options]
@@ -159,7 +159,7 @@ defmodule Chatterbex.Audio.Writer do
 
   # Refused before the encoder sees it, so that the writer can still be closed.
   defp fits(%{encoding: {:wav, options}} = writer, audio) do
-    if writer.size + div(byte_size(audio.samples), 4) * @widths[options.encoding] <= @most do
+    if writer.size + div(byte_size(audio.samples), 4) * @widths[options.encoding] <= @max do
       :ok
     else
       {:error,

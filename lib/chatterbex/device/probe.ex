@@ -1,7 +1,7 @@
 defmodule Chatterbex.Device.Probe do
   @moduledoc false
-  # Looks at the devices, and tests them, with PyTorch in a separate process: importing it would hold up the model
-  # thread, and a driver that crashes the process does no harm here.
+  # Looks at the devices, and tests them, with PyTorch in a separate process: importing it here would block the model
+  # thread, and a driver that crashes that process does no harm.
 
   alias Chatterbex.{Configuration, JSON, Python}
   alias Chatterbex.Setup.{PackageProfile, Subprocess}

@@ -2,7 +2,7 @@ defmodule Chatterbex.Doctor.Devices do
   @moduledoc false
   # The devices, each with the tests that ran on it, in separate processes.
 
-  import Chatterbex.Doctor.Check
+  import Chatterbex.Doctor.CheckResult
 
   alias Chatterbex.{Device.Probe, Names, Python, Terminal}
   alias Chatterbex.Setup.{HostMachine, TorchPlan}

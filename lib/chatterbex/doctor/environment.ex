@@ -2,7 +2,7 @@ defmodule Chatterbex.Doctor.Environment do
   @moduledoc false
   # Python, its shared library, and the packages.
 
-  import Chatterbex.Doctor.Check
+  import Chatterbex.Doctor.CheckResult
 
   alias Chatterbex.{Doctor, Error, JSON, Native, Python}
   alias Chatterbex.Setup.{HostMachine, PackageProfile, PythonInterpreter, Subprocess, TorchPlan}
@@ -52,7 +52,7 @@ defmodule Chatterbex.Doctor.Environment do
     case Native.LibPython.open(path) do
       {:ok, %{version: version}} ->
         opened = new(:python, "libpython", :ok, "#{path} opens, Python #{version}", nil, %{path: path})
-        {[opened, Doctor.System.library(:chatterbex, Native.load())], context}
+        {[opened, Doctor.Platform.library(:chatterbex, Native.load())], context}
 
       {:error, {_reason, message, details}} ->
         {[new(:python, "libpython", :failed, message, force(context), Map.put(details, :path, path))],
@@ -61,7 +61,7 @@ defmodule Chatterbex.Doctor.Environment do
   end
 
   @doc """
-  Whether the installed packages are complete, and the same that the setup installed.
+  Whether the installed packages are complete, and those that the setup installed.
   """
   def packages(%{python: nil} = context), do: {[], context}
 

@@ -1,13 +1,14 @@
 defmodule Chatterbex.Files.Replacement do
   @moduledoc false
-  # A file that appears whole or not at all: it is written in the same folder, and moved to its place when it is done.
+  # A file that appears complete or not at all: it is written in the same folder, and moved to its place when it is
+  # done.
   #
   # It keeps the mode of the file that it replaces. A symbolic link stays, and its target is replaced.
 
   import Bitwise
 
-  # As the kernel does, links of links are followed so far.
-  @most_links 40
+  # The number of links that are followed, as in the kernel.
+  @max_links 40
 
   @enforce_keys [:path, :part, :file]
   defstruct @enforce_keys
@@ -16,7 +17,7 @@ defmodule Chatterbex.Files.Replacement do
   @type t :: %__MODULE__{path: Path.t(), part: Path.t(), file: :file.fd()}
 
   @doc """
-  A name that no other has made, in whatever container: for what is made with it, existing must be an error.
+  A name that nobody else uses, in any container. Create it in a way that fails if it exists.
   """
   @spec unique(String.t()) :: String.t()
   def unique(prefix), do: "#{prefix}.#{8 |> :crypto.strong_rand_bytes() |> Base.encode16(case: :lower)}"
@@ -26,7 +27,7 @@ defmodule Chatterbex.Files.Replacement do
   """
   @spec open(Path.t()) :: {:ok, t} | {:error, File.posix()}
   def open(path) do
-    with {:ok, path} <- follow(path, @most_links),
+    with {:ok, path} <- follow(path, @max_links),
          part = unique(path) <> ".part",
          {:ok, file} <- :file.open(part, [:raw, :binary, :write, :exclusive]) do
       replacement = %__MODULE__{path: path, part: part, file: file}
@@ -37,7 +38,7 @@ defmodule Chatterbex.Files.Replacement do
 
   defp follow(_path, 0), do: {:error, :eloop}
 
-  # The kernel makes sense of `..` in what a link says: it is left as it is.
+  # The kernel resolves `..` in a link, so it is left as it is.
   defp follow(path, links) do
     case File.read_link(path) do
       {:ok, to} ->
@@ -49,7 +50,7 @@ defmodule Chatterbex.Files.Replacement do
     end
   end
 
-  # Before there is anything in it that others may not read. Some file systems know no modes.
+  # Set before the file has contents that others may not read. Some file systems have no modes.
   defp keep_mode(path, part) do
     with {:ok, %{mode: mode}} <- File.stat(path),
          {:error, posix} when posix not in [:eperm, :enotsup] <- File.chmod(part, mode &&& 0o7777) do
@@ -96,7 +97,7 @@ defmodule Chatterbex.Files.Replacement do
   @spec write_new(Path.t(), iodata) :: :ok | {:error, File.posix()}
   def write_new(path, content) do
     with {:ok, replacement} <- open(path) do
-      # A second name for the same file, which unlike a move never replaces one.
+      # A hard link, which unlike a move never replaces a file.
       result = with :ok <- fill(replacement, content, true), do: File.ln(replacement.part, replacement.path)
 
       abort(replacement)

@@ -3,7 +3,7 @@ defmodule Chatterbex.HTTP.Catalogue do
   # The models and voices that requests can name.
 
   alias Chatterbex.Error
-  alias Chatterbex.HTTP.{Engine, Failure, Response}
+  alias Chatterbex.HTTP.{Backend, ErrorResponse, Response}
   alias Chatterbex.Options
 
   # The names that OpenAI's clients send if their users choose nothing.
@@ -44,7 +44,7 @@ defmodule Chatterbex.HTTP.Catalogue do
   end
 
   defp model_of(server) do
-    with {:error, error} <- Engine.model(server), do: {:error, Failure.response(error)}
+    with {:error, error} <- Backend.model(server), do: {:error, ErrorResponse.response(error)}
   end
 
   defp no_model(name, names) do
@@ -57,7 +57,7 @@ defmodule Chatterbex.HTTP.Catalogue do
   end
 
   @doc """
-  The voice for the name in a request, as the engine takes it.
+  The voice for the name in a request, in the form that the engine needs.
   """
   @spec voice(Chatterbex.server() | nil, String.t() | nil) :: {:ok, String.t() | nil} | {:error, Response.t()}
   def voice(_server, nil), do: {:ok, nil}
@@ -73,7 +73,7 @@ defmodule Chatterbex.HTTP.Catalogue do
   end
 
   defp names(server) do
-    with {:error, %Error{} = error} <- Engine.voices(server), do: {:error, Failure.response(error)}
+    with {:error, %Error{} = error} <- Backend.voices(server), do: {:error, ErrorResponse.response(error)}
   end
 
   defp no_voice(name, names) do
@@ -140,7 +140,7 @@ defmodule Chatterbex.HTTP.Catalogue do
   end
 
   @doc """
-  The server that the query of an address names (`model=NAME`), as `server/2` gives it.
+  The server that the query of a URL names (`model=NAME`), as `server/2` returns it.
   """
   @spec queried(map, String.t()) :: {:ok, String.t(), Chatterbex.server() | nil} | {:error, Response.t()}
   def queried(options, query) do

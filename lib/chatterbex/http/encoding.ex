@@ -16,7 +16,7 @@ defmodule Chatterbex.HTTP.Encoding do
   }
 
   @doc """
-  The format if a request names none.
+  The format if a request does not name one.
   """
   @spec default() :: Encoder.format()
   def default, do: :mp3
@@ -35,7 +35,7 @@ defmodule Chatterbex.HTTP.Encoding do
   def content_type(format), do: Map.fetch!(@types, format)
 
   @doc """
-  The audio of an Enumerable, which must all be of one form, as an Enumerable of binaries. Raises `Chatterbex.Error`.
+  Turns an Enumerable of audio, all in one form, into an Enumerable of binaries. Raises `Chatterbex.Error`.
   """
   @spec stream(Enumerable.t(), Encoder.format()) :: Enumerable.t()
   def stream(audio, format) do
@@ -51,7 +51,7 @@ defmodule Chatterbex.HTTP.Encoding do
 
   defp finish(nil), do: {[], nil}
 
-  # Nothing of what was sent can be written again: how long it is stays unsaid.
+  # Bytes that were sent cannot be changed, so the length stays unknown.
   defp finish(encoder) do
     {bytes, _patches} = Error.unwrap!(Encoder.finish(encoder))
     {part(bytes), nil}

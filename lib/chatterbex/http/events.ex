@@ -5,7 +5,7 @@ defmodule Chatterbex.HTTP.Events do
   alias Chatterbex.Audio
   alias Chatterbex.HTTP.Encoding
 
-  # As many as Chatterbox models speak.
+  # The rate of Chatterbox models.
   @tokens_a_second 25
 
   @doc """

@@ -6,7 +6,8 @@ defmodule Chatterbex.HTTP.Fields do
   alias Chatterbex.JSON
   alias Chatterbex.Options
 
-  # Fields that are options of the library by the same name. What of them a model takes, and in which range, is checked there.
+  # Fields that are options of the library with the same name. The library checks whether a model has them, and their
+  # range.
   @options ~w(seed language temperature top_p top_k min_p repetition_penalty cfg_weight exaggeration max_tokens
               sentence_pause paragraph_pause)a
   @passed Map.new(@options, &{Atom.to_string(&1), &1})
@@ -51,9 +52,9 @@ defmodule Chatterbex.HTTP.Fields do
     end
   end
 
-  # Forms and plain text are what a web page can send to any server without asking it: they are refused for that, too.
+  # A web page can send forms and plain text to any server without permission, which is another reason to refuse them.
   defp json?(type) do
-    # Bytes of any kind may be in it.
+    # It may contain any bytes.
     case type && type |> :binary.split(";") |> hd() |> String.downcase(:ascii) |> String.trim_trailing(" ") do
       "application/json" -> :ok
       _other -> {:error, Response.error(415, "the body must be JSON: send `Content-Type: application/json`")}

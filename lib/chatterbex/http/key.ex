@@ -1,12 +1,12 @@
 defmodule Chatterbex.HTTP.Key do
   @moduledoc false
-  # API keys, compared in constant time. Hashes are compared, which all have one length.
+  # API keys, compared in constant time: as hashes, which all have the same length.
 
   @spec digest(String.t()) :: binary
   def digest(key), do: :crypto.hash(:sha256, key)
 
   @doc """
-  Whether the value of an `Authorization` header carries the key of this digest. `nil` asks for no key.
+  Whether the value of an `Authorization` header carries the key of this digest. `nil` means that no key is required.
   """
   @spec valid?(binary | nil, String.t() | nil) :: boolean
   def valid?(nil, _header), do: true

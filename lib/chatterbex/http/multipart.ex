@@ -2,10 +2,10 @@ defmodule Chatterbex.HTTP.Multipart do
   @moduledoc false
   # The body of a form with files (multipart/form-data, RFC 7578) as a map: strings, and `{:file, bytes}` for files.
   #
-  # What a file is called is the client's business: the name is not kept. The parts are slices of the body, not copies.
+  # The name of a file does not matter and is not kept. The parts are slices of the body, not copies.
 
-  @most_parts 20
-  @most_head 4_096
+  @max_parts 20
+  @max_head 4_096
 
   @type value :: String.t() | {:file, binary}
 
@@ -43,8 +43,8 @@ defmodule Chatterbex.HTTP.Multipart do
 
   defp parts("--" <> _epilogue, _delimiter, fields), do: {:ok, fields}
 
-  defp parts(_rest, _delimiter, fields) when map_size(fields) >= @most_parts,
-    do: {:error, "it has more than #{@most_parts} parts"}
+  defp parts(_rest, _delimiter, fields) when map_size(fields) >= @max_parts,
+    do: {:error, "it has more than #{@max_parts} parts"}
 
   defp parts("\r\n" <> rest, delimiter, fields) do
     with {:ok, head, rest} <- head(rest),
@@ -63,7 +63,7 @@ defmodule Chatterbex.HTTP.Multipart do
   defp parts(_rest, _delimiter, _fields), do: {:error, "a boundary is malformed"}
 
   defp head(bytes) do
-    case :binary.match(bytes, "\r\n\r\n", scope: {0, min(byte_size(bytes), @most_head)}) do
+    case :binary.match(bytes, "\r\n\r\n", scope: {0, min(byte_size(bytes), @max_head)}) do
       {at, 4} ->
         <<head::binary-size(at), _end::32, rest::binary>> = bytes
         {:ok, :binary.split(head, "\r\n", [:global]), rest}
@@ -85,7 +85,7 @@ defmodule Chatterbex.HTTP.Multipart do
 
   defp disposition?(line), do: line =~ ~r/\Acontent-disposition:\s*form-data\s*;/i
 
-  # Quoted or not. Browsers write `%22` for a quotation mark within, so that a backslash is nothing special.
+  # Quoted or not. Browsers write `%22` for a quotation mark within, so a backslash has no special meaning.
   defp parameter(text, name) do
     case Regex.run(~r/;\s*#{Regex.escape(name)}=(?:"([^"]*)"|([^\s;"]+))/i, text, capture: :all_but_first) do
       nil -> :error

@@ -16,7 +16,7 @@ defmodule Chatterbex.HTTP.Pages do
   @external_resource @player_path
   @player File.read!(@player_path)
 
-  # The page calls this server alone. The player's worklet is a blob: that it makes.
+  # The page only calls this server. The player's worklet is a blob: URL that the page makes.
   @policy "default-src 'none'; script-src 'self' 'unsafe-inline' blob:; style-src 'unsafe-inline'; connect-src 'self'; " <>
             "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 

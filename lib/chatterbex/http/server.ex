@@ -107,10 +107,11 @@ defmodule Chatterbex.HTTP.Server do
     Listener.port(listener)
   end
 
-  # What is started last is stopped first: no new connections, then the end of the old ones.
+  # Children stop in reverse order: first no new connections, then the existing ones end.
   @impl true
   def init(settings) do
     supervisor = self()
+    sibling = &sibling(supervisor, &1)
 
     children = [
       %{
@@ -126,10 +127,10 @@ defmodule Chatterbex.HTTP.Server do
       },
       %{
         id: Drain,
-        start: {Drain, :start_link, [supervisor, settings.drain_timeout]},
+        start: {Drain, :start_link, [sibling, settings.drain_timeout]},
         shutdown: settings.drain_timeout + 1_000
       },
-      %{id: Listener, start: {Listener, :start_link, [supervisor, settings]}, shutdown: 5_000}
+      %{id: Listener, start: {Listener, :start_link, [sibling, settings]}, shutdown: 5_000}
     ]
 
     Supervisor.init(children, strategy: :one_for_all, max_restarts: 10, max_seconds: 30)

@@ -4,22 +4,33 @@ defmodule Chatterbex.HTTP.Speech do
 
   alias Chatterbex.{Audio, Error, Pull}
   alias Chatterbex.Audio.Stretcher
-  alias Chatterbex.HTTP.{Catalogue, Encoding, Engine, Events, Failure, Fields, Metrics, Request, Response}
 
-  # What the option `:speed` takes.
+  alias Chatterbex.HTTP.{
+    Backend,
+    Catalogue,
+    Counters,
+    Encoding,
+    ErrorResponse,
+    Events,
+    Fields,
+    Request,
+    Response
+  }
+
+  # The range of the option `:speed`.
   @slowest 0.5
   @fastest 2.0
 
   @doc """
-  Returns with the first audio, so that what fails before it has a status of its own.
+  Returns with the first audio, so that a failure before it gets its own status.
   """
-  @spec respond(map, Metrics.t(), Request.t()) :: Response.t()
+  @spec respond(map, Counters.t(), Request.t()) :: Response.t()
   def respond(options, metrics, %Request{} = request) do
     with {:ok, fields} <- Fields.parse(request, options),
          {:ok, name, server} <- Catalogue.server(options, fields.model),
          {:ok, voice} <- Catalogue.voice(server, fields.voice),
          {:ok, rate, audio} <- begin(server, fields, voice, options.timeout, metrics) do
-      Metrics.add(metrics, :characters, String.length(fields.input))
+      Counters.add(metrics, :characters, String.length(fields.input))
 
       %Response{
         status: 200,
@@ -27,7 +38,7 @@ defmodule Chatterbex.HTTP.Speech do
         body: {:stream, audio |> counted(metrics) |> body(fields)}
       }
     else
-      {:error, %Error{} = error} -> Failure.response(error)
+      {:error, %Error{} = error} -> ErrorResponse.response(error)
       {:error, %Response{} = response} -> response
     end
   end
@@ -36,14 +47,14 @@ defmodule Chatterbex.HTTP.Speech do
     options = [timeout: timeout] ++ fields.options
     options = if voice, do: [{:voice, voice} | options], else: options
 
-    with {:ok, model} <- Engine.model(server),
+    with {:ok, model} <- Backend.model(server),
          {paced, factor} = pace(fields.speed, model),
-         {:ok, audio} <- Engine.stream(server, fields.input, paced ++ options),
+         {:ok, audio} <- Backend.stream(server, fields.input, paced ++ options),
          {:ok, audio} <- first(audio, metrics),
          do: {:ok, model.sample_rate, Stretcher.stream(audio, factor)}
   end
 
-  # A model that can speak at another pace does so itself, as far as it can; the sound is stretched for the rest.
+  # A model that can change its pace does so as far as it can; the sound is stretched for the rest.
   defp pace(speed, model) do
     if :speed in model.options and speed != 1.0 do
       own = speed |> max(@slowest) |> min(@fastest)
@@ -53,7 +64,7 @@ defmodule Chatterbex.HTTP.Speech do
     end
   end
 
-  # Takes the first element, and gives a stream that begins with it. That stream can be taken once.
+  # Takes the first element, and returns a stream that starts with it. That stream can be read once.
   defp first(audio, metrics) do
     case audio |> Pull.open() |> Pull.next() do
       {:ok, part, rest} ->
@@ -67,7 +78,7 @@ defmodule Chatterbex.HTTP.Speech do
     error in Error -> {:error, error}
   end
 
-  # An error closes what it comes from: nothing is left to close after it.
+  # An error closes its source: nothing is left to close after it.
   defp next({:first, part, rest}), do: {[part], rest}
   defp next(nil), do: {:halt, nil}
 
@@ -87,12 +98,12 @@ defmodule Chatterbex.HTTP.Speech do
   defp sound(%Audio{} = audio, _metrics), do: audio
 
   defp sound(%Error{} = error, metrics) do
-    Metrics.add(metrics, :failed, 1)
+    Counters.add(metrics, :failed, 1)
     raise error
   end
 
   defp counted(audio, metrics) do
-    Stream.each(audio, &Metrics.add(metrics, :audio_millis, round(Audio.duration(&1) * 1_000)))
+    Stream.each(audio, &Counters.add(metrics, :audio_millis, round(Audio.duration(&1) * 1_000)))
   end
 
   defp body(audio, %{sse: true} = fields), do: Events.stream(audio, fields)
@@ -112,6 +123,6 @@ defmodule Chatterbex.HTTP.Speech do
     ] ++ ignored
   end
 
-  # The name of a model is the operator's: whatever is in it, the header stays one.
+  # The operator chooses the name of a model: whatever is in it, it must stay one header.
   defp header(name), do: URI.encode(name)
 end

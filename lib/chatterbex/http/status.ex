@@ -2,7 +2,7 @@ defmodule Chatterbex.HTTP.Status do
   @moduledoc false
   # The state of the servers, for monitoring.
 
-  alias Chatterbex.HTTP.{Catalogue, Engine, Metrics, Response}
+  alias Chatterbex.HTTP.{Backend, Catalogue, Counters, Response}
 
   @doc """
   A server is ready if it can answer without loading first, or loads on request.
@@ -19,13 +19,13 @@ defmodule Chatterbex.HTTP.Status do
   end
 
   defp status(server) do
-    case Engine.info(server) do
+    case Backend.info(server) do
       {:ok, info} -> Atom.to_string(info.status)
       {:error, error} -> Atom.to_string(error.reason)
     end
   end
 
-  @spec metrics(map, Metrics.t()) :: Response.t()
+  @spec metrics(map, Counters.t()) :: Response.t()
   def metrics(options, metrics) do
     gauges =
       case Catalogue.all(options) do
@@ -33,11 +33,11 @@ defmodule Chatterbex.HTTP.Status do
         {:error, _response} -> []
       end
 
-    Response.text(200, "text/plain; version=0.0.4; charset=utf-8", [Metrics.text(metrics) | gauges])
+    Response.text(200, "text/plain; version=0.0.4; charset=utf-8", [Counters.text(metrics) | gauges])
   end
 
   defp gauges(servers) do
-    infos = for {name, server} <- servers, {:ok, info} <- [Engine.info(server)], do: {name, info}
+    infos = for {name, server} <- servers, {:ok, info} <- [Backend.info(server)], do: {name, info}
 
     for {gauge, help, value} <- [
           {"ready", "Whether the model is loaded.", &if(&1.status == :ready, do: 1, else: 0)},
@@ -46,7 +46,7 @@ defmodule Chatterbex.HTTP.Status do
           {"queue_running", "Pieces of text that the model works on.", & &1.queue.running}
         ] do
       [
-        Metrics.head("chatterbex_" <> gauge, help, "gauge"),
+        Counters.head("chatterbex_" <> gauge, help, "gauge"),
         for({name, info} <- infos, do: ["chatterbex_", gauge, label(name), " #{value.(info)}\n"])
       ]
     end

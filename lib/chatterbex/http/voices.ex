@@ -3,7 +3,7 @@ defmodule Chatterbex.HTTP.Voices do
   # POST /v1/audio/voices: makes a voice from a recording, and saves it in the folder of the server.
 
   alias Chatterbex.{Error, Options}
-  alias Chatterbex.HTTP.{Catalogue, Engine, Failure, Multipart, Request, Response}
+  alias Chatterbex.HTTP.{Backend, Catalogue, ErrorResponse, Multipart, Request, Response}
 
   @fields ~w(name consent audio_sample type)
 
@@ -20,7 +20,7 @@ defmodule Chatterbex.HTTP.Voices do
   def max_body(options), do: options.max_recording + @form
 
   @doc """
-  Why a request may not add a voice, whatever its body is.
+  Why a request may not add a voice, regardless of its body.
   """
   @spec refused(map, Request.t()) :: Response.t() | nil
   def refused(%{add_voices: false}, _request),
@@ -29,7 +29,7 @@ defmodule Chatterbex.HTTP.Voices do
         "this server does not accept new voices. Its operator can allow them with the option add_voices."
       )
 
-  # A form needs no permission of this server to be sent by a web page. A key does, which a page must not know.
+  # A web page can send a form without this server's permission. It cannot send a key, which a page must not know.
   def refused(%{api_key: nil} = options, request) do
     origin = Request.header(request, "origin")
 
@@ -70,15 +70,15 @@ defmodule Chatterbex.HTTP.Voices do
     end
   end
 
-  # A recording that is a small file may take much memory, and a model makes one voice at a time.
+  # A small file may hold a recording that needs much memory, and a model makes one voice at a time.
   defp alone(work) do
     with :aborted <- :global.trans({__MODULE__, self()}, work, [node()], 0),
-         do: {:error, Failure.busy("another voice is being made")}
+         do: {:error, ErrorResponse.busy("another voice is being made")}
   end
 
   defp add(server, recording, name, consent, timeout) do
     with :ok <- Catalogue.free(server, name),
-         do: Engine.add_voice(server, recording, name, consent, timeout)
+         do: Backend.add_voice(server, recording, name, consent, timeout)
   end
 
   # A parser has read the form.
@@ -148,14 +148,14 @@ defmodule Chatterbex.HTTP.Voices do
 
   defp consent(value), do: missing("consent", value, "what the speaker agreed to")
 
-  defp recording({:file, bytes}, most) when byte_size(bytes) <= most, do: {:ok, bytes}
+  defp recording({:file, bytes}, max) when byte_size(bytes) <= max, do: {:ok, bytes}
 
-  defp recording({:file, _bytes}, most),
-    do: {:error, Response.error(413, "audio_sample is larger than #{most} bytes", param: "audio_sample")}
+  defp recording({:file, _bytes}, max),
+    do: {:error, Response.error(413, "audio_sample is larger than #{max} bytes", param: "audio_sample")}
 
-  defp recording(nil, _most), do: missing("audio_sample", nil, "the recording, as a file")
+  defp recording(nil, _max), do: missing("audio_sample", nil, "the recording, as a file")
 
-  defp recording(_text, _most),
+  defp recording(_text, _max),
     do: invalid("audio_sample", "audio_sample must be a file, not a string", "invalid_type")
 
   defp missing(name, nil, what),
@@ -163,10 +163,10 @@ defmodule Chatterbex.HTTP.Voices do
 
   defp missing(name, _other, _what), do: invalid(name, "#{name} must be a string", "invalid_type")
 
-  # Somebody else has added it meanwhile.
+  # Another request has added it meanwhile.
   defp failure(%Error{details: %{name: _taken}}), do: Catalogue.taken()
-  # The recording is all that the model could refuse: the other fields have been checked.
-  defp failure(error), do: Failure.response(error, "audio_sample")
+  # Only the recording can be at fault: the other fields have been checked.
+  defp failure(error), do: ErrorResponse.response(error, "audio_sample")
 
   defp invalid(param, message, code \\ "invalid_value"),
     do: {:error, Response.error(400, message, param: param, code: code)}

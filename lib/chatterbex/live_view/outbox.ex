@@ -2,11 +2,11 @@ defmodule Chatterbex.LiveView.Outbox do
   @moduledoc false
   # The audio of one speech on its way to a browser: cut into parts, which are sent as the browser plays those before.
 
-  # Milliseconds of audio in a part: what a slow connection has to carry before anything is heard.
+  # Milliseconds of audio in a part: what a slow connection must transfer before the first sound.
   @part 250
 
-  # Parts that are sent and not played: how far the browser is ahead, and what is sent in vain when the speech is stopped.
-  @most_sent 16
+  # Parts that are sent but not played: the browser's buffer, and what is wasted when the speech is stopped.
+  @max_sent 16
 
   @enforce_keys [:ref, :id]
   defstruct [
@@ -25,7 +25,8 @@ defmodule Chatterbex.LiveView.Outbox do
   @type t :: %__MODULE__{}
 
   @doc """
-  An empty one for a stream. Its `id` names the speech to the browser, also to one that was connected to another process before.
+  An empty outbox for a stream. Its `id` identifies the speech to the browser, even if that was connected to another
+  process before.
   """
   @spec new(reference) :: t
   def new(ref), do: %__MODULE__{ref: ref, id: Base.encode64(:crypto.strong_rand_bytes(9))}
@@ -50,7 +51,7 @@ defmodule Chatterbex.LiveView.Outbox do
   The part to send next; `:wait` if there is none or enough was sent; `:end`, once, after the last.
   """
   @spec next(t) :: {{binary, String.t() | nil}, t} | :wait | :end
-  def next(%{next: next, played: played}) when next - played >= @most_sent, do: :wait
+  def next(%{next: next, played: played}) when next - played >= @max_sent, do: :wait
 
   def next(outbox) do
     case :queue.out(outbox.waiting) do
@@ -63,7 +64,7 @@ defmodule Chatterbex.LiveView.Outbox do
   end
 
   @doc """
-  Takes the news that a part, and all before it, was played. Says how many chunks were played to their end.
+  Records that a part, and all before it, was played. Returns the number of chunks that were completed by it.
   """
   @spec played(t, integer) :: {non_neg_integer, t}
   def played(%{played: played, next: next} = outbox, part) when part >= played and part < next do

@@ -4,7 +4,7 @@ defmodule Chatterbex.ModelFiles.Download do
   # not hold up the model. The process ends with its caller.
 
   alias Chatterbex.{Error, JSON, Python}
-  alias Chatterbex.ModelFiles.{Cache, Set}
+  alias Chatterbex.ModelFiles.{HubCache, Set}
   alias Chatterbex.Setup.{HostMachine, PackageProfile, Subprocess, TorchPlan}
 
   # The process itself notices within seconds if the hub does not answer.
@@ -54,7 +54,7 @@ defmodule Chatterbex.ModelFiles.Download do
       end
 
     JSON.encode(%{
-      cache: Cache.folder(),
+      cache: HubCache.folder(),
       sources: sources,
       check: options[:force] == true,
       patience: Map.new(options[:patience] || %{})

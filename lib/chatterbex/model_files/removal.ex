@@ -4,7 +4,7 @@ defmodule Chatterbex.ModelFiles.Removal do
   # Other programs share the cache, so nothing else in it is touched.
 
   alias Chatterbex.Error
-  alias Chatterbex.ModelFiles.{Cache, Place, Set}
+  alias Chatterbex.ModelFiles.{HubCache, Locator, Set}
 
   # A partial file that has not grown for this many seconds is abandoned.
   @abandoned 600
@@ -13,7 +13,7 @@ defmodule Chatterbex.ModelFiles.Removal do
 
   @spec run(Set.t(), Path.t()) :: {:ok, removed} | {:error, Error.t()}
   def run(set, home) do
-    for folder <- Place.joined_folders(set, home), do: File.rm_rf(folder)
+    for folder <- Locator.joined_folders(set, home), do: File.rm_rf(folder)
     others = others(set)
     results = Enum.flat_map(set.sources, &remove_source(&1, others))
 
@@ -37,12 +37,12 @@ defmodule Chatterbex.ModelFiles.Removal do
 
   defp others(set) do
     Enum.filter(Set.all(), fn other ->
-      Set.describe(other) != Set.describe(set) and match?({:ok, _snapshots}, Place.snapshots(other))
+      Set.describe(other) != Set.describe(set) and match?({:ok, _snapshots}, Locator.snapshots(other))
     end)
   end
 
   defp remove_source(source, others) do
-    folder = Cache.repository(source.repository)
+    folder = HubCache.repository(source.repository)
     needed = for other <- others, its <- other.sources, its.repository == source.repository, do: its.files
     kept = needed |> List.flatten() |> MapSet.new(& &1.name)
     names = for file <- source.files, file.name not in kept, do: file.name

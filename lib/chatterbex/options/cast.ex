@@ -2,7 +2,11 @@ defmodule Chatterbex.Options.Cast do
   @moduledoc false
   # Checks values against the types of options in `Chatterbex.Options.Schema`.
 
-  alias Chatterbex.{Audio, Device, Voice}
+  alias Chatterbex.Device.DeviceName
+
+  # The structs that name a voice. Only their names are needed here. Aliases would make everything that checks an option
+  # depend on all that audio and voices need, servers included.
+  @voices [:"Elixir.Chatterbex.Audio", :"Elixir.Chatterbex.Voice"]
 
   @doc """
   Checks a value against a type, and returns it in the form that the library uses.
@@ -11,8 +15,8 @@ defmodule Chatterbex.Options.Cast do
   def cast(:boolean, value) when is_boolean(value), do: {:ok, value}
   def cast(:string, value) when is_binary(value), do: if(String.valid?(value), do: {:ok, value}, else: :error)
 
-  def cast({:string, most}, value) when is_binary(value),
-    do: if(String.valid?(value) and String.length(value) <= most, do: {:ok, value}, else: :error)
+  def cast({:string, max}, value) when is_binary(value),
+    do: if(String.valid?(value) and String.length(value) <= max, do: {:ok, value}, else: :error)
 
   def cast(:map, value) when is_map(value) and not is_struct(value),
     do: if(Enum.all?(Map.keys(value), &is_atom/1), do: {:ok, value}, else: :error)
@@ -30,17 +34,17 @@ defmodule Chatterbex.Options.Cast do
   def cast(:timeout, :infinity), do: {:ok, :infinity}
   # 2^32 - 1 is the longest timeout that the VM's timers accept.
   def cast(:timeout, value) when is_integer(value) and value in 1..0xFFFFFFFF, do: {:ok, value}
-  def cast(:device, value), do: Device.parse(value)
+  def cast(:device, value), do: DeviceName.parse(value)
 
   def cast(:devices, [_ | _] = value) do
-    devices = if List.improper?(value), do: [:error], else: Enum.map(value, &Device.parse/1)
+    devices = if List.improper?(value), do: [:error], else: Enum.map(value, &DeviceName.parse/1)
     if Enum.member?(devices, :error), do: :error, else: {:ok, Enum.map(devices, &elem(&1, 1))}
   end
 
   def cast(:model, value) when is_binary(value), do: cast(:string, value)
   def cast(:model, value) when is_atom(value) and not is_boolean(value), do: {:ok, value}
 
-  def cast(:voice, %{__struct__: struct} = value) when struct in [Audio, Voice], do: {:ok, value}
+  def cast(:voice, %{__struct__: struct} = value) when struct in @voices, do: {:ok, value}
 
   def cast(:voice, {:file, path}), do: with({:ok, path} <- cast(:string, path), do: {:ok, {:file, path}})
   def cast(:voice, value), do: cast(:string, value)

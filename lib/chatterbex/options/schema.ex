@@ -550,7 +550,7 @@ defmodule Chatterbex.Options.Schema do
     ]
   ]
 
-  # What EBU R128 asks for in broadcasts.
+  # EBU R128's value for broadcasts.
   @normalize [
     loudness: [
       type: {:number, -70, 0},

@@ -6,18 +6,18 @@ defmodule Chatterbex.Prove.Checks do
   alias Chatterbex.Prove.{Run, Similarity, Words}
 
   # Of all words of all sentences. pocketsphinx itself mishears about one word in ten of clear speech.
-  @most_wrong 0.3
+  @max_wrong 0.3
   # How much worse than the CPU a device may be.
-  @most_worse 0.1
+  @max_worse 0.1
   # If two tokens are almost equally likely, different last bits can select the other one.
-  @most_different 2
+  @max_different 2
 
   @type status :: :passed | :failed | :skipped
   @type check :: %{name: String.t(), status: status, message: String.t()}
 
   @typedoc """
   `device` is `nil` where only the CPU spoke. `left` is why the requested device did not speak, as
-  `{:failed | :skipped, reason}`. `unheard` is why nobody listened, `nil` where somebody did.
+  `{:failed | :skipped, reason}`. `unheard` is why there was no speech recognition, or `nil`.
   """
   @type found :: %{
           sentences: [String.t()],
@@ -39,7 +39,7 @@ defmodule Chatterbex.Prove.Checks do
   end
 
   @doc """
-  Why only the CPU spoke: `requested` was asked for, and the server gave `reason`.
+  Why only the CPU spoke: `requested` is the requested device, and `reason` is the server's.
 
   `supported` are the kinds of device that the model can use; `devices` is `Chatterbex.devices/0`, which starts a Python.
   """
@@ -62,7 +62,7 @@ defmodule Chatterbex.Prove.Checks do
   defp kind(kind), do: kind
 
   @doc """
-  The share of words that were misheard in a run, 0.0 and above; `nil` where nobody listened.
+  The share of words that were misheard in a run, 0.0 and above; `nil` without speech recognition.
   """
   @spec word_error_rate(Run.t(), [String.t()]) :: float | nil
   def word_error_rate(run, sentences) do
@@ -104,7 +104,7 @@ defmodule Chatterbex.Prove.Checks do
 
     same = Enum.count(similarities, &(&1 != nil and Similarity.same?(&1)))
     message = "#{same} of #{total} sentences are the same speech on both, #{tokens} have as many tokens"
-    if total - same <= @most_different, do: passed("agreement", message), else: failed("agreement", message)
+    if total - same <= @max_different, do: passed("agreement", message), else: failed("agreement", message)
   end
 
   defp words(%{unheard: why}, _runs) when why != nil, do: skipped("words", why)
@@ -112,7 +112,7 @@ defmodule Chatterbex.Prove.Checks do
   defp words(found, runs) do
     rates = for run <- runs, do: {run.device, word_error_rate(run, found.sentences)}
     {_cpu, reference} = hd(rates)
-    wrong? = fn {_device, rate} -> rate > @most_wrong or rate > reference + @most_worse end
+    wrong? = fn {_device, rate} -> rate > @max_wrong or rate > reference + @max_worse end
 
     message =
       Enum.map_join(rates, ", ", fn {device, rate} -> "#{device}: #{percent(rate)} of the words misheard" end)

@@ -1,6 +1,6 @@
 defmodule Chatterbex.Prove.Run do
   @moduledoc false
-  # One device: starts a server there, lets it speak all sentences, and stops it.
+  # One device: starts a server on it, speaks all sentences, and stops the server.
 
   alias Chatterbex.{Audio, Device, Error}
 
@@ -35,7 +35,7 @@ defmodule Chatterbex.Prove.Run do
         }
 
   @doc """
-  Starts a server with `options` and has it speak, in this process.
+  Starts a server with `options` and speaks with it, in this process.
 
   `request` are the options of each request; sentence `n` has the seed `n`, from 1. `tell` is called with lines about
   what is being done.

@@ -6,9 +6,9 @@ defmodule Chatterbex.Prove.Similarity do
 
   @frame_milliseconds 20
 
-  # One mel frame, and less than anybody hears.
-  @most_seconds 0.02
-  @most_loudness 0.5
+  # One mel frame, which is inaudible.
+  @max_seconds 0.02
+  @max_loudness 0.5
   @least_envelope 0.98
 
   @typedoc """
@@ -30,7 +30,7 @@ defmodule Chatterbex.Prove.Similarity do
         }
 
   @doc """
-  Compares two recordings; their loudness is as `Chatterbex.Audio.loudness/1` tells it.
+  Compares two recordings; their loudness is that of `Chatterbex.Audio.loudness/1`.
   """
   @spec compare({Audio.t(), float | :silent}, {Audio.t(), float | :silent}) :: t
   def compare({one, loudness}, {other, other_loudness}) do
@@ -52,7 +52,7 @@ defmodule Chatterbex.Prove.Similarity do
   def same?(%{envelope: nil}), do: false
 
   def same?(similarity) do
-    Float.round(abs(similarity.seconds), 4) <= @most_seconds and abs(similarity.loudness) <= @most_loudness and
+    Float.round(abs(similarity.seconds), 4) <= @max_seconds and abs(similarity.loudness) <= @max_loudness and
       similarity.envelope >= @least_envelope
   end
 
@@ -71,7 +71,7 @@ defmodule Chatterbex.Prove.Similarity do
     :math.sqrt(sum / max(count, 1))
   end
 
-  # Of what both have.
+  # Over the part that both have.
   defp correlation(one, other) do
     pairs = Enum.zip(one, other)
     count = max(length(pairs), 1)

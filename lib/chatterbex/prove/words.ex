@@ -15,7 +15,7 @@ defmodule Chatterbex.Prove.Words do
   end
 
   @doc """
-  How many words must be replaced, added or left out to get from one text to the other.
+  The number of words to replace, add or leave out to get from one text to the other.
 
       iex> Chatterbex.Prove.Words.errors("The weather is nice today.", "the whether is nice")
       2

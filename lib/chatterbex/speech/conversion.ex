@@ -11,7 +11,7 @@ defmodule Chatterbex.Speech.Conversion do
   # Seconds of the longest piece, of the stretch at its end in which the quietest place is looked for, and of the shortest
   # rest. The model takes 120 s, but its work and memory grow with the square.
   @lengths %{piece: 60, search: 20, rest: 1}
-  # The model hears 25 tokens a second: cut between two, the pieces give as much as the whole.
+  # The model makes 25 tokens a second. If cuts are between two tokens, the pieces are as long as the whole.
   @tokens 25
 
   @doc """
@@ -41,7 +41,7 @@ defmodule Chatterbex.Speech.Conversion do
          {:ok, plan} <- Plan.spend(plan, started),
          commands = for({part, number} <- parts, number, do: command(part, number)),
          {:ok, audios} <- Whole.speak(plan, commands, nil, fn _number, _audio, nil -> nil end),
-         do: {:ok, parts |> Enum.map(&said(&1, audios)) |> Whole.join(plan.model)}
+         do: {:ok, parts |> Enum.map(&spoken(&1, audios)) |> Whole.join(plan.model)}
   end
 
   defp check(%{seconds: seconds}) when seconds <= @shortest,
@@ -75,8 +75,8 @@ defmodule Chatterbex.Speech.Conversion do
     do: %{number: number, text: "", stream: false, options: %{"audio" => Recording.command(part)}}
 
   # Silence keeps its length.
-  defp said({part, nil}, _audios), do: round(part.seconds * 1000)
-  defp said({_part, number}, audios), do: audios[number]
+  defp spoken({part, nil}, _audios), do: round(part.seconds * 1000)
+  defp spoken({_part, number}, audios), do: audios[number]
 
   @doc """
   Splits a recording, at its quietest places, into pieces that are short enough for the model. The work is proportional to
@@ -104,7 +104,7 @@ defmodule Chatterbex.Speech.Conversion do
     end
   end
 
-  # The frame between two tokens around which there is the least sound, counted from `start`, as seconds are.
+  # The frame between two tokens with the least sound around it. It counts from `start`, and so do the seconds.
   defp quietest(recording, start, from, to) do
     tokens = ceil(from * @tokens)..floor(to * @tokens)
 

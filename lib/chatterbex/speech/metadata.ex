@@ -26,7 +26,8 @@ defmodule Chatterbex.Speech.Metadata do
   end
 
   @doc """
-  The metadata that all audio with metadata agrees on, except positions, counts and times, which belong to the parts.
+  The metadata that is the same in all audio that has metadata, except positions, counts and times, which belong to the
+  parts.
   """
   @spec common([Audio.t()]) :: map
   def common(audios) do
@@ -41,7 +42,7 @@ defmodule Chatterbex.Speech.Metadata do
 
   defp agreed?(all, key, value), do: Enum.all?(all, &match?(%{^key => ^value}, &1))
 
-  # The seconds of each kind of work, but for the time to the first samples, which is that of the first piece.
+  # The seconds of each kind of work, except the time to the first samples, which is that of the first piece.
   defp work([%{seconds: %{} = first} | rest]) do
     seconds =
       for %{seconds: seconds} <- rest, reduce: first do
@@ -54,7 +55,7 @@ defmodule Chatterbex.Speech.Metadata do
   defp work(_all), do: %{}
 
   @doc """
-  How fast the work was, of what there is: `:rtf`, and `:tokens_per_second` of T3.
+  The speed of the work, as far as it is known: `:rtf`, and `:tokens_per_second` of T3.
   """
   @spec speed(map) :: map
   def speed(metadata) do
@@ -70,7 +71,7 @@ defmodule Chatterbex.Speech.Metadata do
     if metadata[:rtf], do: Map.put(tokens, :rtf, metadata.rtf), else: tokens
   end
 
-  # Chatterbox models tell the seconds of each kind of work.
+  # Chatterbox models report the seconds of each kind of work.
   defp milliseconds(%{generation_ms: ms}), do: ms
   defp milliseconds(%{seconds: %{total: seconds}}), do: seconds * 1000
   defp milliseconds(_metadata), do: nil

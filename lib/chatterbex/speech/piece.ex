@@ -1,6 +1,6 @@
 defmodule Chatterbex.Speech.Piece do
   @moduledoc false
-  # A chunk of a text on its way. A spoken piece has a number; silence has none.
+  # A chunk of a text on its way to the model. A spoken piece has a number; silence has none.
 
   alias Chatterbex.{Model, Server.Request, Text.Chunk}
 
@@ -26,11 +26,11 @@ defmodule Chatterbex.Speech.Piece do
   defp new(chunk, number), do: %__MODULE__{number: number, text: chunk.text, pause: chunk.pause}
 
   @doc """
-  The piece as it goes to the server.
+  The piece in the form that the server needs.
   """
   @spec command(t, boolean, Model.t()) :: Request.piece()
   def command(piece, stream, model) do
-    # Only the first piece of a text is waited for.
+    # Callers only wait for the first piece of a text.
     later? = piece.number > 0 and :first_chunk_steps in model.options
 
     %{
@@ -49,18 +49,18 @@ defmodule Chatterbex.Speech.Piece do
   def silence(milliseconds, rate), do: :binary.copy(<<0::32>>, div(milliseconds * rate, 1000))
 
   @doc """
-  The argument of a `:progress` function after a piece with that many seconds of audio.
+  The argument of a `:progress` function after a piece with `seconds` of audio. `done` is the argument of the previous call.
   """
   @spec progress(map, t, float) :: map
-  def progress(told, piece, seconds) do
-    characters = told.characters + String.length(piece.text)
+  def progress(done, piece, seconds) do
+    characters = done.characters + String.length(piece.text)
 
     %{
-      told
+      done
       | # White space between pieces belongs to none of them.
-        characters: min(characters, told.total || characters),
-        pieces: told.pieces + 1,
-        seconds: told.seconds + seconds
+        characters: min(characters, done.total || characters),
+        pieces: done.pieces + 1,
+        seconds: done.seconds + seconds
     }
   end
 end

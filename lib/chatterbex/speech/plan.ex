@@ -27,8 +27,8 @@ defmodule Chatterbex.Speech.Plan do
 
   @typedoc """
   `options` go to the model. `text` are those of `Chatterbex.Text`, checked, for pieces of several sentences; `nil`
-  where there is no text.
-  `timeout` is in milliseconds. `resume` says whether a stream goes on in another process: see `Chatterbex.Options`.
+  if there is no text.
+  `timeout` is in milliseconds. `resume` says whether a stream continues in another process: see `Chatterbex.Options`.
   """
   @type t :: %__MODULE__{
           server: GenServer.server(),
@@ -45,7 +45,7 @@ defmodule Chatterbex.Speech.Plan do
 
   @doc """
   Asks the server what it is, and plans a request that says `:text`, or `:audio` again. `options` are checked by
-  `Chatterbex.Options`; `:text` among them is what servers for tests note.
+  `Chatterbex.Options`; `:text` is for servers for tests, which record it.
   """
   @spec new(GenServer.server(), map, :text | :audio) :: {:ok, t} | {:error, Error.t()}
   def new(server, options, source \\ :text) do
@@ -94,7 +94,7 @@ defmodule Chatterbex.Speech.Plan do
   end
 
   @doc """
-  What a request may take from now on, in milliseconds; with the deadline, where that comes first.
+  The time that a request has left, in milliseconds; with the deadline, if that comes first.
   """
   @spec limit(t) :: {:ok, %{timeout: timeout, deadline: DateTime.t() | nil}} | {:error, Error.t()}
   def limit(plan) do
@@ -168,7 +168,7 @@ defmodule Chatterbex.Speech.Plan do
   defp text(:text, options, language, model) do
     language = if language in Text.languages(), do: language, else: "en"
 
-    Text.Options.validate(:chunks,
+    Text.SplitOptions.validate(:chunks,
       language: language,
       max: model.chunk_characters,
       sentence_pause: options.sentence_pause,
@@ -179,18 +179,18 @@ defmodule Chatterbex.Speech.Plan do
   end
 
   defp model_options(options, language, voice, model) do
-    given =
+    specific =
       for {name, spec} <- Schema.fetch(:stream), spec[:specific], not is_nil(options[name]), into: %{} do
         {Atom.to_string(name), options[name]}
       end
 
-    given
+    specific
     |> Map.put("seed", options.seed || :rand.uniform(0x100000000) - 1)
     |> put("voice", voice)
     |> put("language", if(length(model.languages) != 1, do: language))
   end
 
-  # Servers for tests note what they are asked, and by whom. They run the version that this node does, or an older one.
+  # Servers for tests record requests and their callers. They run the same version as this node, or an older one.
   defp asked(options, %{testing: true}), do: Test.Engine.asked(options)
   defp asked(_options, _about), do: nil
 

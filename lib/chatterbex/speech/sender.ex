@@ -8,17 +8,17 @@ defmodule Chatterbex.Speech.Sender do
   @registry Chatterbex.Senders
 
   # If a listener has more messages than this, the sender waits for it.
-  @most_unread 64
+  @max_unread 64
   @pause 10
 
-  # Milliseconds that a sender has to end by itself.
+  # Milliseconds that a sender has to stop by itself.
   @patience 100
 
   @doc """
   `make` gives the stream, from what is to stop it. No more than `max_unacked`
   chunks are sent that `ack/2` was not called for.
   """
-  @spec start(pid, pos_integer | :infinity, (Speech.Stream.stop() -> Enumerable.t())) ::
+  @spec start(pid, pos_integer | :infinity, (Speech.AudioStream.stop() -> Enumerable.t())) ::
           {:ok, reference} | {:error, Error.t()}
   def start(listener, max_unacked, make) do
     ref = make_ref()
@@ -152,7 +152,7 @@ defmodule Chatterbex.Speech.Sender do
       {:DOWN, ^gone, :process, _pid, _reason} -> exit({:shutdown, :listener_gone})
       {:EXIT, ^supervisor, _reason} -> exit({:shutdown, :stopping})
       {^ref, :cancel} -> exit({:shutdown, :cancelled})
-      # Of what :progress has linked.
+      # From a process that :progress has linked.
       {:EXIT, _other, _reason} -> await_acks(sent, max_unacked, ref, stop)
     after
       if(sent < max_unacked, do: 0, else: :infinity) -> sent
@@ -162,7 +162,7 @@ defmodule Chatterbex.Speech.Sender do
   # The mailbox of a process on another node cannot be seen.
   defp await_room(listener, %{listener: gone, supervisor: supervisor, cancel: ref} = stop)
        when node(listener) == node() do
-    with {:message_queue_len, unread} when unread > @most_unread <- Process.info(listener, :message_queue_len) do
+    with {:message_queue_len, unread} when unread > @max_unread <- Process.info(listener, :message_queue_len) do
       receive do
         {:DOWN, ^gone, :process, _pid, _reason} -> exit({:shutdown, :listener_gone})
         {:EXIT, ^supervisor, _reason} -> exit({:shutdown, :stopping})

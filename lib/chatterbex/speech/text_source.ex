@@ -3,15 +3,15 @@ defmodule Chatterbex.Speech.TextSource do
   # The text of a stream, pulled one fragment at a time in a separate process, so that audio does not wait for a source
   # that pauses.
   #
-  # The taker asks the puller with `ask/1`, and receives one of these messages, with the struct's `ref`:
+  # The consumer asks the puller with `ask/1`, and receives one of these messages, with the struct's `ref`:
   #
   #   * `{ref, {:fragment, fragment}}`
   #   * `{ref, :done}`
   #   * `{ref, {:failed, kind, reason, stacktrace}}`
   #   * `{:DOWN, ref, :process, _, reason}` if something ended the puller
   #
-  # The puller may be blocked in the source's code. The guard, which never is, has it close the source when the taker
-  # ends or asks for it, and kills it if that takes too long.
+  # The puller may be blocked in the source's code; the guard never is. When the consumer exits or asks for it, the
+  # guard has the puller close the source, and kills it if that takes too long.
 
   alias Chatterbex.Pull
 
@@ -20,32 +20,32 @@ defmodule Chatterbex.Speech.TextSource do
 
   @type t :: %__MODULE__{guard: pid, puller: pid, ref: reference, asked: boolean}
 
-  # Milliseconds that a source has to come back and close. While it is being pulled its taker does not wait that long.
+  # Milliseconds that a source has to return and close. The consumer does not wait that long while it is being pulled.
   @grace 5_000
   @patience 100
 
   @doc """
-  Starts to watch over a source; nothing is pulled before `ask/1`.
+  Starts the processes for a source. Nothing is pulled before `ask/1`.
   """
   @spec start(Enumerable.t()) :: t
   def start(enumerable) do
-    taker = self()
-    callers = [taker | Process.get(:"$callers", [])]
+    consumer = self()
+    callers = [consumer | Process.get(:"$callers", [])]
 
     puller =
       spawn(fn ->
         Process.put(:"$callers", callers)
-        monitor = Process.monitor(taker)
+        monitor = Process.monitor(consumer)
 
         receive do
           {:begin, ref} -> idle(Pull.open(enumerable), ref, monitor)
-          {:DOWN, ^monitor, :process, _taker, _reason} -> :ok
+          {:DOWN, ^monitor, :process, _consumer, _reason} -> :ok
         end
       end)
 
     ref = :erlang.monitor(:process, puller, alias: :explicit_unalias)
     send(puller, {:begin, ref})
-    %__MODULE__{guard: spawn(fn -> guard(taker, puller) end), puller: puller, ref: ref}
+    %__MODULE__{guard: spawn(fn -> guard(consumer, puller) end), puller: puller, ref: ref}
   end
 
   @doc """
@@ -82,7 +82,7 @@ defmodule Chatterbex.Speech.TextSource do
     receive do
       {^ref, :more} -> pull(source, ref, monitor)
       :close -> Pull.close(source)
-      {:DOWN, ^monitor, :process, _taker, _reason} -> Pull.close(source)
+      {:DOWN, ^monitor, :process, _consumer, _reason} -> Pull.close(source)
     end
   end
 
@@ -103,13 +103,13 @@ defmodule Chatterbex.Speech.TextSource do
     kind, reason -> {:failed, kind, reason, __STACKTRACE__}
   end
 
-  defp guard(taker, puller) do
-    taking = Process.monitor(taker)
+  defp guard(consumer, puller) do
+    consuming = Process.monitor(consumer)
     pulling = Process.monitor(puller)
 
     receive do
       :close -> close_or_kill(puller, pulling)
-      {:DOWN, ^taking, :process, _taker, _reason} -> close_or_kill(puller, pulling)
+      {:DOWN, ^consuming, :process, _consumer, _reason} -> close_or_kill(puller, pulling)
       {:DOWN, ^pulling, :process, _puller, _reason} -> :ok
     end
   end

@@ -2,16 +2,16 @@ defmodule Chatterbex.Speech.Whole do
   @moduledoc false
   # Speaks a text and joins its pieces into one audio.
 
-  alias Chatterbex.{Audio, Client, Error, Model, Server.Request, Text.Check, Text.Splitter}
+  alias Chatterbex.{Audio, Client, Error, Model, Server.Request, Text.Splitter, Text.Validation}
   alias Chatterbex.Speech.{Metadata, Piece, Plan}
 
   @doc """
-  Speaks a text that `Chatterbex.Text.Check.check/1` has passed.
+  Speaks a text that `Chatterbex.Text.Validation.check/1` has passed.
   """
   @spec generate(Plan.t(), String.t(), (map -> term) | nil) :: {:ok, Audio.t()} | {:error, Error.t()}
   def generate(plan, text, progress) do
-    with :ok <- Check.fits(String.length(text), plan.max_characters),
-         {:ok, text} <- Check.readable(text, plan.model),
+    with :ok <- Validation.fits(String.length(text), plan.max_characters),
+         {:ok, text} <- Validation.readable(text, plan.model),
          {:ok, [_ | _] = pieces} <- pieces(plan, text),
          {:ok, audios} <- speak_all(plan, text, Enum.reject(pieces, &is_nil(&1.number)), progress),
          do: {:ok, join(pieces, audios, plan.model)},
@@ -28,31 +28,31 @@ defmodule Chatterbex.Speech.Whole do
 
   defp refused({:error, error}), do: {:error, error}
 
-  # A text may be nothing but pauses.
+  # A text may consist only of pauses.
   defp speak_all(_plan, _text, [], _progress), do: {:ok, %{}}
 
   defp speak_all(plan, text, spoken, progress) do
-    told = %{characters: 0, total: String.length(text), pieces: 0, seconds: 0.0}
+    done = %{characters: 0, total: String.length(text), pieces: 0, seconds: 0.0}
     by_number = Map.new(spoken, &{&1.number, &1})
 
-    speak(plan, Enum.map(spoken, &Piece.command(&1, false, plan.model)), told, fn number, audio, told ->
-      tell(progress, by_number[number], audio, told)
+    speak(plan, Enum.map(spoken, &Piece.command(&1, false, plan.model)), done, fn number, audio, done ->
+      report(progress, by_number[number], audio, done)
     end)
   end
 
   @doc """
-  Has pieces spoken, at least one; their audio by their numbers. `tell` is called with the number and audio of each that
-  is done, and with what it returned the last time, at first `told`.
+  Speaks pieces, at least one, and returns their audio by number. Calls `reduce` as each piece finishes, with its number,
+  its audio, and what `reduce` returned last, at first `acc`.
   """
-  @spec speak(Plan.t(), [Request.piece(), ...], told, (non_neg_integer, Audio.t(), told -> told)) ::
+  @spec speak(Plan.t(), [Request.piece(), ...], acc, (non_neg_integer, Audio.t(), acc -> acc)) ::
           {:ok, %{non_neg_integer => Audio.t()}} | {:error, Error.t()}
-        when told: term
-  def speak(plan, pieces, told, tell) do
+        when acc: term
+  def speak(plan, pieces, acc, reduce) do
     with {:ok, limit} <- Plan.limit(plan),
          settings = Map.merge(limit, %{priority: plan.priority, options: plan.options}),
          {:ok, ref} <- Client.open(plan.server, settings, pieces) do
       try do
-        collect(plan.server, ref, length(pieces), %{}, told, tell)
+        collect(plan.server, ref, length(pieces), %{}, acc, reduce)
       after
         Client.release(plan.server, ref)
       end
@@ -69,24 +69,24 @@ defmodule Chatterbex.Speech.Whole do
     end
   end
 
-  defp collect(_server, _ref, 0, audios, _told, _tell), do: {:ok, audios}
+  defp collect(_server, _ref, 0, audios, _acc, _reduce), do: {:ok, audios}
 
-  defp collect(server, ref, left, audios, told, tell) do
+  defp collect(server, ref, left, audios, acc, reduce) do
     case Client.next(server, ref) do
       {:done, number, audio} ->
-        collect(server, ref, left - 1, Map.put(audios, number, audio), tell.(number, audio, told), tell)
+        collect(server, ref, left - 1, Map.put(audios, number, audio), reduce.(number, audio, acc), reduce)
 
       {:error, error} ->
         {:error, error}
     end
   end
 
-  defp tell(nil, _piece, _audio, told), do: told
+  defp report(nil, _piece, _audio, done), do: done
 
-  defp tell(progress, piece, audio, told) do
-    told = Piece.progress(told, piece, Audio.duration(audio))
-    progress.(told)
-    told
+  defp report(progress, piece, audio, done) do
+    done = Piece.progress(done, piece, Audio.duration(audio))
+    progress.(done)
+    done
   end
 
   # The usual text is one piece: its samples are not copied.
@@ -101,7 +101,7 @@ defmodule Chatterbex.Speech.Whole do
   end
 
   @doc """
-  Puts audio and silence, which is given in milliseconds, together. There may be silence only.
+  Joins audio and silence, which is given in milliseconds. All of it may be silence.
   """
   @spec join([Audio.t() | non_neg_integer], Model.t()) :: Audio.t()
   def join(parts, model) do

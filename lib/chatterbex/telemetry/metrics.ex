@@ -57,7 +57,7 @@ defmodule Chatterbex.Telemetry.Metrics do
     apply(Telemetry.Metrics, kind, [name, [tags: tags, tag_values: &tag_values/1] ++ options])
   end
 
-  # Reporters write tags as strings, which a pid has none of. What failed early has no model yet.
+  # Reporters convert tags to strings, which does not work for a pid. A request that failed early has no model yet.
   defp tag_values(metadata) do
     %{
       server: name(metadata.server),

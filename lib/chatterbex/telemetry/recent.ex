@@ -17,7 +17,7 @@ defmodule Chatterbex.Telemetry.Recent do
 
   # The page shows the median of this number of calls, and the figures of this number of servers, the latest ones.
   @calls 100
-  @most_servers 200
+  @max_servers 200
 
   @new %{calls: 0, errors: 0, fallbacks: 0, crashes: 0, first_audio: [], rtf: [], tokens_per_second: []}
 
@@ -82,7 +82,7 @@ defmodule Chatterbex.Telemetry.Recent do
   end
 
   # Servers without a name are known by their pids, so their number has no bound.
-  defp bounded(servers) when map_size(servers) <= @most_servers, do: servers
+  defp bounded(servers) when map_size(servers) <= @max_servers, do: servers
 
   defp bounded(servers) do
     {oldest, _figures} = Enum.min_by(servers, fn {_server, figures} -> figures.heard end)

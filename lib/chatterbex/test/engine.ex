@@ -1,7 +1,7 @@
 defmodule Chatterbex.Test.Engine do
   @moduledoc false
-  # The engine of servers with `testing: true`: takes the commands of the others, and answers each at once, with the same
-  # events.
+  # The engine of servers with `testing: true`. It accepts the same commands as the others, and answers each at once
+  # with the same events.
 
   alias Chatterbex.{Audio, Error, JSON, Model, Test}
   alias Chatterbex.Test.Ledger
@@ -18,7 +18,7 @@ defmodule Chatterbex.Test.Engine do
   # A tone of a hundred samples a wave: 240 Hz at 24 kHz. It is as loud as speech.
   @wave for n <- 0..99, into: "", do: <<0.1 * :math.sin(n / 100 * 2 * :math.pi())::float-32-little>>
 
-  # What a saved voice of this version says of itself: see Chatterbex.Voice.Saved.
+  # The marks of a saved voice of this version: see Chatterbex.Voice.Saved.
   @format "1"
 
   @doc """
@@ -31,7 +31,7 @@ defmodule Chatterbex.Test.Engine do
   end
 
   @doc """
-  What a request takes along, so that it can be noted whose it is; called in the asking process.
+  What a request carries to record its callers; called in the calling process.
   """
   @spec asked(map) :: map
   def asked(options) do
@@ -46,7 +46,7 @@ defmodule Chatterbex.Test.Engine do
   end
 
   @doc """
-  Obeys a command; the events come to the calling process.
+  Runs a command; the events are sent to the calling process.
   """
   @spec submit(t, map) :: :ok
   def submit(engine, %{"id" => id} = command) do
@@ -159,7 +159,7 @@ defmodule Chatterbex.Test.Engine do
   defp samples(:tone, frames),
     do: @wave |> :binary.copy(div(frames, 100) + 1) |> binary_part(0, 4 * frames)
 
-  # A chunk is a second, as of a model that is fast.
+  # A chunk is a second long, like that of a fast model.
   defp parts(samples, size) when byte_size(samples) <= size, do: [samples]
 
   defp parts(samples, size) do

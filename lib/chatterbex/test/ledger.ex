@@ -6,13 +6,13 @@ defmodule Chatterbex.Test.Ledger do
   use GenServer, restart: :temporary
 
   @supervisor Chatterbex.DefaultServerSupervisor
-  @most 10_000
+  @max 10_000
 
   @typedoc "A process that asks, or all of them."
   @type owner :: pid | :anyone
 
   @doc """
-  Writes down a piece of a request, and tells what the stub for those who asked is. `callers` has the asking process first.
+  Records a piece of a request, and returns the stub for its callers. `callers` starts with the calling process.
   """
   @spec ask(reference, [pid], map, String.t() | nil) :: {map, term}
   def ask(ref, callers, request, piece), do: call({:ask, ref, callers, request, piece})
@@ -83,7 +83,7 @@ defmodule Chatterbex.Test.Ledger do
      }}
   end
 
-  # The text of a string is known at once; that of an Enumerable comes piece by piece.
+  # A string is known at once; the text of an Enumerable arrives piece by piece.
   defp note(state, ref, callers, request, piece) do
     case state.requests do
       %{^ref => {callers, %{text: text} = noted}} ->
@@ -99,13 +99,13 @@ defmodule Chatterbex.Test.Ledger do
             requests: Map.put(state.requests, ref, {callers, request})
         }
 
-        if map_size(state.requests) > @most, do: drop_oldest(state), else: state
+        if map_size(state.requests) > @max, do: drop_oldest(state), else: state
     end
   end
 
-  # A tenth at a time, for the order is a list.
+  # A tenth at a time, because the order is a list.
   defp drop_oldest(state) do
-    {order, old} = Enum.split(state.order, div(@most * 9, 10))
+    {order, old} = Enum.split(state.order, div(@max * 9, 10))
     %{state | order: order, requests: Map.drop(state.requests, old)}
   end
 

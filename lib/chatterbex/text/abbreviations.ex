@@ -2,11 +2,11 @@ defmodule Chatterbex.Text.Abbreviations do
   @moduledoc false
   # What a dot after a word means, by language.
   #
-  # Three kinds of abbreviation, written without their last dot and in small letters:
-  #   always  never the end of a sentence: titles, "z.B."
-  #   number  not the end where a number follows: "No. 5", but "He said no."
-  #   maybe   the end where one of the language's `starters` follows: "etc. The", but "U.S. Army"
-  # Initials ("J. K. Rowling") go by the starters, too. `ordinals` is for languages that write "3. Mai" for "third",
+  # Three kinds of abbreviation, without their last dot and in lower case:
+  #   always  never ends a sentence: titles, "z.B."
+  #   number  does not end a sentence before a number: "No. 5", but "He said no."
+  #   maybe   ends a sentence before one of the language's `starters`: "etc. The", but "U.S. Army"
+  # Initials ("J. K. Rowling") follow the same rule. `ordinals` is for languages that write "3. Mai" for "third",
   # before nouns in capitals or only before small letters, and for dates as in "2024. 5. 3.".
 
   @common %{
@@ -254,7 +254,7 @@ defmodule Chatterbex.Text.Abbreviations do
   words = fn entry, key -> entry |> Map.get(key, "") |> String.split() end
 
   @rules Map.new(@languages, fn {code, own} ->
-           # A language's own word on an abbreviation goes before the common one.
+           # A language's own entry overrides the common one.
            kinds =
              for source <- [@common, own],
                  {key, kind} <- [maybe: :maybe, number: :number, always: :always, initials: :initial],

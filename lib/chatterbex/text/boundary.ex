@@ -1,6 +1,6 @@
 defmodule Chatterbex.Text.Boundary do
   @moduledoc false
-  # Whether a sentence ends after a word that may end one, by what comes next.
+  # Decides from the following text whether a sentence ends after a word that may end one.
 
   import Chatterbex.Text.Characters
 
@@ -26,7 +26,7 @@ defmodule Chatterbex.Text.Boundary do
   @spec answer(String.t(), atom | tuple, state, boolean) :: boolean | :none | :absorb | :more
   def answer(_text, _glue, %{pending: nil}, _last?), do: :none
 
-  # 「走れ！」と言った: what was said is part of the sentence.
+  # 「走れ！」と言った: the quotation is part of the sentence.
   def answer(<<0x3068::utf8, _rest::binary>>, :none, %{pending: {:hard, true}}, _last?), do: false
 
   def answer(<<0x3063::utf8, 0x3066::utf8, _rest::binary>>, :none, %{pending: {:hard, true}}, _last?),
@@ -50,7 +50,7 @@ defmodule Chatterbex.Text.Boundary do
   defp ends?(kind, _next, _closed?, _state, _last?) when kind in [:always, :marker], do: false
   defp ends?(_kind, :punctuation, _closed?, _state, _last?), do: false
 
-  # In a text that begins its sentences with small letters, one may follow.
+  # In a text that starts its sentences with lower-case letters, one may follow.
   defp ends?(:normal, {:letter, :lower, _text}, closed?, state, _last?),
     do: state.case == :lower and not closed?
 
@@ -74,7 +74,7 @@ defmodule Chatterbex.Text.Boundary do
 
   defp ends?(_kind, _next, _closed?, _state, _last?), do: false
 
-  # "Vol. II" goes on, "He said no. It" does not.
+  # "Vol. II" continues, "He said no. It" does not.
   defp not_roman(<<c, rest::binary>>, last?) when c in [?I, ?V, ?X, ?L, ?C], do: not_roman(rest, last?)
   defp not_roman("", last?), do: if(last?, do: false, else: :more)
   defp not_roman(<<c::utf8, _rest::binary>>, _last?), do: Characters.kind(c) in [:upper, :lower]

@@ -1,15 +1,15 @@
 defmodule Chatterbex.Text.Characters do
   @moduledoc false
-  # Classes of code points for cutting text. They are guards, so that the scanners stay plain binary matching.
+  # Classes of code points for splitting text. They are guards, so the scanners only need binary matching.
 
-  # White space at which a line may be broken, except line breaks.
+  # White space where a line may break, except line breaks.
   defguard is_space(c)
            when c == ?\s or c == ?\t or c == 0x3000 or c in 0x2000..0x2006 or c in 0x2008..0x200A or
                   c == 0x1680 or c == 0x205F
 
   defguard is_newline(c) when c in 0x0A..0x0D or c == 0x85 or c == 0x2028 or c == 0x2029
 
-  # White space that binds: "10 000", "M. Dupont", "va ?".
+  # White space that does not break: "10 000", "M. Dupont", "va ?".
   defguard is_binding_space(c) when c == 0xA0 or c == 0x202F or c == 0x2007
 
   defguard is_white(c) when is_space(c) or is_newline(c) or is_binding_space(c)
@@ -59,14 +59,14 @@ defmodule Chatterbex.Text.Characters do
                   c in [0x30FC, 0x30FD, 0x30FE, 0x309D, 0x309E, 0x3005] or c in 0x31F0..0x31FF or
                   c in 0xFF67..0xFF70
 
-  # Sentences end here, whatever follows: full stops of Chinese and Japanese, the question mark and full stop of
+  # These end a sentence, whatever follows: full stops of Chinese and Japanese, the question mark and full stop of
   # Arabic and Urdu, dandas, the end of a Hebrew verse.
   defguard is_hard_terminator(c)
            when c in [0x3002, 0xFF61, 0xFF01, 0xFF1F, 0x061F, 0x06D4, 0x0964, 0x0965, 0x05C3]
 
   defguard is_exclamation(c) when c in [?!, ??, 0x203C, 0x2047, 0x2048, 0x2049, 0x203D]
 
-  # The full stop of full width may also stand between digits.
+  # The full-width full stop may also be between digits.
   defguard is_dot(c) when c == ?. or c == 0xFF0E
 
   defguard is_terminator(c)
@@ -90,26 +90,26 @@ defmodule Chatterbex.Text.Characters do
   defguard is_quote(c)
            when c in [?", ?', ?`, 0xAB, 0xBB, 0x05F4] or c in 0x2018..0x201F or c == 0x2039 or c == 0x203A
 
-  # Those that hardly ever close, and those that hardly ever open.
+  # Those that rarely close, and those that rarely open.
   defguard is_opening_quote(c) when c in [0x2018, 0x201A, 0x201C, 0x201E, 0xAB, 0x2039]
   defguard is_closing_quote(c) when c in [0x2019, 0x201D, 0xBB, 0x203A]
 
   # Marks of emphasis in Markdown.
   defguard is_emphasis(c) when c in [?*, ?_, ?~]
 
-  # Marks that show nothing: zero-width space, marks of direction, BOM.
+  # Invisible marks: zero-width space, direction marks, BOM.
   defguard is_invisible(c)
            when c == 0x200B or c == 0x200E or c == 0x200F or c in 0x202A..0x202E or c in 0x2066..0x2069 or
                   c == 0x61C or c == 0xFEFF or c == 0x00AD
 
-  # Emoji and other pictures, and what they are joined with.
+  # Emoji and other pictographs, and the characters that join them.
   defguard is_picture(c)
            when c in 0x1F000..0x1FAFF or c in 0x2600..0x27BF or c == 0xFE0F or c == 0x200D or
                   c in 0x2B00..0x2BFF or c in 0xE0020..0xE007F
 
   defguard is_superscript(c) when c in [0xB9, 0xB2, 0xB3] or c in 0x2070..0x207F
 
-  # What may stand between the end of a sentence and the white space after it.
+  # Marks allowed between the end of a sentence and the white space after it.
   defguard is_trailing(c)
            when is_bracket_closer(c) or is_quote(c) or is_emphasis(c) or is_invisible(c) or is_picture(c) or
                   is_superscript(c)
@@ -118,20 +118,20 @@ defmodule Chatterbex.Text.Characters do
            when c in [0x2022, 0x2023, 0x2043, 0x25E6, 0x25AA, 0x25AB, 0x25A0, 0x25A1, 0x25CF, 0x25CB] or
                   c in [0x30FB, 0x2219, 0x203B] or c in 0x2460..0x2473
 
-  # What may stand between white space and the first letter of a sentence.
+  # Marks allowed between white space and the first letter of a sentence.
   defguard is_leading(c)
            when c in [?(, ?[, ?{, ?#, ?>, 0xBF, 0xA1] or is_wide_opener(c) or is_quote(c) or is_emphasis(c) or
                   is_invisible(c) or is_dash(c) or is_bullet(c)
 
   defguard is_digit(c) when c in ?0..?9 or c in 0x0660..0x0669 or c in 0x0966..0x096F or c in 0xFF10..0xFF19
 
-  # Letters and vowel signs, so that most words need no second look.
+  # Letters and vowel signs, so that most words take the fast path.
   defguard is_plain_letter(c)
            when c in ?a..?z or c in ?A..?Z or c in ?0..?9 or c in 0xC0..0x2FF or c in 0x388..0x481 or
                   c in 0x5D0..0x5EA or c in 0x620..0x64A or c in 0x904..0x939 or c in 0x93E..0x94D or
                   c in 0xAC00..0xD7A3
 
-  # Letters that are always a grapheme of their own when they stand among others of this list.
+  # Letters that are always a separate grapheme next to others of this list.
   defguard is_simple(c)
            when c in 0xA0..0x2FF or c in 0x400..0x482 or c in 0x48A..0x52F or c in 0x370..0x3FF or
                   c in 0x5D0..0x5EA or c in 0x620..0x64A or c in 0xAC00..0xD7A3 or c in 0x2010..0x2027
@@ -174,7 +174,7 @@ defmodule Chatterbex.Text.Characters do
   def joined?(previous, c), do: match?([[_, _ | _] | _], :unicode_util.gc([previous, c]))
 
   @doc """
-  The last code point of a binary of valid UTF-8, and the size of what is before it.
+  The last code point of a binary of valid UTF-8, and the number of bytes before it.
   """
   @spec last(binary, non_neg_integer) :: {char, non_neg_integer} | nil
   def last(_binary, 0), do: nil

@@ -1,6 +1,6 @@
 defmodule Chatterbex.Text.Chunk do
   @moduledoc """
-  A piece of text that a model speaks in one go, and the silence after it.
+  A piece of text that a model speaks at once, and the silence after it.
 
     * `text` - the text to speak, without white space at its ends. Empty if there is only silence: a
       `[pause 1s]` with no text before it.

@@ -1,9 +1,9 @@
 defmodule Chatterbex.Text.Chunks do
   @moduledoc false
-  # Puts words and sentences together into chunks.
+  # Groups words and sentences into chunks.
   #
-  # `sentences` are whole ones that wait to be spoken together, `words` those of the sentence that is being read,
-  # last first. Together they are never longer than `max`.
+  # `sentences` are complete ones that will be spoken together, `words` those of the current sentence, last first.
+  # Together they are never longer than `max`.
 
   alias Chatterbex.Text.{Chunk, Rank, Sentences}
 
@@ -20,7 +20,7 @@ defmodule Chatterbex.Text.Chunks do
         }
 
   @doc """
-  Takes events and gives the chunks that they complete.
+  Processes events and returns the chunks that they complete.
   """
   @spec add(t, [Sentences.event()]) :: {[Chunk.t()], t}
   def add(%__MODULE__{} = state, events), do: events(events, state.words, state.size, [], state)
@@ -64,7 +64,7 @@ defmodule Chatterbex.Text.Chunks do
   defp width(""), do: 0
   defp width(_space), do: 1
 
-  # The sentence is whole, and waits for others that are spoken with it.
+  # The sentence is complete, and waits for others to be spoken with it.
   defp whole(%{words: []} = state), do: state
 
   defp whole(%{sentences: sentences} = state) do
@@ -79,7 +79,7 @@ defmodule Chatterbex.Text.Chunks do
     }
   end
 
-  # All that waits is a chunk.
+  # Everything that waits becomes a chunk.
   defp flush(chunks, state, kind, pause) do
     case whole(state) do
       %{sentences: []} = state -> {chunks, state}
@@ -87,7 +87,7 @@ defmodule Chatterbex.Text.Chunks do
     end
   end
 
-  # The whole sentences that wait are a chunk, and the sentence that is being read is not yet.
+  # The complete sentences become a chunk, the current sentence does not yet.
   defp sentences(chunks, state) do
     {[chunk(state.sentences, :sentence, state.sentence_pause) | chunks], %{state | sentences: [], waiting: 0}}
   end
@@ -102,7 +102,7 @@ defmodule Chatterbex.Text.Chunks do
   defp join([{text, _glue, _size, _rank}], joined), do: [text | joined]
   defp join([{text, glue, _size, _rank} | words], joined), do: join(words, [glue, text | joined])
 
-  # Cuts the sentence that is being read at the best place. `rank` is that of the place after its last word.
+  # Cuts the current sentence at the best place. `rank` is that of the place after its last word.
   defp cut(words, total, rank, max) do
     {count, place} = place(words, total, rank, max)
     {rest, cut} = Enum.split(words, count)
@@ -146,7 +146,7 @@ defmodule Chatterbex.Text.Chunks do
     )
   end
 
-  # For each rank the last place that has it: how many words come after it, and how much is before it.
+  # For each rank the last place with it: the number of words after it, and the length before it.
   defp places([], _rank, _size, _count, best), do: best
 
   defp places([{_text, glue, size, before} | words], rank, total, count, best) do
@@ -161,7 +161,7 @@ defmodule Chatterbex.Text.Chunks do
   end
 
   defp chunk(iodata, kind, pause) do
-    # A text of its own: it does not hold on to the text that it was cut from.
+    # A copy, so that it does not keep the original text in memory.
     text = iodata |> IO.iodata_to_binary() |> :binary.copy()
     %Chunk{text: text, kind: kind, pause: pause, speakable: text =~ ~r/[\p{L}\p{N}]/u}
   end

@@ -1,6 +1,6 @@
 defmodule Chatterbex.Text.Ending do
   @moduledoc false
-  # How a word ends: with a comma, or so that a sentence may end after it.
+  # How a word ends: with a comma, or in a way that may end a sentence.
 
   import Chatterbex.Text.Characters
 
@@ -43,7 +43,7 @@ defmodule Chatterbex.Text.Ending do
     end
   end
 
-  # Without a space after it, only what has no meaning inside a word ends a sentence.
+  # Without a space after it, only a mark that has no meaning inside a word ends a sentence.
   defp direct({:normal, closed?} = ending, word, :direct) do
     cond do
       :binary.match(word, "://") != :nomatch -> :none
@@ -63,7 +63,7 @@ defmodule Chatterbex.Text.Ending do
     end
   end
 
-  # The last word is followed by a dot: what is it?
+  # Classifies the last word before a dot.
   defp dot(word, size, closed?, place) do
     case last(word, size) do
       {c, _at} when is_terminator(c) -> {:normal, closed?}
@@ -83,7 +83,7 @@ defmodule Chatterbex.Text.Ending do
       place.rules.ordinals == :dates -> if(not place.begun?, do: :marker, else: :ordinal)
       Regex.match?(~r/^\p{Nd}{4}/u, word) -> :normal
       not place.begun? -> :marker
-      # The 5 in "No. 5. Then" counts nothing.
+      # The 5 in "No. 5. Then" is not an ordinal.
       place.rules.ordinals == nil or place.ending == :number or String.contains?(word, ".") -> :normal
       true -> :ordinal
     end
@@ -105,8 +105,8 @@ defmodule Chatterbex.Text.Ending do
     end
   end
 
-  # Letters that stand for names: those with a case, Hebrew and Arabic ones. What else they may stand for ("p. 12",
-  # "s. 12") goes on in the same way.
+  # Letters that stand for names: those with a case, Hebrew and Arabic ones. Other meanings ("p. 12", "s. 12") do not
+  # end a sentence either.
   defp initial?(<<c::utf8>>), do: c in 0x5D0..0x64A or kind(c) in [:upper, :lower]
   defp initial?(_word), do: false
 

@@ -1,6 +1,6 @@
 defmodule Chatterbex.Text.Heading do
   @moduledoc false
-  # Headings that only differ from text by their look.
+  # Headings that differ from text only by their form.
 
   # Graphemes of a heading in capitals, in title case, and in a script without spaces.
   @longest 60

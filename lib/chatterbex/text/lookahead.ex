@@ -24,7 +24,7 @@ defmodule Chatterbex.Text.Lookahead do
           | :more
 
   @doc """
-  What begins at `text`, the first visible character after a word that may end a sentence.
+  Classifies `text`, which starts at the first visible character after a word that may end a sentence.
 
   `:absorb` says that it is nothing but closing marks, terminators and pictures, which belong to what is before.
   `{:letter, kind, text}` is the first letter, with quotation marks, dashes and sounds before it left out.
@@ -60,7 +60,7 @@ defmodule Chatterbex.Text.Lookahead do
       {:sound, _tag, rest} -> letter(rest, seen + byte_size(text) - byte_size(rest), tags, last)
       {:style, _tag, rest} -> letter(rest, seen + byte_size(text) - byte_size(rest), tags, last)
       {:drop, rest} -> letter(rest, seen + byte_size(text) - byte_size(rest), tags, last)
-      # Told when the tag itself is reached.
+      # Reported when the tag itself is reached.
       {:error, _error} -> :symbol
     end
   end
@@ -71,7 +71,7 @@ defmodule Chatterbex.Text.Lookahead do
   defp letter(<<c, rest::binary>>, seen, tags, last) when is_newline(c),
     do: line_start(rest, seen + 1, tags, last)
 
-  # ":)" is a picture, too.
+  # ":)" counts as a pictograph too.
   defp letter(<<c, d::utf8, _rest::binary>>, _seen, _tags, _last) when c in [?:, ?;] and not is_white(d),
     do: :symbol
 
@@ -167,7 +167,7 @@ defmodule Chatterbex.Text.Lookahead do
 
   def line(<<c::utf8, _rest::binary>>, _open, _last) when is_bullet(c) or c in 0x2013..0x2015, do: :item
 
-  # A list begins with 1 wherever it begins.
+  # A list starts with 1.
   def line(<<?1, rest::binary>>, _open, last), do: number(rest, 1, true, last)
   def line(<<c::utf8, _rest::binary>> = text, open, last) when is_digit(c), do: number(text, 0, open, last)
   def line(<<?(, rest::binary>>, _open, last), do: parenthesis(rest, 0, last)

@@ -5,7 +5,7 @@ defmodule Chatterbex.Text.Markup do
   alias Chatterbex.Error
 
   @noises ["clear throat", "sigh", "shush", "cough", "groan", "sniff", "gasp", "chuckle", "laugh"]
-  # How the text after the tag is said.
+  # Styles for the text after the tag.
   @styles ~w(whispering angry fear surprised crying happy sarcastic dramatic narration advertisement)
   @sounds @noises ++ @styles
 
@@ -30,7 +30,7 @@ defmodule Chatterbex.Text.Markup do
   def sounds, do: @sounds
 
   @doc """
-  Those of the sounds that are a way to say the text after them.
+  The sounds that are styles for the text after them.
   """
   @spec styles() :: [String.t()]
   def styles, do: @styles
@@ -48,7 +48,7 @@ defmodule Chatterbex.Text.Markup do
   @doc """
   Reads a tag at the beginning of `text`, which begins with `[`.
 
-  `:more` asks for more of the text, which it never does when `last` says that there is none.
+  `:more` asks for more text. It never does if `last` says that this is the last text.
   """
   @spec read(binary, t, boolean) ::
           {:pause, non_neg_integer, binary}
@@ -136,7 +136,7 @@ defmodule Chatterbex.Text.Markup do
   defp pause?(<<"pause", c, _rest::binary>>), do: c not in ?a..?z and c not in [?-, ?_] and c < 0x80
   defp pause?(name), do: name == "pause"
 
-  # Whether more text may still make it a tag: the text so far is the beginning of a name.
+  # Whether more text can still make it a tag: the text so far is the beginning of a name.
   defp possible?(inside, tags) do
     inside = inside |> whole() |> normal_start()
     Enum.any?(["pause" | tags.names], &(String.starts_with?(&1, inside) or String.starts_with?(inside, &1)))

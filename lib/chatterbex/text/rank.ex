@@ -6,10 +6,11 @@ defmodule Chatterbex.Text.Rank do
 
   @type t :: -1..5
 
-  # Only where a piece would be too long forever: inside a word, or before a full stop.
+  # Only if a piece would be too long otherwise: inside a word, or before a full stop.
   defmacro forced, do: -1
 
-  # Where white space binds, after a tag for what follows it, and between characters that most often belong to one word.
+  # At non-breaking white space, after a tag for the text that follows it, and between characters that usually belong to
+  # one word.
   defmacro inside, do: 0
   # Between characters of a script without spaces.
   defmacro plain, do: 1
@@ -17,14 +18,14 @@ defmodule Chatterbex.Text.Rank do
   defmacro weak, do: 2
   defmacro word, do: 3
   defmacro comma, do: 4
-  # After a semicolon, a colon, a dash, and the end of a quotation that its sentence goes on after.
+  # After a semicolon, a colon, a dash, and a quotation inside its sentence.
   defmacro clause, do: 5
 
   @typedoc "White space before a word. `:marked` has a mark on it, and makes one character with it."
   @type glue :: :none | :space | {:binding | :marked, String.t()}
 
   @doc """
-  The rank of the place before a word, by the class of the word before it (`:start` where there is none), what that one
+  The rank of the place before a word, by the class of the word before it (`:start` if there is none), what that one
   says of the place after it, the white space between them, and the word's own class.
   """
   @spec before(Word.class() | :start, t, glue, Word.class()) :: t

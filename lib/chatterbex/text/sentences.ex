@@ -2,9 +2,9 @@ defmodule Chatterbex.Text.Sentences do
   @moduledoc false
   # Finds words and the ends of sentences in text that arrives in fragments.
   #
-  # One pass over the text, one word at a time. A word that may end a sentence leaves a question (`pending`), which the
-  # text after it answers (`Lookahead`). Undecided text waits in `buffer`, which stays short. The events are the same
-  # however the text was cut into fragments:
+  # One pass over the text, one word at a time. A word that may end a sentence stays `pending` until the text after it
+  # decides (`Lookahead`). Undecided text waits in `buffer`, which stays short. The events do not depend on how the text
+  # was cut into fragments:
   #
   #   {:atom, text, glue, size, rank}   a word, or one character of a script without spaces. `glue` is the white
   #                                     space before it, `size` its graphemes, `rank` how well the text can be
@@ -30,8 +30,8 @@ defmodule Chatterbex.Text.Sentences do
     # White space before the next word.
     glue: :line,
     dropped: false,
-    # The last word: what a sentence's end after it hangs on, what it is, whether it ends in a wide character, how well
-    # the text can be cut after it, and how it ends.
+    # The last word: what decides whether a sentence ends after it, its class, whether it ends in a wide character, how
+    # well the text can be cut after it, and how it ends.
     pending: nil,
     previous: :start,
     wide?: false,
@@ -53,13 +53,13 @@ defmodule Chatterbex.Text.Sentences do
   @type t :: %__MODULE__{rules: Abbreviations.rules(), tags: Markup.t(), max: pos_integer}
 
   @doc """
-  `max` is how many graphemes a word may have before it is cut.
+  `max` is the number of graphemes that a word may have before it is cut.
   """
   @spec new(Abbreviations.rules(), Markup.t(), pos_integer) :: t
   def new(rules, tags, max), do: %__MODULE__{rules: rules, tags: tags, max: max}
 
   @doc """
-  Adds a fragment, which may end within a character. An error comes with the events before it.
+  Adds a fragment, which may end inside a character. An error is returned with the events before it.
   """
   @spec push(t, binary) :: {:ok, [event], t} | {:error, [event], Error.t()}
   def push(%__MODULE__{} = state, fragment) do
@@ -118,7 +118,7 @@ defmodule Chatterbex.Text.Sentences do
 
   defp loop("", glue, state, _last?, events), do: {"", glue, state, events}
 
-  # Most words are only letters and follow such a word: the fast path.
+  # The fast path: most words consist only of letters and follow such a word.
   defp loop(
          <<?\s, rest::binary>>,
          :none,
@@ -149,7 +149,7 @@ defmodule Chatterbex.Text.Sentences do
   defp loop(<<"\r\n", rest::binary>>, glue, state, last?, events),
     do: newline(rest, glue, state, last?, events)
 
-  # Chinese and Japanese begin a paragraph with a wide space.
+  # Chinese and Japanese paragraphs start with a wide space.
   defp loop(<<0x3000::utf8, rest::binary>>, :line, %{paragraph: true} = state, last?, events),
     do: loop(rest, :indented, paragraph(state), last?, [{:end, :paragraph} | events])
 
@@ -190,7 +190,7 @@ defmodule Chatterbex.Text.Sentences do
   # The beginning of a line.
 
   defp line(text, glue, state, last?, events) do
-    # "12." begins an item where the line before it is complete, and elsewhere ends a wrapped sentence.
+    # "12." starts a list item if the line before it is complete; otherwise it ends a wrapped sentence.
     complete? =
       not state.paragraph or state.ending not in [:none, :comma] or state.line in [:item, :heading, :rule]
 
@@ -216,7 +216,7 @@ defmodule Chatterbex.Text.Sentences do
   defp kind_of_line(:text, %{line: :item}), do: :item
   defp kind_of_line(kind, _state), do: kind
 
-  # Whether the line before this one ends a sentence whatever it says.
+  # Whether the line before this one always ends a sentence.
   defp line_ends(_text, _glue, _kind, %{paragraph: false}, _last?), do: false
   defp line_ends(_text, _glue, _kind, %{line: :rule}, _last?), do: :paragraph
   defp line_ends(_text, _glue, :text, %{line: :heading}, _last?), do: :line
@@ -308,7 +308,7 @@ defmodule Chatterbex.Text.Sentences do
   defp settle(answer, state, events) when answer in [:none, :absorb], do: {state, events}
   defp settle(true, state, events), do: {sentence(state), [{:end, :sentence} | events]}
 
-  # No end after all: a good place to cut where the text says so, and a bad one after "Dr.".
+  # Not the end: often still a good place to cut, but a bad one after "Dr.".
   defp settle(false, %{pending: {kind, _closed?}} = state, events) do
     {%{state | pending: nil, after: if(kind in [:hard, :normal], do: Rank.clause(), else: Rank.weak())},
      events}
@@ -394,7 +394,7 @@ defmodule Chatterbex.Text.Sentences do
       else: visible(rest, :space, state, last?, events)
   end
 
-  # Characters of a script without spaces, each followed by one to which no mark belongs.
+  # Characters of a script without spaces, each followed by one without marks.
   defp unspaced(<<c::utf8, d::utf8, _rest::binary>> = text, whole, at, previous, state, last?, events)
        when is_unspaced(c) and (is_unspaced(d) or d in 0x3001..0x3029) and (d < 0xFF9E or d > 0xFF9F) do
     <<_c::utf8, rest::binary>> = text
@@ -430,19 +430,19 @@ defmodule Chatterbex.Text.Sentences do
     {state, [atom | events]}
   end
 
-  # The small letters of a tag say nothing about the text.
+  # The lower-case letters of a tag say nothing about the text.
   defp first_case(class, _text) when class in [:sound, :style], do: nil
   defp first_case(_class, text), do: Word.first_case(text)
 
   defp ended(:none, nil, class) when class in [:han, :hiragana, :katakana], do: {:none, nil, Rank.plain()}
   defp ended(:none, nil, _class), do: {:none, nil, Rank.word()}
-  # Closing marks after what may be the end.
+  # Closing marks after a possible end.
   defp ended(:none, {kind, _closed?} = pending, _class), do: {kind, pending, Rank.word()}
   defp ended(:comma, _pending, _class), do: {:comma, nil, Rank.comma()}
   defp ended(:clause, _pending, _class), do: {:clause, nil, Rank.clause()}
   defp ended({kind, _closed?} = pending, _pending, _class), do: {kind, pending, Rank.word()}
 
-  # Where a sound was left out, the words around it stay apart, and punctuation stays with its word.
+  # When a sound is dropped, the words around it stay separate, and punctuation stays with its word.
   defp mend(%{dropped: true} = state, glue, class, text) do
     cond do
       state.begun? and Word.closing?(text) -> :none

@@ -14,7 +14,7 @@ defmodule Chatterbex.Text.Splitter do
   @type t :: %__MODULE__{sentences: Sentences.t(), chunks: Chunks.t()}
 
   @doc """
-  `options` are those of `Chatterbex.Text.Options`, checked.
+  `options` are those of `Chatterbex.Text.SplitOptions`, checked.
   """
   @spec new(map) :: t
   def new(options) do

@@ -2,14 +2,14 @@ defmodule Chatterbex.Text.Word do
   @moduledoc false
   # Where a word ends, and its class.
   #
-  # A word is what stands between white space, and in scripts without spaces each character with its marks. Marks that
-  # end sentences or clauses without white space after them (`。` `،` `।`) end a word, too.
+  # A word is the text between white space, or in scripts without spaces each character with its marks. Marks that end
+  # sentences or clauses without white space after them (`。` `،` `।`) also end a word.
 
   import Chatterbex.Text.Characters
 
   alias Chatterbex.Text.Markup
 
-  # Bytes allowed for each grapheme of a piece: far more than real text has.
+  # The number of bytes allowed for each grapheme of a piece: far more than in real text.
   @bytes_per_grapheme 64
 
   @type class :: :word | :open | :close | :middle | :sound | :style | :han | :hiragana | :katakana | :small
@@ -68,7 +68,7 @@ defmodule Chatterbex.Text.Word do
   end
 
   @doc """
-  How many bytes at the beginning of `text` are marks that belong to the character before it.
+  The number of bytes at the beginning of `text` that are marks of the character before it.
   """
   @spec marks(binary, char, pos_integer, boolean) :: non_neg_integer | :more | :endless
   def marks(text, previous, max, last?), do: marks(text, previous, 0, max * @bytes_per_grapheme, last?)
@@ -82,7 +82,8 @@ defmodule Chatterbex.Text.Word do
       else: size
   end
 
-  # How far a word goes: its bytes, its code points, whether each of them is a grapheme, the last one, and what stops it.
+  # The extent of a word: its bytes, its code points, whether each of them is a grapheme, the last one, and what ends
+  # it.
   defp span(<<c, rest::binary>>, size, count, simple?, _previous, tags, last?)
        when c > 0x20 and c < 0x7F and c != ?[,
        do: span(rest, size + 1, count + 1, simple?, c, tags, last?)
@@ -95,7 +96,7 @@ defmodule Chatterbex.Text.Word do
        do: {size, count, simple?, previous, :white}
 
   defp span(<<?[, rest::binary>> = text, size, count, simple?, previous, tags, last?) do
-    # A character that makes one grapheme with what is before it does not stop a word.
+    # A character that forms one grapheme with the one before it does not end a word.
     if size == 0 or joined?(previous, ?[) do
       span(rest, size + 1, count + 1, simple?, ?[, tags, last?)
     else
@@ -189,7 +190,7 @@ defmodule Chatterbex.Text.Word do
     do: is_terminator(c) or is_bracket_closer(c) or is_comma(c) or is_clause(c) or c in [0x201D, 0x2019]
 
   @doc """
-  Whether a word is nothing but closing marks and punctuation.
+  Whether a word consists only of closing marks and punctuation.
   """
   @spec closing?(String.t()) :: boolean
   def closing?(<<c::utf8, rest::binary>>)
@@ -198,7 +199,7 @@ defmodule Chatterbex.Text.Word do
 
   def closing?(_word), do: false
 
-  # Nothing but opening marks. Marks that may do both open where a word follows at once.
+  # Only opening marks. Marks that can be both are opening if a word follows immediately.
   defp opening?(<<c::utf8, rest::binary>>, stop)
        when c in [?(, ?{, ?[, 0xAB, 0x2039, 0xBF, 0xA1] or is_wide_opener(c) or
               (is_quote(c) and stop == :direct),
@@ -207,7 +208,7 @@ defmodule Chatterbex.Text.Word do
   defp opening?(_word, _stop), do: false
 
   @doc """
-  The case of the first letter: `:lower`, `:other`, or nil where there is no letter.
+  The case of the first letter: `:lower`, `:other`, or nil if there is no letter.
   """
   @spec first_case(String.t()) :: :lower | :other | nil
   def first_case(<<c::utf8, rest::binary>>) do

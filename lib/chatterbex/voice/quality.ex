@@ -31,7 +31,7 @@ defmodule Chatterbex.Voice.Quality do
   defp warning(:clipping, %{clipped: clipped}) when clipped > @clipped,
     do: "#{percent(clipped)} of it is clipped, which is heard as distortion: record it again with less gain"
 
-  # All of a quiet recording would count as silent.
+  # Otherwise all of a quiet recording would count as silent.
   defp warning(:silence, %{quiet: quiet, loudness: loudness}) when quiet > @pauses and loudness >= @quiet,
     do: "#{percent(quiet)} of it is silent: cut the pauses out"
 

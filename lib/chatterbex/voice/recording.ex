@@ -5,6 +5,7 @@ defmodule Chatterbex.Voice.Recording do
   require Logger
 
   alias Chatterbex.{Audio, Error, Model}
+  alias Chatterbex.Audio.Change
 
   @enforce_keys [:samples, :sample_rate, :seconds, :peak, :clipped]
   defstruct @enforce_keys
@@ -39,7 +40,7 @@ defmodule Chatterbex.Voice.Recording do
   """
   @spec new(Audio.t()) :: {:ok, t} | {:error, Error.t()}
   def new(audio) do
-    with {:ok, mono} <- Audio.mono(audio),
+    with {:ok, mono} <- Change.mono(audio),
          :ok <- rate(mono.sample_rate),
          do: measured(mono.samples, mono.sample_rate)
   end

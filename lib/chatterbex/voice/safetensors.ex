@@ -7,8 +7,8 @@ defmodule Chatterbex.Voice.Safetensors do
 
   alias Chatterbex.JSON
 
-  @most_header 65_536
-  @most_tensors 64
+  @max_header 65_536
+  @max_tensors 64
 
   @sizes %{
     "BOOL" => 1,
@@ -75,10 +75,10 @@ defmodule Chatterbex.Voice.Safetensors do
 
   defp filled(header, seal), do: String.replace(header, ~s("#{@blank}"), ~s("#{seal}"))
 
-  # What follows is read as an array of numbers, and has to lie as one.
+  # The rest is read as an array of numbers, and must be aligned like one.
   defp aligned(header), do: header <> String.duplicate(" ", Integer.mod(-byte_size(header), 8))
 
-  defp split(<<length::64-little, rest::binary>>) when length <= @most_header do
+  defp split(<<length::64-little, rest::binary>>) when length <= @max_header do
     case rest do
       <<"{", _more::binary>> when length > byte_size(rest) ->
         {:error, "is cut short"}
@@ -92,7 +92,7 @@ defmodule Chatterbex.Voice.Safetensors do
   end
 
   defp split(<<length::64-little, "{", _rest::binary>>),
-    do: {:error, "has a header of #{length} bytes; at most #{@most_header} are read"}
+    do: {:error, "has a header of #{length} bytes; at most #{@max_header} are read"}
 
   defp split(_other), do: {:error, "is not a safetensors file"}
 
@@ -112,8 +112,8 @@ defmodule Chatterbex.Voice.Safetensors do
 
   defp strings(_other), do: {:error, "has marks that are not strings"}
 
-  defp tensors(tensors, _bytes) when map_size(tensors) > @most_tensors,
-    do: {:error, "has #{map_size(tensors)} tensors; at most #{@most_tensors} are read"}
+  defp tensors(tensors, _bytes) when map_size(tensors) > @max_tensors,
+    do: {:error, "has #{map_size(tensors)} tensors; at most #{@max_tensors} are read"}
 
   defp tensors(tensors, bytes) do
     with {:ok, places} <- places(Map.to_list(tensors), []), do: in_a_row(Enum.sort(places), 0, bytes)

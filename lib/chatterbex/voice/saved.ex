@@ -9,7 +9,7 @@ defmodule Chatterbex.Voice.Saved do
 
   # The value of `chatterbex_voice` in files of this version.
   @format "1"
-  @most_bytes 1024 * 1024
+  @max_bytes 1_048_576
 
   @strings Map.new(~w(note model sample_hash)a, &{Atom.to_string(&1), &1})
   @numbers Map.new(~w(seconds sample_rate peak loudness clipped quiet)a, &{Atom.to_string(&1), &1})
@@ -40,8 +40,8 @@ defmodule Chatterbex.Voice.Saved do
   Like `read/1`, but the tensors may have changed since they were saved.
   """
   @spec parse(binary) :: {:ok, Voice.t()} | {:error, String.t()}
-  def parse(data) when byte_size(data) > @most_bytes,
-    do: {:error, "has #{byte_size(data)} bytes; a saved voice has at most #{@most_bytes}"}
+  def parse(data) when byte_size(data) > @max_bytes,
+    do: {:error, "has #{byte_size(data)} bytes; a saved voice has at most #{@max_bytes}"}
 
   def parse(data) do
     case Safetensors.marks(data) do

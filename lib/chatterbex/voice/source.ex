@@ -1,11 +1,11 @@
 defmodule Chatterbex.Voice.Source do
   @moduledoc false
-  # Reads saved voices and recordings from files. They are cached until the file changes: see Chatterbex.Voice.Cache.
+  # Reads saved voices and recordings from files. They are cached until the file changes: see Chatterbex.Voice.FileCache.
 
-  alias Chatterbex.{Audio, Error, Files, Voice}
-  alias Chatterbex.Voice.{Cache, Folder, Recording, Saved}
+  alias Chatterbex.{Audio, Error, Files, Terminal, Voice}
+  alias Chatterbex.Voice.{FileCache, Folder, Recording, Saved}
 
-  @most_bytes 64 * 1024 * 1024
+  @max_bytes 64_000_000
 
   @type t :: Voice.t() | Recording.t()
 
@@ -15,7 +15,7 @@ defmodule Chatterbex.Voice.Source do
   @spec read(Path.t()) :: {:ok, t} | {:error, Error.t()}
   def read(path) do
     with {:ok, stat} <- stat(path) do
-      Cache.fetch(Path.expand(path), stat, fn -> load(path) end)
+      FileCache.fetch(Path.expand(path), stat, fn -> load(path) end)
     end
   end
 
@@ -70,7 +70,7 @@ defmodule Chatterbex.Voice.Source do
 
   defp stat(result, path) do
     case result do
-      {:ok, %{type: :regular, size: size} = stat} when size <= @most_bytes -> {:ok, stat}
+      {:ok, %{type: :regular, size: size} = stat} when size <= @max_bytes -> {:ok, stat}
       {:ok, %{type: :regular, size: size}} -> {:error, unreadable(path, too_large(size))}
       {:ok, %{type: type}} -> {:error, unreadable(path, "it is not a file but a #{type}")}
       {:error, posix} -> {:error, unreadable(path, "#{:file.format_error(posix)} (#{posix})")}
@@ -78,8 +78,8 @@ defmodule Chatterbex.Voice.Source do
   end
 
   defp too_large(size) do
-    "it has #{div(size, 1024 * 1024)} MB; at most #{div(@most_bytes, 1024 * 1024)} MB are read, and a recording of " <>
-      "10 to 15 s is best"
+    "it has #{Terminal.bytes(size)}; at most #{Terminal.bytes(@max_bytes)} are read, and a recording of 10 to 15 s " <>
+      "is best"
   end
 
   defp unreadable(path, why) do
@@ -131,5 +131,5 @@ defmodule Chatterbex.Voice.Source do
   end
 
   # More than the longest recording, so that the error for one that is slightly too long can name its length.
-  defp limits, do: [max_bytes: @most_bytes, max_seconds: 2 * Recording.longest()]
+  defp limits, do: [max_bytes: @max_bytes, max_seconds: 2 * Recording.longest()]
 end

@@ -64,7 +64,7 @@ defmodule Mix.Tasks.Chatterbex.Bench do
       options
       |> Keyword.replace_lazy(:timeout, &(&1 * 1000))
       |> Keyword.replace_lazy(:precision, &precision/1)
-      |> Keyword.put(:progress, fn told -> if show?, do: Terminal.show(told <> " ...") end)
+      |> Keyword.put(:progress, fn step -> if show?, do: Terminal.show(step <> " ...") end)
       |> Bench.run()
 
     if show?, do: Terminal.show("")

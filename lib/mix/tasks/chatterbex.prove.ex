@@ -67,7 +67,7 @@ defmodule Mix.Tasks.Chatterbex.Prove do
     outcome =
       options
       |> Keyword.replace_lazy(:timeout, &(&1 * 1000))
-      |> Keyword.put(:progress, fn told -> if show?, do: Terminal.show(told <> " ...") end)
+      |> Keyword.put(:progress, fn step -> if show?, do: Terminal.show(step <> " ...") end)
       |> Prove.run()
 
     if show?, do: Terminal.show("")

@@ -43,7 +43,7 @@ defmodule Mix.Tasks.Chatterbex.Say do
   use Mix.Task
 
   alias Chatterbex.{Audio, CommandLine, Error, Files, Player, Terminal}
-  alias Chatterbex.Text.Check
+  alias Chatterbex.Text.Validation
 
   @server [:model, :device, :home, :checkpoint, :repo, :t3, :download]
   @request [:voice, :language, :speed, :exaggeration, :cfg_weight, :temperature, :max_tokens, :seed]
@@ -101,7 +101,7 @@ defmodule Mix.Tasks.Chatterbex.Say do
     show = show(options)
 
     with {:ok, text} <- text(words, options),
-         {:ok, _speakable} <- Check.check(text),
+         {:ok, _speakable} <- Validation.check(text),
          {:ok, sink} <- sink(options[:output]),
          {:ok, seconds, took} <- speak(text, sink, options, show) do
       show.("")

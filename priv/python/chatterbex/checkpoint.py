@@ -51,28 +51,28 @@ def needed_files(model: str, *, t3: str, s3gen: str) -> tuple[str, ...]:
     return tuple(own.get(re.split(r"[_.]", name)[0], name) for name in REQUIRED_FILES[model])
 
 
-def check_tokenizer(size: int, known: int, extra: Mapping[str, Any]) -> None:
+def check_tokenizer(size: int, t3_size: int, extra: Mapping[str, Any]) -> None:
     """Checks that a fine-tuned T3 and the tokenizer belong together.
 
     Args:
         size: how many tokens the tokenizer has.
-        known: how many text tokens T3 knows.
+        t3_size: how many text tokens T3 knows.
         extra: the options of the load; a fine-tune has "t3" or "repo".
 
     Raises:
         ChatterbexError: The tokenizer has tokens that T3 does not know ("model_load_failed").
     """
-    if size == known or not (extra.get("t3") or extra.get("repo")):
+    if size == t3_size or not (extra.get("t3") or extra.get("repo")):
         return
-    message = f"The tokenizer has {size} tokens, and the fine-tuned T3 knows {known}."
-    if size < known:
+    message = f"The tokenizer has {size} tokens, and the fine-tuned T3 knows {t3_size}."
+    if size < t3_size:
         _logger.warning("%s If speech comes out garbled, the tokenizer of the fine-tune is missing.", message)
         return
     raise ChatterbexError(
         "model_load_failed",
         f"{message} Load it as the model that it was made from, with the tokenizer that it was trained with: "
         "in its repository, or in the folder given as `checkpoint:`.",
-        {"tokenizer": size, "t3": known},
+        {"tokenizer": size, "t3": t3_size},
     )
 
 
@@ -350,30 +350,30 @@ def fill(
     only logged.
     """
     optional = [re.compile(pattern) for pattern in optional]
-    wanted = module.state_dict()
+    expected = module.state_dict()
     missing = [
         name
-        for name in wanted
+        for name in expected
         if name not in weights and not any(pattern.fullmatch(name) for pattern in optional)
     ]
-    extra = [name for name in weights if name not in wanted]
+    extra = [name for name in weights if name not in expected]
     wrong = [
         f"{name} {list(weights[name].shape)} instead of {list(tensor.shape)}"
-        for name, tensor in wanted.items()
+        for name, tensor in expected.items()
         if name in weights and weights[name].shape != tensor.shape
     ]
     kinds = [
         f"{name} {_kind(weights[name])} instead of {_kind(tensor)}"
-        for name, tensor in wanted.items()
+        for name, tensor in expected.items()
         if name in weights and weights[name].is_floating_point() != tensor.is_floating_point()
     ]
     if extra and not strict:
         _logger.warning("%s holds weights that are not used: %s", path, _listed(extra))
-        weights = {name: tensor for name, tensor in weights.items() if name in wanted}
+        weights = {name: tensor for name, tensor in weights.items() if name in expected}
         extra = []
     faults = [
-        f"{what}: {_listed(names)}"
-        for what, names in (
+        f"{problem}: {_listed(names)}"
+        for problem, names in (
             ("missing", missing),
             ("unexpected", extra),
             ("of the wrong shape", wrong),

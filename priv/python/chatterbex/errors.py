@@ -89,11 +89,11 @@ def wrap(exception: BaseException, reason: str) -> ChatterbexError:
     if isinstance(exception, ChatterbexError):
         return exception
     name = type(exception).__name__
-    said = str(exception).strip()[:_MAX_MESSAGE]
+    message = str(exception).strip()[:_MAX_MESSAGE]
     trace = "".join(traceback.format_exception(exception))[-_MAX_TRACEBACK:]
     return ChatterbexError(
         "out_of_memory" if out_of_memory(exception) else reason,
-        f"{name}: {said}" if said else name,
+        f"{name}: {message}" if message else name,
         {"exception": name, "traceback": trace},
     )
 

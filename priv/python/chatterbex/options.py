@@ -9,22 +9,22 @@ from typing import Any
 from chatterbex.errors import ChatterbexError
 
 
-def whole(options: Mapping[str, Any], name: str, default: int, least: int, most: int) -> int:
-    """Reads a whole number from `least` to `most`, or returns the default if the option is missing.
+def integer(options: Mapping[str, Any], name: str, default: int, minimum: int, maximum: int) -> int:
+    """Reads a whole number from `minimum` to `maximum`, or returns the default if the option is missing.
 
     Raises:
         ChatterbexError: It is something else ("invalid_option").
     """
     value = default if options.get(name) is None else options[name]
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        raise _wrong(name, f"a whole number from {least} to {most}", value)
+    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
+        raise _wrong(name, f"a whole number from {minimum} to {maximum}", value)
     return value
 
 
 def number(
-    options: Mapping[str, Any], name: str, least: float = -math.inf, most: float = math.inf
+    options: Mapping[str, Any], name: str, minimum: float = -math.inf, maximum: float = math.inf
 ) -> float | None:
-    """Reads a number from `least` to `most`, or returns None if the option is missing.
+    """Reads a number from `minimum` to `maximum`, or returns None if the option is missing.
 
     Raises:
         ChatterbexError: It is something else ("invalid_option").
@@ -33,8 +33,8 @@ def number(
     if value is None:
         return None
     real = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not real or not math.isfinite(value) or not least <= value <= most:
-        bounds = "" if math.isinf(least) else f" from {least:g} to {most:g}"
+    if not real or not math.isfinite(value) or not minimum <= value <= maximum:
+        bounds = "" if math.isinf(minimum) else f" from {minimum:g} to {maximum:g}"
         raise _wrong(name, f"a number{bounds}", value)
     return float(value)
 

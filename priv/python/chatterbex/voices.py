@@ -331,12 +331,12 @@ class VoiceCache:
     They stay on the CPU: a voice is small, and each pass makes its own copy.
 
     Attributes:
-        most: the most voices to keep.
+        limit: the most voices to keep.
     """
 
-    def __init__(self, most: int = 32) -> None:
+    def __init__(self, limit: int = 32) -> None:
         """Starts empty."""
-        self.most = most
+        self.limit = limit
         self._voices: OrderedDict[str, Voice] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -363,7 +363,7 @@ class VoiceCache:
         with self._lock:
             self._voices[key] = voice
             self._voices.move_to_end(key)
-            while len(self._voices) > self.most:
+            while len(self._voices) > self.limit:
                 self._voices.popitem(last=False)
         return voice
 
@@ -376,17 +376,17 @@ class Voices:
         cache: keeps the most recently used voices.
     """
 
-    def __init__(self, maker: VoiceMaker, built_in: Voice, front: Any | None, most: int) -> None:
+    def __init__(self, maker: VoiceMaker, built_in: Voice, front: Any | None, limit: int) -> None:
         """Starts with the built-in voice.
 
         Args:
             maker: of the model's family.
             built_in: the voice that comes with the model.
             front: T3's embeddings, or None for a model that does not speak text.
-            most: the most other voices to keep.
+            limit: the most other voices to keep.
         """
         self.maker = maker
-        self.cache = VoiceCache(most)
+        self.cache = VoiceCache(limit)
         self._built_in = built_in
         self._front = front
 
@@ -398,7 +398,7 @@ class Voices:
         """How much memory the kept voices take."""
         return self.cache.bytes
 
-    def wanted(self, value: Any, norm_loudness: Any = None) -> tuple[Audio | bytes | None, str | None]:
+    def requested(self, value: Any, norm_loudness: Any = None) -> tuple[Audio | bytes | None, str | None]:
         """The recording or saved voice that a request asks for, and its key; None for the built-in voice.
 
         Raises:
@@ -418,8 +418,8 @@ class Voices:
             "voice must be nothing, audio ({'samples', 'sample_rate'}) or a saved voice ({'saved'})",
         )
 
-    def known(self, source: Audio | bytes | None, key: str | None) -> Voice | None:
-        """The voice that `wanted` returned, or None for a recording that must be cloned first."""
+    def ready(self, source: Audio | bytes | None, key: str | None) -> Voice | None:
+        """The voice that `requested` returned, or None for a recording that must be cloned first."""
         if key is None:
             return self._built_in
         voice = self.cache.get(key)
@@ -440,9 +440,9 @@ class Voices:
         return voice
 
 
-def _unreadable(what: str) -> ChatterbexError:
+def _unreadable(problem: str) -> ChatterbexError:
     return ChatterbexError(
         "voice_unreadable",
-        f"The voice cannot be used: {what}. Give a recording of one person speaking clearly.",
-        {"problem": what},
+        f"The voice cannot be used: {problem}. Give a recording of one person speaking clearly.",
+        {"problem": problem},
     )

@@ -41,7 +41,7 @@ class Worker:
             work: the function to run.
             alone: whether nothing else computes now. If so it gets all of torch's threads, else half.
         """
-        self._running = {key: one for key, one in self._running.items() if not one.done()}
+        self._running = {key: job for key, job in self._running.items() if not job.done()}
         if key not in self._running:
             earlier = list(self._running.values())
             pool = ThreadPoolExecutor(1, "chatterbex-worker")

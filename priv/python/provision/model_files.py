@@ -31,7 +31,7 @@ def main(request: dict[str, Any]) -> int:
     try:
         from chatterbex.hub.asking import Hub
         from chatterbex.hub.download import Download
-        from chatterbex.hub.failure import Failure
+        from chatterbex.hub.failure import DownloadError
     except ModuleNotFoundError as error:
         _say("failed", {"why": "not_set_up", "message": f"the package {error.name} is not installed"})
         return 1
@@ -44,7 +44,7 @@ def main(request: dict[str, Any]) -> int:
     )
     try:
         _say("done", download.run())
-    except Failure as failure:
+    except DownloadError as failure:
         _say("failed", failure.about)
         return 1
     return 0

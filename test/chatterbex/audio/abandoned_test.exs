@@ -1,5 +1,5 @@
 defmodule Chatterbex.Audio.AbandonedTest do
-  # Alone: it leaves one scheduler for all work of this kind in the VM.
+  # Not async: it leaves one dirty scheduler for the whole VM.
   use ExUnit.Case, async: false
 
   alias Chatterbex.{Audio, TestHelp}
@@ -9,7 +9,7 @@ defmodule Chatterbex.Audio.AbandonedTest do
     on_exit(fn -> :erlang.system_flag(:dirty_cpu_schedulers_online, before) end)
   end
 
-  # Each takes a minute and more, and longer than this test may, when nobody stops it.
+  # Each takes more than a minute if nothing stops it, longer than this test may run.
   @tag timeout: 30_000
   test "work ends when the process that asked for it is killed" do
     {:ok, hours} = Audio.silence(2_000_000, sample_rate: 24_000)
@@ -27,7 +27,7 @@ defmodule Chatterbex.Audio.AbandonedTest do
 
       Process.exit(pid, :kill)
       assert_receive {:DOWN, ^monitor, :process, ^pid, :killed}
-      # It needs the scheduler that the work has.
+      # It needs the scheduler that the work occupies.
       assert Audio.to_pcm16(%Audio{samples: <<0::32>>, sample_rate: 8_000}) == {:ok, <<0::16>>}
     end
   end

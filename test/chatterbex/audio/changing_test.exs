@@ -35,7 +35,7 @@ defmodule Chatterbex.Audio.ChangingTest do
     do: for(n <- 0..(frames - 1), do: :math.sin(2 * :math.pi() * hertz * n / rate))
 
   describe "resample/2" do
-    test "keeps a tone, its time and the metadata" do
+    test "keeps a tone, its duration and the metadata" do
       {:ok, new} = Audio.resample(audio(sine(440, 24_000, 24_000)), 16_000)
       assert {new.sample_rate, new.channels, new.metadata} == {16_000, 1, %{seed: 7}}
       assert byte_size(new.samples) == 4 * 16_000
@@ -47,7 +47,7 @@ defmodule Chatterbex.Audio.ChangingTest do
       end
     end
 
-    test "has as many frames as it says" do
+    test "has the expected number of frames" do
       for frames <- [1, 2, 100, 2_401], {from, to} <- [{24_000, 16_000}, {44_100, 24_000}, {8_000, 48_000}] do
         {:ok, new} =
           Audio.resample(audio(List.duplicate(0.1, 2 * frames), sample_rate: from, channels: 2), to)
@@ -56,7 +56,7 @@ defmodule Chatterbex.Audio.ChangingTest do
       end
     end
 
-    test "refuses what makes no sense" do
+    test "refuses nonsense" do
       for rate <- [0, 999, 768_001, 16_000.0, "16000", nil] do
         assert {:error, %Error{reason: :invalid_option}} = Audio.resample(audio([0.5]), rate)
       end
@@ -73,7 +73,7 @@ defmodule Chatterbex.Audio.ChangingTest do
   end
 
   describe "mono/1" do
-    test "averages" do
+    test "averages the channels" do
       {:ok, mono} = Audio.mono(audio([0.5, -0.5, 1.0, 0.5], channels: 2))
       assert {samples(mono), mono.channels, mono.metadata} == {[0.0, 0.75], 1, %{seed: 7}}
       assert Audio.mono(mono) == {:ok, mono}
@@ -81,7 +81,7 @@ defmodule Chatterbex.Audio.ChangingTest do
   end
 
   describe "trim/2" do
-    test "takes silence off both ends, and nothing between" do
+    test "removes silence at both ends, and nothing in between" do
       audio = audio([0.0, 0.002, -0.5, 0.0, 0.004, 0.003, 0.0])
       assert {:ok, trimmed} = Audio.trim(audio, margin: 0)
       assert trimmed == %{audio | samples: binary_part(audio.samples, 8, 12)}
@@ -99,7 +99,7 @@ defmodule Chatterbex.Audio.ChangingTest do
       assert byte_size(trimmed.samples) == 8 * 101
     end
 
-    test "leaves nothing of silence" do
+    test "makes silence empty" do
       for values <- [[], [0.0], List.duplicate(0.001, 1_000)] do
         assert {:ok, %{samples: "", metadata: %{seed: 7}}} = Audio.trim(audio(values))
       end
@@ -124,7 +124,7 @@ defmodule Chatterbex.Audio.ChangingTest do
       assert fade_in.metadata == %{seed: 7}
     end
 
-    test "of nothing, over nothing, and over more than there is" do
+    test "of empty audio, over 0 ms, and over more than its length" do
       assert Audio.fade(audio([]), :both, 10) == {:ok, audio([])}
       assert Audio.fade(audio([0.5, 0.5]), :both, 0) == {:ok, audio([0.5, 0.5])}
       {:ok, faded} = Audio.fade(audio(List.duplicate(1.0, 24)), :out, 3_600_000)
@@ -132,7 +132,7 @@ defmodule Chatterbex.Audio.ChangingTest do
       assert List.last(samples(faded)) == 0.0
     end
 
-    test "refuses what makes no sense" do
+    test "refuses nonsense" do
       for {side, ms} <- [{:left, 10}, {nil, 10}, {:in, -1}, {:in, 1.0}, {:out, 3_600_001}] do
         assert {:error, %Error{reason: :invalid_option}} = Audio.fade(audio([0.5]), side, ms)
       end
@@ -173,7 +173,7 @@ defmodule Chatterbex.Audio.ChangingTest do
     end
   end
 
-  test "what is no audio is refused before anything native sees it" do
+  test "invalid audio is refused before native code sees it" do
     for broken <- [
           %Audio{samples: "abc", sample_rate: 24_000},
           %Audio{samples: <<0::64>>, sample_rate: 0},

@@ -14,7 +14,7 @@ defmodule Chatterbex.Audio.EncoderTest do
     encoder
   end
 
-  test "an encoder that ended, and what is none, are errors" do
+  test "a finished encoder, and anything that is not an encoder, are errors" do
     encoder = encoder(:mp3)
     assert {:ok, bytes} = Encoder.push(encoder, @audio)
     assert byte_size(bytes) > 0
@@ -42,7 +42,7 @@ defmodule Chatterbex.Audio.EncoderTest do
     assert {:ok, {_bytes, _patches}} = Encoder.finish(encoder)
   end
 
-  test "stretching takes an Enumerable, also an empty one" do
+  test "stretching accepts an Enumerable, even an empty one" do
     assert Enum.to_list(Stretcher.stream([], 2.0)) == []
     assert [@audio] = Enum.to_list(Stretcher.stream([@audio], 1.0))
     samples = [@audio, @audio] |> Stretcher.stream(0.5) |> Enum.map_join(& &1.samples)
@@ -53,8 +53,8 @@ defmodule Chatterbex.Audio.EncoderTest do
     end
   end
 
-  # In a VM of its own: other tests use the module.
-  test "new code of the module takes over the encoders of the old, and those that nobody has are dropped" do
+  # In its own VM: other tests use the module.
+  test "after a code upgrade the encoders still work, and unreferenced ones are dropped" do
     code = """
     alias Chatterbex.Audio.Encoder
     audio = %Chatterbex.Audio{samples: <<0::24_000*32>>, sample_rate: 24_000}

@@ -11,7 +11,7 @@ defmodule Chatterbex.Audio.FormatsTest do
     speech
   end
 
-  # Samples that integers of so many bits hold exactly, in two channels.
+  # Samples that integers of `bits` bits hold exactly, in two channels.
   defp exact(bits) do
     :rand.seed(:exsss, {1, 2, bits})
     scale = Bitwise.bsl(1, bits - 1)
@@ -24,7 +24,7 @@ defmodule Chatterbex.Audio.FormatsTest do
     %Audio{samples: samples, sample_rate: 44_100, channels: 2}
   end
 
-  # How much alike two of the same length are: 1.0 is the same.
+  # How similar two sounds of the same length are: 1.0 for the same.
   defp likeness(one, other) do
     pairs = Enum.zip(values(one), values(other))
 
@@ -50,7 +50,7 @@ defmodule Chatterbex.Audio.FormatsTest do
       assert byte_size(flac) < 0.7 * byte_size(wav)
     end
 
-    test "Opus sounds alike, is as long, and much smaller" do
+    test "Opus sounds the same, has the same length, and is much smaller" do
       {:ok, opus} = Audio.to_format(speech(), :opus)
       assert <<"OggS", _rest::binary>> = opus
       {:ok, back} = Audio.from_format(opus)
@@ -65,7 +65,7 @@ defmodule Chatterbex.Audio.FormatsTest do
       assert_in_delta Audio.duration(back), Audio.duration(exact(16)), 1.0e-4
     end
 
-    test "MP3 is a twentieth of the samples, in time, and at a rate that it knows" do
+    test "MP3 is a twentieth of the size, in sync, and at a supported rate" do
       {:ok, mp3} = Audio.to_format(speech(), :mp3)
       assert {:ok, back} = Audio.from_format(mp3)
       assert {back.sample_rate, Audio.duration(back)} == {24_000, Audio.duration(speech())}
@@ -80,7 +80,7 @@ defmodule Chatterbex.Audio.FormatsTest do
       assert Audio.to_format(speech(), :wav, encoding: :f32) == Audio.to_wav(speech(), encoding: :f32)
     end
 
-    test "refuses formats and options that are none" do
+    test "refuses unknown formats and options" do
       for format <- [:aac, "flac", nil] do
         assert {:error, %Error{reason: :invalid_option, message: message}} = Audio.to_format(speech(), format)
         assert message =~ "the format of a file must be one of :wav, :flac, :opus, :mp3"
@@ -122,7 +122,7 @@ defmodule Chatterbex.Audio.FormatsTest do
   end
 
   describe "write/3" do
-    test "writes what the name says", %{tmp_dir: dir} do
+    test "writes the format that the file name says", %{tmp_dir: dir} do
       for {name, begins} <- [
             {"a.wav", "RIFF"},
             {"a.FLAC", "fLaC"},
@@ -139,7 +139,7 @@ defmodule Chatterbex.Audio.FormatsTest do
       end
     end
 
-    test "writes what the option says, and passes on those of the format", %{tmp_dir: dir} do
+    test "writes the format of the option, and passes the format's options on", %{tmp_dir: dir} do
       path = Path.join(dir, "a.wav")
       assert Audio.write(speech(), path, format: :flac, encoding: :s24) == :ok
       assert File.read!(path) == elem(Audio.to_format(speech(), :flac, encoding: :s24), 1)
@@ -147,7 +147,7 @@ defmodule Chatterbex.Audio.FormatsTest do
       assert binary_part(File.read!(path), 0, 4) == "OggS"
     end
 
-    test "refuses names of what it cannot write, and writes nothing", %{tmp_dir: dir} do
+    test "refuses extensions that it cannot write, and writes nothing", %{tmp_dir: dir} do
       path = Path.join(dir, "a.m4a")
       assert {:error, %Error{reason: :invalid_option, message: message}} = Audio.write(speech(), path)
 

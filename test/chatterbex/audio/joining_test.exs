@@ -14,8 +14,8 @@ defmodule Chatterbex.Audio.JoiningTest do
   end
 
   describe "concat/1" do
-    test "puts one after another, as it is" do
-      # What is not computed with may be no number.
+    test "joins parts without changing them" do
+      # Samples that are only copied need not be finite.
       odd = %Audio{samples: <<0x7FC00000::32-little>>, sample_rate: 24_000}
       {:ok, joined} = Audio.concat([audio([0.5, -0.5]), audio([]), odd, audio([2.0])])
       assert joined.samples == audio([0.5, -0.5]).samples <> odd.samples <> audio([2.0]).samples
@@ -26,7 +26,7 @@ defmodule Chatterbex.Audio.JoiningTest do
       assert {:ok, %Audio{channels: 2, sample_rate: 8_000}} = Audio.concat([one, one])
     end
 
-    test "keeps the metadata that all parts agree on, where it holds for the whole" do
+    test "keeps the metadata that all parts share, if it holds for the whole" do
       spoken = %{model: :nano, voice: "ann", seed: 1, tokens: 40, generation_ms: 3.0, finish_reason: "stop"}
       {:ok, pause} = Audio.silence(10)
       first = audio([0.5], metadata: spoken)
@@ -42,7 +42,7 @@ defmodule Chatterbex.Audio.JoiningTest do
       assert joined.metadata == %{}
     end
 
-    test "refuses what does not fit, and says what to do" do
+    test "refuses parts that do not fit, and says what to do" do
       first = audio([0.5, 0.5])
 
       for {other, form} <- [
@@ -71,7 +71,7 @@ defmodule Chatterbex.Audio.JoiningTest do
   end
 
   describe "silence/2" do
-    test "is as long as it should be" do
+    test "has the requested length" do
       for {ms, options, samples} <- [
             {0, [], 0},
             {1, [], 24},
@@ -85,7 +85,7 @@ defmodule Chatterbex.Audio.JoiningTest do
       end
     end
 
-    test "refuses what makes no sense, and what is too long" do
+    test "refuses nonsense, and lengths that are too long" do
       for ms <- [-1, 1.5, 3_600_001, nil, "1"] do
         assert {:error, %Error{reason: :invalid_option, message: message}} = Audio.silence(ms)
         assert message =~ "the length of silence, in milliseconds, must be a whole number from 0 to 3600000"

@@ -5,7 +5,7 @@ defmodule Chatterbex.Audio.LoudnessTest do
 
   @fixtures "test/fixtures/audio"
 
-  # A sine of so many dBFS, the same in all channels.
+  # A sine with the given level in dBFS, the same in all channels.
   defp tone(decibels, options \\ []) do
     options = Keyword.merge([rate: 24_000, hertz: 997, seconds: 3, channels: 1], options)
     peak = :math.pow(10, decibels / 20)
@@ -35,23 +35,23 @@ defmodule Chatterbex.Audio.LoudnessTest do
       assert_in_delta loudness(tone(-20)), -23, 0.1
     end
 
-    test "of loud and quiet parts is that of the loud ones" do
+    test "of loud and quiet parts is the loudness of the loud ones" do
       {:ok, quiet} = Audio.silence(20_000)
       {:ok, both} = Audio.concat([quiet, tone(-20), tone(-60), quiet])
       assert_in_delta loudness(both), -23, 0.5
     end
 
-    test "of short audio is that of its own length" do
+    test "of short audio is measured over its own length" do
       assert_in_delta loudness(tone(-20, seconds: 0.1)), -23, 0.3
     end
 
-    test "of silence, of what is below the gate, and of nothing" do
+    test "of silence, of audio below the gate, and of empty audio" do
       {:ok, silence} = Audio.silence(1_000)
       {:ok, nothing} = Audio.silence(0)
       for audio <- [silence, nothing, tone(-80)], do: assert(Audio.loudness(audio) == {:ok, :silent})
     end
 
-    test "refuses what cannot be measured" do
+    test "refuses audio that cannot be measured" do
       assert {:error, %Error{reason: :invalid_audio, message: message}} =
                Audio.loudness(tone(-20, channels: 7))
 
@@ -65,7 +65,7 @@ defmodule Chatterbex.Audio.LoudnessTest do
   end
 
   describe "normalize/2" do
-    test "reaches the loudness asked for, and keeps the rest" do
+    test "reaches the requested loudness, and keeps the rest" do
       {:ok, speech} = Audio.read("#{@fixtures}/speech.flac")
       speech = %{speech | metadata: %{seed: 7}}
       {:ok, level} = Audio.normalize(speech)
@@ -79,7 +79,7 @@ defmodule Chatterbex.Audio.LoudnessTest do
       assert_in_delta loudness(quiet), -40, 0.05
     end
 
-    test "stays below the peak, then less loud than asked for" do
+    test "stays below the peak, even if that is quieter than requested" do
       {:ok, audio} = Audio.normalize(tone(-50), loudness: 0)
       assert_in_delta 20 * :math.log10(peak(audio)), -1, 0.05
       assert_in_delta loudness(audio), -4, 0.1

@@ -36,7 +36,7 @@ defmodule Chatterbex.Audio.PlottingTest do
     end
   end
 
-  test "SVG, with the spectrogram as a picture within" do
+  test "SVG, with the spectrogram as an embedded image" do
     {:ok, svg} = Audio.plot(speech())
     [{"svg", about} | elements] = elements(svg)
     assert {about["width"], about["height"]} == {"800", "400"}
@@ -52,7 +52,7 @@ defmodule Chatterbex.Audio.PlottingTest do
     assert svg =~ ">10 kHz<"
   end
 
-  test "PNG, of the size that was asked for" do
+  test "PNG, of the requested size" do
     for show <- [:both, :waveform, :spectrogram] do
       {:ok, png} = Audio.plot(speech(), format: :png, show: show, width: 321, height: 200)
       assert png(png) == {321, 200}
@@ -69,14 +69,14 @@ defmodule Chatterbex.Audio.PlottingTest do
     assert "image" in names.(show: :spectrogram) and "path" not in names.(show: :spectrogram)
   end
 
-  test "of silence and of nothing there is a picture, too" do
+  test "silence and empty audio can be plotted too" do
     for ms <- [0, 1_000], format <- [:svg, :png] do
       {:ok, silence} = Audio.silence(ms)
       assert {:ok, <<_::binary>>} = Audio.plot(silence, format: format)
     end
   end
 
-  test "refuses what makes no sense" do
+  test "refuses nonsense" do
     for options <- [[format: :jpg], [show: :all], [width: 159], [height: 4_097], [size: 1], nil] do
       assert {:error, %Error{reason: :invalid_option}} = Audio.plot(speech(), options)
     end

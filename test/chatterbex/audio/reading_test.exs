@@ -24,13 +24,13 @@ defmodule Chatterbex.Audio.ReadingTest do
     end
   end
 
-  test "the content says what a file is, not its name", %{tmp_dir: dir} do
+  test "the content decides the format, not the name", %{tmp_dir: dir} do
     path = Path.join(dir, "speech.wav")
     File.cp!("#{@fixtures}/speech.mp3", path)
     assert Audio.read(path) == Audio.read("#{@fixtures}/speech.mp3")
   end
 
-  test "a truncated, a damaged and an unknown file say so", %{tmp_dir: dir} do
+  test "truncated, damaged and unknown files give clear errors", %{tmp_dir: dir} do
     flac = File.read!("#{@fixtures}/speech.flac")
     path = Path.join(dir, "speech.flac")
 
@@ -74,7 +74,7 @@ defmodule Chatterbex.Audio.ReadingTest do
     end
   end
 
-  test "limits on samples, which are not limits on seconds" do
+  test "limits on samples are separate from limits on seconds" do
     {:ok, audio} = Audio.silence(1_000, sample_rate: 8_000, channels: 2)
     {:ok, wav} = Audio.to_wav(audio)
 
@@ -94,7 +94,7 @@ defmodule Chatterbex.Audio.ReadingTest do
     assert {:error, %Error{reason: :invalid_audio}} = Audio.from_wav(wav, max_bytes: 100)
   end
 
-  test "a WAV file out of a pipe is read to its end" do
+  test "a WAV file from a pipe is read to its end" do
     {:ok, audio} = Audio.read("#{@fixtures}/speech.flac")
 
     {:ok, <<"RIFF", _length::32, head::binary-size(32), _data_length::32, data::binary>>} =
@@ -116,7 +116,7 @@ defmodule Chatterbex.Audio.ReadingTest do
     end
   end
 
-  test "what has no end is read to the limit, and a folder not at all", %{tmp_dir: dir} do
+  test "an endless file is read to the limit, and a folder not at all", %{tmp_dir: dir} do
     assert refused_size("/dev/zero") =~ "larger than 5000000 bytes"
     assert {:error, %Error{reason: :file_error, message: message}} = Audio.read(dir)
     assert message =~ "(eisdir). Give the name of a file"

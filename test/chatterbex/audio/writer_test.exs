@@ -1,5 +1,5 @@
 defmodule Chatterbex.Audio.WriterTest do
-  # Alone: it measures the memory of the whole VM.
+  # Not async: it measures the memory of the whole VM.
   use ExUnit.Case, async: false
 
   import Chatterbex.TestHelp
@@ -11,7 +11,7 @@ defmodule Chatterbex.Audio.WriterTest do
 
   @moduletag :tmp_dir
 
-  # Odd numbers of samples: their bytes end at odd places in 24 bits.
+  # Odd numbers of samples: with 24 bits, they end at odd offsets.
   defp parts(channels \\ 1) do
     for frames <- [3, 0, 1_001, 7] do
       samples = for n <- 1..(frames * channels)//1, into: "", do: <<:math.sin(n)::float-32-little>>
@@ -19,7 +19,7 @@ defmodule Chatterbex.Audio.WriterTest do
     end
   end
 
-  test "parts give the file of the whole", %{tmp_dir: dir} do
+  test "writing in parts gives the same file as writing at once", %{tmp_dir: dir} do
     for encoding <- [:s16, :s24, :f32], channels <- [1, 2] do
       parts = parts(channels)
       whole = %{hd(parts) | samples: Enum.map_join(parts, & &1.samples)}
@@ -29,7 +29,7 @@ defmodule Chatterbex.Audio.WriterTest do
     end
   end
 
-  test "the file is there when it is whole, in place of an older one", %{tmp_dir: dir} do
+  test "the file appears when it is complete, and replaces an older one", %{tmp_dir: dir} do
     path = Path.join(dir, "a.wav")
     File.write!(path, "old")
     assert {:ok, writer} = Writer.open(path)
@@ -40,12 +40,12 @@ defmodule Chatterbex.Audio.WriterTest do
     assert {:ok, audio} = Audio.read(path)
     assert Audio.duration(audio) == 3 / 24_000
     assert File.ls!(dir) == ["a.wav"]
-    # What is closed stays.
+    # A closed file stays.
     assert :ok = Writer.abort(writer)
     assert File.ls!(dir) == ["a.wav"]
   end
 
-  test "nothing is left where it goes wrong", %{tmp_dir: dir} do
+  test "a failure leaves nothing behind", %{tmp_dir: dir} do
     path = Path.join(dir, "a.wav")
 
     assert_raise RuntimeError, "the source fails", fn ->
@@ -64,7 +64,7 @@ defmodule Chatterbex.Audio.WriterTest do
     assert File.ls!(dir) == []
   end
 
-  test "every format, as its file says how long it is", %{tmp_dir: dir} do
+  test "every format records its length in the file", %{tmp_dir: dir} do
     {:ok, whole} = Audio.concat(parts())
 
     for {name, options} <- [
@@ -87,7 +87,7 @@ defmodule Chatterbex.Audio.WriterTest do
     assert :ok = Writer.close(writer)
   end
 
-  test "what does not fit the file is refused, and the rest goes on", %{tmp_dir: dir} do
+  test "audio that does not fit the file is refused, and writing continues", %{tmp_dir: dir} do
     path = Path.join(dir, "a.wav")
     [part | _rest] = parts()
     {:ok, writer} = Writer.open(path)
@@ -107,7 +107,7 @@ defmodule Chatterbex.Audio.WriterTest do
     assert byte_size(audio.samples) == 2 * byte_size(part.samples)
   end
 
-  test "options and places are checked before anything is written", %{tmp_dir: dir} do
+  test "options and paths are checked before anything is written", %{tmp_dir: dir} do
     assert {:error, %Error{reason: :invalid_option, message: message}} = Writer.open("a.wav", encodign: :s16)
     assert message =~ "Did you mean :encoding?"
     assert {:error, %Error{reason: :invalid_option, message: message}} = Writer.open("a.m4a")
@@ -169,7 +169,7 @@ defmodule Chatterbex.Audio.WriterTest do
     assert File.stat!(path).size == 44 + 2 * (count * 240_000 + (count - 1) * 240)
   end
 
-  test "that was never opened says so", %{tmp_dir: dir} do
+  test "a writer that was never opened says so", %{tmp_dir: dir} do
     writer = Writer.new(Path.join(dir, "a.wav"))
     assert {:error, %Error{reason: :file_error, message: message}} = Writer.close(writer)
     assert message =~ " is not open: open one with Chatterbex.Audio.Writer.open/2."

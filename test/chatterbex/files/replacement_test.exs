@@ -11,7 +11,7 @@ defmodule Chatterbex.Files.ReplacementTest do
 
   @audio %Audio{samples: <<0.5::float-32-little>>, sample_rate: 24_000}
 
-  # Everything that replaces a file: how it writes one at a path, and how the written is told from the old.
+  # Everything that replaces a file: how it writes to a path, and how to tell the new file from the old.
   defp writers(dir) do
     voice = %Voice{data: "new voice", family: "turbo"}
 
@@ -65,8 +65,8 @@ defmodule Chatterbex.Files.ReplacementTest do
     assert File.ls!(elsewhere) == []
   end
 
-  test "links of links are followed as the kernel does, and no further", %{tmp_dir: dir} do
-    # Through a folder that is itself a link, `..` is where the kernel says it is.
+  test "links to links are followed as far as the kernel does", %{tmp_dir: dir} do
+    # In a folder that is itself a link, the kernel decides what `..` is.
     File.mkdir_p!(Path.join(dir, "deep/folder"))
     File.ln_s!("deep/folder", Path.join(dir, "short"))
     File.ln_s!("../file", Path.join(dir, "deep/folder/link"))
@@ -78,7 +78,7 @@ defmodule Chatterbex.Files.ReplacementTest do
     assert {:error, :eloop} = Replacement.write(Path.join(dir, "round"), "nowhere")
   end
 
-  test "two writers of one file have names of their own, and the last one stays", %{tmp_dir: dir} do
+  test "two writers of one file use different names, and the last one wins", %{tmp_dir: dir} do
     path = Path.join(dir, "file")
     assert {:ok, one} = Replacement.open(path)
     assert {:ok, other} = Replacement.open(path)
@@ -91,16 +91,16 @@ defmodule Chatterbex.Files.ReplacementTest do
     assert File.ls!(dir) == ["file"]
   end
 
-  test "names do not repeat in another VM, whatever its process number" do
+  test "names do not repeat in another VM, even with the same process id" do
     code = ~s[IO.write(Chatterbex.Files.Replacement.unique("a"))]
     {other, 0} = Chatterbex.TestHelp.elixir(code)
     names = [other | for(_n <- 1..1_000, do: Replacement.unique("a"))]
     assert Enum.uniq(names) == names
-    # Nothing in them counts: 64 bits are drawn.
+    # They have no counter: 64 random bits.
     for name <- names, do: assert(name =~ ~r/^a\.[0-9a-f]{16}$/)
   end
 
-  test "what cannot be finished leaves nothing", %{tmp_dir: dir} do
+  test "an unfinished file leaves nothing behind", %{tmp_dir: dir} do
     path = Path.join(dir, "file")
     File.mkdir!(path)
     assert {:error, posix} = Replacement.write(path, "text")

@@ -22,7 +22,7 @@ defmodule Chatterbex.HTTP.ClientsTest do
     [head, body] = @fixtures |> Path.join(name <> ".http") |> File.read!() |> String.split("\n\n", parts: 2)
     body = String.trim_trailing(body)
     head = head |> String.replace("LENGTH", "#{byte_size(body)}") |> String.replace("\n", "\r\n")
-    # The connection is closed by the server, so that the answer's end is seen.
+    # The server closes the connection, so the end of the answer is visible.
     String.replace(head, ~r/\r\nConnection: [^\r]*/, "") <> "\r\nConnection: close\r\n\r\n" <> body
   end
 
@@ -106,7 +106,7 @@ defmodule Chatterbex.HTTP.ClientsTest do
       path |> File.read!() |> speech()
     end
 
-    test "says that a request is wrong", %{web: web} do
+    test "reports that a request is wrong", %{web: web} do
       {output, 0} =
         System.cmd("curl", [
           "--silent",

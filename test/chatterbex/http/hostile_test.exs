@@ -11,7 +11,7 @@ defmodule Chatterbex.HTTP.HostileTest do
 
   setup_all do
     speech = start_fake(max_queue: 1_000)
-    folder = Path.join(System.tmp_dir!(), "voices-#{System.unique_integer([:positive])}")
+    folder = Chatterbex.TestHelp.temporary_path("voices")
     File.mkdir!(folder)
     on_exit(fn -> File.rm_rf!(folder) end)
     cloner = start_server(model: :turbo, testing: true, voices: folder)
@@ -155,7 +155,7 @@ defmodule Chatterbex.HTTP.HostileTest do
 
     methods = ~w(GET HEAD POST PUT DELETE OPTIONS TRACE CONNECT PATCH BREW)
 
-    # A form has other ways to be wrong than JSON.
+    # A form can be wrong in other ways than JSON.
     forms =
       for form <- forms(), path <- ["/v1/audio/voices", "/v1/audio/voices?model=cloner"] do
         bytes("POST", path, headers: [{"Content-Type", "multipart/form-data; boundary=b"}], body: form)
@@ -167,7 +167,7 @@ defmodule Chatterbex.HTTP.HostileTest do
       for(method <- methods, do: bytes(method, "/v1/audio/speech", []))
   end
 
-  test "some hundred hostile requests: each is answered, none with 5xx, and the server lives", %{
+  test "hundreds of hostile requests: each is answered, none with 5xx, and the server survives", %{
     web: web,
     speech: speech,
     folder: folder

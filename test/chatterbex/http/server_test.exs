@@ -35,7 +35,7 @@ defmodule Chatterbex.HTTP.ServerTest do
     end
   end
 
-  test "two requests that were sent at once get their answers in order", %{web: web} do
+  test "pipelined requests get their answers in order", %{web: web} do
     first = speech([input: "One.", response_format: "pcm"], keep: true)
     all = raw(web, first <> speech(input: "Three.", response_format: "pcm"))
     [one, three] = :binary.split(all, "0\r\n\r\nHTTP/1.1")
@@ -45,14 +45,14 @@ defmodule Chatterbex.HTTP.ServerTest do
     assert byte_size(body) == 12
   end
 
-  test "HTTP/1.0 gets its answer without chunks", %{web: web} do
+  test "HTTP/1.0 gets an answer that is not chunked", %{web: web} do
     bytes = [input: "Hello.", response_format: "pcm"] |> speech() |> String.replace("HTTP/1.1", "HTTP/1.0")
     assert {200, headers, body} = web |> raw(bytes) |> parse()
     refute Map.has_key?(headers, "transfer-encoding")
     assert byte_size(body) == 12
   end
 
-  test "a body in chunks is read", %{web: web} do
+  test "a chunked body is read", %{web: web} do
     body = ~s({"input": "Hello.", "response_format": "pcm"})
     <<one::binary-size(10), two::binary>> = body
 
@@ -65,7 +65,7 @@ defmodule Chatterbex.HTTP.ServerTest do
     assert byte_size(audio) == 12
   end
 
-  test "a client that asks before it sends the body is told to go on", %{web: web} do
+  test "a client that expects 100 Continue gets it", %{web: web} do
     socket = connect(web)
     [head, body] = [input: "Hello.", response_format: "pcm"] |> speech() |> :binary.split("\r\n\r\n")
     :ok = :gen_tcp.send(socket, head <> "\r\nExpect: 100-continue\r\n\r\n")
@@ -92,7 +92,7 @@ defmodule Chatterbex.HTTP.ServerTest do
   end
 
   @tag web: [max_requests: 1]
-  test "more requests than may be served at a time are refused, and the server goes on", %{
+  test "requests above the limit are refused, and the server continues", %{
     web: web,
     speech: speech
   } do
@@ -112,7 +112,7 @@ defmodule Chatterbex.HTTP.ServerTest do
     assert {200, _headers, _body} = eventually_served(web)
   end
 
-  # The place of the request that was given up is free a moment after its work has ended.
+  # The place of the cancelled request is free a moment after its work ends.
   defp eventually_served(web) do
     case web |> raw(speech(input: "Hello.")) |> parse() do
       {429, _headers, _body} -> eventually_served(web)
@@ -130,7 +130,7 @@ defmodule Chatterbex.HTTP.ServerTest do
   end
 
   @tag web: [max_connections: 1]
-  test "one connection more than may be open is refused", %{web: web} do
+  test "a connection above the limit is refused", %{web: web} do
     socket = connect(web)
     :ok = :gen_tcp.send(socket, bytes("GET", "/health", keep: true))
     assert {:ok, "HTTP/1.1 200 OK" <> _rest} = :gen_tcp.recv(socket, 0, 30_000)
@@ -138,7 +138,7 @@ defmodule Chatterbex.HTTP.ServerTest do
   end
 
   @tag web: [read_timeout: 200]
-  test "a request that does not end is answered with 408, however it drips", %{web: web} do
+  test "a request that does not end is answered with 408, even if it trickles", %{web: web} do
     assert {408, _headers, _body} = web |> raw("GET /health HT") |> parse()
 
     assert {408, _headers, _body} =
@@ -162,14 +162,14 @@ defmodule Chatterbex.HTTP.ServerTest do
     await_idle(speech)
   end
 
-  test "speech that fails after its first audio ends without the end of a body", %{web: web} do
+  test "speech that fails after its first audio leaves the body unfinished", %{web: web} do
     assert {200, _headers, {:incomplete, audio}} =
              web |> raw(speech(input: "Hello.\n\nfail", response_format: "pcm")) |> parse()
 
     assert byte_size(audio) > 0
   end
 
-  test "what is no HTTP is refused", %{web: web} do
+  test "anything that is not HTTP is refused", %{web: web} do
     for bytes <- [
           "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
           "GET /health\r\n\r\n",
@@ -199,7 +199,7 @@ defmodule Chatterbex.HTTP.ServerTest do
     assert {200, _headers, _body} = request(web, "GET", "/health")
   end
 
-  test "what is too large is refused, and the refusal arrives", %{web: web} do
+  test "requests that are too large are refused, and the refusal arrives", %{web: web} do
     assert {431, _headers, _body} = web |> raw("GET /" <> String.duplicate("a", 20_000)) |> parse()
     large = String.duplicate(" ", 300_000)
     assert {413, _headers, _body} = web |> raw(bytes("POST", "/v1/audio/speech", body: large)) |> parse()
@@ -208,13 +208,13 @@ defmodule Chatterbex.HTTP.ServerTest do
     assert {413, _headers, _body} = web |> raw(chunked) |> parse()
   end
 
-  test "HEAD has the length and no body", %{web: web} do
+  test "HEAD returns the length and no body", %{web: web} do
     assert {200, %{"content-length" => length, "date" => date}, ""} = request(web, "HEAD", "/health")
     assert date =~ ~r/^[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT$/
     assert String.to_integer(length) > 0
   end
 
-  test "a server that is stopped lets requests end and closes idle connections", %{speech: speech} do
+  test "a stopping server finishes requests and closes idle connections", %{speech: speech} do
     {:ok, web} = Server.start_link(server: speech, port: 0)
     idle = connect(web)
     :ok = :gen_tcp.send(idle, bytes("GET", "/health", keep: true))

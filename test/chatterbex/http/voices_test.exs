@@ -69,7 +69,7 @@ defmodule Chatterbex.HTTP.VoicesTest do
     Enum.map(voices, & &1["id"])
   end
 
-  test "a recording becomes a voice that is listed, kept with its consent, and can be spoken with", context do
+  test "a recording becomes a voice that is listed, saved with its consent, and usable", context do
     %{http: http, wav: wav, tmp_dir: dir} = context
     assert {200, _headers, body} = add(http, [name: "Ann Özil"], wav)
 
@@ -91,7 +91,7 @@ defmodule Chatterbex.HTTP.VoicesTest do
     assert Enum.count(audio) > 0
   end
 
-  test "no voice is replaced, also where two come at once", %{http: http, wav: wav, tmp_dir: dir} do
+  test "no voice is replaced, even if two arrive at once", %{http: http, wav: wav, tmp_dir: dir} do
     assert {200, _headers, _body} = add(http, [], wav)
     before = File.read!(Path.join(dir, "ann.voice"))
     assert %{status: 409, param: "name", code: "already_exists"} = error(add(http, [], wav))
@@ -100,7 +100,7 @@ defmodule Chatterbex.HTTP.VoicesTest do
     assert %{status: 409} = error(add(http, [name: "bob"], wav))
     assert File.read!(Path.join(dir, "ann.voice")) == before
     assert Enum.sort(File.ls!(dir)) == ["ann.voice", "bob.wav"]
-    # Nor was the model asked for one that could not be kept.
+    # The model was not asked for a voice that could not be saved either.
     assert [%{options: %{name: "ann"}}] = Chatterbex.Test.requests()
 
     alone = {HTTP.Voices, self()}
@@ -113,7 +113,7 @@ defmodule Chatterbex.HTTP.VoicesTest do
     assert {200, _headers, _body} = add(http, [name: "cy"], wav)
   end
 
-  test "of writers of one new file at once, one succeeds, and leaves nothing beside it", %{tmp_dir: dir} do
+  test "of several writers of one new file, one succeeds, and no temporary file is left", %{tmp_dir: dir} do
     results =
       1..20
       |> Task.async_stream(&Voice.Folder.add(dir, "ann", "voice #{&1}"), max_concurrency: 20)
@@ -123,7 +123,7 @@ defmodule Chatterbex.HTTP.VoicesTest do
     assert File.ls!(dir) == ["ann.voice"]
   end
 
-  test "names that are none, and other wrong fields, are refused", %{http: http, wav: wav, tmp_dir: dir} do
+  test "invalid names and other wrong fields are refused", %{http: http, wav: wav, tmp_dir: dir} do
     for name <- [
           "",
           " ",
@@ -174,7 +174,7 @@ defmodule Chatterbex.HTTP.VoicesTest do
     assert File.ls!(dir) == []
   end
 
-  test "bodies that are no form are refused", %{http: http} do
+  test "bodies that are not a form are refused", %{http: http} do
     for type <- ["application/json", "multipart/form-data", "multipart/form-data; boundary=", "", <<0xFF>>] do
       assert %{status: 415} = error(post(http, "{}", [{"content-type", type}]))
     end
@@ -202,7 +202,7 @@ defmodule Chatterbex.HTTP.VoicesTest do
     end
   end
 
-  test "nobody adds voices where that is not allowed, or where there is no folder", context do
+  test "voices cannot be added if that is not allowed, or without a folder", context do
     %{speech: speech, wav: wav, tmp_dir: dir} = context
     {:ok, http} = HTTP.new(server: speech)
     assert %{status: 403, type: "permission_error", code: "forbidden"} = error(add(http, [], wav))
@@ -215,7 +215,8 @@ defmodule Chatterbex.HTTP.VoicesTest do
     assert %{status: 400, code: "not_supported"} = error(add(http, [], wav))
   end
 
-  test "web pages of other origins may not, unless their origin is named or there is a key", context do
+  test "web pages of other origins may not add voices unless their origin is allowed or a key is set",
+       context do
     %{speech: speech, wav: wav} = context
     fields = [name: "ann", consent: "yes", audio_sample: {:file, wav}]
     host = {"host", "localhost:4000"}
@@ -249,7 +250,7 @@ defmodule Chatterbex.HTTP.VoicesTest do
       bytes("POST", "/v1/audio/voices", headers: [{name, value} | headers], body: body)
     end
 
-    test "a recording larger than other bodies is taken, and one that is too large is not", context do
+    test "a recording may be larger than other bodies, up to its own limit", context do
       web = serve(context, max_body: 1_000, max_recording: 400_000)
       assert byte_size(context.wav) > 100_000
       body = form(name: "ann", consent: "yes", audio_sample: {:file, context.wav})
@@ -259,7 +260,7 @@ defmodule Chatterbex.HTTP.VoicesTest do
       assert %{status: 413} = web |> raw(other) |> parse() |> error()
     end
 
-    test "what may not be sent is refused before it is read", context do
+    test "a refused upload is not read", context do
       web = serve(context)
       [head, _body] = form([]) |> upload([]) |> String.split("\r\n\r\n", parts: 2)
       head = String.replace(head, ~r/Content-Length: \d+/, "Content-Length: 9000000") <> "\r\n\r\n"
@@ -275,7 +276,7 @@ defmodule Chatterbex.HTTP.VoicesTest do
 
     @tag skip: if(System.find_executable("curl"), do: false, else: "curl is not installed")
     test "curl adds a voice", context do
-      path = Path.join(System.tmp_dir!(), "sample-#{System.unique_integer([:positive])}.wav")
+      path = Chatterbex.TestHelp.temporary_path("sample") <> ".wav"
       File.write!(path, context.wav)
       on_exit(fn -> File.rm(path) end)
 
@@ -300,7 +301,7 @@ defmodule Chatterbex.HTTP.VoicesTest do
 
     @tag skip: Clients.missing()
     test "OpenAI's Python client adds a voice and speaks with it", context do
-      path = Path.join(System.tmp_dir!(), "sample-#{System.unique_integer([:positive])}.wav")
+      path = Chatterbex.TestHelp.temporary_path("sample") <> ".wav"
       File.write!(path, context.wav)
       on_exit(fn -> File.rm(path) end)
 

@@ -8,7 +8,7 @@ defmodule Chatterbex.Pool.ChoiceTest do
     %{a: a, b: b}
   end
 
-  test "of no servers there is none" do
+  test "without servers, none is chosen" do
     assert Choice.best(%Choice{}, [], 10, nil) == nil
   end
 
@@ -40,7 +40,7 @@ defmodule Chatterbex.Pool.ChoiceTest do
     assert Choice.best(Choice.given(choice, a, 1_000, :ann, 100), [a, b], 10, :ann) == b
   end
 
-  test "what other nodes have given counts, until they are gone", %{a: a, b: b} do
+  test "requests from other nodes count, until those nodes are gone", %{a: a, b: b} do
     choice = Choice.elsewhere(%Choice{}, self(), %{a => 1_000})
     assert Choice.best(choice, [a, b], 10, nil) == b
     choice = choice |> Choice.given(b, 100, nil, 0) |> Choice.keep([a, b], [])
@@ -49,8 +49,8 @@ defmodule Chatterbex.Pool.ChoiceTest do
     assert Choice.waiting(Choice.keep(choice, [a], [])) == %{}
   end
 
-  test "on a tie one of this node is taken", %{a: a} do
-    # A pid of another node, as it comes from there.
+  test "on a tie, a server on this node wins", %{a: a} do
+    # A pid of another node, as that node sends it.
     far = :erlang.binary_to_term(<<131, 88, 119, 7, "far@far", 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1>>)
     assert node(far) == :far@far
     for _n <- 1..20, do: assert(Choice.best(%Choice{}, [far, a], 10, nil) == a)

@@ -38,7 +38,7 @@ defmodule Chatterbex.Prove.ChecksTest do
 
   defp errors(per_sentence), do: Map.new(1..10, &{&1, %{word_errors: per_sentence}})
 
-  test "all is well" do
+  test "everything passes" do
     assert Enum.map(Checks.all(found()), &{&1.name, &1.status}) ==
              for(name <- ~w(device sound watermark agreement words), do: {name, :passed})
   end
@@ -52,7 +52,7 @@ defmodule Chatterbex.Prove.ChecksTest do
     assert {:skipped, _only_cpu} = check("agreement", %{device: nil, left: {:skipped, ""}})
   end
 
-  test "a device that is there and was not used is a failure, none is not" do
+  test "an available device that was not used is a failure; a missing device is not" do
     never = fn -> flunk("the devices need not be looked for") end
     devices = fn available -> fn -> [%{device: :cpu, name: "CPU", available: true} | available] end end
     mac = %{device: :mps, name: "Apple M3", available: true}
@@ -72,7 +72,7 @@ defmodule Chatterbex.Prove.ChecksTest do
     assert {:skipped, _reason} = Checks.left(:auto, nil, [:cpu, :cuda], devices.(Enum.take(cards, 1)))
   end
 
-  test "a sentence that is silent or no numbers" do
+  test "a sentence that is silent or not finite" do
     assert check("sound", %{
              device: run("mps", %{3 => %{problem: "it is silent"}}),
              cpu: run("cpu", %{1 => %{problem: "NaN"}})
@@ -87,7 +87,7 @@ defmodule Chatterbex.Prove.ChecksTest do
     assert {:skipped, "the model has none"} = check("watermark", %{watermark: false})
   end
 
-  test "two of ten sentences may be other speech, three may not" do
+  test "two of ten sentences may differ, three may not" do
     differing = fn count ->
       %{similarities: List.duplicate(@other, count) ++ List.duplicate(@same, 10 - count)}
     end
@@ -96,7 +96,7 @@ defmodule Chatterbex.Prove.ChecksTest do
              check("agreement", differing.(2))
 
     assert {:failed, "7 of 10 sentences are the same" <> _rest} = check("agreement", differing.(3))
-    # Where one of them has no sound there is nothing to compare.
+    # If one of them has no sound, there is nothing to compare.
     assert {:failed, _message} =
              check("agreement", %{similarities: [nil, nil, nil | List.duplicate(@same, 7)]})
 
@@ -104,7 +104,7 @@ defmodule Chatterbex.Prove.ChecksTest do
     assert message =~ "9 have as many tokens"
   end
 
-  test "at most three words of ten are misheard, and one more than on the CPU" do
+  test "at most three words in ten may be misheard, and one more than on the CPU" do
     assert {:passed, "cpu: 30 % of the words misheard, mps: 30 % of the words misheard"} =
              check("words", %{cpu: run("cpu", errors(3)), device: run("mps", errors(3))})
 

@@ -7,7 +7,7 @@ defmodule Chatterbex.Prove.RecogniserTest do
   @moduletag :tmp_dir
 
   @tag skip: Recognition.missing(), timeout: 600_000
-  test "it is installed beside the models' environment, and hears", %{tmp_dir: dir} do
+  test "it is installed next to the models' environment, and recognises speech", %{tmp_dir: dir} do
     home = Path.join(dir, "home")
     File.mkdir_p!(home)
     assert Recogniser.find(home) == :missing
@@ -24,13 +24,13 @@ defmodule Chatterbex.Prove.RecogniserTest do
     samples = for <<sample::binary-size(4) <- stereo.samples>>, into: "", do: sample <> sample
     stereo = %{stereo | samples: samples, channels: 2}
 
-    # It takes a pause for a short word or for none.
+    # It hears a pause as a short word, or not at all.
     assert {:ok, ["please open the window", _pause, "please open the window"]} =
              Recogniser.hear(program, [speech, pause, stereo])
 
     assert Recogniser.hear(program, []) == {:ok, []}
 
-    # Made from another lock, it is made again.
+    # If it was made from another lock, it is made again.
     File.write!(Path.join(home, "recogniser/recogniser.sha256"), "of yesterday")
     assert Recogniser.find(home) == :missing
     assert {:ok, ^program} = Recogniser.install(home)
@@ -43,7 +43,7 @@ defmodule Chatterbex.Prove.RecogniserTest do
   test "a Python without it says what is missing, and leaves nothing behind" do
     {:ok, python} = Python.find()
     {:ok, audio} = Audio.silence(100)
-    left = fn -> Path.wildcard(Path.join(System.tmp_dir!(), "chatterbex-prove-#{System.pid()}-*")) end
+    left = fn -> Path.wildcard(Path.join(System.tmp_dir!(), "chatterbex-prove.*")) end
     before = left.()
     assert {:error, %Error{reason: :not_set_up} = error} = Recogniser.hear(python.program, [audio])
     assert error.message =~ "No module named 'pocketsphinx'"

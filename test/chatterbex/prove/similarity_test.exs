@@ -36,13 +36,13 @@ defmodule Chatterbex.Prove.SimilarityTest do
     assert Similarity.same?(similarity)
   end
 
-  test "another phase is heard by nobody" do
+  test "a different phase is inaudible" do
     similarity = compare(audio(), audio(fn _n, sample -> -sample end))
     assert_in_delta similarity.difference, 6.02, 0.01
     assert Similarity.same?(similarity)
   end
 
-  test "longer, louder, and another rhythm are other speech" do
+  test "longer, louder or rhythmically different audio is different speech" do
     longer = compare(audio(), audio(fn _n, sample -> sample end, frames: 24_504))
     assert_in_delta longer.seconds, 0.021, 1.0e-9
     assert longer.difference == nil
@@ -60,14 +60,14 @@ defmodule Chatterbex.Prove.SimilarityTest do
     refute Similarity.same?(rhythm)
   end
 
-  test "what is shorter than a frame is the same only where it is equal" do
+  test "audio shorter than a frame must be equal" do
     short = audio(fn _n, sample -> sample end, frames: 400)
     assert %{envelope: nil} = similarity = compare(short, audio(fn _n, sample -> -sample end, frames: 400))
     refute Similarity.same?(similarity)
     assert Similarity.same?(compare(short, short))
   end
 
-  test "silence is like nothing but itself" do
+  test "silence only matches silence" do
     silence = audio(fn _n, _sample -> 0.0 end)
     assert %{loudness: nil, envelope: nil} = similarity = compare(audio(), silence)
     refute Similarity.same?(similarity)

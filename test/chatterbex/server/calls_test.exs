@@ -32,7 +32,7 @@ defmodule Chatterbex.Server.CallsTest do
     queue
   end
 
-  # One whose model's process died of it.
+  # A queue whose piece killed the model's process.
   defp suspicious do
     {[], queue} = Queue.died(busy(), @crash, fn _deaths -> false end)
     Queue.ready(queue, 2, 1)
@@ -45,7 +45,7 @@ defmodule Chatterbex.Server.CallsTest do
     assert Calls.due(%{}, queue()) == {[], true}
   end
 
-  test "a call that the process died of runs alone" do
+  test "a call that killed the process runs alone" do
     calls = %{5 => call(), 6 => call(deaths: [@crash]), 7 => call(deaths: [@crash])}
     assert Calls.due(calls, queue()) == {[6], false}
     assert Calls.due(calls, busy()) == {[], false}
@@ -53,12 +53,12 @@ defmodule Chatterbex.Server.CallsTest do
     assert Calls.due(put_in(calls[6], call(submitted: true, deaths: [@crash])), queue()) == {[], false}
   end
 
-  test "nothing is submitted beside a piece that the process died of" do
+  test "nothing runs next to a piece that killed the process" do
     assert Calls.due(%{5 => call()}, suspicious()) == {[], true}
     assert Calls.due(%{5 => call(), 6 => call(submitted: true)}, suspicious()) == {[], false}
   end
 
-  test "the calls that the process had wait again until they are to blame" do
+  test "running calls wait again after a crash until they are blamed" do
     calls = %{5 => call(submitted: true), 6 => call()}
 
     assert {[], %{5 => %{submitted: false, deaths: [@crash]}, 6 => %{deaths: []}} = calls} =

@@ -13,12 +13,12 @@ defmodule Chatterbex.Server.CrashesTest do
     delays
   end
 
-  test "the model is loaded again at once, then later and later, up to a bound" do
+  test "the model is reloaded at once, then with growing delays up to a limit" do
     assert delays(%Crashes{}, @segv, false, 9) == [0, 200, 400, 800, 1600, 3200, 5000, 5000, 5000]
     assert List.last(delays(%Crashes{}, @segv, false, 5_000)) == 5000
   end
 
-  test "loading is given up after three crashes with no load between them" do
+  test "loading is given up after three crashes in a row" do
     assert delays(%Crashes{}, @segv, true, 3) == [0, 200, :give_up]
     {_delay, crashes} = Crashes.add(%Crashes{}, @segv, true)
     {_delay, crashes} = Crashes.add(crashes, @segv, true)
@@ -28,12 +28,12 @@ defmodule Chatterbex.Server.CrashesTest do
     assert Crashes.loads(crashes) == "died 4 times, the last time by SIGSEGV"
   end
 
-  test "no number of ends from outside gives up loading" do
+  test "kills from outside never give up loading" do
     assert :give_up not in delays(%Crashes{}, @kill, true, 1_000)
     assert :give_up not in delays(%Crashes{}, {:exit_status, 143}, true, 1_000)
   end
 
-  test "a text is to blame after two crashes, or five ends from outside" do
+  test "a text is blamed after two crashes, or five kills from outside" do
     refute Crashes.guilty?([@segv])
     assert Crashes.guilty?([@segv, @segv])
     refute Crashes.guilty?([@kill, @segv, @kill, @kill])
@@ -42,7 +42,7 @@ defmodule Chatterbex.Server.CrashesTest do
     assert Crashes.guilty?([{:failed, "no answer"}, {:exit_status, 1}])
   end
 
-  test "ends have the names that people know" do
+  test "exit reasons have familiar names" do
     assert Enum.map(
              [
                @segv,

@@ -27,7 +27,7 @@ defmodule Chatterbex.Server.QueueTest do
     {request.ref, queue}
   end
 
-  # What the model gets, one after another, where it lets go of each before the next.
+  # The pieces that the model gets in turn, if it releases each before the next.
   defp drain(queue, id \\ 1) do
     case Queue.take(queue, id) do
       {_request, piece, queue} -> [piece.text | queue |> Queue.let_go(id) |> drain(id + 1)]
@@ -35,7 +35,7 @@ defmodule Chatterbex.Server.QueueTest do
     end
   end
 
-  test "higher priorities go first, and within one requests take turns" do
+  test "higher priorities go first, and requests of one priority take turns" do
     queue = Queue.new(10) |> Queue.ready(1, 1)
     {_ref, queue} = open!(queue, :low, ["low"])
     {_ref, queue} = open!(queue, :normal, ["a1", "a2", "a3"])
@@ -44,7 +44,7 @@ defmodule Chatterbex.Server.QueueTest do
     assert drain(queue) == ["high", "a1", "b1", "a2", "b2", "a3", "low"]
   end
 
-  test "no more are open than may be, and without a model none of them is worked on" do
+  test "the number of open requests is bounded, and none runs without a model" do
     queue = Queue.new(2)
     assert Queue.limit(queue) == 2
     {first, queue} = open!(queue, :normal, ["a", "b"])
@@ -66,7 +66,7 @@ defmodule Chatterbex.Server.QueueTest do
     assert {:ok, _queue} = Queue.open(queue, request(:normal, ["g"]))
   end
 
-  test "with no queue, as many are open as the model works on" do
+  test "without a queue, only the requests that the model works on are open" do
     queue = Queue.new(0)
     assert Queue.open(queue, request(:normal, ["a"])) == :full
     queue = Queue.ready(queue, 1, 1)
@@ -74,7 +74,7 @@ defmodule Chatterbex.Server.QueueTest do
     assert Queue.open(queue, request(:normal, ["b"])) == :full
   end
 
-  test "what the model has of a closed request takes its place until it lets go" do
+  test "a piece of a closed request keeps its place until the model releases it" do
     queue = Queue.new(5) |> Queue.ready(1, 1)
     {ref, queue} = open!(queue, :normal, ["a", "b"])
     {_ref, queue} = open!(queue, :normal, ["c"])
@@ -86,7 +86,7 @@ defmodule Chatterbex.Server.QueueTest do
     assert {_request, %{text: "c"}, _queue} = queue |> Queue.let_go(7) |> Queue.take(8)
   end
 
-  test "a model that is lost takes its pieces with it" do
+  test "a lost model loses its pieces" do
     queue = Queue.new(5) |> Queue.ready(1, 1)
     {ref, queue} = open!(queue, :normal, ["a"])
     {_request, _piece, queue} = Queue.take(queue, 1)
@@ -101,7 +101,7 @@ defmodule Chatterbex.Server.QueueTest do
 
     defp never(_deaths), do: false
 
-    test "what it had is spoken again first, one at a time, with nothing beside" do
+    test "its pieces are spoken again first, one at a time and alone" do
       queue = Queue.new(9) |> Queue.ready(3, 1)
       {_ref, queue} = open!(queue, :normal, ["a1", "a2"])
       {_ref, queue} = open!(queue, :normal, ["b"])
@@ -121,7 +121,7 @@ defmodule Chatterbex.Server.QueueTest do
       assert Queue.take(queue, 5) == :none
       queue = Queue.let_go(queue, 4)
       assert {_request, %{text: "b"}, queue} = Queue.take(queue, 5)
-      # The last one is alone, too.
+      # The last one is alone too.
       assert Queue.take(queue, 6) == :none
       assert Queue.suspicious?(queue)
       queue = Queue.let_go(queue, 5)
@@ -129,7 +129,7 @@ defmodule Chatterbex.Server.QueueTest do
       assert drain(queue, 6) == ["new", "a2"]
     end
 
-    test "who is to blame is told with its piece" do
+    test "the request to blame gets an error that names its piece" do
       queue = Queue.new(9) |> Queue.ready(2, 1)
       {_innocent, queue} = open!(queue, :normal, ["a"])
       {guilty, queue} = open!(queue, :normal, ["b"])
@@ -149,7 +149,7 @@ defmodule Chatterbex.Server.QueueTest do
       assert queue |> Queue.ready(2, 1) |> drain(5) == []
     end
 
-    test "what was heard of a stream is not heard again, and without :resume it ends" do
+    test "a stream does not repeat audio, and ends without :resume" do
       for resume <- [true, false] do
         queue = Queue.new(9) |> Queue.ready(2, 1)
         request = %{request(:normal, ["a"]) | resume: resume}
@@ -166,7 +166,7 @@ defmodule Chatterbex.Server.QueueTest do
           queue = Queue.ready(queue, 2, 1)
           assert {_request, %{text: "a", skip: 150}, queue} = Queue.take(queue, 3)
           assert {70, queue} = Queue.made(queue, 3, 70)
-          # It dies again before it has come as far.
+          # It dies again before it gets that far.
           {[], queue} = Queue.died(queue, @segv, &never/1)
           assert {_request, %{text: "a", skip: 150}, queue} = queue |> Queue.ready(2, 1) |> Queue.take(4)
           assert {100, queue} = Queue.made(queue, 4, 100)
@@ -203,7 +203,7 @@ defmodule Chatterbex.Server.QueueTest do
 
       world = Enum.reduce(1..200, world, fn _n, world -> world |> random(seed) |> checked(seed) end)
 
-      # All that is open is spoken in the end.
+      # All open requests are spoken in the end.
       world = if world.ready, do: world, else: became_ready(world)
       world = finish_all(world, seed)
       assert Enum.all?(world.open, fn {_ref, request} -> request.pieces == [] end), "seed #{seed}"
@@ -302,7 +302,7 @@ defmodule Chatterbex.Server.QueueTest do
   defp closed(world) do
     {ref, entry} = Enum.random(world.open)
     assert {%{ref: ^ref} = request, queue} = Queue.close(world.queue, ref)
-    # What it had left is told, so that nothing of it is lost unseen.
+    # Its remaining pieces are reported, so nothing is lost unnoticed.
     assert for(piece <- :queue.to_list(request.pieces), do: piece.text) == entry.pieces
     %{world | queue: queue, open: Map.delete(world.open, ref)}
   end
@@ -321,7 +321,7 @@ defmodule Chatterbex.Server.QueueTest do
     end
   end
 
-  # Before there is a model, one piece at a time is all that a request may hope for.
+  # Before the model is loaded, a request can count on one piece at a time.
   defp eligible?(world, ref, entry) do
     {_max_queue, _max_batch, parallel} = world.limits
     parallel = if world.ready, do: parallel, else: 1

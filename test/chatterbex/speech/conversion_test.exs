@@ -29,7 +29,7 @@ defmodule Chatterbex.Speech.ConversionTest do
     after_all - before
   end
 
-  test "a recording is cut where it is quiet, and nothing of it is lost" do
+  test "a recording is cut where it is quiet, and nothing is lost" do
     recording = recording(60)
     parts = Conversion.cut(recording, %{piece: 3, search: 1.5, rest: 0.5})
     assert Enum.map_join(parts, & &1.samples) == recording.samples
@@ -48,12 +48,12 @@ defmodule Chatterbex.Speech.ConversionTest do
     end
   end
 
-  test "a short one is left whole" do
+  test "a short recording stays whole" do
     recording = recording(2)
     assert Conversion.cut(recording, %{piece: 3, search: 1, rest: 0.5}) == [recording]
   end
 
-  test "cutting takes work in proportion to the length" do
+  test "the work to cut grows linearly with the length" do
     lengths = %{piece: 2, search: 1, rest: 0.5}
     [short, long] = Enum.map([40, 160], &recording/1)
     of_short = reductions(fn -> Conversion.cut(short, lengths) end)
@@ -61,7 +61,7 @@ defmodule Chatterbex.Speech.ConversionTest do
     assert of_long < 6 * of_short
   end
 
-  test "the time that reading and cutting takes counts" do
+  test "the time to read and cut counts" do
     {:ok, model} = Model.fetch(:conversion)
 
     plan = %Plan{

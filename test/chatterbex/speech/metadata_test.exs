@@ -5,7 +5,7 @@ defmodule Chatterbex.Speech.MetadataTest do
 
   defp audio(metadata), do: %Audio{samples: "", sample_rate: 24_000, metadata: metadata}
 
-  test "counts are added up, and the work is set against all of the audio, pauses too" do
+  test "counts are added up, and the real-time factor includes the pauses" do
     audios = [
       audio(%{seed: 7, tokens: 10, generation_ms: 100.0}),
       audio(%{seed: 7, tokens: 5, generation_ms: 50.0})
@@ -17,7 +17,7 @@ defmodule Chatterbex.Speech.MetadataTest do
     assert_in_delta rtf, 0.05, 1.0e-9
   end
 
-  test "a piece that did not end by itself is named in a warning" do
+  test "a piece that was cut short is named in a warning" do
     audios = for reason <- ["stop", "limit", "runaway"], do: audio(%{finish_reason: reason})
     assert %{finish_reason: "limit", warnings: [limit, runaway]} = Metadata.merge(audios, 0)
     assert limit == "piece 1 of the text was cut short at :max_tokens"

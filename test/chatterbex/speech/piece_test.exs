@@ -5,7 +5,7 @@ defmodule Chatterbex.Speech.PieceTest do
   alias Chatterbex.Speech.Piece
   alias Chatterbex.Text.Chunk
 
-  test "only the first piece that is spoken begins with the steps of the first chunk" do
+  test "only the first spoken piece uses the steps of the first chunk" do
     {:ok, nano} = Model.fetch(:nano)
     {:ok, hibari} = Model.fetch(:hibari)
 

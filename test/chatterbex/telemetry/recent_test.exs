@@ -13,7 +13,7 @@ defmodule Chatterbex.Telemetry.RecentTest do
     %{recent: name, server: :"speech_#{System.unique_integer([:positive])}"}
   end
 
-  # Other tests' servers are heard, too.
+  # Events of other tests' servers arrive too.
   defp figures(recent, server), do: Enum.find(Recent.all(recent), &(&1.server == server))
 
   defp ended(call, server, measurements, error \\ nil) do
@@ -50,7 +50,7 @@ defmodule Chatterbex.Telemetry.RecentTest do
     assert %{rtf: 0.7, tokens_per_second: 7.0, first_audio: 250.0, calls: 201} = figures(recent, server)
   end
 
-  test "no more servers are kept than are worth showing", %{recent: recent} do
+  test "the number of servers is bounded", %{recent: recent} do
     for number <- 1..250, do: ended(:generate, :"server_#{number}", %{})
     all = Enum.map(Recent.all(recent), & &1.server)
     assert length(all) == 200

@@ -210,7 +210,7 @@ defmodule Chatterbex.Text.LanguagesTest do
     ]
   }
 
-  test "every language of the models is here, with examples" do
+  test "every language of the models has examples" do
     assert Text.languages() == ~w(ar da de el en es fi fr he hi it ja ko ms nl no pl pt ru sv sw tr zh)
     assert @examples |> Map.keys() |> Enum.sort() == Text.languages()
     for {_language, examples} <- @examples, do: assert(length(examples) >= 4)

@@ -7,7 +7,7 @@ defmodule Chatterbex.Text.LengthTest do
 
   alias Chatterbex.Text
 
-  # Texts in which something is looked for that does not come, or comes everywhere.
+  # Texts in which the splitter searches for something that never comes, or comes everywhere.
   @shapes [
     {"prose", "The cat sat, on 3.5 mats; see https://a.b/c. \"Why?\" she asked Dr. Ray!\n\n"},
     {"no end of a sentence", "and then and then "},
@@ -43,7 +43,7 @@ defmodule Chatterbex.Text.LengthTest do
   end
 
   @tag timeout: 300_000
-  test "10 MB, one chunk after another: ten times the work of 1 MB" do
+  test "10 MB, chunk by chunk: ten times the work of 1 MB" do
     {_name, shape} = hd(@shapes)
 
     [one, ten] =

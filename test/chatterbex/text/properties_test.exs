@@ -5,8 +5,8 @@ defmodule Chatterbex.Text.PropertiesTest do
 
   @languages Text.languages()
 
-  # What texts are made of. Everything that may be cut wrongly is here: several code points to a character, scripts
-  # without spaces, marks that stick to what is before or after them, white space of all kinds.
+  # The parts of texts. They have everything that could be cut wrongly: characters of several code points, scripts
+  # without spaces, marks that attach to the text before or after them, white space of all kinds.
   @words [
     ~w|a I the word words Dr. e.g. etc. J. U.S. 3.14 1.000,5 10:30 v2.0.1 www.example.com/a.b?c=d a.b@c.de
        well-known don't (so) "so" «so» “so” ‘so’ [sic] [12] *so* end. end! end? end... end… end; end: - — ...|,
@@ -75,7 +75,7 @@ defmodule Chatterbex.Text.PropertiesTest do
 
   defp pick(list), do: Enum.at(list, :rand.uniform(length(list)) - 1)
 
-  # A mark that makes one character with what follows it, were it the bracket of a tag.
+  # A mark that forms one character with the next one, even with the bracket of a tag.
   @prepended ["\u0600"]
 
   # A text as the list of its parts. One text leans to a few kinds of words, so that long runs of one kind occur.
@@ -206,7 +206,7 @@ defmodule Chatterbex.Text.PropertiesTest do
 
   defp tags(text), do: ~r/\[(?:#{Enum.join(Text.sounds(), "|")})\]/ |> Regex.scan(text) |> List.flatten()
 
-  test "what is said in a manner is not cut off from its tag" do
+  test "a tag stays with the words that it applies to" do
     words = ["I", "know.", "you", "and", "then;", "but,", "never!", "it", "(so)", "Dr.", "Who?", "e.g."]
 
     check_all(1000, fn ->
@@ -239,7 +239,7 @@ defmodule Chatterbex.Text.PropertiesTest do
   # graphemes beside it and the run. `:space` where white space is, and `:marked` where white space and a mark on it
   # are one grapheme.
   defp places(text) do
-    # The space in a tag is none to cut at.
+    # A text is not cut at the space in a tag.
     text = String.replace(text, ~r/(?<!\x{0600})\[clear throat\]/u, "[clearthroat]")
 
     marked =
@@ -285,7 +285,7 @@ defmodule Chatterbex.Text.PropertiesTest do
       (right =~ ~r/^\s/u and chunk.kind == :grapheme)
   end
 
-  test "fragments do not matter, wherever they are cut" do
+  test "chunks do not depend on the fragments" do
     check_all(2000, fn ->
       text = @pauses |> Kernel.++(@sounds) |> parts(@prepended) |> Enum.join() |> String.trim_trailing()
       options = [sounds: @names] ++ options()
@@ -294,7 +294,7 @@ defmodule Chatterbex.Text.PropertiesTest do
     end)
   end
 
-  test "neither do faults: the chunks before one are given, and then it is told" do
+  test "errors do not depend on the fragments, and follow the chunks before them" do
     check_all(500, fn ->
       fault = pick(["[pause 5]", "[pause 99s]", "[pause: 1s]", "[cough]", "\xFF", "\xE6\xBCx"])
       text = Enum.join(parts(@pauses)) <> "\n\n" <> fault <> " " <> Enum.join(parts(@pauses))

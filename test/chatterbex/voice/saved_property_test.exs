@@ -39,7 +39,7 @@ defmodule Chatterbex.Voice.SavedPropertyTest do
     end
   end
 
-  test "a sealed file of which one bit changed is refused" do
+  test "a sealed file with one changed bit is refused" do
     whole = sealed()
     assert {:ok, %Voice{family: "turbo", name: "Ann"}} = answer(whole)
 
@@ -49,7 +49,7 @@ defmodule Chatterbex.Voice.SavedPropertyTest do
     end
   end
 
-  test "a sealed file that was cut or made longer is refused" do
+  test "a sealed file that was shortened or extended is refused" do
     whole = sealed()
 
     for length <- 0..(byte_size(whole) - 1),
@@ -74,7 +74,7 @@ defmodule Chatterbex.Voice.SavedPropertyTest do
     end
   end
 
-  test "headers that cost much to read" do
+  test "headers that are expensive to read" do
     number = String.duplicate("9", 30_000)
     shape = Enum.map_join(1..6_000, ",", fn _dimension -> "99999999" end)
 

@@ -1,4 +1,4 @@
-"""What the tests of the Chatterbox models share."""
+"""Fixtures that the tests of the Chatterbox models share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from chatterbex.s3gen import Analysis, CpuPass, Reference
+    from chatterbex.s3gen import Analysis, Reference, S3GenCpuPass
 
 from needed import LACKING, LACKING_FOR_UPSTREAM
 from shelf import SHELF, Shelf, give_back_memory
@@ -21,7 +21,7 @@ sys.path.append(str(HERE.parent / "t3"))  # upstream's T3 classes, for whole mod
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
-    """Modules import torch at their top; without it only the one that says so is collected."""
+    """Modules import torch at the top. Without it, only the one that reports this is collected."""
     if LACKING and collection_path.name.startswith("test_") and collection_path.name != "test_needed.py":
         return True
     return None
@@ -29,7 +29,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 @pytest.fixture(scope="session")
 def shelf() -> Shelf:
-    """Where large things are kept between tests."""
+    """Holds large objects between tests."""
     return SHELF
 
 
@@ -38,7 +38,7 @@ _LARGE = 1200 * 2**20  # bytes of this process
 
 @pytest.fixture(autouse=True)
 def _no_leftovers() -> Iterator[None]:
-    """Whole models are in reference cycles, and a few that wait for the collector fill a machine."""
+    """Models are in reference cycles, and a few that wait for the collector fill the memory."""
     yield
     SHELF.end()
     if not LACKING and _resident() > _LARGE:
@@ -94,13 +94,13 @@ def own(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def meanflow(folder: Callable[[str], Path], shelf: Shelf) -> tuple[CpuPass, Analysis]:
+def meanflow(folder: Callable[[str], Path], shelf: Shelf) -> tuple[S3GenCpuPass, Analysis]:
     """The CPU's way through S3Gen of nano and turbo."""
     from chatterbex import s3gen
 
-    def load() -> tuple[CpuPass, Analysis]:
+    def load() -> tuple[S3GenCpuPass, Analysis]:
         network, analysis = s3gen.load(folder("nano") / "s3gen_meanflow.safetensors", meanflow=True)
-        return s3gen.CpuPass(network), analysis
+        return s3gen.S3GenCpuPass(network), analysis
 
     return shelf.take("meanflow", load)
 
@@ -143,7 +143,7 @@ def reference(voice: dict[str, Any]) -> Reference:
 
 @pytest.fixture(scope="session")
 def tokens() -> list[int]:
-    """28 speech tokens: a bit more than a second."""
+    """28 speech tokens: a little more than a second."""
     import torch
 
     generator = torch.Generator().manual_seed(2)

@@ -37,6 +37,6 @@ def _lacking(packages: dict[str, str]) -> list[str]:
 
 
 LACKING = _lacking(_NEEDED)
-"""What the models need and is not installed."""
+"""The packages that the models need and that are missing."""
 LACKING_FOR_UPSTREAM = _lacking(_FOR_UPSTREAM)
-"""What upstream's own code needs besides."""
+"""Further packages that upstream's own code needs."""

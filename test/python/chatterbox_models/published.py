@@ -30,7 +30,7 @@ def module(name: str) -> types.ModuleType:
 
 
 def s3gen(path: Path, *, meanflow: bool) -> Any:
-    """Upstream's S3Gen with the weights of a file, strictly; they stay in the file until they are used.
+    """Upstream's S3Gen with the weights of a file, strictly; they are read from the file when they are used.
 
     It keeps no graph, as upstream's would: that takes gigabytes.
     """
@@ -99,7 +99,7 @@ def model(ours: Any, folder: Path) -> Any:
     for part in (body, encoder):
         part.requires_grad_(False)
     if ours.meanflow:
-        # With the NumPy that upstream asks for it stays float32; with ours no network would take it.
+        # With upstream's NumPy version it stays float32; with ours no network would accept it.
         tts.norm_loudness = lambda *given: kind.norm_loudness(tts, *given).astype("float32")
     return tts
 
@@ -127,23 +127,23 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
     return torch.load(path, weights_only=True, mmap=True)
 
 
-def say(tts: Any, text: str, ours: Any, *, most: int, language: str | None = None) -> Any:
-    """What upstream's `generate` gives where the likeliest token is always drawn: (samples,).
+def say(tts: Any, text: str, ours: Any, *, max_tokens: int, language: str | None = None) -> Any:
+    """The result of upstream's `generate` if the likeliest token is always drawn: (samples,).
 
     Args:
         tts: of `model`.
         text: what to say.
         ours: our model of the same files.
-        most: tokens to draw.
+        max_tokens: the number of tokens to draw.
         language: of the multilingual models.
     """
     turbo = ours.name in ("nano", "turbo")
     name = "inference_turbo" if turbo else "inference"
     plain = getattr(tts.t3, name)
     if turbo:
-        changes = {"max_gen_len": most - 1, "temperature": 1e-4, "top_k": 0, "top_p": 1.0}
+        changes = {"max_gen_len": max_tokens - 1, "temperature": 1e-4, "top_k": 0, "top_p": 1.0}
     else:
-        changes = {"max_new_tokens": most, "temperature": 1.0, "min_p": 1.0}
+        changes = {"max_new_tokens": max_tokens, "temperature": 1.0, "min_p": 1.0}
     options = {"repetition_penalty": ours.defaults.repetition_penalty}
     with contextlib.ExitStack() as patches:
         patch = patches.enter_context
@@ -151,7 +151,7 @@ def say(tts: Any, text: str, ours: Any, *, most: int, language: str | None = Non
         patch(mock.patch(f"{PACKAGE}.models.t3.t3.tqdm", lambda steps, **_: steps))
         if language is not None:
             options["language_id"] = language
-            # Its analyzer needs more layers than there are, and its ids are no sound sometimes.
+            # Its analyzer needs more layers than the model has, and some of its ids are not speech.
             patch(mock.patch.object(type(tts.t3.hp), "is_multilingual", False))
             patch(mock.patch(f"{PACKAGE}.mtl_tts.drop_invalid_tokens", lambda ids: ids[ids < 6561]))
         return tts.generate(text, **options).squeeze(0).numpy()

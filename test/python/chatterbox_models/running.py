@@ -1,4 +1,4 @@
-"""Helpers that load a Chatterbox model, give it requests and keep what comes."""
+"""Helpers that load a Chatterbox model, send it requests and collect the results."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from chatterbex.model import Chunk, Failure, Notice, Request
 TEXT = "Hello world, this is a test."
 
 CLOSE = 1e-4
-"""How far samples may be from those that another number of threads computes: full scale is 1."""
+"""The allowed difference of samples computed with another number of threads; full scale is 1."""
 
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Within it, what this thread does is done with `count` of torch's threads."""
+    """Inside it, this thread computes with `count` of torch's threads."""
     usual = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -31,13 +31,13 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def load(model: Any, folder: Path, **options: Any) -> Any:
-    """A model, loaded as the engine does it, in the room of those that this test does not use."""
+    """Loads a model as the engine does, in place of those that this test does not use."""
     SHELF.clear()
     return drained(model.load({"checkpoint": str(folder), "device": "cpu", "max_batch": 4, **options}))
 
 
 def drained(stages: Generator[Any, None, Any]) -> Any:
-    """What a generator returns, in the end."""
+    """Returns the final value of a generator."""
     while True:
         try:
             next(stages)
@@ -46,12 +46,12 @@ def drained(stages: Generator[Any, None, Any]) -> Any:
 
 
 def request(id: int = 1, text: str = TEXT, stream: bool = False, **options: Any) -> Request:
-    """A request of 24 tokens at most."""
+    """A request of at most 24 tokens."""
     return Request(id, text, stream, {"seed": 3, "max_tokens": 24, **options})
 
 
 class Heard:
-    """What came for each request."""
+    """The results of each request."""
 
     def __init__(self) -> None:
         self.chunks: dict[int, list[Chunk]] = {}
@@ -66,7 +66,7 @@ class Heard:
         return np.concatenate([chunk.samples for chunk in self.chunks[id]])
 
     def metadata(self, id: int = 1) -> dict[str, Any]:
-        """What was said in the end."""
+        """The metadata of the last chunk."""
         return self.chunks[id][-1].metadata
 
 
@@ -83,7 +83,7 @@ def step(model: Any, heard: Heard) -> None:
 
 
 def say(model: Any, *requests: Request) -> Heard:
-    """Runs requests that come at the same time until all are done."""
+    """Runs simultaneous requests until all are done."""
     heard = Heard()
     for one in requests:
         model.admit(one)

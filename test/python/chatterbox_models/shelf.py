@@ -1,4 +1,4 @@
-"""Where tests keep models and networks that others use as well."""
+"""Models and networks that several tests share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Shelf:
-    """Models and networks that many tests use. A process has room for those of one test."""
+    """Models and networks that many tests use. A process has memory for those of one test."""
 
     def __init__(self) -> None:
         self._kept: dict[Any, Any] = {}
@@ -30,7 +30,7 @@ class Shelf:
         self._in_use.clear()
 
     def take(self, key: Any, make: Callable[[], Any]) -> Any:
-        """What was made by this name before, if it is still there; else it is made, in the room of others."""
+        """Returns the object of this name if it still exists, or else makes it, in place of others."""
         if key not in self._in_use:
             self._in_use.append(key)
         if key not in self._kept:
@@ -52,7 +52,7 @@ SHELF = Shelf()
 
 
 def give_back_memory() -> None:
-    """Collects garbage, and gives back what was read from files that are mapped."""
+    """Collects garbage, and releases pages that were read from mapped files."""
     gc.collect()
     if sys.platform != "linux":
         return
@@ -62,7 +62,7 @@ def give_back_memory() -> None:
     for line in Path("/proc/self/smaps").read_text(errors="replace").splitlines():
         fields = line.split(maxsplit=5)
         if fields[0] == "Anonymous:":
-            # A mapping without pages of its own has only what its file has.
+            # A mapping without private pages holds only what its file holds.
             if mapping and fields[1] == "0":
                 libc.madvise(*map(ctypes.c_size_t, mapping), mmap.MADV_DONTNEED)
             mapping = None

@@ -248,7 +248,7 @@ def test_a_folder_without_permission(own: Callable[[str], Path]) -> None:
     assert caught.value.reason == "model_files_missing"
 
 
-def test_a_file_without_permission_is_told_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_without_permission_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise PermissionError(13, "Permission denied")
 
@@ -289,7 +289,7 @@ def test_torch_load_is_patched_only_while_a_checkpoint_loads(tmp_path: Path) -> 
 def test_a_file_saved_on_a_cuda_machine_loads_on_one_without(tmp_path: Path) -> None:
     path = tmp_path / "ve.pt"
     torch.save({"a": torch.arange(3.0)}, path)
-    # What a CUDA machine writes differs in the name of the place only.
+    # A checkpoint from a CUDA machine differs only in the location's name.
     import zipfile
 
     moved = tmp_path / "cuda.pt"
@@ -314,7 +314,7 @@ def test_floats_become_float32(tmp_path: Path, dtype: torch.dtype) -> None:
     assert weights["n"].dtype == torch.int64
 
 
-def test_a_blank_module_draws_nothing_and_takes_no_memory() -> None:
+def test_a_blank_module_draws_no_numbers_and_needs_no_memory() -> None:
     state = torch.get_rng_state()
     made = checkpoint.blank(lambda: torch.nn.LSTM(400, 400, num_layers=3))
     assert torch.equal(torch.get_rng_state(), state)
@@ -342,7 +342,7 @@ def test_a_blank_module_draws_nothing_and_takes_no_memory() -> None:
         ],
     ],
 )
-def test_what_is_fetched_is_what_a_model_loads(
+def test_downloads_are_what_a_model_loads(
     key: str, model: Any, extra: dict[str, str], tmp_path: Path
 ) -> None:
     for name in checkpoint.REQUIRED_FILES[key]:

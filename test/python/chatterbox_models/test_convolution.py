@@ -12,7 +12,7 @@ from chatterbex.s3gen.convolution import Convolution, DirectConvolution, Spectra
 
 @pytest.mark.parametrize("dilation", [1, 3, 5])
 @pytest.mark.parametrize("taps", [3, 5, 7, 11, 15, 17])
-def test_a_convolution_is_what_it_is_written_out(taps: int, dilation: int) -> None:
+def test_a_convolution_matches_its_definition(taps: int, dilation: int) -> None:
     """At lengths of less than a stretch, of whole stretches, and of one position less and more."""
     generator = torch.Generator().manual_seed(taps)
     conv = nn.Conv1d(6, 4, taps, dilation=dilation, padding=dilation * (taps - 1) // 2)

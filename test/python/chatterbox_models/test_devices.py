@@ -1,4 +1,4 @@
-"""Whole Chatterbox models on the simulated MPS device and on CUDA: there, and back when they must."""
+"""Whole Chatterbox models on the simulated MPS device and on CUDA, and their fallback."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SHORT = {"max_tokens": 14}
 
 @pytest.fixture(autouse=True)
 def _one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The simulated device's memory is this process's: the file's pages are not needed besides."""
+    """The simulated device's memory is this process's, so the file's pages are not needed too."""
     plain = runtime.place
 
     def place(*given: Any) -> Any:
@@ -36,12 +36,12 @@ def _one_copy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def expected(folder: Callable[[str], Path]) -> np.ndarray:
-    """What nano says on the CPU."""
+    """Nano's result on the CPU."""
     return spoken("nano", folder("nano"))
 
 
 def spoken(name: str, folder: Path, **options: Any) -> np.ndarray:
-    """What a model says on the CPU."""
+    """A model's result on the CPU."""
     model = load(registry.find(name), folder)
     samples = say(model, request(**SHORT, **options)).samples()
     model.close()
@@ -50,7 +50,7 @@ def spoken(name: str, folder: Path, **options: Any) -> np.ndarray:
 
 @pytest.fixture
 def device(accelerator: Any, monkeypatch: pytest.MonkeyPatch, expected: np.ndarray) -> Any:
-    """A device on which the numbers are comparable, and a short warm-up where it is slow."""
+    """A device with comparable numbers, and a short warm-up if it is slow."""
     if accelerator.exact:
         monkeypatch.setattr(passes, "_WARM_UP", 10)
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
@@ -63,13 +63,13 @@ def all_on(model: Any, device: str) -> bool:
 
 
 def same(device: Any, samples: np.ndarray, expected: np.ndarray) -> bool:
-    """Whether it is the CPU's sound; sums are done in another order than there."""
+    """Whether it sounds like the CPU, whose sums have another order."""
     return samples.shape == expected.shape and np.abs(samples - expected).max() < (
         1e-4 if device.exact else 1e-3
     )
 
 
-def test_nano_speaks_there_and_goes_to_the_cpu_in_its_third_request(
+def test_nano_speaks_on_the_device_and_falls_back_in_its_third_request(
     device: Any, folder: Callable[[str], Path], expected: np.ndarray
 ) -> None:
     model = load(NanoModel, folder("nano"), device=device.name)
@@ -90,7 +90,7 @@ def test_nano_speaks_there_and_goes_to_the_cpu_in_its_third_request(
     model.close()
 
 
-def test_a_stream_goes_on_where_it_was_when_its_device_fails(
+def test_a_stream_continues_after_its_device_fails(
     device: Any, folder: Callable[[str], Path], expected: np.ndarray
 ) -> None:
     model = load(NanoModel, folder("nano"), device=device.name)
@@ -130,7 +130,7 @@ def test_conditionals_that_are_left_behind_are_found(
     ],
 )
 @pytest.mark.parametrize("error", ["wrong", "nan"])
-def test_what_computes_wrong_results_is_found_out_before_the_model_is_ready(
+def test_wrong_results_are_detected_before_the_model_is_ready(
     mps: Any, folder: Callable[[str], Path], operator: str, nth: int, says: str, error: str
 ) -> None:
     mps.faults.add(operator=operator, nth=nth, error=error, times=None)
@@ -142,7 +142,7 @@ def test_what_computes_wrong_results_is_found_out_before_the_model_is_ready(
     model.close()
 
 
-def test_the_proof_is_told_of(
+def test_the_proof_is_reported(
     mps: Any, folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(passes, "_WARM_UP", 10)
@@ -182,7 +182,7 @@ def test_requests_are_vocoded_together_and_sound_as_if_alone(
 def test_while_it_speaks(
     error: str, mps: Any, folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, expected: np.ndarray
 ) -> None:
-    """Numbers that are not finite are a failure of the device, and so is no memory for a single request."""
+    """Numbers that are not finite are a device failure, and so is too little memory for a single request."""
     monkeypatch.setattr(passes, "_WARM_UP", 10)
     model = load(NanoModel, folder("nano"), device="mps", max_batch=2)
     mps.faults.add(operator="convolution", error=error, times=None)
@@ -214,7 +214,7 @@ def test_every_model_speaks_on_cuda_as_on_the_cpu(
     expected = spoken(name, folder(files), **options)
     model = load(registry.find(name), folder(files), device=cuda.name, fallback=False)
     assert all_on(model, cuda.placed)
-    # Whoever else is in the batch.
+    # Whatever else is in the batch.
     heard = say(model, *(request(id, **SHORT, **options, seed=seed) for id, seed in ((1, 3), (2, 9))))
     assert same(cuda, heard.samples(), expected)
     assert heard.samples(2).size > 0

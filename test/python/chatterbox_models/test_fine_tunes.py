@@ -1,4 +1,4 @@
-"""Fine-tunes: a T3 of the user's own beside the model's other files."""
+"""Fine-tunes: the user's own T3 with the model's other files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def loaded(model: Any, folder: Path, **options: Any) -> Iterator[Any]:
 
 
 def tuned(path: Path, name: str, seed: int = 9, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-    """Writes a T3 with other weights, and gives them."""
+    """Writes a T3 with other weights, and returns them."""
     state = synthetic.state_dict(synthetic.small(name), seed)
     state = {key: value.to(dtype) for key, value in state.items()}
     save_file(state, path)
@@ -63,7 +63,7 @@ def test_a_file_stands_in_for_the_models_t3(
     (folder / synthetic.FILES[name]).unlink()  # it is not needed
     with loaded(model, folder, t3=str(path)) as it:
         first = say(it, request(max_tokens=4, **options)).samples()
-    # What is loaded as the model's own speaks the same.
+    # The same file, loaded as the model's own, speaks the same.
     save_file({key: value.float() for key, value in state.items()}, folder / synthetic.FILES[name])
     with loaded(model, folder) as it:
         assert (say(it, request(max_tokens=4, **options)).samples() == first).all()
@@ -88,7 +88,7 @@ def grow(path: Path, words: int) -> None:
     save_file(state, path)
 
 
-def test_a_fine_tune_may_know_more_words(own: Folder, tmp_path: Path, caplog: Any) -> None:
+def test_a_fine_tune_may_have_more_tokens(own: Folder, tmp_path: Path, caplog: Any) -> None:
     folder, path = own("english"), tmp_path / "tuned.safetensors"
     tuned(path, "english")
     grow(path, 16)
@@ -108,7 +108,7 @@ def test_a_tokenizer_with_more_words_than_t3_knows(own: Folder, tmp_path: Path) 
     assert error.details == {"tokenizer": 720, "t3": 704}
 
 
-def test_a_tokenizer_with_fewer_words_is_told_of(own: Folder, tmp_path: Path, caplog: Any) -> None:
+def test_a_tokenizer_with_fewer_tokens_is_reported(own: Folder, tmp_path: Path, caplog: Any) -> None:
     folder, path = own("english"), tmp_path / "tuned.safetensors"
     tuned(path, "english")
     grow(path, 16)
@@ -145,7 +145,7 @@ def test_the_t3_of_another_model_is_refused(
     assert "model that it was made from" in error.message
 
 
-def test_what_is_no_t3_is_refused(folder: Folder, tmp_path: Path) -> None:
+def test_a_file_that_is_not_a_t3_is_refused(folder: Folder, tmp_path: Path) -> None:
     nano, path = folder("nano"), tmp_path / "tuned.safetensors"
     error = refused(NanoModel, nano, path)
     assert (error.reason, error.details["files"]) == ("model_files_missing", [str(path)])
@@ -157,7 +157,7 @@ def test_what_is_no_t3_is_refused(folder: Folder, tmp_path: Path) -> None:
     assert error.reason == "model_load_failed"
     assert "ve.safetensors" in error.message
     assert "speech_emb.weight" in error.message
-    # As a trainer stores them: an adapter alone, and the names of a wrapping module.
+    # As trainers store them: only an adapter, and the names of a wrapping module.
     state = tuned(path, "nano")
     for wrong in (
         {"lora_A.weight": torch.ones(2, 2)},

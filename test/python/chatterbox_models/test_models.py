@@ -97,7 +97,7 @@ def test_a_text_sounds_as_upstream_says_it(
     tts = published.model(model, folder(name))
     prompt = model._residents.voice.gen.prompt_feat.shape[1]
     with published.noise(3, prompt, 2 * (tokens + model.traits.silence)):
-        expected = published.say(tts, TEXT, model, most=20, **options)
+        expected = published.say(tts, TEXT, model, max_tokens=20, **options)
     unheard = 1 if name.startswith("multilingual") else 0  # the last token is noise there
     assert ours.shape == (TOKEN * (tokens + model.traits.silence - unheard),)
     assert expected.shape == (TOKEN * (tokens + model.traits.silence),)
@@ -178,7 +178,7 @@ def test_the_engine_speaks_with_nano(folder: Folder, make: Any) -> None:
     assert about["memory"]["s3gen"] > 100_000_000
 
 
-def test_the_multilingual_model_must_be_told_the_language(model_of: Callable[[str], Any]) -> None:
+def test_the_multilingual_model_requires_a_language(model_of: Callable[[str], Any]) -> None:
     model = model_of("multilingual_v3")
     with pytest.raises(ChatterbexError, match="language"):
         model.admit(request())
@@ -197,10 +197,10 @@ def test_a_language_pack_is_found_by_its_t3(own: Callable[[str], Path]) -> None:
         load(MultilingualModel, path)
 
 
-def test_the_files_of_a_language_pack_may_differ_as_far_as_upstream_reads_them(
+def test_a_language_packs_files_may_differ_within_what_upstream_accepts(
     own: Callable[[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """S3Gen's without tables that are computed, and with weights that nobody knows; T3's not at all."""
+    """S3Gen's may lack computed tables and have unknown weights; T3's may not."""
     path = own("multilingual_v3")
     weights = torch.load(path / "s3gen.pt", weights_only=True, mmap=True)
     for table in ("tokenizer._mel_filters", "tokenizer.window"):
@@ -287,12 +287,12 @@ def test_a_stream_speaks_the_tokens_of_the_whole_at_every_chunk_size(
 def test_a_request_sounds_the_same_in_any_company(nano: Any) -> None:
     alone = say(nano, request(1, seed=11)).samples()
     together = say(nano, request(1, seed=11), request(2, "Another text.", seed=5), request(3, stream=True))
-    # Fewer threads compute it in company, and in another order.
+    # With other requests it gets fewer threads, and another order of sums.
     assert np.abs(together.samples(1) - alone).max() < CLOSE
     assert not np.array_equal(say(nano, request(1, seed=12)).samples()[:2000], alone[:2000])
 
 
-def test_a_cancelled_request_is_gone_within_a_step(nano: Any) -> None:
+def test_a_cancelled_request_ends_within_a_step(nano: Any) -> None:
     alone = say(nano, request(1)).samples()
     heard = Heard()
     for id in (1, 2):
@@ -321,7 +321,7 @@ def test_a_voice_is_made_once_and_saved_voices_are_the_same(nano: Any, long_reco
     assert np.array_equal(saved.samples(), first.samples())
 
 
-def test_a_recording_is_another_voice_where_it_keeps_its_loudness(
+def test_a_recording_that_keeps_its_loudness_is_another_voice(
     nano: Any, long_recording: voices.Audio
 ) -> None:
     audio = spoken_for(long_recording)
@@ -331,7 +331,7 @@ def test_a_recording_is_another_voice_where_it_keeps_its_loudness(
         assert np.array_equal(say(nano, request(voice=audio)).samples(), usual.samples())
         again = say(nano, request(voice=audio, norm_loudness=False))
     assert np.array_equal(again.samples(), kept.samples())
-    # A clone is kept for requests in the same way, and a saved voice is what it is.
+    # A clone is cached for requests in the same way; a saved voice is already a voice.
     cloned = nano.call("clone", {**audio, "norm_loudness": False}).result()["voice"]
     for choice in ({}, {"norm_loudness": True}, {"norm_loudness": False}):
         said = say(nano, request(voice={"saved": cloned}, **choice))
@@ -345,7 +345,7 @@ def test_a_loudness_to_keep_is_checked(nano: Any, long_recording: voices.Audio) 
     assert caught.value.reason == "invalid_option"
 
 
-def test_english_has_no_loudness_to_keep(english: Any, long_recording: voices.Audio) -> None:
+def test_english_has_no_loudness_option(english: Any, long_recording: voices.Audio) -> None:
     audio = spoken_for(long_recording)
     for refused in (
         lambda: english.admit(request(voice=audio, norm_loudness=False)),
@@ -358,7 +358,7 @@ def test_english_has_no_loudness_to_keep(english: Any, long_recording: voices.Au
 
 @pytest.fixture
 def listening(nano: Any, monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Voices are not made before this is set."""
+    """An event; voices are not made before it is set."""
     go_on, make = threading.Event(), nano._voices.maker.make
 
     def made(audio: Any) -> Any:
@@ -380,7 +380,7 @@ def test_others_speak_to_their_end_while_a_voice_is_cloned(
     assert answer.result(120)["family"] == "turbo"
 
 
-def test_a_voice_is_made_with_all_threads_where_nothing_else_speaks(
+def test_a_voice_is_made_with_all_threads_if_nothing_else_speaks(
     nano: Any, long_recording: voices.Audio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, threads = nano._voices.maker.make(long_recording), []
@@ -417,7 +417,7 @@ def test_others_speak_to_their_end_while_a_requests_voice_is_made(
     assert set(heard.chunks) == {1, 2, 3}
 
 
-def test_a_voice_that_cannot_be_made_fails_those_who_wait_for_it(
+def test_a_failed_voice_fails_all_requests_that_wait_for_it(
     nano: Any, long_recording: voices.Audio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nano._voices, "cache", voices.VoiceCache())
@@ -456,7 +456,7 @@ def test_a_broken_voice_is_refused(nano: Any, saved: bytes) -> None:
         (np.ones(24_000 * 6), "24000", "voice_unreadable"),
     ],
 )
-def test_audio_that_no_voice_can_be_made_of(nano: Any, samples: Any, rate: Any, reason: str) -> None:
+def test_audio_that_cannot_become_a_voice(nano: Any, samples: Any, rate: Any, reason: str) -> None:
     audio = {"samples": samples.astype(np.float32).tobytes(), "sample_rate": rate}
     with pytest.raises(ChatterbexError) as caught:
         nano.admit(request(voice=audio))
@@ -467,7 +467,7 @@ def test_audio_that_no_voice_can_be_made_of(nano: Any, samples: Any, rate: Any, 
 def test_voices_are_kept_up_to_a_number() -> None:
     from chatterbex.s3gen import Reference
 
-    cache = voices.VoiceCache(most=2)
+    cache = voices.VoiceCache(limit=2)
     made = voices.Voice(
         "turbo", None, Reference(torch.zeros(1, 1), torch.zeros(1, 2, 80), torch.zeros(1, 192))
     )
@@ -485,7 +485,7 @@ def test_voices_are_kept_up_to_a_number() -> None:
 def test_two_hundred_requests_leave_nothing_behind(
     nano: Any, long_recording: voices.Audio, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Objects are counted, for the operating system's figure depends on who else runs."""
+    """Counts objects, because the operating system's figure depends on other programs."""
     import gc
 
     def tensors() -> int:
@@ -559,7 +559,7 @@ def test_a_failing_chunk_fails_its_request_only(nano: Any, monkeypatch: pytest.M
 
 @pytest.fixture
 def seeds(nano: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """What T3 is given to draw from, and texts that take 12 tokens at most."""
+    """The logits that T3 draws from, and texts of at most 12 tokens."""
     given: list[int] = []
     admit = nano._scheduler._session.admit
 
@@ -575,7 +575,7 @@ def seeds(nano: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_runaway_is_spoken_again_with_seeds_that_follow_from_the_first(
     nano: Any, seeds: list[int], vocoded: Vocoded, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Random weights come to no end by themselves."""
+    """With random weights, speech never ends by itself."""
     for _ in range(2):  # in the same way each time
         seeds.clear()
         told = say(nano, request(max_tokens=None)).metadata()
@@ -596,7 +596,7 @@ def test_as_often_as_was_asked_for(nano: Any, seeds: list[int], vocoded: Vocoded
     assert len(vocoded) == 1
 
 
-def test_no_more_often_than_needed_and_without_a_word_to_others(
+def test_it_happens_only_when_needed_and_without_output(
     nano: Any, seeds: list[int], vocoded: Vocoded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def other() -> Request:
@@ -608,7 +608,7 @@ def test_no_more_often_than_needed_and_without_a_word_to_others(
     draw = Sampler.draw
 
     def ends(self: Sampler, logits: torch.Tensor) -> int:
-        """With the first seed never, with the next after five tokens."""
+        """Speech never ends with the first seed, and after five tokens with the next."""
         token = draw(self, logits)
         over = self._draw.seed == derived(3, 1) and len(self.drawn) > 5
         return nano._residents.front.config.stop_speech if over else token
@@ -622,14 +622,14 @@ def test_no_more_often_than_needed_and_without_a_word_to_others(
     assert heard.metadata(2)["retries"] == 0
 
 
-def test_what_was_given_out_is_not_spoken_again(nano: Any, seeds: list[int], vocoded: Vocoded) -> None:
+def test_sent_audio_is_not_spoken_again(nano: Any, seeds: list[int], vocoded: Vocoded) -> None:
     said = say(nano, request(max_tokens=None, stream=True, chunk_tokens=8))
     told = said.metadata()
     assert len(said.chunks[1]) > 1
     assert (told["finish_reason"], told["retries"], seeds) == ("runaway", 0, [3])
 
 
-def test_a_limit_of_the_callers_is_no_runaway(nano: Any, seeds: list[int], vocoded: Vocoded) -> None:
+def test_reaching_the_callers_limit_is_not_a_runaway(nano: Any, seeds: list[int], vocoded: Vocoded) -> None:
     told = say(nano, request(max_tokens=20)).metadata()
     assert (told["finish_reason"], told["retries"], told["tokens"]) == ("limit", 0, 20)
 
@@ -652,7 +652,7 @@ def test_silence_is_spoken_again(
     assert np.abs(said.samples()).max() == 0 if silent > 2 else np.abs(said.samples()).max() > 0.01
 
 
-# -- faults of upstream that ours has not -------------------------------------------------------------
+# -- faults of upstream that we do not have -------------------------------------------------------------
 
 
 def test_temperature_of_zero(nano: Any) -> None:
@@ -660,7 +660,7 @@ def test_temperature_of_zero(nano: Any) -> None:
     assert one == 8
 
 
-def test_a_text_that_is_cut_at_the_limit_is_told_of(nano: Any, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_text_cut_at_the_limit_is_reported(nano: Any, caplog: pytest.LogCaptureFixture) -> None:
     said = say(nano, request(max_tokens=5))
     assert said.metadata()["finish_reason"] == "limit"
     assert "cut short after 5 speech tokens" in caplog.text

@@ -27,7 +27,7 @@ def random() -> Any:
 
 
 def product_error(products: Any, x: Tensor, weight: Tensor) -> Tensor:
-    """How far x @ weight.T may be off: both are rounded, the sum is added up in float32, and rounded."""
+    """The allowed error of x @ weight.T: both are rounded, the sum is made in float32 and rounded."""
     unit, inputs = ROUNDOFF[products.name], x.shape[1]
     magnitude = x.double().abs() @ weight.double().abs().t()
     summed = ((1 + unit) ** 2 * (1 + inputs * FLOAT32) - 1) * magnitude
@@ -40,13 +40,13 @@ def test_a_linear_layer(products: Any, random: Any) -> None:
     exact = x.double() @ weight.double().t() + bias.double()
     given = layer(x)
     assert given.dtype == products.dtype
-    # The bias is rounded, and the sum once more.
+    # The bias is rounded, and then the sum again.
     allowed = product_error(products, x, weight) + unit * (2 * bias.double().abs() + exact.abs())
     assert ((given.double() - exact).abs() <= allowed).all()
 
 
-def test_what_is_added_stays_in_float32(products: Any, random: Any) -> None:
-    """The sum is large beside what is added, and would be lost in bfloat16."""
+def test_the_residual_signal_stays_in_float32(products: Any, random: Any) -> None:
+    """The sum is large compared with what is added, which would be lost in bfloat16."""
     x, weight, bias = random(ROWS, INPUTS), random(OUTPUTS, INPUTS), random(OUTPUTS)
     before = 1e5 * random(ROWS, OUTPUTS)
     out = before.clone()
@@ -56,7 +56,7 @@ def test_what_is_added_stays_in_float32(products: Any, random: Any) -> None:
     assert ((out.double() - exact).abs() <= allowed).all()
 
 
-def test_a_layer_without_a_bias_writes_where_it_is_told(products: Any, random: Any) -> None:
+def test_a_layer_without_a_bias_writes_into_its_output(products: Any, random: Any) -> None:
     x, weight = random(ROWS, INPUTS), random(OUTPUTS, INPUTS)
     out = torch.empty(ROWS + 2, OUTPUTS, dtype=products.dtype).fill_(7)
     products.linear(weight, None).write(x.to(products.dtype), out[1:-1])
@@ -81,7 +81,7 @@ def test_a_causal_convolution(products: Any, random: Any, length: int) -> None:
 
 
 def test_attention(products: Any, random: Any) -> None:
-    """Scores that are off by e change a weight by exp(2e) at most, for their sum changes as well."""
+    """Scores that are off by e change a weight by exp(2e) at most, because their sum changes too."""
     heads, width, unit = 3, 64, ROUNDOFF[products.name]
     query, key, value = (random(ROWS, heads * width).to(products.dtype) for _ in range(3))
     split = [each.double().unflatten(1, (heads, width)).transpose(0, 1) for each in (query, key, value)]

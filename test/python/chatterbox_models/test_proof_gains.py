@@ -1,4 +1,4 @@
-"""By how much each component that is proved multiplies the rounding of float32."""
+"""How much each compared component amplifies float32 rounding."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from chatterbex.models import passes
 from chatterbex.models.english import EnglishModel
 from chatterbex.models.loading import load
 from chatterbex.models.turbo import NanoModel
-from chatterbex.s3gen import FRAME, RATE, GpuPass, MelTask
+from chatterbex.s3gen import FRAME, RATE, MelTask, S3GenGpuPass
 from chatterbex.s3gen import proof as s3gen_proof
 from chatterbex.s3gen.noise import Noise
-from chatterbex.t3 import GpuPass as T3GpuPass
+from chatterbex.t3 import T3GpuPass
 from chatterbex.t3 import proof as t3_proof
 
 
@@ -58,13 +58,13 @@ def test_logits(loaded: Any) -> None:
 
 
 def test_mel_pitch_and_samples(loaded: Any) -> None:
-    """Each component is given what the single pass gave the next one."""
+    """Each component gets what the single-precision pass gave to the next one."""
     weights, residents, _ = loaded
-    single, wide = GpuPass(weights.s3gen), GpuPass(doubled(weights.s3gen))
+    single, wide = S3GenGpuPass(weights.s3gen), S3GenGpuPass(doubled(weights.s3gen))
     figures = s3gen_proof.Figures(residents.voice.gen, passes._TOKENS)
     with torch.inference_mode():
         ours = figures.of(single)
-        given = {name: value.double() for name, value in figures._given.items()}
+        given = {name: value.double() for name, value in figures._shared.items()}
         reference = figures._voice
         voice = replace(
             reference,
@@ -86,7 +86,7 @@ def test_mel_pitch_and_samples(loaded: Any) -> None:
 def test_source(loaded: Any) -> None:
     """Its sines, whose turns are counted in float32 inside a frame."""
     weights, _, _ = loaded
-    net, noise = GpuPass(weights.s3gen), Noise(0)
+    net, noise = S3GenGpuPass(weights.s3gen), Noise(0)
     maker = net.network.mel2wav.m_source
     pitch = torch.linspace(60.0, 400.0, 40)
     phases = noise.phases(net.harmonics)

@@ -1,4 +1,4 @@
-"""S3Gen gives what upstream's own code gives, with the same weights and the same noise."""
+"""S3Gen gives the same results as upstream's own code, with the same weights and noise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from running import drained, torch_threads
 
 from chatterbex import s3gen
 from chatterbex.device.proof import BFLOAT16, FLOAT32, MARGIN, gain
-from chatterbex.s3gen import TOKEN, Decoding, GpuPass, MelTask, Reference, conformer, signal, together
+from chatterbex.s3gen import TOKEN, Decoding, MelTask, Reference, S3GenGpuPass, conformer, signal, together
 from chatterbex.s3gen.estimator import Estimator, mish_
 from chatterbex.s3gen.gpu import unet
 from chatterbex.s3gen.products import BFLOAT16 as BFLOAT16_PRODUCTS
@@ -31,7 +31,7 @@ def pair(request: pytest.FixtureRequest, published: Any, folder: Callable[[str],
     name, file = ("nano", "s3gen_meanflow.safetensors") if meanflow else ("english", "s3gen.safetensors")
     path = folder(name) / file
     network, analysis = s3gen.load(path, meanflow=meanflow)
-    ours, theirs = s3gen.CpuPass(network), published.s3gen(path, meanflow=meanflow)
+    ours, theirs = s3gen.S3GenCpuPass(network), published.s3gen(path, meanflow=meanflow)
     return ours, analysis, theirs
 
 
@@ -63,9 +63,9 @@ def test_mel_frames_and_samples_are_upstreams(
 def test_the_pass_for_gpus_gives_the_same_alone_and_padded_in_a_batch(
     pair: Any, reference: Reference, tokens: list[int]
 ) -> None:
-    """Requests of other lengths, whole and unfinished; the padding changes nothing but rounding."""
+    """Requests of different lengths, complete and unfinished; padding only changes the rounding."""
     ours, _, _ = pair
-    plain = GpuPass(ours.network)
+    plain = S3GenGpuPass(ours.network)
     requests = [(tokens, True), (tokens[:11], True), (tokens[:20], False), (tokens[3:5], True)]
 
     def vocoded(way: Any, group: list[tuple[list[int], bool]]) -> list[np.ndarray]:
@@ -84,7 +84,7 @@ def test_the_pass_for_gpus_gives_the_same_alone_and_padded_in_a_batch(
 
 # A tile of the first level has 64 frames or 256, those of the others have less.
 @pytest.mark.parametrize("frames", [1, 2, 31, 32, 33, 127, 129, 161, 290])
-def test_a_vocoder_in_tiles_gives_the_whole(pair: Any, frames: int) -> None:
+def test_a_vocoder_in_tiles_matches_the_whole(pair: Any, frames: int) -> None:
     _, _, theirs = pair
     generator = torch.Generator().manual_seed(frames)
     mel = 2 * torch.randn(1, 80, frames, generator=generator) - 5
@@ -103,9 +103,9 @@ def test_packing_leaves_the_weights_as_the_checkpoint_stores_them(meanflow: Any)
         assert parameter.is_contiguous(), name
 
 
-# around the queries that are taken at a time
+# around the number of queries per block
 @pytest.mark.parametrize("length", [1, 2, 63, 64, 65, 255, 256, 257, 600])
-def test_attention_in_parts_gives_the_whole(pair: Any, length: int) -> None:
+def test_attention_in_parts_matches_the_whole(pair: Any, length: int) -> None:
     ours, _, theirs = pair
     generator = torch.Generator().manual_seed(length)
     x = torch.randn(1, length, 512, generator=generator)
@@ -118,7 +118,7 @@ def test_attention_in_parts_gives_the_whole(pair: Any, length: int) -> None:
     assert (expected - x).abs().max() > 0.1, "the synthetic layer does nothing, so this shows nothing"
 
 
-# around the positions that one thread takes at a time
+# around the number of positions per thread
 @pytest.mark.parametrize("length", [1, 2, 3, 159, 160, 161, 350])
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_flows_network_in_parts_gives_the_whole(pair: Any, length: int, threads: int) -> None:
@@ -157,7 +157,7 @@ def test_the_flows_network_in_parts_gives_the_whole(pair: Any, length: int, thre
 def rounded_alike(
     ours: torch.Tensor, theirs: torch.Tensor, exact: torch.Tensor, unit: float = FLOAT32
 ) -> bool:
-    """Whether ours is as close to float64 as another order of the sums of upstream's float32 may be.
+    """Whether ours is as close to float64 as upstream's float32 with another order of sums may be.
 
     Args:
         ours: what is judged.
@@ -173,7 +173,7 @@ def test_an_activation_without_a_logarithm_is_the_same() -> None:
     assert torch.allclose(mish_(x.clone()), torch.nn.functional.mish(x), rtol=1e-5, atol=1e-7)
 
 
-def test_tables_that_are_in_no_file_are_those_of_a_module_built_the_usual_way(pair: Any) -> None:
+def test_tables_without_a_file_match_a_normally_built_module(pair: Any) -> None:
     ours, analysis, theirs = pair
     mine = torch.nn.ModuleDict({"s3gen": ours.network, "analysis": analysis})
     checked = []
@@ -297,11 +297,11 @@ def test_weights_merge_as_the_layers_would_have_done() -> None:
 def test_s3gen_of_upstream_cannot_stream(
     pair: Any, published: Any, voice: dict[str, Any], tokens: list[int]
 ) -> None:
-    """Its unfinished path drops encoder frames and leaves their mask: why ours is our own."""
+    """Its unfinished path drops encoder frames and leaves their mask: the reason for our own."""
     _, _, theirs = pair
     with published.noise(SEED, 50, 2 * len(tokens)), pytest.raises(RuntimeError, match="must match"):
         theirs.flow_inference(torch.tensor([tokens]), ref_dict=dict(voice), finalize=False)
 
 
-def test_the_package_is_whole() -> None:
+def test_the_package_is_complete() -> None:
     assert {name for name in s3gen.__all__ if not hasattr(s3gen, name)} == set()

@@ -1,4 +1,4 @@
-"""Several requests at once on a CPU with several threads: side by side, and each as if it were alone."""
+"""Several requests at once on a CPU with several threads: in parallel, and each as if it were alone."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from chatterbex.s3gen import Decoding
 
 @pytest.fixture(autouse=True)
 def _two_threads(_two_threads: None) -> None:
-    """Whatever this process has."""
+    """The number of threads of this process."""
     torch.set_num_threads(2)
 
 
 @pytest.fixture
-def most(nano: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many were being vocoded, each time that one was begun."""
+def running_counts(nano: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of requests being vocoded, each time that one starts."""
     seen: list[int] = []
     start = nano._scheduler._lanes.start
 
@@ -40,7 +40,7 @@ def most(nano: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture
 def _at_a_stroke(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Vocoding in one stage, so that what runs will bring samples."""
+    """Vocoding in one stage, so that each job returns samples."""
     stages = Decoding.stages
 
     def stroke(self: Decoding, *given: Any) -> Any:
@@ -79,12 +79,12 @@ def test_two_functions_share_the_threads_of_their_caller(threads: int, shares: t
     ("threads", "ready", "count"),
     [(1, 5, 1), (2, 0, 0), (2, 1, 1), (2, 2, 2), (2, 9, 2), (4, 3, 2), (8, 3, 2), (15, 8, 5), (16, 8, 8)],
 )
-def test_as_many_are_done_at_once_as_use_most_threads(threads: int, ready: int, count: int) -> None:
+def test_the_number_of_parallel_jobs_uses_most_threads(threads: int, ready: int, count: int) -> None:
     torch.set_num_threads(threads)
     assert Lanes.count(ready) == count
 
 
-def test_works_are_done_at_once_each_with_its_threads() -> None:
+def test_jobs_run_in_parallel_each_with_its_threads() -> None:
     lanes: Lanes[str, int] = Lanes()
     both = threading.Barrier(2, timeout=60)
 
@@ -104,7 +104,7 @@ def test_works_are_done_at_once_each_with_its_threads() -> None:
     lanes.close()
 
 
-def test_what_a_work_raises_is_its_result_and_nobody_waits_for_long() -> None:
+def test_an_exception_in_a_job_is_its_result_and_nobody_waits_for_long() -> None:
     lanes: Lanes[str, None] = Lanes()
     go_on = threading.Event()
 
@@ -125,7 +125,7 @@ def test_what_a_work_raises_is_its_result_and_nobody_waits_for_long() -> None:
 # -- models ---------------------------------------------------------------------------------------------
 
 
-def test_each_sounds_as_if_it_were_alone(nano: Any, most: list[int]) -> None:
+def test_each_request_sounds_as_it_does_alone(nano: Any, running_counts: list[int]) -> None:
     requests = [
         request(1, seed=11),
         request(2, "Another text.", seed=5, max_tokens=9),
@@ -133,9 +133,9 @@ def test_each_sounds_as_if_it_were_alone(nano: Any, most: list[int]) -> None:
         request(4, seed=2, max_tokens=40),
     ]
     alone = {one.id: say(nano, one) for one in requests}
-    assert not most, "whoever is alone has all threads"
+    assert not running_counts, "whoever is alone has all threads"
     together = say(nano, *requests)
-    assert max(most) == 2
+    assert max(running_counts) == 2
     for one in requests:
         expected, given = alone[one.id], together
         assert given.metadata(one.id)["tokens"] == expected.metadata(one.id)["tokens"]
@@ -165,10 +165,10 @@ def test_others_speak_while_one_is_vocoded(nano: Any, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("listened", [False, True])
-def test_while_nobody_listens_all_threads_may_vocode(
+def test_without_a_listener_all_threads_may_vocode(
     listened: bool, nano: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And T3 goes on beside. With a vocoder that waits, and one who speaks for long."""
+    """T3 continues in parallel. With a vocoder that waits, and a request that speaks for a long time."""
     stages, go_on = Decoding.stages, threading.Event()
 
     def waiting(self: Decoding, *given: Any) -> Any:
@@ -180,19 +180,19 @@ def test_while_nobody_listens_all_threads_may_vocode(
     nano.admit(request(1, max_tokens=3))
     nano.admit(request(2, max_tokens=3))
     nano.admit(request(3, max_tokens=60, stream=listened, chunk_tokens=60))
-    most = 0
+    largest = 0
     while nano._scheduler._speeches[3].finish_reason is None:
         step(nano, heard)
         if 3 in nano._scheduler._session.live:
-            most = max(most, len(nano._scheduler._lanes.running))
+            largest = max(largest, len(nano._scheduler._lanes.running))
     go_on.set()
     finish(nano, heard)
-    assert most == (1 if listened else 2)
+    assert largest == (1 if listened else 2)
     assert set(heard.chunks) == {1, 2, 3}
 
 
 @pytest.mark.usefixtures("_at_a_stroke")
-def test_a_request_that_is_cancelled_while_it_is_vocoded_is_not_heard_of(nano: Any) -> None:
+def test_a_request_cancelled_during_vocoding_sends_nothing_more(nano: Any) -> None:
     alone = say(nano, request(1)).samples()
     heard = Heard()
     nano.admit(request(1))
@@ -208,7 +208,7 @@ def test_a_request_that_is_cancelled_while_it_is_vocoded_is_not_heard_of(nano: A
 
 
 @pytest.mark.usefixtures("_at_a_stroke")
-def test_a_request_that_begins_anew_while_it_is_vocoded_drops_what_it_had(nano: Any) -> None:
+def test_a_request_restarted_during_vocoding_drops_its_old_samples(nano: Any) -> None:
     alone = say(nano, request(1)).samples()
     heard = Heard()
     nano.admit(request(1))
@@ -222,7 +222,7 @@ def test_a_request_that_begins_anew_while_it_is_vocoded_drops_what_it_had(nano: 
 
 
 def test_one_that_fails_leaves_the_others(
-    nano: Any, most: list[int], monkeypatch: pytest.MonkeyPatch
+    nano: Any, running_counts: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone = say(nano, request(1)).samples()
     stages = Decoding.stages
@@ -234,7 +234,7 @@ def test_one_that_fails_leaves_the_others(
 
     monkeypatch.setattr(Decoding, "stages", broken)
     heard = say(nano, request(1), request(2, seed=99), request(3))
-    assert max(most) == 2
+    assert max(running_counts) == 2
     assert list(heard.failures) == [2]
     assert "no sound" in heard.failures[2].message
     for id in (1, 3):
@@ -253,7 +253,7 @@ def test_a_model_that_is_closed_while_it_vocodes_ends_its_threads(folder: Callab
     assert set(threading.enumerate()) == before
 
 
-def test_rest_waits_for_what_runs_and_begins_nothing_more() -> None:
+def test_rest_waits_for_running_jobs_and_starts_no_more() -> None:
     begun, go_on = threading.Event(), threading.Event()
     done: list[str] = []
     lane: Lanes[str, None] = Lanes()

@@ -1,4 +1,4 @@
-"""Options that trade quality for speed change what they must, as upstream's code does, and nothing else."""
+"""Options that trade quality for speed have the same effect as in upstream's code, and no other effect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,16 @@ from chatterbex.models.conversion import ConversionModel
 from chatterbex.models.english import EnglishModel
 from chatterbex.models.multilingual import MultilingualModel
 from chatterbex.models.turbo import NanoModel
-from chatterbex.s3gen import TOKEN, Decoding, FlowOptions, GpuPass, MelTask, Reference, flow_options, together
+from chatterbex.s3gen import (
+    TOKEN,
+    Decoding,
+    FlowOptions,
+    MelTask,
+    Reference,
+    S3GenGpuPass,
+    flow_options,
+    together,
+)
 from synthetic import s3gen as synthetic_s3gen
 
 Folder = Callable[[str], Path]
@@ -27,7 +36,7 @@ SEED = 9
 
 
 def prompt_of(seconds: float) -> dict[str, Any]:
-    """The ``gen`` half of a voice with a prompt of so many seconds."""
+    """The ``gen`` half of a voice with a prompt of `seconds` seconds."""
     return synthetic_s3gen.conditionals(seed=8, seconds=seconds)
 
 
@@ -61,7 +70,7 @@ def prompts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 def steps_of_chunks(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many steps of the flow each chunk from now on takes."""
+    """The number of flow steps of each chunk from now on."""
     counts: list[int] = []
     way = model._runtime.way.s3gen
     plain, slope = way.mel_stages, way.slope
@@ -83,12 +92,12 @@ def steps_of_chunks(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize(("meanflow", "steps"), [(True, 1), (True, 3), (False, 3)])
-def test_a_short_prompt_and_other_steps_give_what_upstream_gives(
+def test_a_short_prompt_and_other_steps_match_upstream(
     meanflow: bool, steps: int, published: Any, folder: Folder, shelf: Any, tokens: list[int]
 ) -> None:
     shelf.clear()
     name, file = ("nano", "s3gen_meanflow.safetensors") if meanflow else ("english", "s3gen.safetensors")
-    way = s3gen.CpuPass(s3gen.load(folder(name) / file, meanflow=meanflow)[0])
+    way = s3gen.S3GenCpuPass(s3gen.load(folder(name) / file, meanflow=meanflow)[0])
     theirs = published.s3gen(folder(name) / file, meanflow=meanflow)
     voice = prompt_of(4.0)
     cut = {
@@ -137,7 +146,7 @@ def test_english_with_the_distilled_flow_sounds_as_upstream_says_it(
     tts = published.model(model, path)
     prompt = model._residents.voice.gen.prompt_feat.shape[1]
     with published.noise(3, prompt, 2 * tokens):
-        expected = published.say(tts, "Hello world, this is a test.", model, most=20)
+        expected = published.say(tts, "Hello world, this is a test.", model, max_tokens=20)
     assert said.samples().shape == expected.shape
     assert np.abs(said.samples() - expected).max() < 1e-3
     assert np.abs(expected).max() > 0.02
@@ -147,7 +156,7 @@ def test_english_with_the_distilled_flow_sounds_as_upstream_says_it(
 # -- the prompt -------------------------------------------------------------------------------------
 
 
-def test_a_prompt_is_cut_in_tokens_and_frames_alike() -> None:
+def test_a_prompt_is_cut_at_the_same_point_in_tokens_and_frames() -> None:
     reference = Reference.from_mapping(prompt_of(4.0))
     for seconds, kept in ((3, 75), (3.02, 75), (3.5, 87), (4, 100), (10, 100)):
         cut = reference.beginning(seconds)
@@ -179,7 +188,7 @@ def test_every_voice_is_cut_and_t3_hears_all_of_it(
     model.close()
 
 
-def test_a_model_is_loaded_with_what_its_requests_use_else(
+def test_options_of_the_load_are_the_defaults_of_requests(
     long_voice: Callable[[str], Path],
     prompts: list[tuple[int, int]],
     monkeypatch: pytest.MonkeyPatch,
@@ -233,7 +242,7 @@ def test_only_the_first_chunk_of_a_stream_has_the_first_steps(
         assert np.array_equal(say(nano, request(**plan, **same)).samples(), usual.samples())
 
 
-def test_what_is_no_stream_has_no_first_chunk(nano: Any) -> None:
+def test_only_a_stream_has_a_first_chunk(nano: Any) -> None:
     usual = say(nano, request()).samples()
     for same in ({"first_chunk_steps": 1}, {"flow_steps": 2}, {"reference_seconds": 10}):
         assert np.array_equal(say(nano, request(**same)).samples(), usual), same
@@ -278,7 +287,7 @@ def test_requests_with_other_prompts_are_computed_together(meanflow: Any, tokens
     ours, _ = meanflow
     reference = Reference.from_mapping(prompt_of(4.0))
     asked = [FlowOptions(), FlowOptions(reference_seconds=3.0), FlowOptions(reference_seconds=3.4)]
-    for way in (ours, GpuPass(ours.network)):
+    for way in (ours, S3GenGpuPass(ours.network)):
         parts = [
             (one.decoding(way, reference, SEED + number, stream=False), tokens[: 20 + number], True)
             for number, one in enumerate(asked)
@@ -330,7 +339,7 @@ def test_only_requests_with_as_many_steps_are_computed_together(
 # -- the files of the distilled flow ----------------------------------------------------------------
 
 
-def test_a_distilled_flow_that_is_missing_is_told_with_its_command(own: Callable[[str], Path]) -> None:
+def test_a_missing_distilled_flow_is_reported_with_its_command(own: Callable[[str], Path]) -> None:
     with pytest.raises(ChatterbexError) as caught:
         load(EnglishModel, own("english"), flow="meanflow")
     assert caught.value.reason == "model_files_missing"

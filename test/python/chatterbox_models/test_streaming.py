@@ -15,7 +15,7 @@ from chatterbex.s3gen.noise import Noise
 SEED = 5
 # How far a stream may be from the whole, as the root mean square of the difference by the standard
 # deviation of the whole:
-# - mel frames: those of a chunk were made without seeing what follows, which every frame looks at;
+# - mel frames: those of a chunk are made without the frames that follow, which every frame looks at;
 # - samples, where the mel frames are the same: the vocoder misses what it looks at beyond HELD;
 # - what the flow is steered by, where the look-ahead shows. (Random weights give it little weight
 #   behind that, and frames that lack it would be held back anyway.)
@@ -44,7 +44,7 @@ Spoken = list[torch.Tensor]
 
 @pytest.fixture
 def spoken(monkeypatch: pytest.MonkeyPatch) -> Spoken:
-    """The mel frames of which samples were given out."""
+    """The mel frames whose samples were returned."""
     frames: Spoken = []
     plain = Decoding._vocode
 
@@ -159,9 +159,7 @@ def test_the_samples_of_a_stream_are_the_wholes_where_its_mel_frames_are(
 
 
 @pytest.mark.parametrize("broken", [None, "look-ahead"])
-def test_the_look_ahead_is_what_it_is_in_the_whole(
-    meanflow: Any, tokens: list[int], broken: str | None
-) -> None:
+def test_the_look_ahead_matches_the_whole(meanflow: Any, tokens: list[int], broken: str | None) -> None:
     ids = torch.tensor([tokens])
     with torch.inference_mode():
         whole = meanflow[0].encode([ids], [True])[0]
@@ -173,7 +171,7 @@ def test_the_look_ahead_is_what_it_is_in_the_whole(
 
 
 def test_a_position_with_its_look_ahead_is_encoded_as_in_the_whole(meanflow: Any, tokens: list[int]) -> None:
-    """What is kept of an unfinished text has seen all that it looks ahead to, before any attention."""
+    """The kept part of an unfinished text has its full look-ahead, before any attention."""
     encoder = meanflow[0].network.flow.encoder
     seen: list[torch.Tensor] = []
     first = encoder.encoders[0].norm_mha
@@ -191,7 +189,7 @@ def test_a_position_with_its_look_ahead_is_encoded_as_in_the_whole(meanflow: Any
     assert mu.shape == (1, 80, 34)
 
 
-def test_the_vocoder_of_a_window_is_that_of_the_whole(meanflow: Any) -> None:
+def test_the_vocoder_of_a_window_matches_the_whole(meanflow: Any) -> None:
     """With `LEFT` frames before, and enough after, a window's samples are the whole's."""
     s3gen = meanflow[0]
     noise = Noise(1)
@@ -204,7 +202,7 @@ def test_the_vocoder_of_a_window_is_that_of_the_whole(meanflow: Any) -> None:
         inner = slice(40 * FRAME, 52 * FRAME)
         moved = slice((40 - first) * FRAME, (52 - first) * FRAME)
         assert (complete[inner] - part[moved]).abs().max() < 1e-4
-        # And the source goes on where it was.
+        # And the source continues where it was.
         pitch = s3gen.pitch(mel)
         rest, _ = s3gen.source(pitch[40:], phases[40], noise.source(40, 80, 9, FRAME))
         assert (rest - source[:, :, 40 * FRAME :]).abs().max() < 1e-4
@@ -224,7 +222,7 @@ def test_the_source_is_upstreams(meanflow: Any, monkeypatch: pytest.MonkeyPatch)
     with torch.inference_mode():
         expected, _, _ = vocoder.m_source(vocoder.f0_upsamp(pitch[None, None]).transpose(1, 2))
         ours, _ = s3gen.source(pitch, noise.phases(9), draws)
-    # Upstream adds up a turn per sample in float32, and is the one that is off.
+    # Upstream adds up a turn per sample in float32, so upstream is the one that is off.
     assert (ours - expected.transpose(1, 2)).abs().max() < 5e-3
     assert ours.abs().max() > 0.1
 
@@ -243,7 +241,7 @@ def test_noise_is_the_same_at_the_same_place() -> None:
     assert one.phases(9)[0] == 0
 
 
-def test_ids_that_are_no_sound_do_not_reach_the_flow(
+def test_ids_that_are_not_speech_do_not_reach_the_flow(
     meanflow: Any, reference: Reference, tokens: list[int]
 ) -> None:
     few = tokens[:6]
@@ -275,7 +273,7 @@ def test_work_is_done_in_stages_without_a_graph_of_gradients(
     assert stop.value.value.shape == (6 * TOKEN,)
 
 
-def test_what_finishes_a_chunk_sees_the_samples_around_it(
+def test_finish_sees_the_samples_around_a_chunk(
     meanflow: Any, reference: Reference, tokens: list[int]
 ) -> None:
     seen: list[int] = []

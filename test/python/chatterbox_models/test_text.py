@@ -1,4 +1,4 @@
-"""The same token ids as upstream's tokenizers, and no words that nobody wrote."""
+"""The same token ids as upstream's tokenizers, and no words that are not in the text."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_tag_is_one_token(model: str, folder: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.parametrize("blank", ["", " ", "\n\t "])
-def test_blank_text_is_refused_where_upstream_says_something_of_its_own(published: Any, blank: str) -> None:
+def test_blank_text_is_refused_although_upstream_speaks_a_filler(published: Any, blank: str) -> None:
     said = published.module("tts_turbo").punc_norm("")
     assert said == "You need to add some text for me to talk."
     for model in ("turbo", "english", "multilingual"):
@@ -118,7 +118,7 @@ def test_multilingual_ids_are_upstreams(
     assert ours.ids(text, language) == [255, *expected, 0]
 
 
-def test_a_language_that_is_not_spoken(folder: Callable[[str], Path]) -> None:
+def test_an_unknown_language(folder: Callable[[str], Path]) -> None:
     ours = MultilingualTokens(folder("multilingual_v3") / "grapheme_mtl_merged_expanded_v1.json")
     with pytest.raises(ChatterbexError) as caught:
         ours.ids("saluton", "eo")

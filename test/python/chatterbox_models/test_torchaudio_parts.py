@@ -1,4 +1,4 @@
-"""Our parts of torchaudio give what torchaudio gives."""
+"""Our parts of torchaudio give the same results as torchaudio."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What upstream's models get wrong, shown on upstream, and got right here. T3's faults have their own."""
+"""Faults of upstream's models, shown on its code, and the correct behaviour here. T3 has its own file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def english_pair(english: Any, folder: Folder, published: Any, shelf: Any) -> Pa
 
 @pytest.fixture
 def person(recording: tuple[np.ndarray, int], tmp_path: Path) -> Callable[[float], tuple[str, voices.Audio]]:
-    """A recording of so many seconds: its file, and what we take."""
+    """A recording of the given seconds: its file, and the form that we use."""
 
     def person(seconds: float) -> tuple[str, voices.Audio]:
         samples, rate = recording
@@ -65,10 +65,10 @@ def test_without_guidance(english_pair: Pair) -> None:
     assert len(say(ours, request(cfg_weight=0.0, max_tokens=6)).samples())
 
 
-def test_ids_that_are_no_sound_reach_upstreams_flow(
+def test_ids_that_are_not_speech_reach_upstreams_flow(
     english_pair: Pair, published: Any, voice: dict[str, Any], reference: Reference
 ) -> None:
-    """The multilingual model hands on whatever T3 has drawn but start and stop."""
+    """The multilingual model passes on every token of T3 except start and stop."""
     ours, theirs = english_pair
     ids = torch.tensor([5, 6561, 9, 8000, 7, 6562])
     kept = published.module("models.s3tokenizer").drop_invalid_tokens(ids)
@@ -104,7 +104,7 @@ def test_a_prompt_that_is_too_short(nano_pair: Pair, person: Any) -> None:
 def test_prompts_stay_float32(nano_pair: Pair, person: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = nano_pair
     _, audio = person(6.0)
-    # With NumPy 2, bringing a prompt to a loudness makes it float64, and no network takes that.
+    # With NumPy 2, normalising a prompt's loudness makes it float64, which no network accepts.
     loud = type(theirs).norm_loudness(theirs, audio.samples, audio.sample_rate)
     assert loud.dtype == np.float64
     with pytest.raises(RuntimeError, match="Double"):
@@ -129,7 +129,7 @@ def test_a_voice_keeps_no_graph_and_is_made_once(nano_pair: Pair, person: Any) -
     ours, theirs = nano_pair
     path, audio = person(5.1)
     give_back_memory()
-    # Upstream leaves it so for all weights; a graph of all of them takes gigabytes.
+    # Upstream keeps gradients for all weights; a graph of all of them needs gigabytes.
     *_, weight = theirs.s3gen.speaker_encoder.parameters()
     weight.requires_grad_(True)
     try:

@@ -33,11 +33,11 @@ from chatterbex.precision import (
     on_gpu,
     verdict,
 )
-from chatterbex.t3 import T3, CpuPass, T3Conditionals, T3Request, T3Session
+from chatterbex.t3 import T3, T3Conditionals, T3CpuPass, T3Request, T3Session
 from synthetic import outliers
 from synthetic import t3 as synthetic_t3
 
-# Random weights give nearly flat distributions, so that the likeliest token changes easily.
+# Random weights give nearly flat distributions, so the likeliest token changes easily.
 LENIENT = replace(LIMITS, changed_tokens=0.2)
 
 
@@ -98,7 +98,7 @@ def t3_figures(factor: float, name: str = "nano") -> dict[str, float]:
     config = synthetic_t3.tiny(name)
     t3 = T3.from_state_dict(config, outliers.t3(synthetic_t3.state_dict(config), config, factor))
     voice = T3Conditionals.from_mapping(synthetic_t3.conditionals(config, prompt=20))
-    make = lambda precision: CpuPass(t3, ROWS, threads=1, precision=precision)  # noqa: E731
+    make = lambda precision: T3CpuPass(t3, ROWS, threads=1, precision=precision)  # noqa: E731
     return measurement.t3_error(make, "int8", t3.front, voice, synthetic_t3.text_tokens(config, 9))
 
 
@@ -114,12 +114,12 @@ def test_outliers_are_refused_and_the_plain_weights_are_not(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["nano", "english"])
-def test_what_is_compared_is_what_a_session_speaks(name: str) -> None:
+def test_the_proof_compares_what_a_session_computes(name: str) -> None:
     config = synthetic_t3.tiny(name)
     t3 = T3.from_state_dict(config, synthetic_t3.state_dict(config))
     voice = T3Conditionals.from_mapping(synthetic_t3.conditionals(config, prompt=20))
     text = synthetic_t3.text_tokens(config, 9)
-    way = CpuPass(t3, ROWS, threads=1)
+    way = T3CpuPass(t3, ROWS, threads=1)
     _, [_, speech, *_] = measurement._speak(way, t3.front, voice, text, None)
     session = T3Session(t3.front, way, max_batch=1)
     session.admit(T3Request("a", text, voice, seed=1, max_tokens=20, detect_runaway=False))
@@ -132,7 +132,7 @@ def test_float32_compared_with_itself_differs_in_nothing() -> None:
     t3 = T3.from_state_dict(config, synthetic_t3.state_dict(config))
     voice = T3Conditionals.from_mapping(synthetic_t3.conditionals(config, prompt=20))
     figures = measurement.t3_error(
-        lambda _precision: CpuPass(t3, ROWS, threads=1), "float32", t3.front, voice, [5, 6]
+        lambda _precision: T3CpuPass(t3, ROWS, threads=1), "float32", t3.front, voice, [5, 6]
     )
     assert (figures["kl_divergence"], figures["changed_tokens"]) == (0, 0)
 
@@ -141,14 +141,14 @@ def test_a_flow_in_bfloat16_is_close_and_one_in_float32_is_the_same(meanflow: An
     network = meanflow[0].network
     same = measurement.flow_error(partial(_flow, network), "float32", reference)
     assert same == {"mel_snr": float("inf"), "waveform_snr": float("inf")}
-    close = measurement.flow_error(partial(s3gen.CpuPass, network), "bfloat16", reference)
+    close = measurement.flow_error(partial(s3gen.S3GenCpuPass, network), "bfloat16", reference)
     assert LIMITS.mel_snr < close["mel_snr"] < 60
     assert LIMITS.waveform_snr < close["waveform_snr"] < 60
 
 
-def _flow(network: Any, precision: str) -> s3gen.CpuPass:
+def _flow(network: Any, precision: str) -> s3gen.S3GenCpuPass:
     assert precision == "float32"
-    return s3gen.CpuPass(network)
+    return s3gen.S3GenCpuPass(network)
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_each_limit_counts(figures: dict[str, float], passed: bool) -> None:
     json.dumps(judged, allow_nan=False)
 
 
-def test_each_part_takes_what_passed() -> None:
+def test_each_part_uses_the_precision_that_passed() -> None:
     t3, flow = {"precision": "int8", "passed": True}, {"precision": "bfloat16", "passed": False}
     assert Verdict(t3, flow, {}, "A CPU").precision == Precision("int8", "float32")
     assert Verdict(None, {**flow, "passed": True}, {}, "A CPU").precision == Precision("float32", "bfloat16")
@@ -181,7 +181,7 @@ def test_each_part_takes_what_passed() -> None:
 
 
 class Counting:
-    """Gives a verdict, and counts how often it was asked."""
+    """Returns a verdict, and counts the calls."""
 
     verdict = Verdict({"precision": "int8", "passed": True}, None, asdict(LIMITS), "A CPU")
 
@@ -206,7 +206,7 @@ def verdicts(tmp_path: Path, files: Path) -> Verdicts:
     return Verdicts(tmp_path / "cache", "nano", files, ["t3.safetensors", "conds.pt"])
 
 
-def test_what_was_measured_once_is_kept(tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_measurement_is_kept(tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measure = Counting()
     for _ in range(2):
         assert verdicts(tmp_path, files).of([1, 2], measure) == measure.verdict
@@ -255,7 +255,7 @@ def _make_it_no_verdict(files: Path, _patch: pytest.MonkeyPatch) -> None:
         _make_it_no_verdict,
     ],
 )
-def test_it_is_measured_again_when_what_it_depends_on_has_changed(
+def test_it_is_measured_again_when_a_dependency_changes(
     tmp_path: Path, files: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[..., None]
 ) -> None:
     measure = Counting()
@@ -282,7 +282,7 @@ def test_a_folder_that_cannot_be_written_to_costs_only_time(tmp_path: Path, file
 # -- a whole model -------------------------------------------------------------------------------------
 
 
-def test_auto_measures_once_and_speaks_in_what_passed(
+def test_auto_measures_once_and_uses_the_precision_that_passed(
     folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(processor, "multiplies_bfloat16", lambda: True)
@@ -313,7 +313,7 @@ def test_auto_measures_once_and_speaks_in_what_passed(
         (Limits(changed_tokens=0.0), ("float32", "bfloat16")),
     ],
 )
-def test_auto_refuses_what_is_over_a_limit(
+def test_auto_refuses_a_precision_over_a_limit(
     folder: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
     limits: Limits,

@@ -1,4 +1,4 @@
-"""PerTh's watermark: upstream's to the bit, found where it is, without upstream's imports."""
+"""PerTh's watermark: upstream's bit for bit, detected where it is, without upstream's imports."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def speech(recording: tuple[np.ndarray, int]) -> np.ndarray:
     return resample(samples, orig_sr=rate, target_sr=24_000)
 
 
-def test_it_is_found_in_speech_that_has_it_only(speech: np.ndarray) -> None:
+def test_it_is_found_only_in_watermarked_speech(speech: np.ndarray) -> None:
     marked = watermarker().apply(speech, 24_000)
     assert marked.shape == speech.shape
     assert marked.dtype == np.float32
@@ -74,7 +74,7 @@ def test_any_number_of_samples_is_kept(speech: np.ndarray, length: int) -> None:
     assert watermarker().apply(some, 24_000).shape == some.shape
 
 
-def test_perth_is_there_without_pkg_resources_where_upstreams_is_none() -> None:
+def test_perth_works_without_pkg_resources_where_upstreams_is_none() -> None:
     if importlib.util.find_spec("librosa") is None:
         pytest.skip("librosa is not installed: upstream's perth cannot be imported at all")
     probe = (
@@ -92,7 +92,7 @@ def test_perth_is_there_without_pkg_resources_where_upstreams_is_none() -> None:
 
 
 def test_nothing_heavy_is_imported_on_the_way_to_ready_and_to_a_voice(folder: Callable[[str], Path]) -> None:
-    """Nor anything of the names that a program might want to import in its own way."""
+    """Nor any name that a program might import in its own way."""
     here = Path(__file__).resolve().parent
     package = here.parents[2] / "priv" / "python"
     probe = f"""

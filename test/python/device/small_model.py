@@ -20,7 +20,7 @@ HOP = 4
 
 @dataclass(frozen=True)
 class T3Voice:
-    """A voice for T3; `.to` gives another one."""
+    """A voice for T3; `.to` returns another one."""
 
     speaker: Tensor
     prompt: Tensor
@@ -31,7 +31,7 @@ class T3Voice:
 
 
 class T3(nn.Module):
-    """Text tokens to speech tokens, one a step, with keys and values written in place."""
+    """Text tokens to speech tokens, one per step, with keys and values written in place."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class T3(nn.Module):
         self.register_buffer("bias", torch.zeros(VOCABULARY).index_fill(0, torch.tensor([STOP]), -9.0))
 
     def begin(self, text: list[int], voice: T3Voice) -> dict[str, Any]:
-        """What a request has while it runs."""
+        """The state of a running request."""
         device = self.embedding.weight.device
         voice = voice.to(device)
         tokens = torch.tensor([text], device=device)
@@ -90,7 +90,7 @@ class S3Gen(nn.Module):
 
 @dataclass
 class Voice:
-    """Who speaks; it stays on the CPU."""
+    """The speaker encoder; it stays on the CPU."""
 
     t3: T3Voice
     gen: dict[str, Tensor]
@@ -114,18 +114,18 @@ def parts() -> Parts:
 
 @dataclass(frozen=True)
 class Way:
-    """What speaks on one device. The same code for all of them."""
+    """The parts that speak on one device. The code is the same for all devices."""
 
     parts: Mapping[str, Any]
     batch: int
     voice: Voice
 
-    def speak(self, text: list[int], seed: int, most: int) -> Tensor:
+    def speak(self, text: list[int], seed: int, max_tokens: int) -> Tensor:
         """One request, without a runtime."""
         request = Request(lambda: self, text, seed)
-        while len(request.tokens) < most and not request.done:
+        while len(request.tokens) < max_tokens and not request.done:
             request.decode()
-        return request.vocode(most)
+        return request.vocode(max_tokens)
 
 
 class SmallSubject(Subject[Parts, Way]):
@@ -199,7 +199,7 @@ class SmallModel:
         self.runtime.start(self.subject.load())
         return self
 
-    def generate(self, seed: int = 0, text: tuple[int, ...] = (7, 2, 5), most: int = 20) -> Tensor:
+    def generate(self, seed: int = 0, text: tuple[int, ...] = (7, 2, 5), max_tokens: int = 20) -> Tensor:
         """One request; its sound, on the CPU."""
         request = Request(lambda: self.runtime.way, list(text), seed)
 
@@ -207,10 +207,10 @@ class SmallModel:
             return self.runtime.run(step, component=component, restart=request.restart)
 
         with torch.inference_mode():
-            while len(request.tokens) < most and not request.done:
+            while len(request.tokens) < max_tokens and not request.done:
                 run(request.decode, "t3")
             # A request that starts again while it is vocoded has to decode first.
-            sound = run(lambda: request.vocode(most), "s3gen")
+            sound = run(lambda: request.vocode(max_tokens), "s3gen")
         self.runtime.after_request()
         return sound
 
@@ -242,9 +242,9 @@ class Request:
         if not self.done:
             self.tokens.append(token)
 
-    def vocode(self, most: int) -> Tensor:
+    def vocode(self, max_tokens: int) -> Tensor:
         """The sound of all tokens."""
-        while len(self.tokens) < most and not self.done:
+        while len(self.tokens) < max_tokens and not self.done:
             self.decode()
         s3gen = self.way().parts["s3gen"]
         tokens = torch.tensor([self.tokens or [0]], device=s3gen.fade.device)

@@ -1,4 +1,4 @@
-"""What a device asked for becomes, by a table; PyTorch is not needed."""
+"""The device that a request becomes, by a table; PyTorch is not needed."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def probe(*broken: str) -> object:
         ("cuda:1", [CPU, MPS, *NO_CUDA], [], "cpu", "no driver"),
     ],
 )
-def test_what_is_chosen(
+def test_the_choice(
     requested: str, devices: list[Device], broken: list[str], actual: str, reason: str | None
 ) -> None:
     choice = choose(requested, devices=devices, probe=probe(*broken))
@@ -64,7 +64,7 @@ def test_what_is_chosen(
 
 
 @pytest.mark.parametrize("requested", ["gpu", "cuda:", "cuda:x", "mps:0", "", "CPU", None, 1, "cuda:0 "])
-def test_what_is_no_device(requested: object) -> None:
+def test_names_that_are_not_devices(requested: object) -> None:
     with pytest.raises(ChatterbexError, match="device must be") as caught:
         choose(requested, devices=[CPU])
     assert caught.value.reason == "invalid_option"
@@ -95,7 +95,7 @@ def test_a_warning_comes_along() -> None:
         ("cpu", "2.8.0", False),
     ],
 )
-def test_where_attention_is_written_out(device: str, version: str, eager: bool) -> None:
+def test_when_attention_is_computed_step_by_step(device: str, version: str, eager: bool) -> None:
     assert eager_attention(device, version) is eager
 
 
@@ -104,7 +104,7 @@ def test_the_environment_is_prepared() -> None:
     assert prepare_environment(environment) == environment == {"PYTORCH_ENABLE_MPS_FALLBACK": "1"}
 
 
-def test_what_the_user_has_set_stays() -> None:
+def test_the_users_variables_are_kept() -> None:
     environment = {
         "PYTORCH_ENABLE_MPS_FALLBACK": "0",
         "PYTORCH_MPS_HIGH_WATERMARK_RATIO": "1.2",

@@ -101,7 +101,7 @@ def test_each_cuda_device_is_named() -> None:
     ]
 
 
-def test_the_cpu_is_always_there_and_first() -> None:
+def test_the_cpu_is_always_listed_first() -> None:
     machine = Machine("Linux", "aarch64", processor="Graviton", cores=4, memory=8 * 2**30)
     cpu = describe(machine)[0]
     assert cpu.as_dict() == {

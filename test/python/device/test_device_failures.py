@@ -1,4 +1,4 @@
-"""Telling a failed device from a program that is wrong, and finding every tensor."""
+"""Telling a failed device from a bug in the program, and finding every tensor."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_no_device_failed(device: str, error: Exception) -> None:
     assert classify(error, device) is None
 
 
-def test_a_failure_is_found_behind_another() -> None:
+def test_a_failure_is_found_in_the_chain_of_causes() -> None:
     error = ChatterbexError("generation_failed", "it did not work")
     error.__cause__ = RuntimeError("MPS did not work")
     assert classify(error, "mps").message == "MPS did not work"
@@ -167,7 +167,7 @@ def test_sizes_count_shared_memory_once() -> None:
     assert size_of(None, "words", 3) == 0
 
 
-def test_a_device_that_does_not_tell_its_memory() -> None:
+def test_a_device_that_does_not_report_its_memory() -> None:
     assert free_memory("cpu") is None
 
 
@@ -181,7 +181,7 @@ def test_how_many_requests_fit_into_some_memory(free: int, fits: int) -> None:
     assert without_rows == (8 if free >= 150 else 0)
 
 
-def test_what_is_missing_is_said() -> None:
+def test_missing_files_are_named() -> None:
     needs = Needs(weights=2**31, row=2**30, work=2**29)
     assert needs.shortage("mps", 2**30) == (
         "mps has 1.0 GiB of memory left; the model takes 2.0 GiB and needs 1.5 GiB to speak one request"

@@ -1,4 +1,4 @@
-"""What a probe finds."""
+"""The results of a probe."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_good_device_passes(accelerator: object) -> None:
     ],
 )
 @pytest.mark.parametrize("error", ["unsupported", "wrong", "out_of_memory"])
-def test_a_device_that_cannot_is_not_chosen(
+def test_an_unusable_device_is_not_chosen(
     mps: simulated_mps.Simulation, operator: str, check: str, error: str
 ) -> None:
     mps.faults.add(operator=operator, error=error, times=None)
@@ -53,7 +53,9 @@ def test_a_device_that_cannot_is_not_chosen(
 
 
 @pytest.mark.parametrize("error", ["wrong", "unsupported"])
-def test_where_fused_attention_is_wrong_it_is_written_out(mps: simulated_mps.Simulation, error: str) -> None:
+def test_if_fused_attention_is_wrong_it_is_computed_step_by_step(
+    mps: simulated_mps.Simulation, error: str
+) -> None:
     mps.faults.add(operator="aten::scaled_dot_product_attention", nth=3, error=error)
     choice = choose("mps")
     assert choice.actual == "mps"
@@ -61,7 +63,7 @@ def test_where_fused_attention_is_wrong_it_is_written_out(mps: simulated_mps.Sim
     assert [check.name for check in choice.report.checks if not check.ok] == ["fused_attention"]
 
 
-def test_what_is_not_a_number_is_wrong(
+def test_numbers_that_are_not_finite_are_wrong(
     mps: simulated_mps.Simulation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right = torch.Tensor.cpu

@@ -1,4 +1,4 @@
-"""A device that computes something else than the CPU is found out, and named with what is wrong."""
+"""A device that computes other results than the CPU is detected, and the error names what is wrong."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from small_model import Voice, parts  # noqa: E402
 
-from chatterbex.device import Proof, Reference, WrongResultsError, classify, finite, require_finite  # noqa: E402
+from chatterbex.device import ExpectedResult, Proof, WrongResultsError, classify, finite, require_finite  # noqa: E402
 from chatterbex.device.proof import BFLOAT16, FLOAT32, MARGIN, gain, tolerance  # noqa: E402
 
 TEXT = [2, 7, 1, 8]
@@ -36,7 +36,7 @@ def moved(parts: Any, device: str) -> Any:
 
 
 def doubled() -> dict[str, Any]:
-    """What the model gives in float64."""
+    """The model's results in float64."""
     voice = Voice.made()
     voice.t3 = dataclasses.replace(voice.t3, speaker=voice.t3.speaker.double())
     voice.gen["embedding"] = voice.gen["embedding"].double()
@@ -54,7 +54,7 @@ def proof() -> Proof:
     """Of the small model, with tolerances from float32 against float64."""
     single, double = compute(parts()), doubled()
     return Proof.reference(
-        {name: Reference(single[name], tolerance(gain(single[name], double[name]))) for name in single}
+        {name: ExpectedResult(single[name], tolerance(gain(single[name], double[name]))) for name in single}
     )
 
 
@@ -129,17 +129,17 @@ def test_another_order_of_summation_passes() -> None:
     for one, other in zip(left.T, right, strict=True):
         in_order += np.outer(one, other)
     most = tolerance(gain(left @ right, exact))
-    proof = Proof.reference({"product": Reference(left @ right, most)})
+    proof = Proof.reference({"product": ExpectedResult(left @ right, most)})
     report = proof.compare({"product": in_order}, "cuda:0")
     assert report.comparisons[0].difference > 0
-    # A product in bfloat16 is another matter, and a term that was left out is one, too.
+    # A product in bfloat16 is not allowed, nor is a missing term.
     in_bfloat16 = (torch.from_numpy(left).bfloat16() @ torch.from_numpy(right).bfloat16()).float()
     for wrong in (in_bfloat16, left[:, 1:] @ right[1:]):
         with pytest.raises(WrongResultsError):
             proof.compare({"product": wrong}, "cuda:0")
 
 
-def test_a_tolerance_is_a_multiple_of_what_rounding_does() -> None:
+def test_a_tolerance_is_a_multiple_of_the_rounding_error() -> None:
     exact = np.array([3.0, -4.0])
     assert gain(exact * (1 + FLOAT32), exact) == pytest.approx(4 / np.sqrt(12.5))
     assert tolerance(10) == 10 * MARGIN * 2.0**-24
@@ -149,7 +149,7 @@ def test_a_tolerance_is_a_multiple_of_what_rounding_does() -> None:
 def test_differences_are_relative_to_the_reference() -> None:
     for scale in (1e-6, 1.0, 1e6):
         reference = scale * np.array([1.0, -1.0, 1.0, -1.0])
-        proof = Proof.reference({"x": Reference(reference, 0.01)})
+        proof = Proof.reference({"x": ExpectedResult(reference, 0.01)})
         assert proof.compare({"x": reference * 1.009}, "mps").comparisons[0].difference == pytest.approx(
             0.009
         )
@@ -157,14 +157,14 @@ def test_differences_are_relative_to_the_reference() -> None:
             WrongResultsError, match=r"x differs from the CPU by 0\.011 \(rounding explains 0\.01\)"
         ):
             proof.compare({"x": reference * 1.011}, "mps")
-    zeros = Proof.reference({"x": Reference(np.zeros(3), 0.01)})
+    zeros = Proof.reference({"x": ExpectedResult(np.zeros(3), 0.01)})
     zeros.compare({"x": np.full(3, 0.009)}, "mps")
     with pytest.raises(WrongResultsError):
         zeros.compare({"x": np.full(3, 0.011)}, "mps")
 
 
 def test_tokens_must_be_equal() -> None:
-    proof = Proof.reference({"tokens": Reference(torch.tensor([3, 1, 4]), 0)})
+    proof = Proof.reference({"tokens": ExpectedResult(torch.tensor([3, 1, 4]), 0)})
     proof.compare({"tokens": [3, 1, 4]}, "mps")
     with pytest.raises(WrongResultsError, match="tokens differs"):
         proof.compare({"tokens": torch.tensor([3, 1, 5])}, "mps")
@@ -172,7 +172,7 @@ def test_tokens_must_be_equal() -> None:
 
 def test_every_wrong_component_is_named() -> None:
     ones = {name: np.ones(4) for name in "abc"}
-    proof = Proof.reference({name: Reference(values, 0.1) for name, values in ones.items()})
+    proof = Proof.reference({name: ExpectedResult(values, 0.1) for name, values in ones.items()})
     bad = {"a": np.ones(3), "b": np.ones(4), "c": np.array([1, np.nan, -np.inf, 1])}
     with pytest.raises(WrongResultsError) as caught:
         proof.compare(bad, "mps")
@@ -182,11 +182,11 @@ def test_every_wrong_component_is_named() -> None:
     )
 
 
-def test_what_is_no_fault_of_the_device() -> None:
+def test_errors_that_are_not_the_devices_fault() -> None:
     for values in (np.array([1, np.nan]), np.array([np.inf]), np.array([])):
         with pytest.raises(ValueError, match="reference for x must be some finite numbers"):
-            Proof.reference({"x": Reference(values, 0.1)})
-    proof = Proof.reference({"x": Reference(np.ones(1), 0.1)})
+            Proof.reference({"x": ExpectedResult(values, 0.1)})
+    proof = Proof.reference({"x": ExpectedResult(np.ones(1), 0.1)})
     for results in ({}, {"x": np.ones(1), "y": np.ones(1)}):
         with pytest.raises(ValueError, match="there are references for"):
             proof.compare(results, "mps")
@@ -194,7 +194,7 @@ def test_what_is_no_fault_of_the_device() -> None:
 
 def test_a_reference_is_a_copy() -> None:
     values = np.ones(3)
-    proof = Proof.reference({"x": Reference(values, 0.1)})
+    proof = Proof.reference({"x": ExpectedResult(values, 0.1)})
     values.fill(0)
     proof.compare({"x": torch.ones(3)}, "mps")
 

@@ -1,4 +1,4 @@
-"""A model's way to a device and back: after each failure all of it is on one side, and right."""
+"""A model's move to a device and back: after each failure all of it is on one side, and correct."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ PARTS = ("t3", "s3gen")
 
 @pytest.fixture(scope="module")
 def expected() -> Callable[[int], Any]:
-    """What the CPU says for a seed."""
+    """The CPU's result for a seed."""
     model = SmallModel("cpu").start()
     return lambda seed: model.generate(seed)
 
 
 def same(accelerator: Any, model: SmallModel, sound: Any, right: Any) -> bool:
-    """Whether a sound is the CPU's: to the bit, but where real hardware computed it."""
+    """Whether a sound is the CPU's: bit for bit, unless real hardware computed it."""
     if accelerator.exact or model.runtime.actual == "cpu":
         return torch.equal(sound, right)
     return torch.allclose(sound, right, atol=1e-3)
@@ -45,7 +45,7 @@ def assert_all_on(model: SmallModel, device: str) -> None:
 def assert_fell_back(
     model: SmallModel, caplog: pytest.LogCaptureFixture, device: str, when: str, says: str
 ) -> None:
-    """Everything on the CPU; the reason in info; one notice, which is all that is said."""
+    """Everything is on the CPU; info has the reason; there is exactly one notice."""
     assert_all_on(model, "cpu")
     about = model.runtime.info({})["device"]
     assert about["requested"] == device
@@ -58,7 +58,7 @@ def assert_fell_back(
     assert notice.payload["to"] == "cpu"
     assert notice.payload["reason"] == about["reason"]
     assert notice.payload["when"] == when
-    # The host warns of the notice.
+    # The host logs the notice as a warning.
     assert [one for one in caplog.records if one.levelno >= logging.WARNING] == []
     assert not model.runtime.pending
 
@@ -184,12 +184,12 @@ def test_memory_runs_out_while_generating(
 ) -> None:
     before = accelerator.allocated()
     model = SmallModel(accelerator.name).start()
-    # After the figures and the warm-up, whose memory was given back.
+    # After the figures and the warm-up, whose memory was released.
     accelerator.faults.add(operator="aten::linear", error="out_of_memory", times=None)
     sound = model.generate(2)
     assert_fell_back(model, caplog, accelerator.name, "generating", "out of memory")
     assert torch.equal(sound, expected(2))
-    # The keys and values of the failed attempt are gone, too.
+    # The keys and values of the failed attempt are gone too.
     assert accelerator.allocated() == before
 
 
@@ -243,7 +243,7 @@ def test_without_fallback_a_failed_request_is_an_error(
     assert same(accelerator, model, model.generate(2), expected(2))
 
 
-def test_a_mistake_in_the_program_is_no_failure_of_the_device(accelerator: Any) -> None:
+def test_a_bug_is_not_a_device_failure(accelerator: Any) -> None:
     model = SmallModel(accelerator.name).start()
 
     def mistake() -> None:
@@ -271,7 +271,7 @@ class Forgetful(torch.nn.Module):
         self.kept = [torch.ones(2)]
 
 
-def test_what_is_left_behind_is_seen(accelerator: Any) -> None:
+def test_a_tensor_left_behind_is_detected(accelerator: Any) -> None:
     report = place({"s3gen": Forgetful()}, accelerator.name)
     assert not report.ok
     assert report.component == "s3gen"
@@ -289,7 +289,7 @@ def test_an_interrupt_ends_the_start(accelerator: Any) -> None:
     assert not model.runtime.ready
 
 
-# -- weights are loaded again, never brought back ---------------------------------------------------------
+# -- weights are loaded again, never copied back ---------------------------------------------------------
 
 
 def test_nothing_that_was_on_the_device_is_used_again(
@@ -386,7 +386,7 @@ def test_permuted_weights_fail_the_proof(expected: Callable[[int], Any]) -> None
 # -- memory -------------------------------------------------------------------------------------------------
 
 
-def test_fewer_requests_at_a_time_where_all_do_not_fit(mps: Any) -> None:
+def test_fewer_requests_at_a_time_if_not_all_fit(mps: Any) -> None:
     mps.memory = 64 * 2**20
     row = 10 * 2**20
     model = SmallModel("mps", subject=SmallSubject(row=row), batch=8).start()
@@ -405,7 +405,7 @@ def test_out_of_memory_halves_the_batch_before_the_device_is_given_up(
     assert model.runtime.batch == model.runtime.way.batch == 4
     assert "4 requests at a time instead of 8" in model.runtime.info({})["device"]["limited"]
     assert model.runtime.take_notices() == []
-    # Only one that does not fit even alone goes to the CPU.
+    # Only a request that does not fit even alone goes to the CPU.
     accelerator.faults.add(operator="aten::linear", error="out_of_memory", times=None)
     assert torch.equal(model.generate(6), expected(6))
     assert model.runtime.actual == "cpu"
@@ -413,7 +413,7 @@ def test_out_of_memory_halves_the_batch_before_the_device_is_given_up(
     assert len(model.runtime.take_notices()) == 1
 
 
-def test_mps_gives_its_memory_back_after_each_request(mps: Any) -> None:
+def test_mps_releases_its_memory_after_each_request(mps: Any) -> None:
     model = SmallModel("mps").start()
     before = mps.pool.emptied
     model.generate(1)
@@ -421,7 +421,7 @@ def test_mps_gives_its_memory_back_after_each_request(mps: Any) -> None:
     assert mps.pool.emptied == before + 2
 
 
-def test_an_operator_that_pytorch_can_compute_on_the_cpu_is_no_failure(
+def test_an_operator_that_pytorch_computes_on_the_cpu_is_not_a_failure(
     monkeypatch: pytest.MonkeyPatch, expected: Callable[[int], Any]
 ) -> None:
     import simulated_mps

@@ -1,4 +1,4 @@
-"""What the simulated device does wrongly without a word, when a test asks for it."""
+"""Silent errors of the simulated device, on request."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simulated_mps.metal import ALIGNMENT, MEBIBYTE, MetalPool  # noqa: E402
 
 @pytest.fixture(params=[torch.inference_mode, torch.no_grad], ids=lambda mode: mode.__name__)
 def mode(request: pytest.FixtureRequest) -> Any:
-    """Both ways of running, for PyTorch hands operators over differently in each."""
+    """Both ways of running, because PyTorch dispatches operators differently in each."""
     with request.param():
         yield
 
@@ -181,7 +181,7 @@ def test_an_operator_goes_wrong_from_its_nth_call_on(mps: Any, mode: None, famil
         assert close(missed(there), expected[1])
 
 
-def test_what_is_written_in_place_is_spoiled_there(mps: Any, mode: None) -> None:
+def test_in_place_results_are_spoiled_in_place(mps: Any, mode: None) -> None:
     x = torch.ones(2, device="mps")
     mps.faults.add(operator="aten::mul_", error="nan")
     assert x.mul_(2) is x
@@ -203,7 +203,7 @@ def test_distinct_shapes_are_counted(mps: Any, mode: None) -> None:
             functional.relu(x[:rows])
         with simulated_mps.counting_shapes() as inner:
             functional.linear(x, weight)
-        # None of these takes a graph.
+        # None of these supports a graph.
         torch.ones(3).to("mps").view(3, 1).t().cpu()
         torch.ones(2) * 2
     assert shapes.by_operator()["aten::relu"] == 3
@@ -217,7 +217,7 @@ def test_distinct_shapes_are_counted(mps: Any, mode: None) -> None:
     assert len(shapes) == 4
 
 
-def test_memory_is_taken_as_metal_takes_it() -> None:
+def test_memory_is_allocated_as_metal_does() -> None:
     if simulated_mps.missing():
         pytest.skip(f"no simulated MPS device: {simulated_mps.missing()}")
     with simulated_mps.device(metal_memory=True):
@@ -233,7 +233,7 @@ def test_memory_is_taken_as_metal_takes_it() -> None:
         assert torch.mps.current_allocated_memory() == ALIGNMENT + 3 * MEBIBYTE
         del view, small
         gc.collect()
-        # The driver gets it back when it is asked for.
+        # It is returned to the driver on request.
         assert torch.mps.current_allocated_memory() == 0
         assert torch.mps.driver_allocated_memory() == 40 * MEBIBYTE
         torch.mps.empty_cache()
@@ -266,7 +266,7 @@ def test_sizes_of_buffers_and_heaps(size: int, allocated: int, reserved: int) ->
     assert pool.allocated == 0
 
 
-def test_a_free_buffer_is_used_again_where_it_is_not_much_too_large() -> None:
+def test_a_free_buffer_is_reused_unless_it_is_much_too_large() -> None:
     pool = MetalPool(16 * GIBIBYTE, 16 * GIBIBYTE)
     first = pool.allocate(20 * MEBIBYTE)
     del first
@@ -280,7 +280,7 @@ def test_a_free_buffer_is_used_again_where_it_is_not_much_too_large() -> None:
     assert (other.size, pool.reserved) == (30 * MEBIBYTE, GIBIBYTE)
 
 
-def test_under_pressure_a_heap_is_as_large_as_its_buffer() -> None:
+def test_under_pressure_a_heap_has_the_size_of_its_buffer() -> None:
     pool = MetalPool(4 * GIBIBYTE, GIBIBYTE)
     most = pool.allocate(1500 * MEBIBYTE)
     more = pool.allocate(11 * MEBIBYTE)

@@ -1,4 +1,4 @@
-"""The simulated device refuses what MPS refuses, and computes what the CPU computes."""
+"""The simulated device refuses the same as MPS, and computes the same as the CPU."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MODES = [torch.inference_mode, torch.no_grad, torch.enable_grad]
 
 @pytest.fixture(params=MODES, ids=lambda mode: mode.__name__)
 def mode(request: pytest.FixtureRequest) -> Any:
-    """Each way of running, for PyTorch hands operators over differently in each."""
+    """Each way of running, because PyTorch dispatches operators differently in each."""
     with request.param():
         yield
 
@@ -79,7 +79,7 @@ def test_it_computes_what_the_cpu_computes(mps: Any, mode: None, name: str) -> N
     assert torch.equal(result.cpu(), expected)
 
 
-def test_writing_in_place_reaches_the_whole_tensor(mps: Any, mode: None) -> None:
+def test_in_place_writes_reach_the_whole_tensor(mps: Any, mode: None) -> None:
     def write(x: Any) -> Any:
         view = x.view(-1)
         view[3:6].copy_(torch.ones(3))
@@ -158,7 +158,7 @@ REFUSED: dict[str, tuple[Callable[[Any, Any], Any], type[Exception], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_it_refuses_what_mps_refuses(mps: Any, mode: None, name: str) -> None:
+def test_it_refuses_the_same_as_mps(mps: Any, mode: None, name: str) -> None:
     call, kind, says = REFUSED[name]
     cpu = noise(2, 2)
     there = cpu.to("mps")

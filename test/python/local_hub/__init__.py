@@ -1,4 +1,4 @@
-"""A Hugging Face hub on the loopback: what is asked of the real one for files, with faults on request.
+"""A Hugging Face hub on the loopback: the real one's API for files, with faults on request.
 
 It serves the folder that it is given: ``owner/name/file``, and other revisions of it as
 ``owner/name@revision/file``. Weights are kept apart, as the real hub does: a redirect leads to another
@@ -27,7 +27,7 @@ _BLOCK = 1 << 16
 
 @dataclass
 class Fault:
-    """What goes wrong, with the requests that match, so many times.
+    """A failure of matching requests, a number of times.
 
     Attributes:
         path: part of the request's path, as a regular expression.
@@ -104,7 +104,7 @@ class LocalHub:
             self.faults.append(Fault(path, **about))
 
     def release(self) -> None:
-        """Lets what is held go on, and holds nothing any more."""
+        """Releases held requests, and holds no more."""
         self._go_on.set()
 
     def reset(self) -> None:
@@ -118,7 +118,7 @@ class LocalHub:
         return [one for one in self.requests if one.method == method and re.search(path, one.path)]
 
     def take_fault(self, method: str, path: str) -> Fault:
-        """The fault of a request; one that does nothing where there is none."""
+        """The fault of a request, or one that does nothing."""
         with self._lock:
             for fault in self.faults:
                 if fault.times and fault.method in ("", method) and re.search(fault.path, path):
@@ -143,7 +143,7 @@ class LocalHub:
         return None
 
     def commit(self, folder: Path) -> str:
-        """A name for what is in a folder."""
+        """A name for the contents of a folder."""
         digest = hashlib.sha1(folder.name.encode())
         for path in sorted(folder.glob("*")):
             about = path.stat()
@@ -301,7 +301,7 @@ def logged(hub: LocalHub) -> list[dict[str, Any]]:
 
 
 def await_requests(hub: LocalHub, method: str, path: str, count: int, seconds: float = 30) -> None:
-    """Waits until so many requests came."""
+    """Waits until that many requests came."""
     end = time.monotonic() + seconds
     while len(hub.asked(method, path)) < count:
         assert time.monotonic() < end, f"{len(hub.asked(method, path))} requests, not {count}"

@@ -1,4 +1,4 @@
-"""A simulated MPS device: whole models run on "mps" where there is no Mac.
+"""A simulated MPS device: whole models run on "mps" without a Mac.
 
 A test tool. Tensors that say they are on mps:0 keep their numbers on the CPU, every operator runs
 there, and what the real device refuses is refused: a CPU tensor that meets an MPS one, float64,
@@ -48,7 +48,7 @@ _installed: contextlib.ExitStack | None = None
 
 
 def missing() -> str | None:
-    """Returns what the simulated device lacks here, or None where it can run."""
+    """Returns what the simulated device lacks here, or None if it can run."""
     try:
         import torch  # noqa: F401
     except ImportError:
@@ -81,7 +81,7 @@ def install(
     metal_memory: bool = False,
     source: str | os.PathLike | None = None,
 ) -> Simulation:
-    """Puts the device in place until `uninstall`, on this thread.
+    """Installs the device until `uninstall`, on this thread.
 
     Args:
         macos: The macOS version to claim.
@@ -122,7 +122,7 @@ def install(
 
 
 def uninstall() -> None:
-    """Takes the device away; does nothing where it is not installed."""
+    """Uninstalls the device; does nothing if it is not installed."""
     global _installed
     stack, _installed = _installed, None
     if stack is not None:
@@ -131,7 +131,7 @@ def uninstall() -> None:
 
 @contextlib.contextmanager
 def device(**options: Any) -> Iterator[Simulation]:
-    """Puts the device in place for a `with` block; takes the options of `install`."""
+    """Installs the device for a `with` block; accepts the options of `install`."""
     simulation = install(**options)
     try:
         yield simulation

@@ -27,7 +27,7 @@ INDEXING = {
 CROSSING = {"aten::copy_", "aten::copy", "aten::_to_copy", "aten::to", "aten::_copy_from"}
 # These look at no numbers.
 METADATA = {"aten::_has_compatible_shallow_copy_type", "aten::is_same_size"}
-# Elsewhere a number that is on the CPU mixes freely; these want every tensor on one device.
+# Other operators accept 0-dim CPU tensors; these need all tensors on one device.
 STRICT = {"aten::cat", "aten::stack", "aten::concat", "aten::concatenate"}
 # On macOS before 15.1 a convolution refuses any dimension above this.
 LONGEST = 65536
@@ -35,7 +35,7 @@ LONGEST = 65536
 
 @dataclass(frozen=True)
 class Operator:
-    """What is known of an operator from its schema."""
+    """Facts about an operator from its schema."""
 
     name: str
     device_at: int | None
@@ -174,7 +174,7 @@ def _argument(at: int | None, name: str, plain: list, named: dict) -> Any:
 
 
 def _target(op: Operator, inputs: _Inputs, args: tuple, plain: list, named: dict) -> str:
-    """Says where the result goes; an asked-for device is replaced by the CPU in the arguments."""
+    """Returns where the result goes; a requested device is replaced by the CPU in the arguments."""
     if op.name in ("aten::copy_", "aten::copy", "aten::_copy_from"):
         receiver = args[1] if op.name == "aten::_copy_from" else args[0]
         return receiver.device.type
@@ -228,7 +228,7 @@ def _refuse_long(result: Any) -> None:
 
 
 def _apart(result: Any, inputs: _Inputs) -> Any:
-    """A tensor that came to the CPU shares no memory with the one it came from."""
+    """A tensor copied to the CPU shares no memory with its original."""
     if isinstance(result, torch.Tensor):
         source = {one._cpu.untyped_storage()._cdata for one in inputs.simulated}
         own = {one.untyped_storage()._cdata for one in inputs.cpu}
@@ -244,7 +244,7 @@ def _wrap_all(op: Operator, result: Any, inputs: _Inputs) -> Any:
 
 
 class _Wrapper:
-    """Wraps one call's results, each as what it is to the call's inputs."""
+    """Wraps one call's results, each by its relation to the call's inputs."""
 
     __slots__ = ("bases", "known", "op", "strangers")
 

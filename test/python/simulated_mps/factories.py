@@ -1,4 +1,4 @@
-"""Kernels that make memory on the simulated device, for PyTorch's C++ code that asks for some."""
+"""Kernels that allocate on the simulated device, for PyTorch's C++ code."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _empty_strided(
 
 @contextlib.contextmanager
 def registered() -> Iterator[None]:
-    """Registers the kernels under the MPS key and takes them back."""
+    """Registers the kernels under the MPS key, and removes them."""
     library = torch.library.Library("aten", "IMPL")
     try:
         library.impl("empty.memory_format", _empty, "MPS")

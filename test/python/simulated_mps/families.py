@@ -24,7 +24,7 @@ _TRANSPOSED_AT = 6
 
 
 def matches(wanted: str, name: str, arguments: Sequence[Any] = ()) -> bool:
-    """Tells whether a call is one of `wanted`: a family, or a pattern of operator names."""
+    """Whether a call is one of `wanted`: a family, or a pattern of operator names."""
     patterns = PATTERNS.get(wanted)
     if patterns is None:
         return fnmatch.fnmatchcase(name, wanted)
@@ -36,7 +36,7 @@ def matches(wanted: str, name: str, arguments: Sequence[Any] = ()) -> bool:
 
 
 def is_convolution(name: str) -> bool:
-    """Tells whether an operator is a convolution, transposed or not."""
+    """Whether an operator is a convolution, transposed or not."""
     return any(
         fnmatch.fnmatchcase(name, pattern)
         for family in ("convolution", "conv_transpose")

@@ -1,4 +1,4 @@
-"""Faults on request: what is to fail, when it fails, and with which of PyTorch's own errors."""
+"""Faults on request: what fails, when, and with which of PyTorch's own errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ SILENT = ("wrong", "nan")
 
 
 def missing_text(operator: str) -> str:
-    """Returns what PyTorch says of an operator that MPS lacks."""
+    """Returns PyTorch's message about an operator that MPS lacks."""
     return (
         f"The operator '{operator}' is not currently implemented for the MPS device. If you want "
         "this op to be considered for addition please comment on "
@@ -54,7 +54,7 @@ def missing_text(operator: str) -> str:
 
 
 def out_of_memory_text(allocated: int, limit: int, wanted: int) -> str:
-    """Returns what PyTorch says when the MPS allocator is at its limit (arguments in bytes)."""
+    """Returns PyTorch's message when the MPS allocator is at its limit (arguments in bytes)."""
     return (
         f"MPS backend out of memory (MPS allocated: {allocated / 2**20:.2f} MB, other allocations: "
         f"0 bytes, max allowed: {limit / 2**20:.2f} MB). Tried to allocate {wanted / 2**20:.2f} MB "
@@ -65,7 +65,7 @@ def out_of_memory_text(allocated: int, limit: int, wanted: int) -> str:
 
 @dataclass
 class Fault:
-    """One failure to come.
+    """A planned failure.
 
     Attributes:
         operator: A family of `families` ("convolution"), or a pattern of operator names
@@ -98,7 +98,7 @@ class Fault:
             raise ValueError(f"unknown error {self.error!r}; there are {', '.join(KINDS)}")
 
     def due(self) -> bool:
-        """Counts one matching call and says whether it is to fail."""
+        """Counts one matching call and returns whether it fails."""
         self.seen += 1
         if self.seen < self.nth or (self.times is not None and self.hits >= self.times):
             return False
@@ -141,11 +141,11 @@ class Faults:
         return fault
 
     def replace(self, faults: Iterable[Mapping[str, Any]]) -> None:
-        """Sets the faults of the configuration anew, their counts from zero."""
+        """Sets the faults of the configuration again, with counts from zero."""
         self._read = [Fault(**fault) for fault in faults]
 
     def clear(self) -> None:
-        """Takes back every fault."""
+        """Removes all faults."""
         self._added.clear()
         self._read.clear()
 
@@ -164,7 +164,7 @@ class Faults:
         return None
 
     def moved(self) -> None:
-        """Is called for each tensor that goes from the CPU to MPS; raises where it must not."""
+        """Called for each tensor that goes from the CPU to MPS; raises if that must fail."""
         self._refresh()
         for fault in self._all():
             meant = fault.move is not None and fnmatch.fnmatchcase(_moving(), fault.move)
@@ -192,6 +192,6 @@ class Faults:
 
 
 def _moving() -> str:
-    # The product knows what it is moving; nothing else can tell one component's tensors apart.
+    # Only the code that moves a component knows which tensors belong to it.
     device = sys.modules.get("chatterbex.device")
     return (device.moving() if device is not None else None) or ""

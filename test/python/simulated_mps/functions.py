@@ -1,4 +1,4 @@
-"""Calls that must be met above the operators: they read memory, or branch on the device in C++."""
+"""Calls that must be intercepted above the operators: they read memory, or branch on the device in C++."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _data_pointer(func: Callable, args: tuple, kwargs: dict) -> int:
 
 
 def _list(func: Callable, args: tuple, kwargs: dict) -> Any:
-    # PyTorch does this for its own tensors only.
+    # PyTorch does this only for its own tensors.
     tensor = args[0]
     return func(tensor._cpu) if isinstance(tensor, state.tensor_class()) else func(tensor)
 

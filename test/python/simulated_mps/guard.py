@@ -18,7 +18,7 @@ class SimulationUnavailable(Exception):
 
 
 def load() -> None:
-    """Loads the guard, compiling it first where the cache has none for this PyTorch.
+    """Loads the guard, compiling it first if the cache has none for this PyTorch.
 
     Raises:
         SimulationUnavailable: No C++ compiler, it failed, or the real MPS backend is built in.

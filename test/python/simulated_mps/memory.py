@@ -6,7 +6,7 @@ from . import faults
 
 
 class Pool:
-    """The device's memory, to the byte, with a limit as the allocator's high watermark sets one."""
+    """The device's memory, to the byte, with a limit like the allocator's high watermark."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -32,20 +32,20 @@ class Pool:
         return block
 
     def free(self, block: Block) -> None:
-        """Takes a block back."""
+        """Frees a block."""
         self.allocated -= block.size
 
     def empty(self) -> None:
-        """Gives what is not in use back to the driver."""
+        """Returns unused memory to the driver."""
         self.emptied += 1
 
     def exhausted(self, size: int) -> RuntimeError:
-        """Returns PyTorch's own error about `size` bytes that are not to be had."""
+        """Returns PyTorch's own error about `size` bytes that are not available."""
         return RuntimeError(faults.out_of_memory_text(self.reserved, self.limit, size))
 
 
 class Block:
-    """An allocation that gives itself back when the last tensor that shares it is gone.
+    """An allocation that frees itself when the last tensor that shares it is gone.
 
     Not a weak reference to the tensor: `torch.utils.swap_tensors` refuses tensors that have one.
     """

@@ -1,4 +1,4 @@
-"""Memory as PyTorch's MPS allocator takes it: buffers cut from heaps, and kept when they are free.
+"""Memory as PyTorch's MPS allocator uses it: buffers cut from heaps, and kept when free.
 
 The sizes are those of ATen/mps/MPSAllocator.h. What a heap loses by fragmentation is left out, and
 so is what Metal itself allocates.
@@ -24,7 +24,7 @@ _LOW_WATERMARK = 1.4
 
 @dataclass(eq=False)
 class Heap:
-    """Memory of the driver's, cut into buffers.
+    """Memory from the driver, cut into buffers.
 
     Attributes:
         small: Whether it is for small buffers.
@@ -85,7 +85,7 @@ class MetalPool(Pool):
             self._free.append((block.size, block.heap))
 
     def empty(self) -> None:
-        """Gives back the heaps that no buffer in use is in."""
+        """Releases the heaps without a buffer in use."""
         super().empty()
         self._release()
 

@@ -1,4 +1,4 @@
-"""What PyTorch and Python say of the machine while the simulated device is in use."""
+"""What PyTorch and Python report about the machine while the simulated device is in use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class _GeneratorType(type(_Generator)):
 
 
 class Generator(_Generator, metaclass=_GeneratorType):
-    """torch.Generator, which PyTorch refuses to make for MPS where Metal is not built in."""
+    """torch.Generator, which PyTorch cannot make for MPS without Metal."""
 
     def __new__(cls, device: Any = "cpu") -> _Generator:
         if torch.device(device).type != "mps":
@@ -99,7 +99,7 @@ def _apply_by_swapping(original: Any) -> Any:
 
 
 def _swap(original: Any) -> Any:
-    """Exchanges two tensors whoever else refers to them.
+    """Exchanges two tensors, whatever else refers to them.
 
     PyTorch's own refuses while a view is alive, as in the traceback of the failure that a model is
     retreating from. On a real device nothing is exchanged, so nothing can be refused.
@@ -119,7 +119,7 @@ def _swap(original: Any) -> Any:
 
 @contextlib.contextmanager
 def applied(simulation: Simulation) -> Iterator[None]:
-    """Puts the values in place and takes them back."""
+    """Sets the values, and restores the old ones."""
     values = _values(simulation)
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in values]
     try:

@@ -1,4 +1,4 @@
-"""What MPS computes wrongly and without a word, each under the number of its PyTorch issue.
+"""Wrong results of MPS without an error, each with the number of its PyTorch issue.
 
 All are off until a test turns them on:
 
@@ -28,11 +28,11 @@ def _contiguous_weight(name: str, arguments: Arguments) -> Arguments:
 
 
 def _channel_slices(name: str, arguments: Arguments) -> Arguments:
-    """A convolution takes a slice of a channels-last tensor's channels for a whole tensor."""
+    """A convolution treats a slice of a channels-last tensor's channels as a whole tensor."""
     if not families.is_convolution(name):
         return arguments
     data = arguments[0]
-    # A sequence is a picture of one line to MPS.
+    # MPS treats a sequence as an image with one row.
     picture = data.unsqueeze(2) if data.dim() == 3 else data
     if picture.dim() != 4 or not _looks_channels_last(picture):
         return arguments
@@ -44,7 +44,7 @@ def _channel_slices(name: str, arguments: Arguments) -> Arguments:
 
 
 def _chunks(name: str, arguments: Arguments) -> Arguments:
-    """A convolution of a `chunk()` view is right for the batch's first row only."""
+    """A convolution of a `chunk()` view is only right for the batch's first row."""
     if not families.is_convolution(name):
         return arguments
     data = arguments[0]
@@ -56,7 +56,7 @@ def _chunks(name: str, arguments: Arguments) -> Arguments:
 
 
 def _expanded_operand(name: str, arguments: Arguments) -> Arguments:
-    """A matrix product with an expanded operand gives every 16th row, and zeros between them."""
+    """A matrix product with an expanded operand returns every 16th row, and zeros between them."""
     at = _OPERANDS.get(name)
     if at is None:
         return arguments
@@ -67,7 +67,7 @@ def _expanded_operand(name: str, arguments: Arguments) -> Arguments:
     return [*arguments[:at], left * kept[:, None], *arguments[at + 1 :]]
 
 
-# Where the two operands of a matrix product begin in the arguments.
+# The index of the first of a matrix product's two operands.
 _OPERANDS = {
     "aten::mm": 0,
     "aten::bmm": 0,
@@ -84,7 +84,7 @@ QUIRKS: dict[str, Callable[[str, Arguments], Arguments]] = {
     "pytorch-169342": _chunks,
     "pytorch-180201": _expanded_operand,
 }
-"""Every quirk there is, by name."""
+"""All quirks, by name."""
 
 
 class Quirks:
@@ -120,13 +120,13 @@ def _packed(tensor: Tensor) -> Tensor:
     """Returns what is found where a tensor begins, read as if it were contiguous."""
     length = tensor.untyped_storage().nbytes() // tensor.element_size()
     memory = tensor.as_strided((length,), (1,), 0)
-    # Beyond the end the device finds whatever is there; here it is the beginning once more.
+    # Beyond the end the device finds arbitrary memory; here it is the beginning again.
     places = (tensor.storage_offset() + torch.arange(tensor.numel())) % length
     return memory[places].view(tensor.shape)
 
 
 def _looks_channels_last(tensor: Tensor) -> bool:
-    """Tells what PyTorch guesses from a picture's strides: that it is, or is cut from, NHWC."""
+    """What PyTorch guesses from an image's strides: that it is NHWC, or a slice of that."""
     shape, strides, least = tensor.shape, tensor.stride(), 0
     if strides[1] == 0 or 0 in shape:
         return False

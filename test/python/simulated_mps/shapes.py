@@ -15,7 +15,7 @@ Key = tuple[str, tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]
 
 
 class Shapes:
-    """The distinct calls that were made: operator, shapes of the tensors it takes, and gives.
+    """The distinct calls that were made: operator, and the shapes of its inputs and outputs.
 
     `len` is how many there are. Views are not counted, and neither are copies between devices:
     neither needs a graph. In inference mode composite operators count whole ("aten::linear").

@@ -1,4 +1,4 @@
-"""Wrong results: what an operator gives whose fault is "wrong" or "nan"."""
+"""Wrong results: those of an operator with the fault "wrong" or "nan"."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .faults import Fault
 
 
 def spoil(fault: Fault, result: Any, arguments: Sequence[Any] = ()) -> Any:
-    """Returns a result as the faulty operator gives it; what it wrote in place is spoiled in place."""
+    """Returns a faulty operator's result; in-place results are spoiled in place."""
     if isinstance(result, (list, tuple)):
         return type(result)(spoil(fault, one, arguments) for one in result)
     if not isinstance(result, torch.Tensor) or not (result.is_floating_point() or result.is_complex()):
@@ -26,5 +26,5 @@ def _nan(result: torch.Tensor) -> torch.Tensor:
 
 
 def _moved(result: torch.Tensor) -> torch.Tensor:
-    # Not a sum alone: normalisation and softmax would take it out again.
+    # Not only an offset: normalisation and softmax would remove it again.
     return (result.roll(1, -1) if result.dim() else result) + 1

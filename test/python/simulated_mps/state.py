@@ -19,7 +19,7 @@ GIBIBYTE = 2**30
 
 @dataclass
 class Simulation:
-    """What a simulated device is like, and what was done on it.
+    """The properties of a simulated device, and what was done on it.
 
     Attributes:
         macos: The macOS version it claims; before 15.1 long convolutions fail as they do there.
@@ -40,7 +40,7 @@ class Simulation:
     shapes: list[Shapes] = field(default_factory=list)
 
 
-# The generators made for MPS, by the address of what PyTorch knows them by.
+# The generators made for MPS, by the address that PyTorch knows.
 generators: set[int] = set()
 _current = Simulation()
 _tensor_class: type[SimulatedTensor] | None = None

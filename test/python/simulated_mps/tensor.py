@@ -38,10 +38,10 @@ class SimulatedTensor(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        # Reached where PyTorch sets the modes aside, as inside torch.tensor.
+        # Reached when PyTorch disables the modes, as inside torch.tensor.
         return dispatch.run(func, args, kwargs or {})
 
-    # PyTorch takes a tensor that has these two for a wrapper, and then keeps a parameter's
+    # PyTorch treats a tensor with these two as a wrapper, and then keeps a parameter's
     # identity when a module moves, as it does on a real device.
     def __tensor_flatten__(self) -> tuple[list[str], None]:
         return ["_cpu"], None

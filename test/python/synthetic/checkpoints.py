@@ -27,19 +27,19 @@ import torch
 from synthetic import s3gen, t3, texts
 
 RECIPE = 4
-"""To be changed whenever a file changes that is not S3Gen's."""
+"""Change it whenever a file changes that is not S3Gen's."""
 
 MODELS = ("nano", "turbo", "english", "multilingual_v2", "multilingual_v3", "conversion")
 
 
 def cache() -> Path:
-    """The folder in which made files are kept."""
+    """The folder for the files that are made."""
     root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(root) / "chatterbex" / "synthetic"
 
 
 def checkpoint(model: str, *, full: bool = False) -> Path:
-    """A folder with a model's files, made if it is not there. Nothing may be written to it.
+    """A folder with a model's files, made if it does not exist. Do not write to it.
 
     Args:
         model: one of ``MODELS``.
@@ -60,7 +60,7 @@ def checkpoint(model: str, *, full: bool = False) -> Path:
 
 
 def link(model: str, target: Path, *, full: bool = False) -> Path:
-    """Puts a model's files into a folder of the caller's own, by links where that can be."""
+    """Puts a model's files into the caller's own folder, as links if possible."""
     target.mkdir(parents=True, exist_ok=True)
     for file in checkpoint(model, full=full).iterdir():
         _link(file, target / file.name)
@@ -97,7 +97,7 @@ def _fill(folder: Path, model: str, full: bool) -> None:
 
 
 def _large(folder: Path, name: str, make: Callable[[], dict[str, torch.Tensor]]) -> None:
-    """S3Gen's files are shared by all models that have the same."""
+    """Models with the same S3Gen files share them."""
     version = torch.__version__.partition("+")[0]
     shared = cache() / f"s3gen-{_digest([s3gen.RECIPE, version])}"
     shared.mkdir(parents=True, exist_ok=True)
@@ -120,7 +120,7 @@ def _digest(recipe: Any) -> str:
 
 @contextlib.contextmanager
 def _fresh(folder: Path) -> Iterator[Path]:
-    """A folder that appears under its name when it is whole; two makers do not meet."""
+    """A folder that appears under its name when it is complete. Two makers do not interfere."""
     half = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     shutil.rmtree(half, ignore_errors=True)
     half.mkdir(parents=True)

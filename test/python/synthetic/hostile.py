@@ -22,7 +22,7 @@ from synthetic import checkpoints
 
 
 class Evil:
-    """Makes a folder called "ran" beside the checkpoint's, if it is unpickled."""
+    """Makes a folder called "ran" next to the checkpoint's, if it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self._mark = str(mark)

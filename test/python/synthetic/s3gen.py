@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 RECIPE = 7
-"""To be changed whenever the numbers change, so that nobody reads old ones from the cache."""
+"""Change it whenever the numbers change, so that the cache holds no old ones."""
 
 
 def s3gen_state(meanflow: bool, seed: int = 0) -> dict[str, torch.Tensor]:
@@ -115,7 +115,7 @@ def conditionals(seed: int, seconds: float) -> dict[str, Any]:
 
 
 def write(path: Path, state: dict[str, torch.Tensor]) -> None:
-    """Writes weights to a ``.safetensors`` or ``.pt`` file, which appears when it is whole."""
+    """Writes weights to a ``.safetensors`` or ``.pt`` file, which appears when it is complete."""
     from safetensors.torch import save_file
 
     half = path.with_name(f"{path.name}.{os.getpid()}.part")

@@ -32,12 +32,12 @@ def full(name: str) -> T3Config:
 
 
 def small(name: str) -> T3Config:
-    """The same model with 2 layers of 128, and all that is read from tokens as published."""
+    """The same model with 2 layers of 128, and the published numbers of tokens."""
     return replace(full(name), layers=2, dim=128, heads=2, ffn=256)
 
 
 def tiny(name: str) -> T3Config:
-    """A `small` one with little of everything: for tests that make many."""
+    """A smaller `small` model, for tests that make many."""
     config = replace(small(name), positions=640, text_vocab=300, max_text_tokens=200, max_speech_tokens=400)
     if config.perceiver_queries:
         config = replace(config, perceiver_queries=8)
@@ -148,7 +148,7 @@ def conditionals(config: T3Config, seed: int = 0, prompt: int | None = None) -> 
 
 
 def text_tokens(config: T3Config, length: int, seed: int = 0) -> list[int]:
-    """Random text of `length` tokens, start and stop around it where the model has them."""
+    """Random text of `length` tokens, with start and stop if the model has them."""
     generator = torch.Generator().manual_seed(seed)
     ids = torch.randint(1, min(config.text_vocab, 250), (length,), generator=generator).tolist()
     if config.start_text is None:
@@ -157,7 +157,7 @@ def text_tokens(config: T3Config, length: int, seed: int = 0) -> list[int]:
 
 
 def write(folder: Path, name: str, config: T3Config | None = None, seed: int = 0) -> Path:
-    """Writes a model's T3 file, once: a file made with the same sizes and seed is left.
+    """Writes a model's T3 file, unless a file with the same sizes and seed exists.
 
     Args:
         folder: where the model's files are; made if it is not there.

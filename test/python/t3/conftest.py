@@ -1,4 +1,4 @@
-"""What the T3 tests share."""
+"""Fixtures that the T3 tests share."""
 
 from __future__ import annotations
 

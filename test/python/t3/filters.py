@@ -12,12 +12,12 @@ _NEVER = np.float32("-inf")
 
 
 def at_least(scores: np.ndarray, min_p: float) -> np.ndarray:
-    """min_p: (V,) with what is less likely than `min_p` times the likeliest ruled out."""
+    """min_p: (V,) without tokens less likely than `min_p` times the likeliest."""
     return np.where(scores < scores.max() + math.log(min_p), _NEVER, scores)
 
 
 def best(scores: np.ndarray, top_k: int, top_p: float) -> np.ndarray:
-    """top_k, then top_p: (V,) with all ruled out but, of the `top_k` likeliest, those that sum to `top_p`.
+    """top_k, then top_p: (V,) with only those of the `top_k` likeliest that sum to `top_p`.
 
     The outcome is that of the two filters one after the other. Only numbers are sorted, not their places,
     which is many times as fast: whatever is less than the last that stays is ruled out.

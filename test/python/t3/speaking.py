@@ -1,4 +1,4 @@
-"""Helpers that speak with a session and listen to what comes."""
+"""Helpers that speak with a session and collect its events."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from chatterbex.t3 import (
     T3,
     Body,
-    CpuPass,
-    GpuPass,
     Sampling,
     T3Conditionals,
     T3Config,
+    T3CpuPass,
+    T3GpuPass,
     T3Request,
     T3Session,
     TokenEvent,
@@ -33,7 +33,7 @@ def request(
     seed: int = 1,
     **options: Any,
 ) -> T3Request:
-    """A request with random text and voice, of 30 tokens unless told otherwise."""
+    """A request with random text and voice, by default of 30 tokens."""
     values = synthetic.conditionals(config, voice, prompt)
     options = {"max_tokens": 30, "detect_runaway": False, **options}
     return T3Request(
@@ -46,7 +46,7 @@ def request(
 
 
 class Listener:
-    """Drives a session and keeps what it drew and said, by request."""
+    """Drives a session and keeps its tokens and events, by request."""
 
     def __init__(self, session: T3Session) -> None:
         self.session = session
@@ -64,7 +64,7 @@ class Listener:
         return events
 
     def run(self) -> Listener:
-        """Until nobody speaks."""
+        """Runs until nobody speaks."""
         while self.session.busy:
             self.step()
         return self
@@ -78,26 +78,28 @@ class Listener:
         return [event.token for event in self.events.get(id, []) if event.token is not None]
 
 
-def gpu_pass(t3: T3, rows: int, **options: Any) -> GpuPass:
+def gpu_pass(t3: T3, rows: int, **options: Any) -> T3GpuPass:
     """The pass for GPUs, on CPU tensors."""
-    return GpuPass(Body.of(t3.config, t3.weights), rows, **options)
+    return T3GpuPass(Body.of(t3.config, t3.weights), rows, **options)
 
 
-def cpu_pass(t3: T3, rows: int, threads: int = 1, **options: Any) -> CpuPass:
+def cpu_pass(t3: T3, rows: int, threads: int = 1, **options: Any) -> T3CpuPass:
     """The pass for the CPU."""
-    return CpuPass(t3, rows, threads=threads, **options)
+    return T3CpuPass(t3, rows, threads=threads, **options)
 
 
 def session_of(
-    t3: T3, most: int, way: Any = cpu_pass, voice_cache: int | None = None, **options: Any
+    t3: T3, max_batch: int, way: Any = cpu_pass, voice_cache: int | None = None, **options: Any
 ) -> T3Session:
-    """A session for so many requests, with a pass of its own."""
+    """A session for `max_batch` requests, with its own pass."""
     limits = {} if voice_cache is None else {"voice_cache": voice_cache}
-    return T3Session(t3.front, way(t3, most * rows_of_request(t3.config), **options), most, **limits)
+    return T3Session(
+        t3.front, way(t3, max_batch * rows_of_request(t3.config), **options), max_batch, **limits
+    )
 
 
 class Recorded:
-    """A pass that keeps the logits that it gave out, one (rows, V) for each call."""
+    """A pass that keeps the logits that it returned, one (rows, V) for each call."""
 
     def __init__(self, way: Any) -> None:
         self._way = way
@@ -121,7 +123,7 @@ class Recorded:
 
 
 def alone(t3: T3, one: T3Request, **options: Any) -> list[int]:
-    """All ids that a request draws in a session of its own."""
+    """All ids that a request draws in its own session."""
     session = session_of(t3, 1, **options)
     session.admit(one)
     return Listener(session).run().drawn[one.id]
@@ -174,7 +176,7 @@ def greedy(config: T3Config, penalty: float | None = None) -> Sampling:
 def upstream_greedy(
     upstream: Any, published: Any, config: T3Config, one: T3Request, **changes: Any
 ) -> list[int]:
-    """All ids that upstream draws where only the likeliest is ever drawn."""
+    """All ids that upstream draws if it always draws the likeliest."""
     if config.backbone == "llama":
         cold = {"temperature": 1.0, "min_p": 1.0}
     else:

@@ -1,4 +1,4 @@
-"""Embeddings of voices: close to the network in float64, and the same to the bit on every machine."""
+"""Embeddings of voices: close to the network in float64, and the same bit for bit on every machine."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_layers_are_those_of_the_network_and_the_same_bits_everywhere(name: str)
         assert again.tobytes() == found.tobytes(), instruction_set
 
 
-def test_rows_may_lie_as_they_like_and_do_not_see_each_other() -> None:
+def test_rows_may_have_any_layout_and_do_not_affect_each_other() -> None:
     x, weight = numbers(40, 64), numbers(33, 64, seed=1)
     together = native.linear(x, weight)
     alone = [native.linear(x[i : i + 1], weight)[0] for i in range(40)]
@@ -77,7 +77,7 @@ def test_rows_may_lie_as_they_like_and_do_not_see_each_other() -> None:
     assert native.linear(x.T.contiguous().T, np.asfortranarray(weight)).tobytes() == together.tobytes()
 
 
-def test_layers_refuse_what_does_not_fit() -> None:
+def test_layers_refuse_wrong_shapes() -> None:
     x, heads = numbers(3, 64), numbers(4, 3, 32)
     for ours, arguments, said in [
         (native.linear, (x, numbers(5, 63)), r"weight must be \(5, 64\), not \(5, 63\)"),
@@ -156,7 +156,7 @@ GOLDEN = {
 @pytest.mark.parametrize("instruction_set", native.instruction_sets())
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_embeddings_and_tokens(name: str, instruction_set: str) -> None:
-    """The same on every machine. They change only where the order of summation does, on purpose."""
+    """The same on every machine. They change only if the order of summation is changed on purpose."""
     config = synthetic.tiny(name)
     state = {key: torch.from_numpy(array) for key, array in portable_weights(config).items()}
     t3 = T3.from_state_dict(config, state)

@@ -1,4 +1,4 @@
-"""What upstream gets wrong, shown on upstream, and got right here."""
+"""Upstream's faults, shown on upstream's code, and the correct behaviour here."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_without_guidance_half_the_rows_are_computed(weight: float, rows: int, b
     assert {len(logits) for logits in recorded.logits} == {rows}
 
 
-def test_upstream_cuts_in_silence_where_ours_says_so(
+def test_upstream_cuts_without_a_warning_and_ours_warns(
     upstream: Any, both: Both, weights: Callable[..., Any]
 ) -> None:
     config = replace(synthetic.tiny("nano"), positions=1100, max_speech_tokens=4096)
@@ -70,7 +70,7 @@ def test_upstream_cuts_in_silence_where_ours_says_so(
     bias[config.stop_speech] = -100.0
     published, t3 = both(config, **{"speech_head.bias": bias})
     one = request(config, text=5, prompt=5, max_tokens=4096, sampling=greedy(config))
-    # upstream's own limit of 1000 loops: the caller is given tokens and no word about it
+    # upstream's own limit of 1000 loops: the caller gets tokens and no warning
     theirs = upstream_greedy(upstream, published, config, one, max_gen_len=1000)
     assert len(theirs) == 1001
     listener = say(t3, [one])
@@ -97,7 +97,7 @@ def test_temperature_0(name: str, upstream: Any, both: Both) -> None:
 
 
 @pytest.mark.parametrize("name", ["multilingual_v3", "english"])
-def test_ids_that_are_no_sound(name: str, upstream: Any, both: Both) -> None:
+def test_ids_that_are_not_speech(name: str, upstream: Any, both: Both) -> None:
     config = synthetic.tiny(name)
     published, t3 = both(config)
     one = request(config, max_tokens=120)
@@ -125,7 +125,7 @@ def test_a_stop_as_the_first_token(upstream: Any, both: Both, weights: Callable[
 
 @pytest.fixture
 def analyzed(upstream: Any, monkeypatch: pytest.MonkeyPatch) -> T3Config:
-    """The second multilingual model, which the released package watches and its source does not any more."""
+    """The second multilingual model, which the released package monitors and its source no longer does."""
     monkeypatch.setattr(upstream.analyzer, "LLAMA_ALIGNED_HEADS", [(0, 1), (1, 1), (1, 0)])
     return replace(
         synthetic.tiny("multilingual_v2"), text_vocab=2454
@@ -152,7 +152,7 @@ def test_the_analyzer_ends_speech_at_two_equal_tokens(
     assert len(drawn) > len(theirs)
 
 
-def test_the_analyzer_speaks_on_where_the_model_stops(
+def test_the_analyzer_continues_where_the_model_stops(
     upstream: Any, analyzed: T3Config, weights: Callable[..., Any]
 ) -> None:
     one = request(analyzed, max_tokens=20, sampling=greedy(analyzed), detect_runaway=True)

@@ -13,7 +13,7 @@ from speaking import Listener, gpu_pass, request, session_of  # noqa: E402
 
 import simulated_mps  # noqa: E402
 from chatterbex.device import stray_tensors  # noqa: E402
-from chatterbex.t3 import T3, Body, GpuPass, T3Session, rows_of_request  # noqa: E402
+from chatterbex.t3 import T3, Body, T3GpuPass, T3Session, rows_of_request  # noqa: E402
 from synthetic import t3 as synthetic  # noqa: E402
 
 Models = Callable[..., T3]
@@ -21,13 +21,13 @@ Models = Callable[..., T3]
 
 def on_mps(t3: T3, requests: int, **options: Any) -> T3Session:
     body = Body.of(t3.config, t3.weights).to("mps")
-    way = GpuPass(body, requests * rows_of_request(t3.config), **options)
+    way = T3GpuPass(body, requests * rows_of_request(t3.config), **options)
     return T3Session(t3.front, way, requests)
 
 
 @pytest.mark.parametrize("eager", [False, True])
 @pytest.mark.parametrize("name", ["english", "nano"])
-def test_the_device_draws_what_the_cpu_draws(name: str, eager: bool, model: Models, mps: Any) -> None:
+def test_the_device_draws_the_same_as_the_cpu(name: str, eager: bool, model: Models, mps: Any) -> None:
     config = synthetic.tiny(name)
     t3 = model(config)
     requests = [request(config, id, text=20 + id, seed=id, max_tokens=12) for id in range(3)]
@@ -43,7 +43,7 @@ def test_the_device_draws_what_the_cpu_draws(name: str, eager: bool, model: Mode
 
 
 def shapes_of(t3: T3, requests: int, tokens: int) -> int:
-    """Distinct operators and shapes of some requests that come one after the other and speak for so long."""
+    """The distinct operators and shapes of requests that speak one after another for the given lengths."""
     config = t3.config
     session = on_mps(t3, requests)
     with simulated_mps.counting_shapes() as shapes:

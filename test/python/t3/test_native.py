@@ -1,4 +1,4 @@
-"""The native engine against the same network in float64, and against itself, to the bit."""
+"""The native engine against the same network in float64, and against itself, bit for bit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from chatterbex.t3 import (  # noqa: E402
     T3Config,
     native,
 )
-from chatterbex.t3.native import Engine, Sampler  # noqa: E402
+from chatterbex.t3.native import Sampler, T3Engine  # noqa: E402
 from synthetic import t3 as synthetic  # noqa: E402
 
 if not native.library_path().is_file():
@@ -41,8 +41,8 @@ PRECISIONS = ("float32", "int8")
 WEIGHTS = {name: synthetic.state_dict(config, 1) for name, config in CONFIGS.items()}
 
 
-def engine(backbone: str, **options: Any) -> Engine:
-    return Engine(CONFIGS[backbone], WEIGHTS[backbone], **{"threads": 1, **options})
+def engine(backbone: str, **options: Any) -> T3Engine:
+    return T3Engine(CONFIGS[backbone], WEIGHTS[backbone], **{"threads": 1, **options})
 
 
 def rows(count: int, seed: int = 0, dim: int = 128) -> np.ndarray:
@@ -133,7 +133,7 @@ def test_logits_are_those_of_the_network(backbone: str) -> None:
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_8_bits_are_close_and_take_a_quarter(backbone: str) -> None:
+def test_8_bits_are_close_and_need_a_quarter_of_the_memory(backbone: str) -> None:
     x = rows(40)
     expected = exact(CONFIGS[backbone], WEIGHTS[backbone], x)[39].numpy()
     whole, ours = engine(backbone), engine(backbone, precision="int8")
@@ -156,8 +156,8 @@ def test_the_tables_of_rope_follow_the_backbone_of_torch() -> None:
 # -- the same bits ----------------------------------------------------------------------------------
 
 
-def spoken(ours: Engine, x: np.ndarray, pieces: list[int]) -> bytes:
-    """The bits of a sequence's logits: 40 positions read in in pieces, then 20 one by one."""
+def spoken(ours: T3Engine, x: np.ndarray, pieces: list[int]) -> bytes:
+    """The bits of a sequence's logits: 40 positions read piece by piece, then 20 one by one."""
     sequence, first, logits = ours.open(60), 0, []
     for piece in pieces:
         step = ours.forward([sequence], x[first : first + piece], [piece], [first + piece == 40])
@@ -170,7 +170,7 @@ def spoken(ours: Engine, x: np.ndarray, pieces: list[int]) -> bytes:
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_pieces_threads_and_instruction_sets_change_no_bit(backbone: str, precision: str) -> None:
+def test_pieces_threads_and_instruction_sets_do_not_change_the_bits(backbone: str, precision: str) -> None:
     x = rows(60)
     expected = spoken(engine(backbone, precision=precision), x, [40])
     for name in native.instruction_sets():
@@ -184,13 +184,13 @@ def test_pieces_threads_and_instruction_sets_change_no_bit(backbone: str, precis
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_company_changes_no_bit(backbone: str, threads: int, precision: str) -> None:
+def test_other_requests_change_no_bit(backbone: str, threads: int, precision: str) -> None:
     ours = engine(backbone, precision=precision, threads=threads)
     sources = [rows(60, seed) for seed in range(13)]
     alone = [spoken(ours, x, [40]) for x in sources]
     for size in (2, 3, 8, 13):
         sequences = [ours.open(60) for _ in range(size)]
-        # some are read in together, of different lengths
+        # some are read together, with different lengths
         counts = [40 - number % 3 for number in range(size)]
         x = np.concatenate([sources[i][:count] for i, count in enumerate(counts)])
         ours.forward(sequences, x, counts, [False] * size)
@@ -213,7 +213,7 @@ def test_company_changes_no_bit(backbone: str, threads: int, precision: str) -> 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("voice", [5, 16, 32, 37])
-def test_a_shared_beginning_changes_no_bit(backbone: str, voice: int, precision: str) -> None:
+def test_a_shared_beginning_does_not_change_the_bits(backbone: str, voice: int, precision: str) -> None:
     ours = engine(backbone, precision=precision)
     beginning = rows(voice, 99)
     sources = [np.concatenate((beginning, rows(23, seed))) for seed in range(9)]
@@ -245,8 +245,8 @@ def test_a_shared_beginning_changes_no_bit(backbone: str, voice: int, precision:
     assert ours.nbytes[1] == 0
 
 
-def test_threads_without_subnormal_numbers_change_no_bit() -> None:
-    """A thread that takes subnormal numbers for zero, and those that it starts, compute as all others do."""
+def test_threads_without_subnormal_numbers_do_not_change_the_bits() -> None:
+    """A thread that treats subnormal numbers as zero, and threads that it starts, compute like all others."""
     x = rows(60) * np.float32(1e-39)
     ours = engine("llama", threads=2)
     expected = spoken(ours, x, [40])
@@ -274,9 +274,9 @@ GOLDEN = {
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_golden_logits_and_tokens(backbone: str, precision: str) -> None:
-    """The same on every machine. They change only where the order of summation does, on purpose."""
+    """The same on every machine. They change only if the order of summation is changed on purpose."""
     config = replace(CONFIGS[backbone], start_speech=VOCAB - 2)
-    ours = Engine(config, portable_weights(config), threads=2, precision=precision)
+    ours = T3Engine(config, portable_weights(config), threads=2, precision=precision)
     embeddings = portable(0, VOCAB, config.dim)
     sampler = Sampler(config, config.sampling, seed=2**40 + 7)
     sequence, digest = ours.open(64), hashlib.sha256()
@@ -308,23 +308,23 @@ def test_one_rows_nan_reaches_nobody(precision: str) -> None:
     assert again.finite.tolist() == [True, False, True]
 
 
-def test_weights_must_be_all_there_finite_and_of_their_shape() -> None:
+def test_weights_must_be_complete_finite_and_of_the_right_shape() -> None:
     weights = dict(WEIGHTS["gpt2"])
     del weights["tfmr.h.1.mlp.c_fc.bias"], weights["tfmr.ln_f.bias"]
     with pytest.raises(ValueError, match=r"missing: tfmr.h.1.mlp.c_fc.bias, tfmr.ln_f.bias$"):
-        Engine(CONFIGS["gpt2"], weights)
+        T3Engine(CONFIGS["gpt2"], weights)
     for bad in (float("nan"), float("inf")):
         for name in ("tfmr.h.0.attn.c_attn.weight", "tfmr.h.2.ln_1.weight", "speech_head.bias"):
             weights = dict(WEIGHTS["gpt2"])
             weights[name] = weights[name].clone()
             weights[name].view(-1)[-1] = bad
             with pytest.raises(ValueError, match=f"{name}: it holds NaN or infinite numbers"):
-                Engine(CONFIGS["gpt2"], weights)
+                T3Engine(CONFIGS["gpt2"], weights)
     weights = {**WEIGHTS["gpt2"], "speech_head.weight": torch.zeros(VOCAB, 127)}
     with pytest.raises(
         ValueError, match=r"speech_head.weight: its shape is \[301, 127\] and must be \[301, 128\]"
     ):
-        Engine(CONFIGS["gpt2"], weights)
+        T3Engine(CONFIGS["gpt2"], weights)
 
 
 @pytest.mark.parametrize(
@@ -334,10 +334,10 @@ def test_weights_must_be_all_there_finite_and_of_their_shape() -> None:
 )
 def test_sizes_must_make_a_model(sizes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
-        Engine(replace(CONFIGS["llama"], **sizes), WEIGHTS["llama"])
+        T3Engine(replace(CONFIGS["llama"], **sizes), WEIGHTS["llama"])
 
 
-def test_an_unknown_instruction_set_is_named_with_those_there_are() -> None:
+def test_the_error_for_an_unknown_instruction_set_lists_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"no instruction set \"mmx\"; it has .*scalar"):
         engine("gpt2", instruction_set="mmx")
 
@@ -372,7 +372,7 @@ def test_calls_must_fit_the_sequences() -> None:
     ours.forward([two], rows(1))
 
 
-def test_tensors_may_lie_as_they_like() -> None:
+def test_tensors_may_have_any_layout() -> None:
     ours = engine("llama")
     expected = bits(ours.forward([ours.open(1)], rows(1)).logits)
     weights = {}
@@ -381,7 +381,7 @@ def test_tensors_may_lie_as_they_like() -> None:
         if array.ndim == 2:
             array = [np.asfortranarray(array), array[::-1][::-1], array.astype(np.float64), array][number % 4]
         weights[name] = array
-    ours = Engine(CONFIGS["llama"], weights)
+    ours = T3Engine(CONFIGS["llama"], weights)
     assert bits(ours.forward([ours.open(1)], np.asfortranarray(rows(1))).logits) == expected
 
 
@@ -432,7 +432,7 @@ def test_llamas_filters_are_those_of_before(sampling: Sampling, seed: int) -> No
 
 
 def assert_same_but_for_the_brink(found: np.ndarray, expected: np.ndarray) -> None:
-    """Sums in float32 and float64 may disagree about the one token with which `top_p` is reached."""
+    """Sums in float32 and float64 may disagree about the token that reaches `top_p`."""
     both = np.isfinite(found) & np.isfinite(expected)
     assert np.array_equal(found[both], expected[both])
     either = np.isfinite(found) | np.isfinite(expected)
@@ -456,7 +456,7 @@ def test_draws_follow_the_chances_of_the_scores() -> None:
     assert (np.abs(times - count * chances) <= 5 * deviation).all()
 
 
-def test_a_seed_an_attempt_and_a_step_say_which_token() -> None:
+def test_the_seed_the_attempt_and_the_step_determine_the_token() -> None:
     config = T3Config.turbo()
     logits = rows(1, 0, 6563)
 
@@ -478,7 +478,7 @@ def test_greedy_draws_the_likeliest_and_the_penalty_counts() -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
-def test_what_is_not_a_number_is_not_drawn_from(temperature: float, number: float) -> None:
+def test_logits_that_are_not_numbers_are_not_sampled(temperature: float, number: float) -> None:
     config = T3Config.nano()
     logits = rows(1, 0, 6563)
     logits[0, 17] = number

@@ -59,7 +59,7 @@ def both(upstream: Any, weights: Weights) -> Callable[[T3Config], tuple[Any, T3]
 
 
 def close_to_exact(mine: Any, theirs: Any, exact: Any) -> bool:
-    """Whether ours is as close to float64 as another order of the sums of upstream's float32 may be."""
+    """Whether ours is as close to float64 as upstream's float32 with another order of sums may be."""
     return gain(mine, exact) <= MARGIN * max(1.0, gain(theirs, exact))
 
 
@@ -138,7 +138,7 @@ def test_a_voice_without_a_speech_prompt(name: str, upstream: Any, both: Any) ->
     assert alone(t3, one) == upstream_greedy(upstream, published, config, one)
 
 
-def test_exaggeration_is_heard_and_is_upstreams(upstream: Any, both: Any) -> None:
+def test_exaggeration_has_an_effect_and_matches_upstream(upstream: Any, both: Any) -> None:
     config = synthetic.tiny("english")
     published, t3 = both(config)
     neutral = request(config, sampling=greedy(config))

@@ -1,4 +1,4 @@
-"""Seeing that a model has lost the text."""
+"""Detecting that a model has lost the text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from chatterbex.t3.runaway import Repetition
 
 
 def stuck_at(tokens: list[int]) -> int | None:
-    """After how many tokens a speech is called stuck."""
+    """The number of tokens after which speech is called stuck."""
     repetition = Repetition()
     for count in range(1, len(tokens) + 1):
         if repetition.stuck(tokens[:count]):

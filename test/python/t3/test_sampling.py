@@ -78,7 +78,7 @@ def test_a_shared_last_place(top_p: float, theirs: Any) -> None:
 @pytest.mark.parametrize("name", ["english", "turbo"])
 @pytest.mark.parametrize("seed", range(5))
 def test_the_whole_chain(name: str, seed: int, theirs: Any) -> None:
-    """What is left to draw from, and how likely each of it is, behind all samplers in upstream's order."""
+    """The remaining tokens and their probabilities after all samplers, in upstream's order."""
     config = getattr(T3Config, name)()
     sampling = config.sampling
     sampler = Sampler(config, sampling, seed)
@@ -98,7 +98,7 @@ def test_the_whole_chain(name: str, seed: int, theirs: Any) -> None:
             expected = link(said, expected)
         left = torch.from_numpy(sampler.scores(scores))[None]
         chances, theirs_chances = left.softmax(dim=-1), expected.softmax(dim=-1)
-        # A sum in another order may let one more or less of the least likely in.
+        # A sum in another order may admit one more or one less of the least likely tokens.
         assert (chances - theirs_chances).abs().sum() < 2e-3
         token = sampler.draw(scores)
         assert chances[0, token] > 0
@@ -118,7 +118,7 @@ def test_the_caller_keeps_its_logits_and_its_generator() -> None:
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-def test_what_becomes_too_big_for_a_number_is_not_drawn_from() -> None:
+def test_overflowing_logits_are_not_sampled() -> None:
     config = T3Config.nano()
     sampler = Sampler(config, replace(config.sampling, temperature=0.001), 0)
     with pytest.raises(FloatingPointError):

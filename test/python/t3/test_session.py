@@ -1,4 +1,4 @@
-"""Requests that join and leave: each gets what it would get alone, to the bit."""
+"""Requests that join and leave: each gets the same result as alone, bit for bit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Models = Callable[..., T3]
 
 
 def crowd(config: T3Config, count: int, seed: int) -> list[T3Request]:
-    """Requests of all kinds: other voices, lengths, seeds, ways of sampling, with and without CFG."""
+    """Requests of all kinds: different voices, lengths, seeds and sampling, with and without CFG."""
     chance = random.Random(seed)
     requests = []
     for id in range(count):
@@ -81,7 +81,7 @@ def in_company(session: T3Session, requests: list[T3Request], seed: int, cancell
 
 
 class TestCompany:
-    """The tokens of a request depend on nobody else."""
+    """The tokens of a request do not depend on other requests."""
 
     @pytest.mark.parametrize("name", ["english", "multilingual_v3", "turbo", "nano"])
     @pytest.mark.parametrize(("threads", "seed"), [(1, 0), (2, 1), (3, 2)])
@@ -103,7 +103,7 @@ class TestCompany:
         assert not listener.session.busy
 
     @pytest.mark.parametrize("name", ["english", "turbo"])
-    def test_logits_to_the_bit_with_every_instruction_set(self, name: str, model: Models) -> None:
+    def test_logits_are_identical_with_every_instruction_set(self, name: str, model: Models) -> None:
         """At the width of the published models, with 1 to 3 threads that change from step to step."""
         full = synthetic.full(name)
         config = replace(full, layers=1, text_vocab=300, positions=600)
@@ -128,7 +128,7 @@ class TestCompany:
             assert all(map(torch.equal, given, expected)), instruction_set
 
     def test_a_gpus_padded_batch_is_close(self, model: Models) -> None:
-        """Its sums may be done in another order for another batch, so logits are compared, up to rounding."""
+        """The order of its sums may depend on the batch, so logits are compared up to rounding."""
         config = synthetic.tiny("english")
         t3 = model(config)
         requests = [replace(one, max_tokens=20) for one in crowd(config, 6, 1)]
@@ -170,7 +170,7 @@ class TestSeeds:
 
 
 class TestEnds:
-    """How a speech ends, and that it is said how."""
+    """How speech ends, and how that is reported."""
 
     def test_the_limit(self, model: Models) -> None:
         config = synthetic.tiny("turbo")
@@ -235,9 +235,9 @@ class TestEnds:
 
 
 class TestCancel:
-    """A cancelled request is gone at once."""
+    """A cancelled request ends at once."""
 
-    def test_nothing_more_is_heard_and_the_place_is_free(self, model: Models) -> None:
+    def test_no_more_events_and_the_place_is_free(self, model: Models) -> None:
         config = synthetic.tiny("turbo")
         session = session_of(model(config), 2)
         session.admit(request(config, "a"))
@@ -255,7 +255,7 @@ class TestCancel:
         assert len(listener.events["a"]) == heard
         assert listener.drawn["b"] == listener.drawn["c"]
 
-    def test_while_its_voice_is_read_in(self, model: Models) -> None:
+    def test_while_its_voice_is_being_read(self, model: Models) -> None:
         config = synthetic.tiny("turbo")
         session = session_of(model(config), 2)
         session.admit(request(config, "a", prompt=200))
@@ -274,7 +274,7 @@ class TestCancel:
 
 
 class TestSteps:
-    """A step is short, whoever comes."""
+    """A step is short, whatever requests arrive."""
 
     def test_reading_in_does_not_stop_the_others(self, model: Models) -> None:
         config = synthetic.tiny("turbo")
@@ -304,9 +304,9 @@ class TestSteps:
 
 
 class TestVoices:
-    """A voice that was spoken is not read in again."""
+    """A voice that was used is not read again."""
 
-    def test_it_is_read_in_once_and_the_tokens_are_the_same(self, model: Models) -> None:
+    def test_it_is_read_once_and_the_tokens_are_the_same(self, model: Models) -> None:
         config = synthetic.tiny("english")
         t3 = model(config)
         session = session_of(t3, 2)
@@ -337,7 +337,7 @@ class TestVoices:
         Listener(session).run()
         assert session.stats.voices_read == 1
 
-    def test_memory_stays_what_it_is_however_many_come(self, model: Models) -> None:
+    def test_memory_does_not_grow_with_the_number_of_requests(self, model: Models) -> None:
         config = synthetic.tiny("nano")
         t3 = model(config)
         one_voice = 2 * config.dim * 4 * 21 * config.layers
@@ -372,7 +372,7 @@ class TestVoices:
 
 
 class TestSlots:
-    """A request gets memory of its own; the others' keys and values are never copied."""
+    """A request gets its own memory; the keys and values of others are never copied."""
 
     @pytest.mark.parametrize("way", [cpu_pass, gpu_pass])
     def test_a_longer_request_joins(self, way: Any, model: Models) -> None:
@@ -391,8 +391,8 @@ class TestSlots:
         assert listener.drawn["long"] == alone(t3, long, way=way)
 
     @pytest.mark.parametrize("way", [cpu_pass, gpu_pass])
-    def test_admitting_takes_no_memory_and_computes_nothing(self, way: Any, model: Models) -> None:
-        """Eight cold callers come between two steps, while one speaks."""
+    def test_admitting_needs_no_memory_and_computes_nothing(self, way: Any, model: Models) -> None:
+        """Eight callers with new voices arrive between two steps, while one speaks."""
         config = synthetic.tiny("nano")
         recorded = Recorded(way(model(config), 9))
         session = T3Session(model(config).front, recorded, 9)
@@ -414,7 +414,7 @@ class TestSlots:
         Listener(session).run()
         assert session._pass._usual.layers[0].data_ptr() == place
 
-    def test_a_request_that_is_too_long_for_a_slot_gets_one_of_its_own(self, model: Models) -> None:
+    def test_a_request_too_long_for_a_slot_gets_its_own(self, model: Models) -> None:
         config = synthetic.tiny("turbo")
         t3 = model(config)
         session = session_of(t3, 2, way=gpu_pass, positions=256)
@@ -432,7 +432,7 @@ class TestSlots:
 
 
 class TestRefusals:
-    """What cannot be spoken is refused when it comes, and leaves no trace."""
+    """A request that cannot be spoken is refused on arrival, and leaves no trace."""
 
     @pytest.fixture
     def refused(self, model: Models) -> Iterator[Callable[..., ChatterbexError]]:
@@ -468,7 +468,7 @@ class TestRefusals:
     def test_text(self, text: list[int], refused: Any) -> None:
         refused("english", "invalid_text", text_tokens=text)
 
-    def test_text_for_which_there_is_no_room_beside_the_voice(self, model: Models) -> None:
+    def test_text_that_does_not_fit_next_to_the_voice(self, model: Models) -> None:
         config = replace(synthetic.tiny("nano"), positions=64)
         session = session_of(model(config), 1)
         with pytest.raises(ChatterbexError, match="room for 41") as caught:
@@ -493,7 +493,7 @@ class TestRefusals:
     def test_sampling(self, sampling: Sampling, refused: Any) -> None:
         refused("english", "invalid_option", sampling=sampling)
 
-    def test_what_a_model_does_not_have(self, refused: Any) -> None:
+    def test_unsupported_options(self, refused: Any) -> None:
         refused("english", "not_supported", sampling=Sampling(top_k=5))
         refused("turbo", "not_supported", sampling=Sampling(min_p=0.1))
         refused("turbo", "not_supported", cfg_weight=0.5)
@@ -505,7 +505,7 @@ class TestRefusals:
     def test_max_tokens(self, refused: Any) -> None:
         refused("nano", "invalid_option", max_tokens=0)
 
-    def test_a_full_batch_and_an_id_that_is_taken(self, model: Models) -> None:
+    def test_a_full_batch_and_an_id_in_use(self, model: Models) -> None:
         config = synthetic.tiny("nano")
         session = session_of(model(config), 2)
         session.admit(request(config, "a"))
@@ -520,7 +520,7 @@ class TestRefusals:
 
 
 class TestForeignVoices:
-    """A voice that does not fit ends its own request and no other."""
+    """A voice that does not fit only ends its own request."""
 
     @pytest.mark.parametrize(
         ("change", "said"),
@@ -543,7 +543,7 @@ class TestForeignVoices:
         assert Listener(session).run().drawn == {"good": alone(t3, good)}
 
     @pytest.mark.parametrize("way", [cpu_pass, gpu_pass])
-    def test_numbers_that_are_none_fail_that_request_alone(self, way: Any, model: Models) -> None:
+    def test_numbers_that_are_not_finite_fail_only_their_request(self, way: Any, model: Models) -> None:
         config = synthetic.tiny("english")
         t3 = model(config)
         session = session_of(t3, 3, way=way, voice_cache=0)
@@ -557,7 +557,7 @@ class TestForeignVoices:
         assert listener.ended("bad") == "failed"
         assert listener.events["bad"][-1].error.reason == "generation_failed"
         assert listener.drawn["good"] == alone(t3, good, way=way)
-        # and what it left in the cache harms nobody who comes after
+        # and what it left in the cache does not affect later requests
         session.admit(replace(good, id="next"))
         assert Listener(session).run().drawn["next"] == alone(t3, good, way=way)
 
@@ -573,7 +573,7 @@ class TestForeignVoices:
 
 
 class TestConditionals:
-    """A voice as it is stored."""
+    """A stored voice."""
 
     def test_upstreams_mapping(self) -> None:
         config = synthetic.tiny("english")
@@ -599,7 +599,7 @@ class TestConditionals:
             {"emotion_adv": torch.zeros(2)},
         ],
     )
-    def test_what_is_no_voice(self, change: dict[str, Any]) -> None:
+    def test_values_that_are_not_voices(self, change: dict[str, Any]) -> None:
         values = synthetic.conditionals(synthetic.tiny("english"))
         with pytest.raises(ChatterbexError) as caught:
             T3Conditionals.from_mapping({**values, **change})

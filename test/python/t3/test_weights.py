@@ -1,4 +1,4 @@
-"""Loading: upstream's files as they are, and a clear word about those that do not fit."""
+"""Loading: upstream's files unchanged, and clear errors for files that do not fit."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_synthetic_files_have_the_published_layout(name: str, upstream: Any)
 
 
 @pytest.mark.parametrize("name", ["english", "turbo"])
-def test_weights_are_taken_without_a_copy(name: str, weights: Weights) -> None:
+def test_weights_are_used_without_a_copy(name: str, weights: Weights) -> None:
     config = synthetic.tiny(name)
     state = weights(config)
     t3 = T3.from_state_dict(config, state)
@@ -106,7 +106,7 @@ def test_a_wrapped_checkpoint_loads(weights: Weights) -> None:
 
 
 @pytest.mark.parametrize("name", ["english", "turbo"])
-def test_what_speaking_does_not_need_may_be_there_or_not(name: str, weights: Weights) -> None:
+def test_weights_that_speaking_does_not_need_are_optional(name: str, weights: Weights) -> None:
     config = synthetic.tiny(name)
     state = weights(config)
     for key in ("text_head.weight", "tfmr.wte.weight", "tfmr.embed_tokens.weight"):
@@ -169,7 +169,7 @@ def test_an_empty_file_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_sizes_can_be_read_off_a_small_checkpoint(name: str, weights: Weights) -> None:
+def test_sizes_come_from_a_small_checkpoint(name: str, weights: Weights) -> None:
     small = synthetic.small(name)
     fitted = synthetic.full(name).fitted_to(weights(small))
     assert fitted == small

@@ -1,23 +1,23 @@
 defmodule Chatterbex.HTTP.Server.Connection do
   @moduledoc false
-  # One connection: reads requests, answers them, one after another.
+  # One connection: reads requests and answers them one after another.
   #
   # The socket is active once at a time, so that a client that hangs up is noticed while its speech is being made. Speech
-  # is made in a process of its own, which gives its audio part by part and is ended when the client is gone.
+  # is made in a separate process, which returns its audio part by part and is stopped when the client is gone.
 
   require Logger
 
   alias Chatterbex.{Error, HTTP, Mailbox}
-  alias Chatterbex.HTTP.{Failure, Request, Response}
+  alias Chatterbex.HTTP.{ErrorResponse, Request, Response}
   alias Chatterbex.HTTP.Server.Wire
 
-  # The bytes that a client may send ahead while it gets an answer.
-  @most_ahead 65_536
+  # The number of bytes that a client may send ahead while it gets an answer.
+  @max_ahead 65_536
 
   # If a client is still sending when it gets its error, the server reads on for this long, in milliseconds and bytes.
   # Closing the connection at once would lose the error.
   @linger 2_000
-  @most_lingering 16_777_216
+  @max_lingering 16_777_216
 
   @begin_timeout 5_000
 
@@ -127,16 +127,16 @@ defmodule Chatterbex.HTTP.Server.Connection do
   defp parsed({:error, message}, state, _deadline), do: refuse(state, 400, message)
 
   defp parsed({:ok, head}, state, deadline) do
-    {most, larger} = HTTP.limit(state.settings.http, http_request(head, ""))
-    head = Map.merge(head, %{most: most, larger: larger})
+    {max, larger} = HTTP.limit(state.settings.http, http_request(head, ""))
+    head = Map.merge(head, %{max: max, larger: larger})
 
     case head.body do
-      {:length, length} when length > most -> refuse(state, larger)
+      {:length, length} when length > max -> refuse(state, larger)
       _length -> begin_body(head, state, deadline)
     end
   end
 
-  # A client that asks waits for this before it sends the body.
+  # A client that expects this waits for it before it sends the body.
   defp begin_body(head, state, deadline) do
     if head.continue and head.body != {:length, 0}, do: send_bytes(state, "HTTP/1.1 100 Continue\r\n\r\n")
     body(head, [], 0, state, deadline)
@@ -150,7 +150,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
   end
 
   defp body(%{body: :chunked} = head, parts, size, state, deadline) do
-    case Wire.chunk(state.buffer, head.most - size) do
+    case Wire.chunk(state.buffer, head.max - size) do
       {:data, data, rest} ->
         body(head, [data | parts], size + byte_size(data), %{state | buffer: rest}, deadline)
 
@@ -211,7 +211,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
   end
 
   defp busy(head, state) do
-    whole(Failure.busy("the server is handling as many requests as it may"), head, state)
+    whole(ErrorResponse.busy("the server is handling as many requests as it may"), head, state)
   end
 
   defp whole(response, head, state) do
@@ -223,7 +223,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
   defp sent(:ok, _head, state), do: hang_up(state)
   defp sent({:error, _reason}, _head, state), do: close(state)
 
-  # In the worker: gives one part of the body at a time, and waits until it was sent.
+  # Runs in the worker: hands over one part of the body at a time, and waits until it is sent.
   defp speak(http, request, connection, ref) do
     case HTTP.call(http, request) do
       %{body: {:stream, body}} = response ->
@@ -238,7 +238,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
     error in Error -> send(connection, {ref, {:failed, error}})
   end
 
-  # The connection's end is this process's, too.
+  # This process ends with the connection.
   defp give(part, connection, ref) do
     send(connection, {ref, {:part, part}})
     receive(do: ({^ref, :more} -> :ok))
@@ -258,10 +258,10 @@ defmodule Chatterbex.HTTP.Server.Connection do
     end
   end
 
-  # A client may send its next request ahead. One that sends more is read on when its answer is sent.
+  # A client may send its next request ahead. If it sends more, reading continues after its answer was sent.
   defp ahead(state, bytes) do
     state = %{state | buffer: state.buffer <> bytes}
-    if byte_size(state.buffer) < @most_ahead, do: :inet.setopts(state.socket, active: :once)
+    if byte_size(state.buffer) < @max_ahead, do: :inet.setopts(state.socket, active: :once)
     state
   end
 
@@ -326,7 +326,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
   defp broken(%{streaming: true}, state), do: reset(state)
   defp broken(_job, state), do: refuse(state, 500, "the server failed; its log says why")
 
-  # The client is gone, or the server ends.
+  # The client is gone, or the server stops.
   defp abandon(job, state) do
     stop(job)
     close(state)
@@ -368,7 +368,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
 
   defp linger(state, deadline, read) do
     case receive_bytes(%{state | buffer: ""}, deadline, true) do
-      {:ok, %{buffer: bytes}} when read + byte_size(bytes) < @most_lingering ->
+      {:ok, %{buffer: bytes}} when read + byte_size(bytes) < @max_lingering ->
         linger(state, deadline, read + byte_size(bytes))
 
       _end ->
@@ -376,7 +376,7 @@ defmodule Chatterbex.HTTP.Server.Connection do
     end
   end
 
-  # The end of a body that is not whole must not look like its end.
+  # An incomplete body must not look complete.
   defp reset(state) do
     :inet.setopts(state.socket, linger: {true, 0})
     close(state)

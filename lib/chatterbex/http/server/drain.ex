@@ -1,24 +1,25 @@
 defmodule Chatterbex.HTTP.Server.Drain do
   @moduledoc false
-  # Lets connections end before the supervisor ends them: it is stopped after the listener, and before them.
+  # Lets connections finish before the supervisor stops them: it stops after the listener and before the connections.
 
   use GenServer
 
-  alias Chatterbex.HTTP.Server
   alias Chatterbex.HTTP.Server.Connection
 
-  @spec start_link(pid, pos_integer) :: GenServer.on_start()
-  def start_link(supervisor, timeout), do: GenServer.start_link(__MODULE__, {supervisor, timeout})
+  @doc """
+  `sibling` returns the pid of another child of the supervisor. It works once all children have started.
+  """
+  @spec start_link((atom -> pid), pos_integer) :: GenServer.on_start()
+  def start_link(sibling, timeout), do: GenServer.start_link(__MODULE__, {sibling, timeout})
 
   @impl true
-  def init({supervisor, timeout}) do
+  def init({sibling, timeout}) do
     Process.flag(:trap_exit, true)
-    {:ok, %{timeout: timeout, connections: nil}, {:continue, supervisor}}
+    {:ok, %{timeout: timeout, connections: nil}, {:continue, sibling}}
   end
 
   @impl true
-  def handle_continue(supervisor, state),
-    do: {:noreply, %{state | connections: Server.sibling(supervisor, :connections)}}
+  def handle_continue(sibling, state), do: {:noreply, %{state | connections: sibling.(:connections)}}
 
   @impl true
   def handle_info(_message, state), do: {:noreply, state}

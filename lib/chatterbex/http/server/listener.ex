@@ -6,7 +6,7 @@ defmodule Chatterbex.HTTP.Server.Listener do
 
   require Logger
 
-  alias Chatterbex.HTTP.{Response, Server}
+  alias Chatterbex.HTTP.Response
   alias Chatterbex.HTTP.Server.{Connection, Wire}
 
   @acceptors 4
@@ -15,14 +15,17 @@ defmodule Chatterbex.HTTP.Server.Listener do
   # Milliseconds to wait if the system has no file descriptors left.
   @exhausted 100
 
-  @spec start_link(pid, map) :: GenServer.on_start()
-  def start_link(supervisor, settings), do: GenServer.start_link(__MODULE__, {supervisor, settings})
+  @doc """
+  `sibling` returns the pid of another child of the supervisor. It works once all children have started.
+  """
+  @spec start_link((atom -> pid), map) :: GenServer.on_start()
+  def start_link(sibling, settings), do: GenServer.start_link(__MODULE__, {sibling, settings})
 
   @spec port(pid) :: :inet.port_number()
   def port(listener), do: GenServer.call(listener, :port)
 
   @impl true
-  def init({supervisor, settings}) do
+  def init({sibling, settings}) do
     family = if tuple_size(settings.ip) == 8, do: [:inet6], else: [:inet]
 
     options =
@@ -41,16 +44,15 @@ defmodule Chatterbex.HTTP.Server.Listener do
         ]
 
     case :gen_tcp.listen(settings.port, options) do
-      {:ok, socket} -> {:ok, %{socket: socket, settings: settings}, {:continue, supervisor}}
+      {:ok, socket} -> {:ok, %{socket: socket, settings: settings}, {:continue, sibling}}
       {:error, posix} -> {:stop, {:not_listening, settings.ip, settings.port, posix}}
     end
   end
 
   @impl true
-  def handle_continue(supervisor, state) do
-    connections = Server.sibling(supervisor, :connections)
-    workers = Server.sibling(supervisor, :workers)
-    settings = Map.put(state.settings, :workers, workers)
+  def handle_continue(sibling, state) do
+    connections = sibling.(:connections)
+    settings = Map.put(state.settings, :workers, sibling.(:workers))
     for _number <- 1..@acceptors, do: spawn_link(fn -> accept(state.socket, connections, settings) end)
     {:noreply, state}
   end
@@ -95,7 +97,7 @@ defmodule Chatterbex.HTTP.Server.Listener do
     end
   end
 
-  # The answer fits the socket's buffer: nobody is waited for.
+  # The answer fits the socket's buffer, so this does not block.
   defp refuse(socket) do
     response =
       Response.error(503, "too many connections are open; try again later", headers: [{"retry-after", "2"}])

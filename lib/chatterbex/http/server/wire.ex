@@ -16,7 +16,7 @@ defmodule Chatterbex.HTTP.Server.Wire do
           body: {:length, non_neg_integer} | :chunked
         }
 
-  @most_headers 100
+  @max_headers 100
 
   @reasons %{
     200 => "OK",
@@ -74,8 +74,8 @@ defmodule Chatterbex.HTTP.Server.Wire do
     end
   end
 
-  defp headers(lines) when length(lines) > @most_headers,
-    do: {:error, "there are more than #{@most_headers} headers"}
+  defp headers(lines) when length(lines) > @max_headers,
+    do: {:error, "there are more than #{@max_headers} headers"}
 
   defp headers(lines) do
     Enum.reduce_while(lines, {:ok, []}, fn line, {:ok, headers} ->
@@ -137,7 +137,7 @@ defmodule Chatterbex.HTTP.Server.Wire do
   """
   @spec path(String.t()) :: {String.t(), String.t()}
   def path(target) do
-    # A proxy is asked with a whole address.
+    # Requests to a proxy have a complete URL.
     origin =
       case Regex.run(~r{\Ahttps?://[^/?]*(.*)\z}i, target) do
         [_all, "/" <> _path = rest] -> rest
@@ -152,14 +152,14 @@ defmodule Chatterbex.HTTP.Server.Wire do
   end
 
   @doc """
-  Takes a chunk off the beginning of a body: its data, or `:more` where not all of it is there.
+  Takes a chunk off the beginning of a body: its data, or `:more` if it is incomplete.
   """
   @spec chunk(binary, non_neg_integer) ::
           {:data, binary, binary} | {:last, binary} | :more | :too_large | {:error, String.t()}
-  def chunk(bytes, most) do
+  def chunk(bytes, max) do
     case :binary.split(bytes, "\r\n") do
       [line, rest] ->
-        with {:ok, size} <- chunk_size(line), do: chunk_data(size, rest, most)
+        with {:ok, size} <- chunk_size(line), do: chunk_data(size, rest, max)
 
       [line] when byte_size(line) > 256 ->
         {:error, "a chunk is malformed"}
@@ -178,14 +178,14 @@ defmodule Chatterbex.HTTP.Server.Wire do
       else: {:error, "a chunk is malformed"}
   end
 
-  defp chunk_data(size, _rest, most) when size > most, do: :too_large
+  defp chunk_data(size, _rest, max) when size > max, do: :too_large
 
   # Headers after the body are not supported.
-  defp chunk_data(0, "\r\n" <> rest, _most), do: {:last, rest}
-  defp chunk_data(0, rest, _most) when byte_size(rest) < 2, do: :more
-  defp chunk_data(0, _trailers, _most), do: {:error, "headers after the body are not supported"}
+  defp chunk_data(0, "\r\n" <> rest, _max), do: {:last, rest}
+  defp chunk_data(0, rest, _max) when byte_size(rest) < 2, do: :more
+  defp chunk_data(0, _trailers, _max), do: {:error, "headers after the body are not supported"}
 
-  defp chunk_data(size, rest, _most) do
+  defp chunk_data(size, rest, _max) do
     case rest do
       <<data::binary-size(size), "\r\n", rest::binary>> -> {:data, data, rest}
       <<_data::binary-size(size), _other::16, _rest::binary>> -> {:error, "a chunk is malformed"}
@@ -218,7 +218,7 @@ defmodule Chatterbex.HTTP.Server.Wire do
 
   defp token?(text), do: text =~ ~r/\A[!#$%&'*+\-.^_`|~0-9A-Za-z]+\z/
   defp target?(target), do: target =~ ~r/\A[\x21-\x7e]+\z/
-  # No control characters but the tab; bytes beyond ASCII are taken.
+  # No control characters except the tab; bytes beyond ASCII are accepted.
   defp value?(value), do: value =~ ~r/\A[\t\x20-\x7e\x80-\xff]*\z/
   defp digits?(text), do: text =~ ~r/\A[0-9]+\z/
 

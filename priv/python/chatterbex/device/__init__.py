@@ -19,7 +19,7 @@ from chatterbex.device.machine import Machine, look
 from chatterbex.device.memory import Needs, empty_cache, free_memory, size_of
 from chatterbex.device.placement import PlacementReport, moving, place
 from chatterbex.device.probing import Check, ProbeReport, probe
-from chatterbex.device.proof import Proof, ProofReport, Reference, finite, require_finite, tolerance
+from chatterbex.device.proof import ExpectedResult, Proof, ProofReport, finite, require_finite, tolerance
 from chatterbex.device.runtime import Runtime, Subject
 from chatterbex.device.tensors import Stray, stray_tensors, tensors
 
@@ -28,13 +28,13 @@ __all__ = [
     "Choice",
     "Device",
     "DeviceFailure",
+    "ExpectedResult",
     "Machine",
     "Needs",
     "PlacementReport",
     "ProbeReport",
     "Proof",
     "ProofReport",
-    "Reference",
     "Runtime",
     "Stray",
     "StrayTensorsError",

@@ -105,11 +105,11 @@ def choose(
 
 
 def _named(requested: str, found: Sequence[Device]) -> tuple[Device | None, str | None]:
-    wanted = "cuda:0" if requested == "cuda" else requested
+    name = "cuda:0" if requested == "cuda" else requested
     kind = requested.partition(":")[0]
     same = [device for device in found if device.kind == kind]
     for device in same:
-        if device.available and device.device == wanted:
+        if device.available and device.device == name:
             return device, None
     usable = [device.device for device in same if device.available]
     if usable:

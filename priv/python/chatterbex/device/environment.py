@@ -26,12 +26,12 @@ def prepare_environment(env: MutableMapping[str, str] | None = None) -> dict[str
     """
     environment = os.environ if env is None else env
     # With this, PyTorch itself computes single operators that MPS lacks on the CPU.
-    wanted = {_FALLBACK: "1"}
+    settings = {_FALLBACK: "1"}
     # The allocator refuses to start with a low watermark above the high one.
     high = _ratio(environment.get(_HIGH))
     if 0.0 < high < _DEFAULT_LOW:
-        wanted[_LOW] = str(high)
-    changed = {name: value for name, value in wanted.items() if name not in environment}
+        settings[_LOW] = str(high)
+    changed = {name: value for name, value in settings.items() if name not in environment}
     environment.update(changed)
     return changed
 

@@ -122,7 +122,7 @@ def _gpus(torch: Any) -> tuple[tuple[Gpu, ...], str | None]:
         properties = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     except Exception as error:  # a broken driver may raise anything
         return (), str(error)
-    return tuple(Gpu(one.name, one.total_memory) for one in properties), None
+    return tuple(Gpu(gpu.name, gpu.total_memory) for gpu in properties), None
 
 
 def _mps_memory(torch: Any) -> int | None:

@@ -57,10 +57,10 @@ def _storage(tensor: torch.Tensor) -> tuple[Any, int]:
     size = tensor.numel() * tensor.element_size()
     try:
         storage = tensor.untyped_storage()
-        pointer, whole = storage.data_ptr(), storage.nbytes()
+        pointer, nbytes = storage.data_ptr(), storage.nbytes()
     except (NotImplementedError, RuntimeError):  # a tensor of another class
         return id(tensor), size
-    return (str(tensor.device), pointer) if pointer else id(tensor), whole or size
+    return (str(tensor.device), pointer) if pointer else id(tensor), nbytes or size
 
 
 def free_memory(device: str) -> int | None:

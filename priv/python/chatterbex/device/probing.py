@@ -75,7 +75,9 @@ class ProbeReport:
     @property
     def reason(self) -> str | None:
         """Returns why it cannot be used, else None."""
-        failed = [f"{one.name}: {one.message}" for one in self.checks if one.required and not one.ok]
+        failed = [
+            f"{check.name}: {check.message}" for check in self.checks if check.required and not check.ok
+        ]
         return f"the probe of {self.device} failed ({'; '.join(failed)})" if failed else None
 
     def as_dict(self) -> dict[str, Any]:
@@ -84,21 +86,21 @@ class ProbeReport:
             "device": self.device,
             "ok": self.ok,
             "eager_attention": self.eager_attention,
-            "checks": {one.name: one.as_dict() for one in self.checks},
+            "checks": {check.name: check.as_dict() for check in self.checks},
         }
 
 
 Step = Callable[["torch.device"], Iterator["Tensor"]]
 
 
-def probe(device: str, told: Callable[[str, Check | None], None] | None = None) -> ProbeReport:
+def probe(device: str, report: Callable[[str, Check | None], None] | None = None) -> ProbeReport:
     """Probes a device.
 
     Every check computes tensors on the device and again on the CPU. They must agree and be finite.
 
     Args:
         device: A device such as "mps", "cuda:0" or "cpu".
-        told: Called with a check's name before it runs, and with its result afterwards, because a
+        report: Called with a check's name before it runs, and with its result afterwards, because a
             broken device may end the whole process.
     """
     import torch
@@ -106,15 +108,15 @@ def probe(device: str, told: Callable[[str, Check | None], None] | None = None) 
     checks = []
     with torch.inference_mode():
         for name, step, required in _STEPS:
-            if told is not None:
-                told(name, None)
+            if report is not None:
+                report(name, None)
             checks.append(_try(name, step, device, required))
-            if told is not None:
-                told(name, checks[-1])
+            if report is not None:
+                report(name, checks[-1])
     try:
         empty_cache(device)
     except RuntimeError as error:
-        checks.append(Check("empty_cache", False, _said(error)))
+        checks.append(Check("empty_cache", False, _message(error)))
     fused = next(check for check in checks if check.name == "fused_attention")
     eager = eager_attention(device, torch.__version__) or not fused.ok
     return ProbeReport(device, tuple(checks), eager)
@@ -132,12 +134,12 @@ def _try(name: str, step: Step, device: str, required: bool) -> Check:
         if not difference <= _TOLERANCE:  # NaN must fail too
             message = f"differs from the CPU by {difference:.3g}"
     except Exception as error:  # any exception fails the check
-        message = _said(error)
+        message = _message(error)
     finite = difference if difference is not None and math.isfinite(difference) else None
     return Check(name, message is None, message, required, time.perf_counter() - began, finite)
 
 
-def _said(error: Exception) -> str:
+def _message(error: Exception) -> str:
     text = str(error).strip()
     return (text.splitlines()[0] if text else type(error).__name__)[:300]
 
@@ -145,10 +147,10 @@ def _said(error: Exception) -> str:
 def _difference(results: list[Tensor], expected: list[Tensor]) -> float:
     worst = 0.0
     for result, right in zip(results, expected, strict=True):
-        here = result.cpu()
-        if here.shape != right.shape:
-            raise RuntimeError(f"gave the shape {tuple(here.shape)} instead of {tuple(right.shape)}")
-        found = float((here - right).abs().max())
+        on_cpu = result.cpu()
+        if on_cpu.shape != right.shape:
+            raise RuntimeError(f"gave the shape {tuple(on_cpu.shape)} instead of {tuple(right.shape)}")
+        found = float((on_cpu - right).abs().max())
         worst = found if math.isnan(found) else max(worst, found)
         if math.isnan(worst):
             break

@@ -1,6 +1,6 @@
 """Proves a device before it speaks: compares its results with the CPU's, component by component.
 
-    proof = Proof.reference({"t3.logits": Reference(logits, tolerance(gain=40))})
+    proof = Proof.reference({"t3.logits": ExpectedResult(logits, tolerance(gain=40))})
     report = proof.compare({"t3.logits": logits_of_the_device}, "mps")
 
 **What is compared.** The largest difference between two values, relative to the root mean square of
@@ -62,7 +62,7 @@ def tolerance(gain: float, unit: float = FLOAT32) -> float:
 
 
 @dataclass(frozen=True)
-class Reference:
+class ExpectedResult:
     """A component's result on the CPU.
 
     Attributes:
@@ -125,12 +125,16 @@ class ProofReport:
     @property
     def passed(self) -> bool:
         """Returns whether every component passed."""
-        return all(one.passed for one in self.comparisons)
+        return all(comparison.passed for comparison in self.comparisons)
 
     @property
     def reason(self) -> str | None:
         """Returns what is wrong, component by component, or None."""
-        wrong = [f"{one.component} {one.message}" for one in self.comparisons if not one.passed]
+        wrong = [
+            f"{comparison.component} {comparison.message}"
+            for comparison in self.comparisons
+            if not comparison.passed
+        ]
         return f"{self.device} computes wrong results: {'; '.join(wrong)}" if wrong else None
 
     def as_dict(self) -> dict[str, Any]:
@@ -138,7 +142,7 @@ class ProofReport:
         return {
             "device": self.device,
             "passed": self.passed,
-            "components": {one.component: one.as_dict() for one in self.comparisons},
+            "components": {comparison.component: comparison.as_dict() for comparison in self.comparisons},
         }
 
 
@@ -149,7 +153,7 @@ class Proof:
         self._references = dict(references)
 
     @classmethod
-    def reference(cls, references: Mapping[str, Reference]) -> Proof:
+    def reference(cls, references: Mapping[str, ExpectedResult]) -> Proof:
         """Copies and keeps the CPU's results.
 
         Args:
@@ -188,8 +192,8 @@ class Proof:
         return report
 
     def _comparisons(self, results: Mapping[str, Values]) -> Iterator[Comparison]:
-        for component, (expected, most) in self._references.items():
-            yield _compare(component, _array(results[component]), expected, most)
+        for component, (expected, tolerance) in self._references.items():
+            yield _compare(component, _array(results[component]), expected, tolerance)
 
 
 def finite(samples: Values) -> bool:
@@ -214,18 +218,18 @@ def require_finite(component: str, samples: Values, device: str) -> None:
         raise WrongResultsError(message)
 
 
-def _compare(component: str, result: np.ndarray, expected: np.ndarray, most: float) -> Comparison:
+def _compare(component: str, result: np.ndarray, expected: np.ndarray, tolerance: float) -> Comparison:
     finite = _finite(result)
     if result.shape != expected.shape:
         message = f"has the shape {result.shape} instead of {expected.shape}"
-        return Comparison(component, None, most, finite, message)
+        return Comparison(component, None, tolerance, finite, message)
     if not finite:
-        return Comparison(component, None, most, False, _not_finite(result))
+        return Comparison(component, None, tolerance, False, _not_finite(result))
     difference = _difference(result, expected) / _scale(expected)
     message = None
-    if difference > most:
-        message = f"differs from the CPU by {difference:.2g} (rounding explains {most:.2g})"
-    return Comparison(component, difference, most, True, message)
+    if difference > tolerance:
+        message = f"differs from the CPU by {difference:.2g} (rounding explains {tolerance:.2g})"
+    return Comparison(component, difference, tolerance, True, message)
 
 
 def _array(values: Values) -> np.ndarray:

@@ -13,7 +13,7 @@ from chatterbex.device.choice import Choice, choose
 from chatterbex.device.failure import DeviceFailure, classify, summarise
 from chatterbex.device.memory import Needs, empty_cache, free_memory, size_of
 from chatterbex.device.placement import place, timed
-from chatterbex.device.proof import Proof, ProofReport, Reference
+from chatterbex.device.proof import ExpectedResult, Proof, ProofReport
 from chatterbex.device.tensors import device_of
 from chatterbex.errors import ChatterbexError, ModelBrokenError
 from chatterbex.model import Notice
@@ -113,7 +113,7 @@ class Runtime(Generic[L, P]):
         self.proof: ProofReport | None = None
         self.seconds: dict[str, float] = {}
         self._subject = subject
-        self._wanted = batch
+        self._requested_batch = batch
         self._changed = changed
         self._chooser = chooser
         self._eager = False
@@ -161,13 +161,15 @@ class Runtime(Generic[L, P]):
         self._parts = self._subject.parts(loaded)
         needs = self._subject.needs(self._parts)
         free = free_memory(device)
-        batch = self._wanted if free is None else needs.fits(free, self._wanted)
+        batch = self._requested_batch if free is None else needs.fits(free, self._requested_batch)
         if batch == 0:
             return needs.shortage(device, free), "memory", "moving", None
         with timed(self.seconds, "proof"):
             figures = self._subject.figures(self._subject.gpu(self._parts, 1, self._eager))
             limits = self._subject.tolerances()
-            proof = Proof.reference({name: Reference(one, limits[name]) for name, one in figures.items()})
+            proof = Proof.reference(
+                {name: ExpectedResult(figure, limits[name]) for name, figure in figures.items()}
+            )
         report = place(self._parts, device)
         self.seconds.update(report.seconds)
         if not report.ok:
@@ -183,7 +185,7 @@ class Runtime(Generic[L, P]):
             failure = summarise(error)
             return f"the {step} on {device} failed: {failure.message}", step, step, failure
         self.actual, self.batch = device, batch
-        if batch < self._wanted:
+        if batch < self._requested_batch:
             self._limit(batch, f"no more fit into {free / 2**30:.1f} GiB of memory")
         self._use(way)
         return None
@@ -281,7 +283,7 @@ class Runtime(Generic[L, P]):
 
     def _limit(self, batch: int, reason: str) -> None:
         self.batch = batch
-        self.limited = f"{batch} requests at a time instead of {self._wanted}: {reason}"
+        self.limited = f"{batch} requests at a time instead of {self._requested_batch}: {reason}"
         _logger.warning("%s", self.limited)
 
     def _drop(self, device: str) -> None:
@@ -296,7 +298,7 @@ class Runtime(Generic[L, P]):
         import torch
 
         self._drop(device)
-        self.actual, self.batch, self.limited = "cpu", self._wanted, None
+        self.actual, self.batch, self.limited = "cpu", self._requested_batch, None
         try:
             # A failing step may run in inference mode, and weights made there cannot be used outside it.
             with torch.inference_mode(False), torch.no_grad():
@@ -333,8 +335,8 @@ class Runtime(Generic[L, P]):
                 "proof": self.proof.as_dict() if self.proof is not None and self.actual != "cpu" else None,
                 "limited": self.limited,
             },
-            "components": {name: device_of(one) or "cpu" for name, one in components.items()},
-            "memory": {name: size_of(one) for name, one in components.items()},
+            "components": {name: device_of(component) or "cpu" for name, component in components.items()},
+            "memory": {name: size_of(component) for name, component in components.items()},
             "versions": {"torch": torch.__version__},
         }
 
@@ -367,19 +369,19 @@ class Runtime(Generic[L, P]):
         )
 
     def _refusal(
-        self, reason: str, said: str, failure: DeviceFailure | None, component: str | None
+        self, reason: str, explanation: str, failure: DeviceFailure | None, component: str | None
     ) -> ChatterbexError:
         details: dict[str, Any] = {
             "device": self.requested,
-            "reason": said,
+            "reason": explanation,
             "component": component,
         }
         if failure is not None:
             details["exception"] = failure.exception
             details["traceback"] = failure.traceback
-        said = said.rstrip(".!")
+        explanation = explanation.rstrip(".!")
         return ChatterbexError(
-            reason, f"{said}. With fallback: true, the model would use the CPU instead", details
+            reason, f"{explanation}. With fallback: true, the model would use the CPU instead", details
         )
 
 

@@ -96,8 +96,8 @@ class Hub:
             hf_raise_for_status(response)
             begins = 0
             if response.status_code == 206:
-                given = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
-                begins = int(given[1]) if given else -1
+                match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+                begins = int(match[1]) if match else -1
             yield begins, response.iter_bytes()
 
     def patiently(
@@ -118,7 +118,7 @@ class Hub:
             waiting: Called with the reason for each wait.
 
         Raises:
-            Failure: Retrying does not help.
+            DownloadError: Retrying does not help.
         """
         failures, best = 0, reached()
         while True:
@@ -128,7 +128,7 @@ class Hub:
                 failures = 1 if reached() > best else failures + 1
                 best = max(best, reached())
                 seconds = self._pause(error, failures, repository, name)
-                waiting(f"{failure.said(error)}: trying again in {seconds:.0f} s")
+                waiting(f"{failure.describe(error)}: trying again in {seconds:.0f} s")
                 time.sleep(seconds)
 
     def _pause(self, error: Exception, failures: int, repository: str, name: str) -> float:
@@ -139,8 +139,8 @@ class Hub:
         if status is not None and status not in _AGAIN:
             raise failure.refused(error, status, repository, name) from error
         if status == 429:
-            asked = failure.asked_to_wait(response.headers)
-            seconds = backoff if asked is None else asked
+            retry_after = failure.asked_to_wait(response.headers)
+            seconds = backoff if retry_after is None else retry_after
             if failures >= self.attempts or self._waited + seconds > self.limit:
                 raise failure.rate_limited(seconds, name, repository) from error
             self._waited += seconds

@@ -17,7 +17,7 @@ from huggingface_hub.utils import WeakFileLock
 from chatterbex.hub import cache, failure
 from chatterbex.hub.asking import Hub, TruncatedError
 from chatterbex.hub.cache import CachedFile
-from chatterbex.hub.failure import Failure
+from chatterbex.hub.failure import DownloadError
 
 _TICK = 0.2  # seconds between two reports about one file
 
@@ -59,7 +59,7 @@ class Download:
             "folders", one for each source; "fetched", the bytes downloaded; and "total", the bytes in all.
 
         Raises:
-            Failure: Not everything could be downloaded. The bytes that arrived are kept.
+            DownloadError: Not everything could be downloaded. The bytes that arrived are kept.
         """
         try:
             return self._run()
@@ -74,7 +74,7 @@ class Download:
     def _run(self) -> dict[str, Any]:
         commits = [self._plan(source) for source in self._sources]
         for file in self._files:
-            file.have = self._there(file)
+            file.have = self._present_bytes(file)
         self._check_room()
         for file in self._files:
             self._fetch(file)
@@ -93,7 +93,7 @@ class Download:
         for name in [*source["files"], *source.get("optional", [])]:
             try:
                 found = self._hub.describe(repository, name, revision)
-            except Failure as error:
+            except DownloadError as error:
                 if name in source["files"] or error.why != "not_found":
                     raise
                 cache.note_absent(folder, revision, name)
@@ -102,7 +102,7 @@ class Download:
             self._files.append(CachedFile(repository, name, revision, found.etag, found.size, folder))
         return revision
 
-    def _there(self, file: CachedFile) -> int:
+    def _present_bytes(self, file: CachedFile) -> int:
         """How many bytes of a file are here already. Removes a wrong file."""
         found = next((path for path in (file.link, file.blob) if path.is_file()), None)
         if found is None:

@@ -18,7 +18,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The error numbers for a full disk, an exceeded quota and a file size limit."""
 
 
-class Failure(Exception):
+class DownloadError(Exception):
     """Why the files cannot be downloaded."""
 
     def __init__(self, why: str, message: str, **about: Any) -> None:
@@ -28,40 +28,40 @@ class Failure(Exception):
         self.about = {"why": why, "message": message, **about}
 
 
-def refused(error: Exception, status: int | None, repository: str, name: str) -> Failure:
+def refused(error: Exception, status: int | None, repository: str, name: str) -> DownloadError:
     """The hub refuses the file."""
     about = {"file": name, "repository": repository, "status": status}
     page = f"{constants.ENDPOINT}/{repository}"
     if isinstance(error, errors.GatedRepoError):
-        return Failure(
+        return DownloadError(
             "gated",
             f"{repository} is gated: you need permission to download {name}. Accept its licence at "
             f"{page}, create a token at {constants.ENDPOINT}/settings/tokens, and set HF_TOKEN to it.",
             **about,
         )
     if isinstance(error, errors.RevisionNotFoundError):
-        return Failure(
+        return DownloadError(
             "not_found", f"{repository} has no such revision. {page}/commits/main lists them.", **about
         )
     if isinstance(error, errors.EntryNotFoundError):
-        return Failure(
+        return DownloadError(
             "not_found",
             f"{repository} has no file {name} in this revision. {page}/tree/main lists them.",
             **about,
         )
     if status in (401, 403) or isinstance(error, errors.RepositoryNotFoundError):
-        return Failure(
+        return DownloadError(
             "unauthorized",
             f"the hub refuses {name} of {repository} ({status}): the repository does not exist, is private, "
             f"or the token in HF_TOKEN is wrong or may not read it. See {page}.",
             **about,
         )
-    return Failure("refused", f"the hub refuses {name} of {repository}: {said(error)}", **about)
+    return DownloadError("refused", f"the hub refuses {name} of {repository}: {describe(error)}", **about)
 
 
-def not_a_hub(name: str, repository: str) -> Failure:
+def not_a_hub(name: str, repository: str) -> DownloadError:
     """The server is not a hub."""
-    return Failure(
+    return DownloadError(
         "not_a_hub",
         f"the server at {constants.ENDPOINT} is not a Hugging Face hub: it does not report the commit, size "
         f"and checksum of {name}. Check HF_ENDPOINT, and whether a proxy or a login page answers instead.",
@@ -70,9 +70,9 @@ def not_a_hub(name: str, repository: str) -> Failure:
     )
 
 
-def rate_limited(seconds: float, name: str, repository: str) -> Failure:
+def rate_limited(seconds: float, name: str, repository: str) -> DownloadError:
     """The hub asks for a wait that is too long."""
-    return Failure(
+    return DownloadError(
         "rate_limited",
         f"the hub has limited your requests (429); the last one was for {name} of {repository}. "
         f"Try again in {seconds:.0f} s. The limit is higher with a token in HF_TOKEN.",
@@ -82,25 +82,25 @@ def rate_limited(seconds: float, name: str, repository: str) -> Failure:
     )
 
 
-def unreached(error: Exception, status: int | None, name: str, repository: str) -> Failure:
+def unreached(error: Exception, status: int | None, name: str, repository: str) -> DownloadError:
     """The network failed, or the hub is down."""
     remedy = (
         "Set SSL_CERT_FILE to the file with your network's certificates."
         if untrusted(error)
         else "Check the network, HTTPS_PROXY and HF_ENDPOINT. The next download continues from here."
     )
-    return Failure(
+    return DownloadError(
         "connection",
-        f"{name} of {repository} cannot be fetched from {constants.ENDPOINT}: {said(error)}. {remedy}",
+        f"{name} of {repository} cannot be fetched from {constants.ENDPOINT}: {describe(error)}. {remedy}",
         file=name,
         repository=repository,
         status=status,
     )
 
 
-def wrong_checksum(name: str, repository: str) -> Failure:
+def wrong_checksum(name: str, repository: str) -> DownloadError:
     """The file differs from the hub's description."""
-    return Failure(
+    return DownloadError(
         "checksum",
         f"{name} of {repository} had the wrong checksum and was deleted. Try again. If it happens again, "
         f"the server at {constants.ENDPOINT}, or a proxy in front of it, changes files.",
@@ -109,11 +109,11 @@ def wrong_checksum(name: str, repository: str) -> Failure:
     )
 
 
-def too_large(needed: int, cache: Path) -> Failure:
+def too_large(needed: int, cache: Path) -> DownloadError:
     """The disk has no room for the files."""
     place = next(path for path in (cache, *cache.parents) if path.exists())
     free = shutil.disk_usage(place).free
-    return Failure(
+    return DownloadError(
         "disk_full",
         f"the files need {readable(needed)} in {cache}, but {_disk(place)} has no room for them "
         f"({readable(free)} are free). Free some space, or set HF_HOME to another folder.",
@@ -123,10 +123,10 @@ def too_large(needed: int, cache: Path) -> Failure:
     )
 
 
-def unwritable(error: OSError, cache: Path) -> Failure:
+def unwritable(error: OSError, cache: Path) -> DownloadError:
     """A file or folder cannot be written."""
     path = str(error.filename or cache)
-    return Failure(
+    return DownloadError(
         "file",
         f"{path} cannot be written: {error.strerror or error}. Check who owns it, or set HF_HOME to "
         "another folder.",
@@ -134,9 +134,9 @@ def unwritable(error: OSError, cache: Path) -> Failure:
     )
 
 
-def offline(repositories: list[str], cache: Path) -> Failure:
+def offline(repositories: list[str], cache: Path) -> DownloadError:
     """The user has turned downloads off."""
-    return Failure(
+    return DownloadError(
         "offline",
         "some files are missing, and HF_HUB_OFFLINE forbids downloading them. Unset it, or copy the files of "
         f"{' and '.join(repositories)} into {cache}.",
@@ -164,7 +164,7 @@ def untrusted(error: BaseException | None) -> bool:
     return False
 
 
-def said(error: Exception) -> str:
+def describe(error: Exception) -> str:
     """The first two lines of an error's message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2]) if lines else type(error).__name__

@@ -24,12 +24,12 @@ from chatterbex import checkpoint, upstream, watermark
 from chatterbex.device import Runtime
 from chatterbex.errors import ChatterbexError
 from chatterbex.model import Chunk, Failure, Model, Notice, Request
-from chatterbex.models import loading, speech
+from chatterbex.models import loading
 from chatterbex.models.loading import Options, Residents, S3GenFile
 from chatterbex.models.passes import ChatterboxSubject, Passes, Weights
 from chatterbex.models.scheduler import Scheduler
-from chatterbex.models.speech import Speech, Traits
-from chatterbex.options import choice, number, whole
+from chatterbex.models.speech import Plan, Speech, Traits
+from chatterbex.options import choice, integer, number
 from chatterbex.precision import TEXT, Verdicts
 from chatterbex.s3gen import RATE, FlowOptions
 from chatterbex.t3 import Sampling, T3Config
@@ -165,7 +165,9 @@ class ChatterboxModel(Model):
         if extra.get("flow") != "meanflow":
             return "download"
         chosen = {"language-pack": extra.get("pack"), "version": extra.get("version"), "flow": "meanflow"}
-        return " ".join(["download", cls.name, *(f"--{flag} {one}" for flag, one in chosen.items() if one)])
+        return " ".join(
+            ["download", cls.name, *(f"--{flag} {value}" for flag, value in chosen.items() if value)]
+        )
 
     @classmethod
     def files(cls, folder: Path, extra: Mapping[str, Any]) -> tuple[str, ...]:
@@ -202,7 +204,7 @@ class ChatterboxModel(Model):
         others); and the model's own. The defaults of the last three can be set when the model is loaded.
         """
         options = request.options
-        audio, key = self._voices.wanted(options.get("voice"), options.get("norm_loudness"))
+        audio, key = self._voices.requested(options.get("voice"), options.get("norm_loudness"))
         natural = most_tokens(request.text)
         self._scheduler.add(
             Speech(
@@ -213,10 +215,10 @@ class ChatterboxModel(Model):
                 sampling=self._sampling(options),
                 guidance=number(options, "cfg_weight"),
                 exaggeration=number(options, "exaggeration"),
-                most=whole(options, "max_tokens", min(natural, _MAX_TOKENS), 1, 4096),
+                max_tokens=integer(options, "max_tokens", min(natural, _MAX_TOKENS), 1, 4096),
                 bounded=options.get("max_tokens") is None and natural <= _MAX_TOKENS,
-                retries=whole(options, "retries", _RETRIES, 0, 10),
-                plan=speech.Plan.of(options),
+                retries=integer(options, "retries", _RETRIES, 0, 10),
+                plan=Plan.of(options),
                 flow=FlowOptions.of(options, self._flow),
                 voice_key=key,
                 audio=audio,
@@ -251,27 +253,29 @@ class ChatterboxModel(Model):
         outcomes = self._scheduler.step()
         return [*self._runtime.take_notices(), *outcomes]
 
-    def metadata(self, one: Speech) -> dict[str, Any]:
+    def metadata(self, speech: Speech) -> dict[str, Any]:
         """The metadata of a finished request."""
-        return {**one.metadata(), "model": self.name, "watermarked": True}
+        return {**speech.metadata(), "model": self.name, "watermarked": True}
 
     def _marked(self, samples: np.ndarray) -> np.ndarray:
         return self._watermarker.apply(samples, RATE)
 
     # -- voices ----------------------------------------------------------------------------
 
-    def _voice_of(self, one: Speech) -> Voice | None:
+    def _voice_of(self, speech: Speech) -> Voice | None:
         """The voice of a request, or None if a recording must be cloned first."""
-        return self._voices.known(one.audio, one.voice_key)
+        return self._voices.ready(speech.audio, speech.voice_key)
 
-    def _listen(self, one: Speech) -> Future[Voice]:
+    def _listen(self, speech: Speech) -> Future[Voice]:
         """Starts cloning the voice of a request, outside the step loop."""
-        return self._worker.start(one.voice_key, partial(self._make, one), alone=self._scheduler.count == 1)
+        return self._worker.start(
+            speech.voice_key, partial(self._make, speech), alone=self._scheduler.count == 1
+        )
 
-    def _make(self, one: Speech) -> Voice:
+    def _make(self, speech: Speech) -> Voice:
         began = time.perf_counter()
-        voice = self._voices.make(one.audio)
-        one.spend("voice", time.perf_counter() - began)
+        voice = self._voices.make(speech.audio)
+        speech.spend("voice", time.perf_counter() - began)
         return voice
 
     # -- other -----------------------------------------------------------------------------

@@ -10,9 +10,8 @@ from typing import Any
 from chatterbex import voices
 from chatterbex.errors import ChatterbexError
 from chatterbex.model import Request
-from chatterbex.models import speech
 from chatterbex.models.chatterbox import ChatterboxModel
-from chatterbex.models.speech import Speech, Traits
+from chatterbex.models.speech import Plan, Speech, Traits
 from chatterbex.s3gen import FlowOptions
 from chatterbex.s3gen.signal import resample
 from chatterbex.voices import Audio, Voice
@@ -59,13 +58,13 @@ class ConversionModel(ChatterboxModel):
                 f"the audio is {heard.seconds:.0f} s long; at most {_LONGEST:.0f} s are converted at a time",
                 {"seconds": heard.seconds, "most": _LONGEST},
             )
-        audio, key = self._voices.wanted(options.get("voice"))
+        audio, key = self._voices.requested(options.get("voice"))
         self._scheduler.add(
             Speech(
                 request=request,
                 traits=self.traits,
                 seed=int(options["seed"]),
-                plan=speech.Plan.of(options),
+                plan=Plan.of(options),
                 flow=FlowOptions.of(options, self._flow),
                 voice_key=key,
                 audio=audio,
@@ -73,19 +72,19 @@ class ConversionModel(ChatterboxModel):
             )
         )
 
-    def _voice_of(self, one: Speech) -> Voice | None:
+    def _voice_of(self, speech: Speech) -> Voice | None:
         """The voice, once the recording to convert has been processed as well."""
-        return super()._voice_of(one) if one.tokens else None
+        return super()._voice_of(speech) if speech.tokens else None
 
-    def _listen(self, one: Speech) -> Future[Voice]:
+    def _listen(self, speech: Speech) -> Future[Voice]:
         return self._worker.start(
-            (self.name, one.id), partial(self._hear, one), alone=self._scheduler.count == 1
+            (self.name, speech.id), partial(self._hear, speech), alone=self._scheduler.count == 1
         )
 
-    def _hear(self, one: Speech) -> Voice:
+    def _hear(self, speech: Speech) -> Voice:
         """Processes both recordings. The tokens of the one to convert take the place of T3's."""
-        voice = super()._voice_of(one) or self._make(one)
-        at_16k = resample(one.source.samples, orig_sr=one.source.sample_rate, target_sr=16_000)
-        one.tokens = self._voices.maker.tokens(at_16k)
-        one.finish_reason = "stop"
+        voice = super()._voice_of(speech) or self._make(speech)
+        at_16k = resample(speech.source.samples, orig_sr=speech.source.sample_rate, target_sr=16_000)
+        speech.tokens = self._voices.maker.tokens(at_16k)
+        speech.finish_reason = "stop"
         return voice

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from chatterbex.errors import ChatterbexError
 from chatterbex.model import Chunk, Failure, Model, Notice, Request, samples
-from chatterbex.options import number, whole
+from chatterbex.options import integer, number
 from chatterbex.readable import readable, split
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class HibariModel(Model):
 
     def __init__(self, voice: Hibari, options: Mapping[str, Any]) -> None:
         """Keeps a loaded voice; use ``load`` instead."""
-        self.max_batch = whole(options, "max_batch", 16, 1, 1024)
+        self.max_batch = integer(options, "max_batch", 16, 1, 1024)
         self.sample_rate = voice.sample_rate
         self._voice = voice
         self._requested = options.get("device") or "auto"
@@ -61,7 +61,7 @@ class HibariModel(Model):
     def load(cls, options: Mapping[str, Any]) -> Generator[str, None, HibariModel]:
         """Loads the voice from its package; see ``Model.load``. It never uses the network."""
         _check_device(options)
-        threads = whole(options, "threads", 1, 1, 1024)
+        threads = integer(options, "threads", 1, 1, 1024)
         yield "import"
         from hibari import Hibari
         from hibari.g2p import G2P
@@ -109,7 +109,7 @@ class HibariModel(Model):
 
     def cancel(self, request_id: int) -> None:
         """Forgets a request; see ``Model.cancel``."""
-        self._speeches = deque(one for one in self._speeches if one.request.id != request_id)
+        self._speeches = deque(speech for speech in self._speeches if speech.request.id != request_id)
 
     def busy(self) -> bool:
         """Returns whether any request is left."""
@@ -217,10 +217,10 @@ class _Unknown:
 
     def __init__(self, read: Callable[[str], str | None]) -> None:
         self._read = read
-        self._most: int = read.maxlen  # type: ignore[attr-defined]
+        self._max_phonemes: int = read.maxlen  # type: ignore[attr-defined]
 
     def __call__(self, word: str) -> str | None:
-        parts = -(-len(word) // self._most)
+        parts = -(-len(word) // self._max_phonemes)
         if parts <= 1:
             return self._read(word)
         size = -(-len(word) // parts)

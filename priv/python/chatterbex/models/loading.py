@@ -12,7 +12,7 @@ import torch
 from chatterbex import checkpoint, s3gen, voices
 from chatterbex.errors import ChatterbexError
 from chatterbex.models.passes import Weights
-from chatterbex.options import choice, whole
+from chatterbex.options import choice, integer
 from chatterbex.precision import PRECISIONS
 from chatterbex.s3gen import FlowOptions
 from chatterbex.t3 import T3
@@ -62,8 +62,8 @@ class Options:
             folder=Path(folder),
             device=options.get("device") or "auto",
             fallback=options.get("fallback") is not False,
-            max_batch=whole(options, "max_batch", MAX_BATCH, 1, 1024),
-            voices=whole(options, "max_voices", 32, 1, 100_000),
+            max_batch=integer(options, "max_batch", MAX_BATCH, 1, 1024),
+            voices=integer(options, "max_voices", 32, 1, 100_000),
             threads=torch.get_num_threads(),
             precision=choice(options, "precision", PRECISIONS),
             cache=Path(options["cache"]) if options.get("cache") else None,

@@ -19,7 +19,7 @@ from chatterbex.precision import ROWS, Verdict, Verdicts, measure, on_cpu, on_gp
 from chatterbex.s3gen import SILENCE, Decoding, S3Gen, S3GenPass
 from chatterbex.s3gen import proof as s3gen_proof
 from chatterbex.s3gen.gpu import WORK_OF_TOKEN
-from chatterbex.t3 import T3, Body, CpuPass, GpuPass, T3Config, rows_of_request
+from chatterbex.t3 import T3, Body, T3Config, T3CpuPass, T3GpuPass, rows_of_request
 from chatterbex.t3 import proof as t3_proof
 from chatterbex.t3.gpu import row_bytes
 from chatterbex.t3.passes import Pass
@@ -116,22 +116,22 @@ class ChatterboxSubject(Subject[Weights, Passes]):
         precision = judged.precision if judged else on_cpu(self._precision)
         # Packing is limited by memory, so both networks are packed in parallel.
         with ThreadPoolExecutor(1, "chatterbex-packing") as beside:
-            packed = beside.submit(s3gen.CpuPass, loaded.s3gen, precision.flow)
+            packed = beside.submit(s3gen.S3GenCpuPass, loaded.s3gen, precision.flow)
             t3 = None if loaded.t3 is None else self._t3(loaded.t3, precision.t3)
             built = Passes(packed.result(), t3, judged)
         pages.release(weights)
         return built
 
-    def _t3(self, t3: T3, precision: str, rows: int | None = None) -> CpuPass:
+    def _t3(self, t3: T3, precision: str, rows: int | None = None) -> T3CpuPass:
         rows = rows or self._batch * rows_of_request(t3.config)
-        return CpuPass(t3, rows, threads=self._threads, precision=precision)
+        return T3CpuPass(t3, rows, threads=self._threads, precision=precision)
 
     def _judge(self, loaded: Weights) -> Verdict:
         """The kept verdict on these files, or a new measurement."""
 
         def judge() -> Verdict:
             t3 = None if loaded.t3 is None else partial(self._t3, loaded.t3, rows=ROWS)
-            flow = partial(s3gen.CpuPass, loaded.s3gen)
+            flow = partial(s3gen.S3GenCpuPass, loaded.s3gen)
             found = measure(t3, flow, front=self._front, voice=self._voice, text=self._measured)
             pages.release(loaded.s3gen.parameters())
             _logger.info("precision, measured on this checkpoint: T3 %s, flow %s", found.t3, found.flow)
@@ -154,8 +154,8 @@ class ChatterboxSubject(Subject[Weights, Passes]):
             body = parts["t3"]
             kind = body.speech_emb.weight.device.type
             body.to(getattr(torch, on_gpu(self._precision, kind).t3))
-            t3 = GpuPass(body, batch * rows_of_request(body.config), eager_attention=eager_attention)
-        return Passes(s3gen.GpuPass(parts["s3gen"]), t3)
+            t3 = T3GpuPass(body, batch * rows_of_request(body.config), eager_attention=eager_attention)
+        return Passes(s3gen.S3GenGpuPass(parts["s3gen"]), t3)
 
     def needs(self, parts: Mapping[str, Any]) -> Needs:
         """See `Subject.needs`."""

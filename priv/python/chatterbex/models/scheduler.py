@@ -95,9 +95,9 @@ class Scheduler:
         """Bytes in T3's KV cache."""
         return 0 if self._session is None else self._session.nbytes
 
-    def add(self, one: Speech) -> None:
+    def add(self, speech: Speech) -> None:
         """Adds a request."""
-        self._speeches[one.id] = one
+        self._speeches[speech.id] = speech
 
     def cancel(self, request_id: int) -> None:
         """Forgets a request."""
@@ -121,7 +121,7 @@ class Scheduler:
     def step(self) -> Outcomes:
         """Does the most urgent work."""
         outcomes: Outcomes = []
-        waiting = next((one for one in self._speeches.values() if self._can_begin(one)), None)
+        waiting = next((speech for speech in self._speeches.values() if self._can_begin(speech)), None)
         vocoding = self._to_vocode()
         others = self._others_speak(vocoding)
         count = self._count(vocoding, others)
@@ -136,58 +136,58 @@ class Scheduler:
             self._vocoded_last = False
             outcomes += self._speak()
         elif self._speeches:
-            wait_a_moment([one.heard for one in self._speeches.values() if one.heard is not None])
+            wait_a_moment([speech.heard for speech in self._speeches.values() if speech.heard is not None])
         return outcomes
 
     @property
     def _speaking(self) -> bool:
         return self._session is not None and self._session.busy
 
-    def _can_begin(self, one: Speech) -> bool:
-        if one.stage == "listening" and not one.heard.done():
+    def _can_begin(self, speech: Speech) -> bool:
+        if speech.stage == "listening" and not speech.heard.done():
             return False
-        return one.stage in ("waiting", "listening") and not (
+        return speech.stage in ("waiting", "listening") and not (
             self._session is not None and self._session.full
         )
 
-    def _begin(self, one: Speech) -> Outcomes:
+    def _begin(self, speech: Speech) -> Outcomes:
         """Lets a request speak, or starts processing its recordings."""
         try:
-            self._runtime.run(partial(self._enter, one), component="t3", restart=self._restart)
+            self._runtime.run(partial(self._enter, speech), component="t3", restart=self._restart)
         except ModelBrokenError:
             raise
         except Exception as error:
-            return [self._failed(one, error)]
+            return [self._failed(speech, error)]
         return []
 
-    def _enter(self, one: Speech) -> None:
-        if one.stage not in ("waiting", "listening"):
+    def _enter(self, speech: Speech) -> None:
+        if speech.stage not in ("waiting", "listening"):
             return
-        one.began = one.began or time.perf_counter()
-        heard, one.heard = one.heard, None
-        one.voice = heard.result() if heard is not None else one.voice or self._voice_of(one)
-        if one.voice is None:
-            one.heard = self._listen(one)
-            one.stage = "listening"
+        speech.began = speech.began or time.perf_counter()
+        heard, speech.heard = speech.heard, None
+        speech.voice = heard.result() if heard is not None else speech.voice or self._voice_of(speech)
+        if speech.voice is None:
+            speech.heard = self._listen(speech)
+            speech.stage = "listening"
             return
         if self._session is None:
-            one.stage = "vocoding"
+            speech.stage = "vocoding"
             return
-        conditionals = one.voice.t3
-        if one.exaggeration is not None:
-            conditionals = conditionals.with_emotion(one.exaggeration)
+        conditionals = speech.voice.t3
+        if speech.exaggeration is not None:
+            conditionals = conditionals.with_emotion(speech.exaggeration)
         self._session.admit(
             T3Request(
-                one.id,
-                one.text,
+                speech.id,
+                speech.text,
                 conditionals,
-                seed=one.draw_seed,
-                sampling=one.sampling,
-                cfg_weight=one.guidance,
-                max_tokens=one.most,
+                seed=speech.draw_seed,
+                sampling=speech.sampling,
+                cfg_weight=speech.guidance,
+                max_tokens=speech.max_tokens,
             )
         )
-        one.stage = "speaking"
+        speech.stage = "speaking"
 
     # -- T3 --------------------------------------------------------------------------------
 
@@ -201,20 +201,20 @@ class Scheduler:
             raise
         except Exception as error:
             # The request at fault is unknown, and the session cannot be used again.
-            failures: Outcomes = [self._failed(one, error) for one in self._in_session()]
+            failures: Outcomes = [self._failed(speech, error) for speech in self._in_session()]
             self.renew()
             return failures
         spent = time.perf_counter() - began
         outcomes: Outcomes = []
         for event in events:
-            one = self._speeches.get(event.id)
-            if one is None:
+            speech = self._speeches.get(event.id)
+            if speech is None:
                 continue
-            one.spend("t3", spent / len(events))
+            speech.spend("t3", spent / len(events))
             try:
-                self._take(one, event)
+                self._take(speech, event)
             except Exception as error:
-                outcomes.append(self._failed(one, error))
+                outcomes.append(self._failed(speech, error))
         return outcomes
 
     def _session_step(self, threads: int | None) -> list[TokenEvent]:
@@ -227,13 +227,13 @@ class Scheduler:
         return events
 
     @staticmethod
-    def _take(one: Speech, event: TokenEvent) -> None:
+    def _take(speech: Speech, event: TokenEvent) -> None:
         if event.error is not None:
             raise event.error
         if event.token is not None:
-            one.tokens.append(event.token)
+            speech.tokens.append(event.token)
         if event.finish_reason is not None:
-            one.end(event.finish_reason)
+            speech.end(event.finish_reason)
 
     def _in_session(self) -> list[Speech]:
         if self._session is None:
@@ -245,8 +245,8 @@ class Scheduler:
     def _to_vocode(self) -> list[Speech]:
         """The requests with something to vocode, most urgent first."""
         running = [job for _, job in self._lanes.running]
-        ready = [one for one in self._speeches.values() if one.job not in running and one.ready]
-        return sorted(ready, key=lambda one: one.urgency)
+        ready = [speech for speech in self._speeches.values() if speech.job not in running and speech.ready]
+        return sorted(ready, key=lambda speech: speech.urgency)
 
     def _vocode(self, ready: list[Speech]) -> Outcomes:
         """One stage of vocoding the most urgent request, on a GPU together with others of similar length."""
@@ -269,28 +269,28 @@ class Scheduler:
             raise
         except Exception as error:
             self._group = None
-            return [self._failed(one, error) for one, job in group if self._works_on(one, job)]
+            return [self._failed(speech, error) for speech, job in group if self._works_on(speech, job)]
         spent = (time.perf_counter() - began) / max(1, len(group))
         outcomes: Outcomes = []
-        for number, (one, job) in enumerate(group):
-            if self._works_on(one, job):
-                outcomes += self._vocoded(one, None if results is None else results[number], spent)
+        for number, (speech, job) in enumerate(group):
+            if self._works_on(speech, job):
+                outcomes += self._vocoded(speech, None if results is None else results[number], spent)
         return outcomes
 
     def _gathered(self, ready: list[Speech]) -> _Group:
         """The requests to vocode together. A request that began again must speak first."""
         way = self._runtime.way.s3gen
         members: list[tuple[Speech, Job]] = []
-        for one in ready:
-            if not one.prepare(way, self._finish):
+        for speech in ready:
+            if not speech.prepare(way, self._finish):
                 continue
-            longest = max(len(one.job.tokens), *(len(job.tokens) for _, job in members), 0)
+            longest = max(len(speech.job.tokens), *(len(job.tokens) for _, job in members), 0)
             total = longest * (len(members) + 1)
-            if members and (total > _TOGETHER or longest > 2 * len(one.job.tokens)):
+            if members and (total > _TOGETHER or longest > 2 * len(speech.job.tokens)):
                 continue
-            if members and one.decoding.steps != members[0][0].decoding.steps:
+            if members and speech.decoding.steps != members[0][0].decoding.steps:
                 continue
-            members.append((one, one.job))
+            members.append((speech, speech.job))
             if self._runtime.actual == "cpu" or len(members) == self._runtime.batch:
                 break
         return _Group(members)
@@ -305,26 +305,26 @@ class Scheduler:
             elif device != "cpu":
                 require_finite("s3gen", result, device)
 
-    def _works_on(self, one: Speech, job: Job) -> bool:
+    def _works_on(self, speech: Speech, job: Job) -> bool:
         """Whether a request still needs a chunk: it was not cancelled and did not begin again."""
-        return self._speeches.get(one.id) is one and one.job is job
+        return self._speeches.get(speech.id) is speech and speech.job is job
 
-    def _vocoded(self, one: Speech, samples: np.ndarray | Exception | None, spent: float) -> Outcomes:
-        one.spend("s3gen", spent)
-        one.working += spent
+    def _vocoded(self, speech: Speech, samples: np.ndarray | Exception | None, spent: float) -> Outcomes:
+        speech.spend("s3gen", spent)
+        speech.working += spent
         if samples is None:
             return []
         if isinstance(samples, Exception):
-            return [self._failed(one, samples)]
-        tokens, final = len(one.job.tokens), one.job.final
-        samples = one.give(samples)
+            return [self._failed(speech, samples)]
+        tokens, final = len(speech.job.tokens), speech.job.final
+        samples = speech.give(samples)
         if samples is None:
             return []
         if not final:
-            return [one.chunk(samples, tokens)] if len(samples) else []
-        del self._speeches[one.id]
+            return [speech.chunk(samples, tokens)] if len(samples) else []
+        del self._speeches[speech.id]
         self._runtime.after_request()
-        return [Chunk(one.id, samples, self._metadata(one), last=True)]
+        return [Chunk(speech.id, samples, self._metadata(speech), last=True)]
 
     # -- side by side ----------------------------------------------------------------------
 
@@ -339,8 +339,8 @@ class Scheduler:
 
     def _others_speak(self, vocoding: list[Speech]) -> list[Speech]:
         """The requests that are speaking and have nothing to vocode yet."""
-        vocoded = {one.id for one in [*vocoding, *(one for one, _ in self._lanes.running)]}
-        return [one for one in self._in_session() if one.id not in vocoded]
+        vocoded = {speech.id for speech in [*vocoding, *(speech for speech, _ in self._lanes.running)]}
+        return [speech for speech in self._in_session() if speech.id not in vocoded]
 
     def _work_together(self, vocoding: list[Speech], others: list[Speech], count: int) -> Outcomes:
         """Runs a step of T3 while requests are vocoded; returns what is done then. `count` is `_count`'s."""
@@ -348,14 +348,14 @@ class Scheduler:
         threads = max(1, torch.get_num_threads() // max(1, count))
         # A step of T3 takes about as long for one request as for many. So T3 gets its own lane only for a
         # stream, whose listener waits. For others it runs alongside, so that more requests speak together.
-        listened = any(one.request.stream for one in others)
+        listened = any(speech.request.stream for speech in others)
         room = count - len(self._lanes.running) - listened
-        for one in vocoding[: max(0, room)]:
+        for speech in vocoding[: max(0, room)]:
             try:
-                one.prepare(self._runtime.way.s3gen, self._finish)
-                self._lanes.start((one, one.job), partial(advance, one.job.stages), threads)
+                speech.prepare(self._runtime.way.s3gen, self._finish)
+                self._lanes.start((speech, speech.job), partial(advance, speech.job.stages), threads)
             except Exception as error:
-                outcomes.append(self._failed(one, error))
+                outcomes.append(self._failed(speech, error))
         speaking = self._speaking
         if speaking:
             outcomes += self._speak(threads)
@@ -366,13 +366,13 @@ class Scheduler:
 
     # -- ends ------------------------------------------------------------------------------
 
-    def _failed(self, one: Speech, error: Exception) -> Failure:
-        self.cancel(one.id)
+    def _failed(self, speech: Speech, error: Exception) -> Failure:
+        self.cancel(speech.id)
         self._runtime.after_request()
-        return Failure.of(one.id, error)
+        return Failure.of(speech.id, error)
 
     def _restart(self) -> None:
         """Begins all running requests again, after the passes were replaced."""
         self._group = None
-        for one in self._speeches.values():
-            one.restart()
+        for speech in self._speeches.values():
+            speech.restart()

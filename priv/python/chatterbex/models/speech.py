@@ -19,7 +19,7 @@ import numpy as np
 
 from chatterbex.errors import ChatterbexError
 from chatterbex.model import Chunk, Request
-from chatterbex.options import number, whole
+from chatterbex.options import integer, number
 from chatterbex.s3gen import RATE, SILENCE, TOKEN, Decoding, FlowOptions, S3GenPass
 from chatterbex.voices import Voice
 
@@ -43,13 +43,13 @@ class Plan:
     Attributes:
         size: tokens in the next chunk.
         growth: the ratio of each chunk's size to that of the chunk before.
-        most: tokens in the largest chunk.
+        largest: tokens in the largest chunk.
         due: the total number of tokens at which the next chunk is due.
     """
 
     size: int = 10
     growth: float = 2.0
-    most: int = 250
+    largest: int = 250
     due: int = 10
 
     @classmethod
@@ -59,10 +59,10 @@ class Plan:
         Raises:
             ChatterbexError: One of them is out of range ("invalid_option").
         """
-        size = whole(options, "chunk_tokens", 10, 1, 1000)
+        size = integer(options, "chunk_tokens", 10, 1, 1000)
         growth = number(options, "chunk_growth", 1.0, 10.0)
-        most = whole(options, "chunk_most", 250, 1, 1000)
-        return cls(size, cls.growth if growth is None else growth, max(most, size), size)
+        largest = integer(options, "chunk_most", 250, 1, 1000)
+        return cls(size, cls.growth if growth is None else growth, max(largest, size), size)
 
     def next(self, tokens: int, audio: float, work: float) -> None:
         """Plans the next chunk.
@@ -73,7 +73,7 @@ class Plan:
             work: seconds of work for that chunk.
         """
         factor = self.growth * (2.0 if work > audio > 0 and self.growth > 1.0 else 1.0)
-        self.size = min(self.most, max(1, round(self.size * factor)))
+        self.size = min(self.largest, max(1, round(self.size * factor)))
         self.due = tokens + self.size
 
 
@@ -115,8 +115,8 @@ class Speech:
 
     Attributes:
         text: text tokens.
-        most: the most speech tokens.
-        bounded: whether `most` is the longest plausible reading of the text.
+        max_tokens: the most speech tokens.
+        bounded: whether `max_tokens` is the longest plausible reading of the text.
         retries: how often it may begin again with another seed, if it loses the text or is silent.
         retried: how often it has begun again.
         voice_key: the cache key of the voice; None for the built-in one.
@@ -130,7 +130,7 @@ class Speech:
         tokens: speech tokens so far.
         finish_reason: why no more tokens will come: "stop", "limit", "runaway" or "silent".
         decoded: samples decoded since it began, or began again.
-        given: samples that were sent.
+        sent: samples that were sent.
         working: seconds of vocoding since the last chunk.
         seconds: of each kind of work.
         first: seconds from its beginning to the first samples.
@@ -147,7 +147,7 @@ class Speech:
     sampling: Sampling | None = None
     guidance: float | None = None
     exaggeration: float | None = None
-    most: int = 0
+    max_tokens: int = 0
     source: Audio | None = None
     bounded: bool = False
     retries: int = 0
@@ -160,7 +160,7 @@ class Speech:
     decoding: Decoding | None = None
     job: Job | None = None
     decoded: int = 0
-    given: int = 0
+    sent: int = 0
     chunks: int = 0
     working: float = 0.0
     began: float = 0.0
@@ -177,7 +177,7 @@ class Speech:
         """When it is due: for a stream, when the listener's playback ends; for others, when they began."""
         if self.first is None or not self.request.stream:
             return self.began
-        return self.began + self.first + self.given / RATE
+        return self.began + self.first + self.sent / RATE
 
     @property
     def draw_seed(self) -> int:
@@ -233,10 +233,10 @@ class Speech:
 
     def _again(self, reason: str) -> bool:
         """Begins again with another seed, unless no retry is left or samples were already sent."""
-        what = "silent" if reason == "silent" else "without an end"
+        outcome = "silent" if reason == "silent" else "without an end"
         length = len(self.request.text)
-        about = f"{length} characters of text came out {what} after {len(self.tokens)} tokens"
-        if self.retried >= self.retries or self.given:
+        about = f"{length} characters of text came out {outcome} after {len(self.tokens)} tokens"
+        if self.retried >= self.retries or self.sent:
             _logger.warning("%s", about)
             return False
         self.retried += 1
@@ -279,7 +279,7 @@ class Speech:
             The samples to send, perhaps none; or None if the request begins again with another seed.
         """
         job, self.job = self.job, None
-        if job.final and not self.given and self.traits.speaks and _silent(samples):
+        if job.final and not self.sent and self.traits.speaks and _silent(samples):
             if self._again("silent"):
                 return None
             self.finish_reason = "silent"
@@ -289,9 +289,9 @@ class Speech:
             samples = samples[: max(0, heard - self.decoded)]
         self.decoded += len(samples)
         # Samples that were sent before the device failed are not sent again.
-        fresh = max(0, self.decoded - self.given)
+        fresh = max(0, self.decoded - self.sent)
         samples = samples[max(0, len(samples) - fresh) :] if fresh else samples[:0]
-        self.given += len(samples)
+        self.sent += len(samples)
         self.chunks += 1
         self.plan.next(len(job.tokens), len(samples) / RATE, self.working)
         self.working = 0.0

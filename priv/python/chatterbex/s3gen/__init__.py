@@ -2,11 +2,11 @@
 
     s3gen, analysis = load(path, meanflow=True)
     reference = analysis.reference(samples_24k)
-    decoding = Decoding(CpuPass(s3gen), reference, seed=7)
+    decoding = Decoding(S3GenCpuPass(s3gen), reference, seed=7)
     samples = decoding.decode(tokens, final=True)
 
 - ``S3Gen``: the weights of the flow and the vocoder; the part that moves to a device.
-- ``CpuPass``, ``GpuPass``: the passes through them, for each kind of device.
+- ``S3GenCpuPass``, ``S3GenGpuPass``: the passes through them, for each kind of device.
 - ``Analysis``: makes a ``Reference`` from reference audio. It runs once per voice, so it stays on the CPU.
 - ``Decoding``: turns one request's tokens into samples, whole or in chunks.
 - ``FlowOptions``: options that trade the flow's quality for speed.
@@ -14,10 +14,10 @@
 
 from __future__ import annotations
 
-from chatterbex.s3gen.cpu import CpuPass
+from chatterbex.s3gen.cpu import S3GenCpuPass
 from chatterbex.s3gen.decoding import Decoding, together
 from chatterbex.s3gen.flow_options import FlowOptions
-from chatterbex.s3gen.gpu import GpuPass
+from chatterbex.s3gen.gpu import S3GenGpuPass
 from chatterbex.s3gen.loading import load
 from chatterbex.s3gen.network import CODES, FRAME, RATE, SILENCE, TOKEN, S3Gen
 from chatterbex.s3gen.passes import MelTask, S3GenPass
@@ -30,13 +30,13 @@ __all__ = [
     "SILENCE",
     "TOKEN",
     "Analysis",
-    "CpuPass",
     "Decoding",
     "FlowOptions",
-    "GpuPass",
     "MelTask",
     "Reference",
     "S3Gen",
+    "S3GenCpuPass",
+    "S3GenGpuPass",
     "S3GenPass",
     "load",
     "together",

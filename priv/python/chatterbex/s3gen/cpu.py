@@ -13,7 +13,7 @@ from chatterbex.s3gen.products import PRODUCTS
 from chatterbex.s3gen.vocoder import Vocoder
 
 
-class CpuPass(S3GenPass):
+class S3GenCpuPass(S3GenPass):
     """The pass through S3Gen on the CPU. Packing takes about half a second.
 
     Attributes:

@@ -129,14 +129,14 @@ class Decoding:
             out = self._finish(out)
         out = self._joined(out[context * FRAME :])
 
-        given = end if final else end - self._hold
-        last = given - begin + context  # of the window's frames, those up to here are spoken
+        stop = end if final else end - self._hold
+        last = stop - begin + context  # of the window's frames, those up to here are spoken
         self._mel = window[:, :, max(0, last - LEFT) : last]
         self._source = source[:, :, max(0, last - LEFT) * FRAME : last * FRAME]
-        self._phases = phases[given - begin]
-        self._held = out[(given - begin) * FRAME :]
-        self.frames = given
-        return np.ascontiguousarray(out[: (given - begin) * FRAME], dtype=np.float32)
+        self._phases = phases[stop - begin]
+        self._held = out[(stop - begin) * FRAME :]
+        self.frames = stop
+        return np.ascontiguousarray(out[: (stop - begin) * FRAME], dtype=np.float32)
 
     def _joined(self, out: np.ndarray) -> np.ndarray:
         """Fades from the held samples to their final version, without a step or a gap."""

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from chatterbex.options import number, whole
+from chatterbex.options import integer, number
 from chatterbex.s3gen.decoding import Decoding
 from chatterbex.s3gen.passes import S3GenPass
 from chatterbex.s3gen.reference import Reference
 
-_MOST_STEPS: Final = 50
+_MAX_STEPS: Final = 50
 
 
 @dataclass(frozen=True)
@@ -39,24 +39,24 @@ class FlowOptions:
         Raises:
             ChatterbexError: One of them is out of range ("invalid_option").
         """
-        asked = {
+        overrides = {
             "reference_seconds": number(options, "reference_seconds", 3.0, 10.0),
             "steps": _steps(options, "flow_steps", 1),
             "first_steps": _steps(options, "first_chunk_steps", 0),
         }
         return replace(
-            default or cls(), **{name: value for name, value in asked.items() if value is not None}
+            default or cls(), **{name: value for name, value in overrides.items() if value is not None}
         )
 
     def decoding(
-        self, way: S3GenPass, voice: Reference, seed: int, *, stream: bool, **given: Any
+        self, way: S3GenPass, voice: Reference, seed: int, *, stream: bool, **arguments: Any
     ) -> Decoding:
-        """The decoding of a request; `given` has further arguments of `Decoding`."""
+        """The decoding of a request; `arguments` has further arguments of `Decoding`."""
         if self.reference_seconds is not None:
             voice = voice.beginning(self.reference_seconds)
         first = self.first_steps if stream else None
-        return Decoding(way, voice, seed, steps=self.steps, first_steps=first, **given)
+        return Decoding(way, voice, seed, steps=self.steps, first_steps=first, **arguments)
 
 
-def _steps(options: Mapping[str, Any], name: str, least: int) -> int | None:
-    return None if options.get(name) is None else whole(options, name, least, least, _MOST_STEPS)
+def _steps(options: Mapping[str, Any], name: str, minimum: int) -> int | None:
+    return None if options.get(name) is None else integer(options, name, minimum, minimum, _MAX_STEPS)

@@ -21,7 +21,7 @@ WORK_OF_TOKEN: Final = 3 * 2**20
 to 300 tokens and 1 MiB for 1000, and a real device's kernels need more."""
 
 
-class GpuPass(S3GenPass):
+class S3GenGpuPass(S3GenPass):
     """The pass through S3Gen on CUDA and MPS. It also runs on CPU tensors, for comparison."""
 
     def padded(self, length: int) -> int:

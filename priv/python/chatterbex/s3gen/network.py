@@ -22,7 +22,8 @@ SILENCE = 4299
 class S3Gen(nn.Module):
     """The flow turns speech tokens into mel frames; the vocoder turns mel frames into samples.
 
-    This only holds their weights, and never changes them. A pass (`CpuPass`, `GpuPass`) computes with them.
+    This only holds their weights, and never changes them. A pass (`S3GenCpuPass` or
+    `S3GenGpuPass`) computes with them.
 
     Attributes:
         meanflow: whether the flow was distilled to take two steps without guidance.

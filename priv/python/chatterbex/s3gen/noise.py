@@ -49,11 +49,11 @@ class Noise:
             if block not in self._source:
                 size = (harmonics, _BLOCK * frame)
                 self._source[block] = torch.randn(size, generator=self._generator("source", block))
-        whole = torch.cat([self._source[block] for block in blocks], dim=1)
+        joined = torch.cat([self._source[block] for block in blocks], dim=1)
         for block in sorted(self._source)[:-_KEPT]:
             del self._source[block]
         start = (first - blocks.start * _BLOCK) * frame
-        return whole[None, :, start : start + (last - first) * frame]
+        return joined[None, :, start : start + (last - first) * frame]
 
     def phases(self, harmonics: int) -> Tensor:
         """The starting phase of each harmonic of the source, in turns; the first starts at 0."""

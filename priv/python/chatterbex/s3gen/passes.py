@@ -152,8 +152,8 @@ class S3GenPass(abc.ABC):
             (B, 80, T), and how many frames each sequence has: 2 for each token, less the look-ahead.
         """
         encoder = self.network.flow.encoder
-        lengths = [one.shape[1] for one in ids]
-        tokens = torch.cat([F.pad(one, (0, self.padded(max(lengths)) - one.shape[1])) for one in ids])
+        lengths = [row.shape[1] for row in ids]
+        tokens = torch.cat([F.pad(row, (0, self.padded(max(lengths)) - row.shape[1])) for row in ids])
         x = encoder.embed.out(self.network.flow.input_embedding(tokens))
         inside = _inside(lengths, x.transpose(1, 2))
         if inside is not None:  # the last tokens have no look-ahead

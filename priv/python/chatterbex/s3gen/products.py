@@ -167,5 +167,5 @@ class _BFloat16:
 
 FLOAT32: Final[Products] = _Float32()
 BFLOAT16: Final[Products] = _BFloat16()
-PRODUCTS: Final = {one.name: one for one in (FLOAT32, BFLOAT16)}
+PRODUCTS: Final = {product.name: product for product in (FLOAT32, BFLOAT16)}
 """By the name of their precision."""

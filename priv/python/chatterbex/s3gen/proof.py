@@ -35,20 +35,20 @@ class Figures:
         self._voice = Reference(
             voice.prompt_token[:, :_PROMPT], voice.prompt_feat[:, : 2 * _PROMPT], voice.embedding
         )
-        self._given: dict[str, Tensor] = {}
+        self._shared: dict[str, Tensor] = {}
 
     def of(self, net: S3GenPass) -> dict[str, Tensor]:
         """The figures of a pass by component, on the pass's device."""
         device, noise = net.device, Noise(0)
 
-        def given(name: str, value: Tensor) -> Tensor:
-            return self._given.setdefault(name, value.cpu()).to(device)
+        def shared(name: str, value: Tensor) -> Tensor:
+            return self._shared.setdefault(name, value.cpu()).to(device)
 
         task = MelTask(self._tokens.to(device), self._voice.to(device), noise, final=True)
         [mel] = finish(net.mel_stages([task], steps=1))
-        given_mel = given("mel", mel)
-        pitch = net.pitch(given_mel)
-        random = noise.source(0, given_mel.shape[2], net.harmonics, FRAME).to(device)
-        source, _ = net.source(given("pitch", pitch), noise.phases(net.harmonics), random)
-        samples = net.wave(given_mel, given("source", source))
+        shared_mel = shared("mel", mel)
+        pitch = net.pitch(shared_mel)
+        random = noise.source(0, shared_mel.shape[2], net.harmonics, FRAME).to(device)
+        source, _ = net.source(shared("pitch", pitch), noise.phases(net.harmonics), random)
+        samples = net.wave(shared_mel, shared("source", source))
         return {"s3gen.mel": mel, "s3gen.pitch": pitch, "s3gen.source": source, "s3gen.samples": samples}

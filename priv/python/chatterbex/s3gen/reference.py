@@ -99,15 +99,15 @@ class Analysis(nn.Module):
         self.speaker_encoder = published.speaker_encoder
         self._mel = published.mel_extractor
 
-    def tokens(self, audio_16k: np.ndarray, most: int | None = None) -> Tensor:
+    def tokens(self, audio_16k: np.ndarray, max_tokens: int | None = None) -> Tensor:
         """Speech tokens of 16 kHz audio: (1, N) int64.
 
         Args:
             audio_16k: float32, 1-D.
-            most: the most tokens to make; None for all.
+            max_tokens: the most tokens to make; None for all.
         """
         with torch.inference_mode():
-            tokens, _ = self.tokenizer([_float32(audio_16k)], max_len=most)
+            tokens, _ = self.tokenizer([_float32(audio_16k)], max_len=max_tokens)
         return torch.atleast_2d(
             tokens
         ).clone()  # outside inference mode it is an ordinary tensor, which can be moved
@@ -140,10 +140,10 @@ def _tensor(values: Mapping[str, Any], name: str) -> Tensor:
     return value
 
 
-def _unfit(what: str) -> ChatterbexError:
+def _unfit(problem: str) -> ChatterbexError:
     return ChatterbexError(
         "model_load_failed",
-        f"The voice does not fit this model: {what}. It should be the 'gen' part of a conds.pt, or "
+        f"The voice does not fit this model: {problem}. It should be the 'gen' part of a conds.pt, or "
         "a voice made by this version.",
-        {"problem": what},
+        {"problem": problem},
     )

@@ -2,7 +2,7 @@
 
 Example:
     t3 = T3.from_state_dict(T3Config.nano(), state)
-    session = T3Session(t3.front, CpuPass(t3, rows=8), max_batch=8)
+    session = T3Session(t3.front, T3CpuPass(t3, rows=8), max_batch=8)
     session.admit(T3Request("a", text_tokens, conditionals, seed=7))
     while session.busy:
         for event in session.step():
@@ -15,20 +15,20 @@ The path of a request: `session.py` (the loop) gets embeddings from `conditionin
 from .backbone import Body
 from .conditionals import T3Conditionals
 from .config import Rope, Sampling, T3Config
-from .cpu import CpuPass
-from .gpu import GpuPass
+from .cpu import T3CpuPass
+from .gpu import T3GpuPass
 from .model import T3
 from .session import T3Request, T3Session, TokenEvent, rows_of_request
 
 __all__ = [
     "T3",
     "Body",
-    "CpuPass",
-    "GpuPass",
     "Rope",
     "Sampling",
     "T3Conditionals",
     "T3Config",
+    "T3CpuPass",
+    "T3GpuPass",
     "T3Request",
     "T3Session",
     "TokenEvent",

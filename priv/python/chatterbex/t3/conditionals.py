@@ -92,9 +92,9 @@ class T3Conditionals:
         return digest.hexdigest()
 
 
-def _unfit(what: str) -> ChatterbexError:
+def _unfit(problem: str) -> ChatterbexError:
     message = (
-        f"The voice does not fit this model: {what}. It should be the 't3' part of a conds.pt, "
+        f"The voice does not fit this model: {problem}. It should be the 't3' part of a conds.pt, "
         "or a voice made by this version."
     )
-    return ChatterbexError("model_load_failed", message, {"problem": what})
+    return ChatterbexError("model_load_failed", message, {"problem": problem})

@@ -49,7 +49,7 @@ class ConditionEncoder:
         Args:
             config: the checkpoint's sizes.
             weights: at least the tensors of `condition_shapes`, on the CPU.
-            instruction_set: see `native.Engine`.
+            instruction_set: see `native.T3Engine`.
         """
         self._heads = config.perceiver_heads
         self._weights = {name.removeprefix(_PREFIX): weights[name] for name in condition_shapes(config)}
@@ -118,7 +118,7 @@ class Front:
         Args:
             config: the checkpoint's sizes.
             weights: all of its tensors, on the CPU.
-            instruction_set: see `native.Engine`; the results do not depend on it.
+            instruction_set: see `native.T3Engine`; the results do not depend on it.
         """
         self.config = config
         self._encoder = ConditionEncoder(config, weights, instruction_set)
@@ -190,9 +190,9 @@ class Front:
             raise _foreign("its speech prompt has tokens that the model does not know")
 
 
-def _foreign(what: str) -> ChatterbexError:
+def _foreign(problem: str) -> ChatterbexError:
     return ChatterbexError(
         "not_supported",
-        f"This voice does not fit this model: {what}. Clone it again with this model.",
-        {"problem": what},
+        f"This voice does not fit this model: {problem}. Clone it again with this model.",
+        {"problem": problem},
     )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .model import T3
-from .native import Engine
+from .native import T3Engine
 
 
 @dataclass(eq=False)
@@ -24,7 +24,7 @@ class CpuSlot:
 class CpuPrefix:
     """The KV cache of a voice, stored once for all requests that speak with it; see `passes.Prefix`."""
 
-    def __init__(self, engine: Engine, slot: CpuSlot) -> None:
+    def __init__(self, engine: T3Engine, slot: CpuSlot) -> None:
         """Keeps the current contents of a slot."""
         self.length = slot.length
         self._engine = engine
@@ -38,7 +38,7 @@ class CpuPrefix:
         return config.layers * 2 * config.dim * self.length * 4
 
 
-class CpuPass:
+class T3CpuPass:
     """Runs T3's layers on the CPU; see `passes.Pass`.
 
     Attributes:
@@ -57,11 +57,11 @@ class CpuPass:
             rows: how many sequences may be open at a time.
             threads: the most threads that a step uses.
             precision: "float32" or "int8".
-            instruction_set: see `Engine`.
+            instruction_set: see `T3Engine`.
         """
         self.rows = rows
         self.precision = precision
-        self._engine = Engine(
+        self._engine = T3Engine(
             t3.config, t3.weights, threads=threads, precision=precision, instruction_set=instruction_set
         )
         self._threads = threads

@@ -76,7 +76,7 @@ class _Bank:
             layer[:, index] = 0
 
 
-class GpuPass:
+class T3GpuPass:
     """Runs T3's layers with PyTorch, on the body's device; see `passes.Pass`.
 
     Attributes:
@@ -98,7 +98,9 @@ class GpuPass:
             eager_attention: write attention out, because the fused kernel cannot be trusted.
         """
         self.rows = rows
-        self.weight_bytes = sum(one.numel() * one.element_size() for one in body.parameters())
+        self.weight_bytes = sum(
+            parameter.numel() * parameter.element_size() for parameter in body.parameters()
+        )
         self.precision = str(body.speech_emb.weight.dtype).removeprefix("torch.")
         self._body = body
         self._config = body.config
@@ -268,8 +270,8 @@ class GpuPass:
             return attend(query, keys, values, mask, self._eager).transpose(1, 2).flatten(0, 1).flatten(1)
 
         # Padding and unused rows may be past the last position that the model knows.
-        known = positions.clamp(max=self._config.positions - 1)
-        return self._body.tfmr(x, known, Rows(attention))
+        clamped = positions.clamp(max=self._config.positions - 1)
+        return self._body.tfmr(x, clamped, Rows(attention))
 
     def _batch(self, rows: int) -> int:
         return min(self.rows, 1 << (rows - 1).bit_length())

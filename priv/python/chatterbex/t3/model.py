@@ -31,7 +31,7 @@ _LISTED = 12
 class T3:
     """The contents of a T3 checkpoint, on the CPU.
 
-    Nothing here changes a weight. A pass (`CpuPass`, `GpuPass`) is made from it for one device.
+    Nothing here changes a weight. A pass (`T3CpuPass`, `T3GpuPass`) is made from it for one device.
 
     Attributes:
         config: its sizes.
@@ -106,10 +106,10 @@ def _checked(
             weights[name] = value
     if missing or unknown or wrong:
         lists = {"missing": missing, "unexpected": unknown, "mismatched": wrong}
-        said = "; ".join(f"{what}: {_some(names)}" for what, names in lists.items() if names)
+        problems = "; ".join(f"{problem}: {_some(names)}" for problem, names in lists.items() if names)
         raise ChatterbexError(
             "model_load_failed",
-            f"These are not the T3 weights that this model needs. {said}. The file may belong to "
+            f"These are not the T3 weights that this model needs. {problems}. The file may belong to "
             "another model or version, or be damaged: fetch it again with `mix chatterbex.models download`.",
             lists,
         )

@@ -99,7 +99,7 @@ def linear(x: Any, weight: Any, bias: Any | None = None, *, instruction_set: str
         x: (M, K) float32, numpy or torch on the CPU, as all arrays here.
         weight: (N, K).
         bias: (N,), or None.
-        instruction_set: see `Engine`.
+        instruction_set: see `T3Engine`.
 
     Returns:
         (M, N).
@@ -131,7 +131,7 @@ def layer_norm(x: Any, weight: Any, bias: Any, eps: float, *, instruction_set: s
         weight: (N,).
         bias: (N,).
         eps: added to the variance.
-        instruction_set: see `Engine`.
+        instruction_set: see `T3Engine`.
 
     Returns:
         (M, N).
@@ -156,7 +156,7 @@ def attention(q: Any, k: Any, v: Any, *, instruction_set: str = "") -> np.ndarra
         q: (H, T, D); D is a multiple of 16.
         k: (H, S, D); S is 1 or more.
         v: (H, S, D).
-        instruction_set: see `Engine`.
+        instruction_set: see `T3Engine`.
 
     Returns:
         (H, T, D).
@@ -190,7 +190,7 @@ class Step(NamedTuple):
     finite: np.ndarray
 
 
-class Engine:
+class T3Engine:
     """A backbone with its weights, its sequences and its threads.
 
     It takes embeddings, with learned positions added if the backbone has them (GPT-2), and returns logits.

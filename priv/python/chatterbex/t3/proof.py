@@ -19,10 +19,10 @@ GAIN: Final = 100.0
 def logits(t3: Pass, front: Any, voice: T3Conditionals, text: list[int], tokens: Sequence[int]) -> Tensor:
     """The logits after a text and after each spoken token, (1 + tokens, vocabulary)."""
     embedded = [front.voice(voice)[None], front.text(text, guided=False)]
-    slot = t3.open(sum(one.shape[1] for one in embedded) + len(tokens))
+    slot = t3.open(sum(part.shape[1] for part in embedded) + len(tokens))
     try:
-        for one in embedded:
-            for piece in one.split(PIECE, dim=1):
+        for part in embedded:
+            for piece in part.split(PIECE, dim=1):
                 last = t3.read([slot], piece, want=True)
         steps = [t3.step([slot], [token], [number]) for number, token in enumerate(tokens, 1)]
         return torch.cat([last, *steps])

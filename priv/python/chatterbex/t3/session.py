@@ -384,11 +384,11 @@ def _text_ids(tokens: Sequence[int] | Tensor, config: T3Config) -> list[int]:
             f"The text tokens must begin with {config.start_text}, end with {config.stop_text} "
             "and have something between.",
         )
-    most = config.max_text_tokens + (2 if framed else 0)
-    if len(ids) > most:
+    limit = config.max_text_tokens + (2 if framed else 0)
+    if len(ids) > limit:
         raise _refused(
             "invalid_text",
-            f"The text has {len(ids)} tokens and the model accepts {most}. Cut it into sentences.",
+            f"The text has {len(ids)} tokens and the model accepts {limit}. Cut it into sentences.",
         )
     if min(ids) < 0 or max(ids) >= config.text_vocab:
         raise _refused("invalid_text", f"A text token is not within 0..{config.text_vocab - 1}.")

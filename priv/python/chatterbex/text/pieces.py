@@ -33,7 +33,7 @@ class TurboTokens:
             raise damaged(folder / "vocab.json", error) from error
         tokenizer = Tokenizer(model)
         tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=bool(settings.get("add_prefix_space")))
-        described = {one["content"]: one for one in settings.get("added_tokens_decoder", {}).values()}
+        described = {token["content"]: token for token in settings.get("added_tokens_decoder", {}).values()}
         for word, id in sorted(added.items(), key=lambda item: item[1]):
             about = described.get(word, {})
             flags = {

@@ -1,13 +1,13 @@
-defmodule Chatterbex.Doctor.System do
+defmodule Chatterbex.Doctor.Platform do
   @moduledoc false
   # The machine and the VM: versions, native libraries, disk, memory, settings.
 
-  import Chatterbex.Doctor.Check
+  import Chatterbex.Doctor.CheckResult
 
   alias Chatterbex.{Configuration, Doctor.Resources, ModelFiles, Native, Terminal}
   alias Chatterbex.Native.Library
 
-  # Below this a model's files, or a package, no longer fit.
+  # With less, a model's files or a package no longer fit.
   @little_disk 2_000_000_000
 
   # The memory that the larger models need to load and speak.
@@ -15,14 +15,14 @@ defmodule Chatterbex.Doctor.System do
 
   def machine(context) do
     architecture = to_string(:erlang.system_info(:system_architecture))
-    versions = "Elixir #{Elixir.System.version()}, OTP #{Elixir.System.otp_release()}, #{architecture}"
+    versions = "Elixir #{System.version()}, OTP #{System.otp_release()}, #{architecture}"
     chatterbex = Configuration.version()
 
     details = %{
-      elixir: Elixir.System.version(),
-      otp: Elixir.System.otp_release(),
+      elixir: System.version(),
+      otp: System.otp_release(),
       architecture: architecture,
-      schedulers: Elixir.System.schedulers_online()
+      schedulers: System.schedulers_online()
     }
 
     {[
@@ -35,7 +35,7 @@ defmodule Chatterbex.Doctor.System do
   The libraries that need no Python. The third one is tested when Python's library is open.
   """
   def native(context) do
-    # Neither call does anything but load the library.
+    # Both calls only load the library.
     calls = [audio: fn -> Native.Audio.pcm16("") end, libpython: fn -> Native.LibPython.open("") end]
     {for({name, call} <- calls, do: library(name, call.())), context}
   end
@@ -122,7 +122,7 @@ defmodule Chatterbex.Doctor.System do
 
   def settings(context) do
     settings =
-      for {name, value} <- Elixir.System.get_env() |> Map.merge(Configuration.environment()) |> Enum.sort(),
+      for {name, value} <- System.get_env() |> Map.merge(Configuration.environment()) |> Enum.sort(),
           String.starts_with?(name, @prefixes) and String.valid?(value),
           do: {name, if(name =~ ~r/TOKEN|SECRET|KEY/, do: "(set)", else: value)}
 

@@ -1,22 +1,22 @@
-defmodule Chatterbex.Voice.Cache do
+defmodule Chatterbex.Voice.FileCache do
   @moduledoc false
-  # Caches voices and decoded recordings that were read from files, up to a number of bytes, the most recently used ones.
+  # Caches the most recently used voices and decoded recordings that were read from files, up to a number of bytes.
   # Readers use a table directly; the process that owns it decides what to keep and what to drop.
 
   use GenServer
 
-  @most_bytes 64 * 1024 * 1024
+  @max_bytes 64_000_000
 
   # A file that is written twice within a second looks the same both times, so a file that new is not cached.
   @settled_after 2
 
   @doc """
-  Options: `:name`, also the table's, and `:most_bytes`.
+  Options: `:name`, which the table has too, and `:max_bytes`.
   """
   @spec start_link(keyword) :: GenServer.on_start()
   def start_link(options) do
     name = Keyword.get(options, :name, __MODULE__)
-    GenServer.start_link(__MODULE__, {name, Keyword.get(options, :most_bytes, @most_bytes)}, name: name)
+    GenServer.start_link(__MODULE__, {name, Keyword.get(options, :max_bytes, @max_bytes)}, name: name)
   end
 
   @doc """
@@ -61,9 +61,9 @@ defmodule Chatterbex.Voice.Cache do
   defp now, do: System.monotonic_time()
 
   @impl true
-  def init({name, most}) do
+  def init({name, max}) do
     :ets.new(name, [:named_table, :public, read_concurrency: true])
-    {:ok, %{table: name, most: most, bytes: 0}}
+    {:ok, %{table: name, max: max, bytes: 0}}
   end
 
   @impl true
@@ -74,7 +74,7 @@ defmodule Chatterbex.Voice.Cache do
   def handle_cast({:keep, {path, _version, _value, bytes, _used} = entry}, state) do
     state = drop(state, path)
 
-    if bytes > state.most do
+    if bytes > state.max do
       {:noreply, state}
     else
       state = make_room(state, bytes)
@@ -83,7 +83,7 @@ defmodule Chatterbex.Voice.Cache do
     end
   end
 
-  defp make_room(%{bytes: kept, most: most} = state, bytes) when kept + bytes <= most, do: state
+  defp make_room(%{bytes: kept, max: max} = state, bytes) when kept + bytes <= max, do: state
 
   defp make_room(state, bytes) do
     oldest =

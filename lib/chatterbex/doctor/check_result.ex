@@ -1,6 +1,6 @@
-defmodule Chatterbex.Doctor.Check do
+defmodule Chatterbex.Doctor.CheckResult do
   @moduledoc false
-  # Makes checks.
+  # The result of one check.
 
   alias Chatterbex.Doctor
 
@@ -10,7 +10,7 @@ defmodule Chatterbex.Doctor.Check do
   end
 
   @doc """
-  Seconds, to read.
+  A number of seconds as people read it.
   """
   @spec duration(number) :: String.t()
   def duration(seconds) when seconds < 1, do: "#{round(seconds * 1000)} ms"

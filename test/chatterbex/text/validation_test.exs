@@ -1,10 +1,10 @@
-defmodule Chatterbex.Text.CheckTest do
+defmodule Chatterbex.Text.ValidationTest do
   use ExUnit.Case, async: true
 
-  alias Chatterbex.{Model, Text.Check}
+  alias Chatterbex.{Model, Text.Validation}
 
   defp message(text) do
-    assert {:error, %Chatterbex.Error{reason: :invalid_text, message: message}} = Check.check(text)
+    assert {:error, %Chatterbex.Error{reason: :invalid_text, message: message}} = Validation.check(text)
     message
   end
 
@@ -63,7 +63,7 @@ defmodule Chatterbex.Text.CheckTest do
                "the text has a word of 10000 characters (aaaaaaaaaaaaaaaaaaaa...); at most 200 can be spoken as one word"
     end
 
-    test "more than any server may take" do
+    test "a text above every server's limit" do
       assert message(String.duplicate("a b ", 10_000_001)) =~
                "at most 10000000 characters are spoken in one request"
     end
@@ -71,35 +71,35 @@ defmodule Chatterbex.Text.CheckTest do
 
   describe "what can be spoken" do
     test "line breaks and tabs stay" do
-      assert {:ok, "one\ttwo\r\nthree"} = Check.check("one\ttwo\r\nthree")
+      assert {:ok, "one\ttwo\r\nthree"} = Validation.check("one\ttwo\r\nthree")
     end
 
     test "letters are composed" do
-      assert {:ok, "\u00E9t\u00E9"} = Check.check("e\u0301te\u0301")
+      assert {:ok, "\u00E9t\u00E9"} = Validation.check("e\u0301te\u0301")
     end
 
     test "right-to-left text is kept, marks of direction are not" do
-      assert {:ok, "\u05E9\u05DC\u05D5\u05DD"} = Check.check("\u200F\u05E9\u05DC\u05D5\u05DD\u202C")
+      assert {:ok, "\u05E9\u05DC\u05D5\u05DD"} = Validation.check("\u200F\u05E9\u05DC\u05D5\u05DD\u202C")
     end
 
-    test "long runs of scripts without spaces are no word" do
-      assert {:ok, _text} = Check.check(String.duplicate("\u4F60\u597D", 5_000))
+    test "long runs of scripts without spaces are not one word" do
+      assert {:ok, _text} = Validation.check(String.duplicate("\u4F60\u597D", 5_000))
     end
 
     test "digits alone" do
-      assert {:ok, "1984"} = Check.check("1984")
+      assert {:ok, "1984"} = Validation.check("1984")
     end
   end
 
   describe "a server's limit" do
-    test "is told with the length" do
-      assert {:error, %{reason: :invalid_text, message: message}} = Check.fits(1_048_576, 20_000)
+    test "is named together with the length" do
+      assert {:error, %{reason: :invalid_text, message: message}} = Validation.fits(1_048_576, 20_000)
 
       assert message ==
                "the text is 1048576 characters long; at most 20000 characters are spoken in one request. " <>
                  "Cut it into pieces, or raise :max_characters of the server."
 
-      assert :ok = Check.fits(20_000, 20_000)
+      assert :ok = Validation.fits(20_000, 20_000)
     end
   end
 
@@ -111,14 +111,14 @@ defmodule Chatterbex.Text.CheckTest do
 
     test "a model that reads Latin letters refuses others, by name", %{hibari: hibari} do
       assert {:error, %{reason: :unknown_language, message: message}} =
-               Check.readable("Say \u05E9\u05DC\u05D5\u05DD", hibari)
+               Validation.readable("Say \u05E9\u05DC\u05D5\u05DD", hibari)
 
       assert message =~ ~s(reads Latin letters only (languages: en\), and the text has "\u05E9" (U+05E9\))
     end
 
     test "marks that belong to no letter are dropped", %{hibari: hibari} do
-      assert {:ok, "zalgo"} = Check.readable("z\u0334al\u0336go\u0336", hibari)
-      assert {:ok, "caf\u00E9 na\u00EFve"} = Check.readable("caf\u00E9 na\u00EFve", hibari)
+      assert {:ok, "zalgo"} = Validation.readable("z\u0334al\u0336go\u0336", hibari)
+      assert {:ok, "caf\u00E9 na\u00EFve"} = Validation.readable("caf\u00E9 na\u00EFve", hibari)
     end
   end
 end

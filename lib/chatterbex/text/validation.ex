@@ -1,13 +1,13 @@
-defmodule Chatterbex.Text.Check do
+defmodule Chatterbex.Text.Validation do
   @moduledoc false
-  # What may be spoken: every check of a text, before anything native sees it.
+  # Every check of a text before native code sees it.
 
   alias Chatterbex.{Error, Model, Options}
 
   # No word of any language is longer; a "word" like this is a key, a hash or a mistake, and models garble it.
   @longest_word 200
 
-  # Marks of direction and width that show nothing and sound like nothing: BOM, zero-width space, soft hyphen,
+  # Direction and width marks that are neither visible nor audible: BOM, zero-width space, soft hyphen,
   # left-to-right and right-to-left marks, embeddings and isolates. Joiners stay: they change how words are read.
   defp invisible, do: ~r/[\x{00AD}\x{200B}\x{200E}\x{200F}\x{202A}-\x{202E}\x{2066}-\x{2069}\x{FEFF}]/u
 
@@ -17,7 +17,7 @@ defmodule Chatterbex.Text.Check do
   @unspaced "\\p{Han}\\p{Hiragana}\\p{Katakana}\\p{Thai}\\p{Lao}\\p{Khmer}\\p{Myanmar}"
 
   # Above what any server may allow (the schema's maximum of :max_characters, all of 4 bytes).
-  @most_bytes 40_000_000
+  @max_bytes 40_000_000
 
   @doc """
   Checks a text and returns it as the model gets it: NFC, without invisible marks.
@@ -51,7 +51,7 @@ defmodule Chatterbex.Text.Check do
   def readable(text, %Model{scripts: [:latin]} = model) do
     case Regex.run(~r/(?!\p{Latin})\p{L}/u, text) do
       nil ->
-        # What is left after NFC has no composed form in any Latin alphabet: decoration, not spelling.
+        # Marks that remain after NFC have no composed form in any Latin alphabet: they are decoration, not spelling.
         {:ok, String.replace(text, ~r/\p{M}/u, "")}
 
       [letter] ->
@@ -76,7 +76,7 @@ defmodule Chatterbex.Text.Check do
 
   defp string(text), do: invalid("the text must be a string, got #{Options.Schema.show(text)}")
 
-  defp size(text) when byte_size(text) > @most_bytes, do: too_long("#{byte_size(text)} bytes", 10_000_000)
+  defp size(text) when byte_size(text) > @max_bytes, do: too_long("#{byte_size(text)} bytes", 10_000_000)
   defp size(_text), do: :ok
 
   defp too_long(length, max) do

@@ -1,4 +1,4 @@
-defmodule Chatterbex.HTTP.Metrics do
+defmodule Chatterbex.HTTP.Counters do
   @moduledoc false
   # A fixed number of counters that any process can increment.
 
@@ -43,7 +43,7 @@ defmodule Chatterbex.HTTP.Metrics do
   end
 
   @doc """
-  Records how long speech took to its first byte, which is now.
+  Records the time to the first byte of speech, which is now.
   """
   @spec timed(t, atom, Response.t(), integer) :: Response.t()
   def timed(metrics, :speech, %{status: 200} = response, started) do

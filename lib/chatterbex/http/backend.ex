@@ -1,4 +1,4 @@
-defmodule Chatterbex.HTTP.Engine do
+defmodule Chatterbex.HTTP.Backend do
   @moduledoc false
   # The only part of the HTTP interface that calls the rest of the library and its servers.
 

@@ -1,8 +1,8 @@
-defmodule Chatterbex.ModelFiles.Check do
+defmodule Chatterbex.ModelFiles.Integrity do
   @moduledoc false
-  # Whether a file is intact: by its checksum if its name in the cache has it, and by its form.
+  # Whether a file is intact: its checksum, if its name in the cache has one, and its format.
 
-  alias Chatterbex.{JSON, ModelFiles.Cache}
+  alias Chatterbex.{JSON, ModelFiles.HubCache}
 
   @block 1_048_576
 
@@ -11,7 +11,7 @@ defmodule Chatterbex.ModelFiles.Check do
   """
   @spec file(Path.t()) :: {:ok, :sha256 | :git_sha1 | nil} | {:error, String.t()}
   def file(path) do
-    with nil <- Cache.fault(path),
+    with nil <- HubCache.fault(path),
          nil <- form(Path.extname(path), path) do
       compare(path, checksum(path))
     else

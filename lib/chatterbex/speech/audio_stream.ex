@@ -1,4 +1,4 @@
-defmodule Chatterbex.Speech.Stream do
+defmodule Chatterbex.Speech.AudioStream do
   @moduledoc false
   # Speech as a lazy Enumerable of chunks.
   #
@@ -6,20 +6,20 @@ defmodule Chatterbex.Speech.Stream do
   # pulled in another process, one fragment at a time: see Chatterbex.Speech.TextSource. At most `ahead` pieces are
   # requested, counted from the current one, so a slow consumer makes the source wait too.
 
-  alias Chatterbex.{Audio, Client, Error, Telemetry, Text.Check, Text.Splitter}
+  alias Chatterbex.{Audio, Client, Error, Telemetry, Text.Splitter, Text.Validation}
   alias Chatterbex.Speech.{Piece, Plan, TextSource}
 
   defstruct [
     :plan,
     :ref,
     :stop,
-    # A reference that no message has, in place of a source or request that does not exist.
+    # A reference that no message has, in place of a missing source or request.
     :none,
     :source,
     :splitter,
     :ahead,
     :progress,
-    :told,
+    :done,
     :span,
     :error,
     # The exception that was raised, until `close/1` gets this state.
@@ -86,7 +86,7 @@ defmodule Chatterbex.Speech.Stream do
         splitter: Splitter.new(%{plan.text | group: false}),
         ahead: options.ahead || plan.parallel + 1,
         progress: options.progress,
-        told: %{characters: 0, total: total, pieces: 0, seconds: 0.0}
+        done: %{characters: 0, total: total, pieces: 0, seconds: 0.0}
       }
 
       {:ok, state}
@@ -94,7 +94,7 @@ defmodule Chatterbex.Speech.Stream do
   end
 
   defp source(text) when is_binary(text) do
-    with {:ok, text} <- Check.check(text), do: {:ok, Splitter.slices(text), String.length(text)}
+    with {:ok, text} <- Validation.check(text), do: {:ok, Splitter.slices(text), String.length(text)}
   end
 
   defp source(text), do: {:ok, Stream.flat_map(text, &slices/1), nil}
@@ -175,7 +175,7 @@ defmodule Chatterbex.Speech.Stream do
   defp taken(:chunk, audio, piece, state), do: give(audio, %{piece: piece.number, text: piece.text}, state)
 
   defp taken(:done, _empty, piece, state) do
-    state = dropped(%{state | outstanding: state.outstanding - 1}) |> told(piece)
+    state = dropped(%{state | outstanding: state.outstanding - 1}) |> report(piece)
     silent(piece, state)
   end
 
@@ -198,19 +198,19 @@ defmodule Chatterbex.Speech.Stream do
       Map.put(state.span.metadata, :model, state.plan.model.name)
     )
 
-    told = %{state.told | seconds: state.told.seconds + seconds}
-    {[audio], %{state | chunks: state.chunks + 1, told: told, first_audio: state.first_audio || since_start}}
+    done = %{state.done | seconds: state.done.seconds + seconds}
+    {[audio], %{state | chunks: state.chunks + 1, done: done, first_audio: state.first_audio || since_start}}
   end
 
-  defp told(state, piece) do
-    told = Piece.progress(state.told, piece, 0.0)
-    if state.progress, do: state.progress.(told)
-    %{state | told: told}
+  defp report(state, piece) do
+    done = Piece.progress(state.done, piece, 0.0)
+    if state.progress, do: state.progress.(done)
+    %{state | done: done}
   end
 
   defp dropped(state), do: %{state | window: :queue.drop(state.window)}
 
-  # The time may not be up yet: timers have an end of their own.
+  # The time may not be up yet: a timer has a maximum of its own.
   defp overdue(%{plan: plan, since: since} = state) do
     with {:error, error} <- Plan.left(plan.deadline), do: raise(error)
     if since != nil and now() - since >= plan.timeout, do: raise(stalled(state)), else: state
@@ -267,14 +267,14 @@ defmodule Chatterbex.Speech.Stream do
     end
   end
 
-  # An error that the rest of the text has already given comes after this one.
+  # An error in the rest of the text comes after this one.
   defp failed(state, error), do: %{state | error: error, ripe: []}
 
   defp checked(%Piece{number: nil} = piece, _model), do: {:ok, piece}
 
   defp checked(piece, model) do
-    with {:ok, text} <- Check.check(piece.text),
-         {:ok, text} <- Check.readable(text, model),
+    with {:ok, text} <- Validation.check(piece.text),
+         {:ok, text} <- Validation.readable(text, model),
          do: {:ok, %{piece | text: text}}
   end
 
@@ -297,7 +297,7 @@ defmodule Chatterbex.Speech.Stream do
     end
   end
 
-  # The server's own timer is not used: a stream may take as long as its consumer does.
+  # The server's timer is not used: a stream may take as long as its consumer wants.
   defp submit(pieces, %{ref: nil} = state) do
     settings = %{
       timeout: :infinity,
@@ -337,6 +337,6 @@ defmodule Chatterbex.Speech.Stream do
 
   defp measured(state) do
     first = if state.first_audio, do: %{first_audio: state.first_audio}, else: %{}
-    Map.merge(first, %{chunks: state.chunks, audio_seconds: state.told.seconds})
+    Map.merge(first, %{chunks: state.chunks, audio_seconds: state.done.seconds})
   end
 end

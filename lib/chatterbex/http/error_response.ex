@@ -1,4 +1,4 @@
-defmodule Chatterbex.HTTP.Failure do
+defmodule Chatterbex.HTTP.ErrorResponse do
   @moduledoc false
   # An error of the library as a response.
 
@@ -7,7 +7,7 @@ defmodule Chatterbex.HTTP.Failure do
   alias Chatterbex.Error
   alias Chatterbex.HTTP.Response
 
-  # Reasons that are the request's fault. Their messages only speak of the request.
+  # Reasons that are the request's fault. Their messages only concern the request.
   @request [
     :invalid_option,
     :invalid_text,
@@ -18,7 +18,7 @@ defmodule Chatterbex.HTTP.Failure do
     :not_supported
   ]
 
-  # Reasons that may be gone when the request is sent again.
+  # Reasons that may have passed when the request is sent again.
   @passing [:not_running, :noconnection, :engine_crashed, :timeout, :cancelled]
 
   @retry_seconds 2

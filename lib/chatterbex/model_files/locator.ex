@@ -1,10 +1,9 @@
-defmodule Chatterbex.ModelFiles.Place do
+defmodule Chatterbex.ModelFiles.Locator do
   @moduledoc false
-  # Where the files of a set are: in the cache, or in a folder of the user's own. A T3 of the user's own is a separate
-  # file.
+  # Where the files of a set are: in the cache, or in the user's own folder. The user's own T3 is a separate file.
 
   alias Chatterbex.{Error, Files.Replacement}
-  alias Chatterbex.ModelFiles.{Cache, Set}
+  alias Chatterbex.ModelFiles.{HubCache, Set}
 
   @doc """
   The folder with all files of a set in the cache.
@@ -27,7 +26,7 @@ defmodule Chatterbex.ModelFiles.Place do
   """
   @spec sources(Set.t()) :: [Set.source(), ...]
   def sources(%Set{sources: [own | others], base: [base]}) do
-    case Cache.snapshot(own.repository, own.revision) do
+    case HubCache.snapshot(own.repository, own.revision) do
       {:ok, snapshot} ->
         {lacking, its} = Enum.split_with(own.files, &lacking?(&1, own, snapshot))
         names = Enum.map(lacking, & &1.as)
@@ -43,12 +42,12 @@ defmodule Chatterbex.ModelFiles.Place do
 
   defp lacking?(file, source, snapshot) do
     not Set.t3?(file) and not File.exists?(Path.join(snapshot, file.name)) and
-      Cache.known_absent?(source.repository, snapshot, file.name)
+      HubCache.known_absent?(source.repository, snapshot, file.name)
   end
 
   # The T3 that the user gave as a file.
   defp t3(%Set{t3: path, repo: nil} = set) when is_binary(path) do
-    case Cache.fault(path) do
+    case HubCache.fault(path) do
       nil ->
         :ok
 
@@ -71,7 +70,7 @@ defmodule Chatterbex.ModelFiles.Place do
   def snapshots(set) do
     found =
       for source <- sources(set) do
-        case Cache.snapshot(source.repository, source.revision) do
+        case HubCache.snapshot(source.repository, source.revision) do
           {:ok, snapshot} -> {source, snapshot, faults(snapshot, source.files, & &1.name)}
           :error -> {source, nil, nil}
         end
@@ -87,10 +86,10 @@ defmodule Chatterbex.ModelFiles.Place do
   @doc """
   Whether nothing is left to fetch, including optional files.
   """
-  @spec whole?(Set.t()) :: boolean
-  def whole?(set) do
+  @spec complete?(Set.t()) :: boolean
+  def complete?(set) do
     Enum.all?(sources(set), fn source ->
-      case Cache.snapshot(source.repository, source.revision) do
+      case HubCache.snapshot(source.repository, source.revision) do
         {:ok, snapshot} -> Enum.all?(source.files, &settled?(&1, source, snapshot))
         :error -> false
       end
@@ -98,15 +97,15 @@ defmodule Chatterbex.ModelFiles.Place do
   end
 
   defp settled?(file, source, snapshot) do
-    is_nil(Cache.fault(Path.join(snapshot, file.name))) or
-      (file.optional and Cache.known_absent?(source.repository, snapshot, file.name))
+    is_nil(HubCache.fault(Path.join(snapshot, file.name))) or
+      (file.optional and HubCache.known_absent?(source.repository, snapshot, file.name))
   end
 
   @doc """
-  Checks a folder that the user has filled.
+  Checks the user's own folder.
   """
-  @spec own(Set.t(), term) :: {:ok, Path.t()} | {:error, Error.t()}
-  def own(set, folder) when is_binary(folder) do
+  @spec check_folder(Set.t(), term) :: {:ok, Path.t()} | {:error, Error.t()}
+  def check_folder(set, folder) when is_binary(folder) do
     folder = Path.expand(folder)
 
     cond do
@@ -117,11 +116,11 @@ defmodule Chatterbex.ModelFiles.Place do
         {:error, not_in(set, folder, "there is no such folder", [])}
 
       true ->
-        with :ok <- t3(set), do: whole(set, folder)
+        with :ok <- t3(set), do: complete(set, folder)
     end
   end
 
-  def own(_set, folder) do
+  def check_folder(_set, folder) do
     {:error,
      Error.new(:invalid_option, "option :checkpoint must be a folder's path, got #{inspect(folder)}", %{
        option: :checkpoint,
@@ -129,7 +128,7 @@ defmodule Chatterbex.ModelFiles.Place do
      })}
   end
 
-  defp whole(set, folder) do
+  defp complete(set, folder) do
     case faults(folder, own_files(set, folder), & &1.as) do
       [] -> {:ok, folder}
       faults -> {:error, not_in(set, folder, listed(faults), faults)}
@@ -146,12 +145,12 @@ defmodule Chatterbex.ModelFiles.Place do
   end
 
   defp faults(folder, files, name) do
-    for file <- files, not file.optional, fault = Cache.fault(Path.join(folder, name.(file))) do
+    for file <- files, not file.optional, fault = HubCache.fault(Path.join(folder, name.(file))) do
       {name.(file), fault}
     end
   end
 
-  # A folder of links to files of several repositories. Its name depends on what it links to, so it never changes.
+  # A folder of links to files of several repositories. Its name depends on the targets, so its contents never change.
   defp joined(set, snapshots, home) do
     links =
       for {source, snapshot} <- snapshots,
@@ -233,7 +232,7 @@ defmodule Chatterbex.ModelFiles.Place do
 
     missing(
       set,
-      "#{source.repository}#{at(source)} is not in the Hugging Face cache, #{Cache.folder()}",
+      "#{source.repository}#{at(source)} is not in the Hugging Face cache, #{HubCache.folder()}",
       %{repository: source.repository, files: files}
     )
   end
@@ -250,7 +249,7 @@ defmodule Chatterbex.ModelFiles.Place do
     command = Set.download_command(set)
 
     part =
-      if Cache.part?(details.repository), do: " A download was interrupted: the next one continues there."
+      if HubCache.part?(details.repository), do: " A download was interrupted: the next one continues there."
 
     Error.new(
       :model_files_missing,

@@ -1,4 +1,4 @@
-defmodule Chatterbex.Text.Stream do
+defmodule Chatterbex.Text.ChunkStream do
   @moduledoc false
   # Chunks of a text that is pulled fragment by fragment, only when chunks are needed.
 

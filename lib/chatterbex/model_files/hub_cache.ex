@@ -1,4 +1,4 @@
-defmodule Chatterbex.ModelFiles.Cache do
+defmodule Chatterbex.ModelFiles.HubCache do
   @moduledoc false
   # The user's Hugging Face hub cache, as huggingface_hub lays it out:
   #
@@ -13,16 +13,20 @@ defmodule Chatterbex.ModelFiles.Cache do
   """
   @spec folder() :: Path.t()
   def folder do
-    (given("HF_HUB_CACHE") || given("HUGGINGFACE_HUB_CACHE") || Path.join(home(), "hub")) |> Path.expand()
+    (path_variable("HF_HUB_CACHE") || path_variable("HUGGINGFACE_HUB_CACHE") || Path.join(home(), "hub"))
+    |> Path.expand()
   end
 
   defp home do
-    given("HF_HOME") ||
-      Path.join(given("XDG_CACHE_HOME") || Path.join(System.user_home() || "/", ".cache"), "huggingface")
+    path_variable("HF_HOME") ||
+      Path.join(
+        path_variable("XDG_CACHE_HOME") || Path.join(System.user_home() || "/", ".cache"),
+        "huggingface"
+      )
   end
 
   # As Python's expanduser and expandvars do.
-  defp given(name) do
+  defp path_variable(name) do
     case System.get_env(name, "") do
       "" ->
         nil
@@ -94,7 +98,7 @@ defmodule Chatterbex.ModelFiles.Cache do
     do: :filelib.wildcard(~c"blobs/*.incomplete", to_charlist(repository(repository))) != []
 
   @doc """
-  Whether the hub has said that this snapshot has no such file.
+  Whether the hub reported that this snapshot has no such file.
   """
   @spec known_absent?(String.t(), Path.t(), String.t()) :: boolean
   def known_absent?(repository, snapshot, name),

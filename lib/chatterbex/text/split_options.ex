@@ -1,6 +1,6 @@
-defmodule Chatterbex.Text.Options do
+defmodule Chatterbex.Text.SplitOptions do
   @moduledoc false
-  # The options of `Chatterbex.Text`, checked: by the schema, and by what only texts know.
+  # Checks the options of `Chatterbex.Text`: by the schema, and by rules that only texts have.
 
   alias Chatterbex.{Error, Options}
   alias Chatterbex.Options.Schema
