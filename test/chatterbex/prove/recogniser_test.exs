@@ -16,7 +16,8 @@ defmodule Chatterbex.Prove.RecogniserTest do
     File.ln_s!(Python.venv(Python.home()), Python.venv(home))
     assert {:ok, program} = Recogniser.install(home)
     assert Recogniser.find(home) == {:ok, program}
-    assert File.ls!(home) |> Enum.sort() == ["recogniser", "venv"]
+    # uv is in "bin" if the machine has none.
+    assert (File.ls!(home) -- ["bin"]) |> Enum.sort() == ["recogniser", "venv"]
 
     {:ok, pause} = Audio.silence(300)
     speech = Chatterbex.generate!("Please open the window.", seed: 1)
