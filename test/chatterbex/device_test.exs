@@ -20,7 +20,7 @@ defmodule Chatterbex.DeviceTest do
     Chatterbex.devices()
   end
 
-  test "PyTorch's devices are returned, and PyTorch is asked once", %{tmp_dir: dir} do
+  test "the devices of PyTorch are returned, and PyTorch is asked once", %{tmp_dir: dir} do
     home = make(dir, %{devices: say(%{"event" => "devices", "devices" => [@found], "facts" => %{}})})
 
     System.put_env("CHATTERBEX_HOME", home)

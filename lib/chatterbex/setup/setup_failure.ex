@@ -10,13 +10,21 @@ defmodule Chatterbex.Setup.SetupFailure do
   @doc "An error: a sentence, a hint, and the command to run then."
   @spec error(String.t(), String.t(), SetupRun.t(), map) :: Error.t()
   def error(message, hint, run, details \\ %{}) do
-    command = Python.setup_command(run.home, SetupRun.again(run))
+    command = Python.setup_command(run.home, again(run))
 
     Error.new(
       :not_set_up,
       "#{message}\nhint: #{hint}\nThen run: #{command}",
       Map.merge(%{home: run.home, command: command, hint: hint}, details)
     )
+  end
+
+  # The options of the command to run again.
+  defp again(run) do
+    for name <- [:device, :torch, :models, :languages],
+        value = Map.fetch!(run, name),
+        value != [],
+        do: {name, value}
   end
 
   @doc "A program that failed, or did not end, in the step with this title."

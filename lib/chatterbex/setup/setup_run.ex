@@ -59,7 +59,7 @@ defmodule Chatterbex.Setup.SetupRun do
     before =
       with {:ok, manifest} <- EnvironmentManifest.read(run.venv), do: manifest, else: (_unreadable -> nil)
 
-    with {:ok, plan} <- TorchPlan.plan(run, before) do
+    with {:ok, plan} <- TorchPlan.plan(run, before, Python.setup_command(run.home)) do
       wanted = PackageProfile.wanted(run.profiles, plan != nil, run.languages, before)
       {:ok, %{run | plan: plan, wanted: wanted, before: before}}
     end
@@ -69,15 +69,6 @@ defmodule Chatterbex.Setup.SetupRun do
   @spec find(t) :: {:ok, Python.t()} | {:error, Error.t()}
   def find(%__MODULE__{home: home, profiles: [first | _others]}),
     do: Python.find(home: home, profiles: [first.name])
-
-  @doc "The options of the command to run again."
-  @spec again(t) :: keyword
-  def again(run) do
-    for name <- [:device, :torch, :models, :languages],
-        value = Map.fetch!(run, name),
-        value != [],
-        do: {name, value}
-  end
 
   @doc "The function that takes the events of a setup with these options."
   @spec report(keyword) :: StepReport.report()

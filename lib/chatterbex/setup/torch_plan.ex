@@ -7,7 +7,7 @@ defmodule Chatterbex.Setup.TorchPlan do
   # has an older PyTorch, for drivers and cards that are too old for the first one. A version that the user names is
   # installed from the index.
 
-  alias Chatterbex.{Error, Python}
+  alias Chatterbex.Error
   alias Chatterbex.Setup.{EnvironmentManifest, HostMachine, NvidiaDriver, PackageProfile, SetupRun}
 
   @enforce_keys [:device, :build]
@@ -21,9 +21,12 @@ defmodule Chatterbex.Setup.TorchPlan do
 
   @builds %{locked: "locked", cuda12: "cuda 12", cpu_only: "cpu only", chosen: "chosen"}
 
-  @doc "The plan for a run, in addition to what `manifest` has; `nil` if PyTorch is not wanted."
-  @spec plan(SetupRun.t(), EnvironmentManifest.t() | nil) :: {:ok, t | nil} | {:error, Error.t()}
-  def plan(run, manifest) do
+  @doc """
+  The plan for a run, in addition to what `manifest` has; `nil` if PyTorch is not wanted. `without_torch` is the command
+  that sets up the built-in voice, for the error.
+  """
+  @spec plan(SetupRun.t(), EnvironmentManifest.t() | nil, String.t()) :: {:ok, t | nil} | {:error, Error.t()}
+  def plan(run, manifest, without_torch) do
     before = recorded(manifest)
     needed? = run.torch != nil or run.models != [] or run.languages != []
     intel_mac? = run.machine.os == :macos and run.machine.architecture == "x86_64"
@@ -32,7 +35,7 @@ defmodule Chatterbex.Setup.TorchPlan do
       not Enum.any?(run.profiles, &PackageProfile.torch?/1) -> {:ok, nil}
       run.device == nil and not needed? and before == nil -> {:ok, nil}
       intel_mac? and run.device in [nil, :auto] and not needed? -> {:ok, nil}
-      intel_mac? -> {:error, intel_mac(run)}
+      intel_mac? -> {:error, intel_mac(run, without_torch)}
       true -> {:ok, decide(run, before)}
     end
   end
@@ -159,11 +162,11 @@ defmodule Chatterbex.Setup.TorchPlan do
   def name(:cuda), do: "CUDA"
   def name(:mps), do: "MPS"
 
-  defp intel_mac(run) do
+  defp intel_mac(run, without_torch) do
     Error.new(
       :not_supported,
       "PyTorch #{PackageProfile.torch_version(run.profiles)}, which the Chatterbox models need, is not made for Macs with " <>
-        "Intel processors: 2.2 was the last. The built-in voice runs there: #{Python.setup_command(run.home)}\n" <>
+        "Intel processors: 2.2 was the last. The built-in voice runs there: #{without_torch}\n" <>
         "hint: on Apple Silicon this Erlang is one for Intel, under Rosetta: install Elixir for arm64 instead.",
       %{device: run.device, architecture: run.machine.architecture}
     )
