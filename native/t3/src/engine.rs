@@ -8,6 +8,7 @@ use crate::attention::{Attend, Group, Query};
 use crate::cache::{Cache, Layout, PART, POSITIONS, Prefix, Sequence};
 use crate::error::{Error, Result};
 use crate::float_state::Ieee;
+use crate::huge_pages::HugePages;
 use crate::int8::{Piece8, Round, row_bytes};
 use crate::math::{gelu, silu};
 use crate::memory::{Scratch, Shared};
@@ -26,6 +27,8 @@ pub type Id = u64;
 
 /// A running model.
 pub struct Engine {
+    /// Before the model, whose memory it uses: fields are dropped in this order.
+    pages: Option<HugePages>,
     model: Model,
     set: InstructionSet,
     shape: Shape,
@@ -122,6 +125,7 @@ impl Engine {
             shape.rounds = true;
         }
         Ok(Self {
+            pages: None,
             set,
             shape,
             angles,
@@ -232,6 +236,9 @@ impl Engine {
         let _ieee = Ieee::set();
         self.check(batch, logits.len())?;
         let threads = self.grow(batch.threads)?;
+        // SAFETY: the weights are complete, so their memory stays until the model is dropped, which is later.
+        self.pages
+            .get_or_insert_with(|| unsafe { HugePages::begin(self.model.memory()) });
         for (id, count) in batch.sequences.iter().zip(batch.counts) {
             if let Some(sequence) = self.sequences.get_mut(id) {
                 self.cache.reserve(sequence, sequence.length + count)?;

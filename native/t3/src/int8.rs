@@ -45,7 +45,8 @@ impl Weights8 {
     /// Room for `inputs` times `outputs`, all 0. Outputs are padded to whole panels.
     pub fn new(inputs: usize, outputs: usize) -> Result<Self> {
         let panels = outputs.div_ceil(PANEL);
-        let memory = Memory::of::<u8>(panels * inputs.div_ceil(GROUP_INPUTS) * GROUP_BYTES)?;
+        let memory =
+            Memory::for_weights::<u8>(panels * inputs.div_ceil(GROUP_INPUTS) * GROUP_BYTES)?;
         Ok(Self {
             memory,
             inputs,
@@ -63,9 +64,9 @@ impl Weights8 {
         self.panels
     }
 
-    /// Bytes that it takes.
-    pub fn bytes(&self) -> usize {
-        self.memory.bytes()
+    /// Its memory.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     fn groups(&self) -> usize {

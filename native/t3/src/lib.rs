@@ -15,6 +15,7 @@ pub mod error;
 pub mod ffi;
 pub mod float_state;
 pub mod functional;
+pub mod huge_pages;
 pub mod int8;
 pub mod math;
 pub mod memory;

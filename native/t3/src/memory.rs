@@ -1,12 +1,15 @@
 //! Zeroed memory for numbers, aligned to cache lines, in huge pages if the system has them.
+//!
+//! With huge pages, the processor needs fewer page entries to stream the memory.
 
 use std::ptr::NonNull;
 
 use crate::error::{Error, Result};
+use crate::huge_pages;
 
-/// Memory from this size on asks for huge pages: fewer of the processor's page entries are needed to stream it.
+/// The size of a huge page. Memory from this size on asks for them.
 #[cfg(all(target_os = "linux", not(miri)))]
-const HUGE: usize = 2 << 20;
+pub(crate) const HUGE: usize = 2 << 20;
 const ALIGNMENT: usize = 64;
 
 /// A piece of zeroed memory. Pages that are never written take no room.
@@ -26,14 +29,23 @@ unsafe impl Sync for Memory {}
 impl Memory {
     /// Memory for `count` numbers of type `T`.
     pub fn of<T: Copy>(count: usize) -> Result<Self> {
+        Self::zeroed(Self::size::<T>(count)?, true)
+    }
+
+    /// The same, but in small pages if [`HugePages`](crate::huge_pages::HugePages) can replace them later.
+    pub fn for_weights<T: Copy>(count: usize) -> Result<Self> {
+        Self::zeroed(Self::size::<T>(count)?, !huge_pages::supported())
+    }
+
+    fn size<T>(count: usize) -> Result<usize> {
         match count.checked_mul(size_of::<T>()) {
-            Some(bytes) if bytes <= isize::MAX as usize / 2 => Self::zeroed(bytes.max(1)),
+            Some(bytes) if bytes <= isize::MAX as usize / 2 => Ok(bytes.max(1)),
             _ => Err(Error::memory(usize::MAX)),
         }
     }
 
     #[cfg(all(target_os = "linux", not(miri)))]
-    fn zeroed(bytes: usize) -> Result<Self> {
+    fn zeroed(bytes: usize, at_once: bool) -> Result<Self> {
         let huge = bytes >= HUGE;
         let whole = if huge { bytes + HUGE } else { bytes };
         // SAFETY: a new anonymous mapping does not touch existing memory.
@@ -58,7 +70,7 @@ impl Memory {
         };
         // SAFETY: `skip` is less than HUGE, and the mapping is that much longer.
         let start = unsafe { base.add(skip) };
-        if huge {
+        if huge && at_once {
             // SAFETY: the range lies within the mapping. It is advice: whether it is followed does not matter.
             unsafe { libc::madvise(start.as_ptr().cast(), bytes, libc::MADV_HUGEPAGE) };
         }
@@ -70,7 +82,7 @@ impl Memory {
     }
 
     #[cfg(not(all(target_os = "linux", not(miri))))]
-    fn zeroed(bytes: usize) -> Result<Self> {
+    fn zeroed(bytes: usize, _at_once: bool) -> Result<Self> {
         let layout = Self::layout(bytes)?;
         // SAFETY: the layout is not empty.
         let start = unsafe { std::alloc::alloc_zeroed(layout) };

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::HEAD;
 use crate::error::{Error, Result};
 use crate::int8::Weights8;
+use crate::memory::Memory;
 use crate::norm::Norm;
 use crate::pool::Pool;
 use crate::product::{PANEL, Source, Weights};
@@ -140,11 +141,11 @@ impl Matrix {
         }
     }
 
-    /// Bytes that it takes.
-    pub fn bytes(&self) -> usize {
+    /// Its memory.
+    pub fn memory(&self) -> &Memory {
         match self {
-            Self::Float32(weights) => weights.bytes(),
-            Self::Int8(weights) => weights.bytes(),
+            Self::Float32(weights) => weights.memory(),
+            Self::Int8(weights) => weights.memory(),
         }
     }
 
@@ -325,15 +326,17 @@ impl Model {
 
     /// Bytes of the packed weights.
     pub fn bytes(&self) -> usize {
+        self.memory().map(Memory::bytes).sum()
+    }
+
+    /// The memory of the packed weights.
+    pub fn memory(&self) -> impl Iterator<Item = &Memory> {
         let products = self
             .layers
             .iter()
             .flat_map(|layer| &layer.products)
             .chain([&self.head]);
-        products
-            .flatten()
-            .map(|linear| linear.weights.bytes())
-            .sum()
+        products.flatten().map(|linear| linear.weights.memory())
     }
 
     unsafe fn put(

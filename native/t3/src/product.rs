@@ -113,7 +113,7 @@ impl Weights {
     /// Room for `inputs` times `outputs`, all 0. Outputs are padded to whole panels.
     pub fn new(inputs: usize, outputs: usize) -> Result<Self> {
         let panels = outputs.div_ceil(PANEL);
-        let memory = Memory::of::<f32>(inputs * panels * PANEL)?;
+        let memory = Memory::for_weights::<f32>(inputs * panels * PANEL)?;
         Ok(Self {
             memory,
             inputs,
@@ -131,9 +131,9 @@ impl Weights {
         self.panels
     }
 
-    /// Bytes that it takes.
-    pub fn bytes(&self) -> usize {
-        self.memory.bytes()
+    /// Its memory.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// A panel's numbers.
