@@ -21,10 +21,10 @@ from shelf import give_back_memory
 from chatterbex import loudness, registry, voices
 from chatterbex.errors import ChatterbexError
 from chatterbex.model import Request
-from chatterbex.models import chatterbox, speech
+from chatterbex.models import chatterbox
 from chatterbex.models.multilingual import MultilingualModel
 from chatterbex.models.speech import derived
-from chatterbex.s3gen import FRAME, TOKEN, Decoding
+from chatterbex.s3gen import FRAME, TOKEN, Decoding, flow_options
 from chatterbex.t3.native import Sampler
 from chatterbex.watermark import watermarker
 
@@ -61,7 +61,7 @@ def vocoded(monkeypatch: pytest.MonkeyPatch) -> Vocoded:
             self.frames = frames
             return samples
 
-    monkeypatch.setattr(speech, "Decoding", Listening)
+    monkeypatch.setattr(flow_options, "Decoding", Listening)
     return chunks
 
 
@@ -493,7 +493,7 @@ def test_two_hundred_requests_leave_nothing_behind(
         return sum(issubclass(type(one), torch.Tensor) for one in gc.get_objects())
 
     kept = nano._voices.cache
-    monkeypatch.setattr(kept, "most", 2)
+    monkeypatch.setattr(kept, "limit", 2)
     made = nano._voices.maker.make(long_recording)
     ann = nano._residents.voice.t3
     saved = [
