@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from running import drained, torch_threads
+from shelf import give_back_memory
 
 from chatterbex import s3gen
 from chatterbex.device.proof import BFLOAT16, FLOAT32, MARGIN, gain
@@ -31,7 +32,10 @@ def pair(request: pytest.FixtureRequest, published: Any, folder: Callable[[str],
     name, file = ("nano", "s3gen_meanflow.safetensors") if meanflow else ("english", "s3gen.safetensors")
     path = folder(name) / file
     network, analysis = s3gen.load(path, meanflow=meanflow)
-    ours, theirs = s3gen.S3GenCpuPass(network), published.s3gen(path, meanflow=meanflow)
+    ours = s3gen.S3GenCpuPass(network)
+    give_back_memory()
+    theirs = published.s3gen(path, meanflow=meanflow)
+    give_back_memory()
     return ours, analysis, theirs
 
 
@@ -143,6 +147,7 @@ def test_the_flows_network_in_parts_gives_the_whole(pair: Any, length: int, thre
         given = Estimator(network)(joined, time)
         half = Estimator(network, BFLOAT16_PRODUCTS)(joined, time)
         plain = unet(network, joined, time)
+        give_back_memory()
         # Upstream's own refuses float64.
         exact = unet(network.double(), joined.double(), time.double())
     assert given.shape == expected.shape == x.shape
