@@ -4,7 +4,7 @@
 //! first have to move other memory out of the way. For a large model that takes seconds, so loading does not wait for it.
 
 #[cfg(all(target_os = "linux", not(miri)))]
-pub use linux::{HugePages, supported};
+pub use linux::HugePages;
 
 #[cfg(all(target_os = "linux", not(miri)))]
 mod linux {
@@ -13,13 +13,7 @@ mod linux {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::thread::JoinHandle;
 
-    use crate::memory::{HUGE, Memory};
-
-    /// Whether the system can do this. Linux can from version 6.1 on.
-    pub fn supported() -> bool {
-        // SAFETY: no memory is named. An unknown advice is an error even so.
-        unsafe { libc::madvise(std::ptr::null_mut(), 0, libc::MADV_COLLAPSE) == 0 }
-    }
+    use crate::memory::{HUGE, Memory, moves_into_huge_pages};
 
     /// The thread that moves memory. Dropping it ends the thread.
     #[derive(Debug)]
@@ -40,7 +34,7 @@ mod linux {
                     (start..start + memory.bytes() / HUGE * HUGE).step_by(HUGE)
                 })
                 .collect();
-            let stop = Arc::new(AtomicBool::new(!supported()));
+            let stop = Arc::new(AtomicBool::new(!moves_into_huge_pages()));
             let stopped = Arc::clone(&stop);
             let work = move || {
                 for start in starts {
@@ -112,7 +106,7 @@ mod linux {
 
         #[test]
         fn memory_moves_into_huge_pages_and_keeps_its_contents() {
-            if !supported() {
+            if !moves_into_huge_pages() {
                 return;
             }
             let count = (3 * HUGE + 100) / 4;
@@ -143,11 +137,6 @@ mod linux {
 mod elsewhere {
     use crate::memory::Memory;
 
-    /// Whether the system can do this.
-    pub fn supported() -> bool {
-        false
-    }
-
     /// Does nothing on this system.
     #[derive(Debug)]
     pub struct HugePages;
@@ -164,4 +153,4 @@ mod elsewhere {
 }
 
 #[cfg(not(all(target_os = "linux", not(miri))))]
-pub use elsewhere::{HugePages, supported};
+pub use elsewhere::HugePages;

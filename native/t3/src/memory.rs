@@ -5,12 +5,23 @@
 use std::ptr::NonNull;
 
 use crate::error::{Error, Result};
-use crate::huge_pages;
 
 /// The size of a huge page. Memory from this size on asks for them.
 #[cfg(all(target_os = "linux", not(miri)))]
 pub(crate) const HUGE: usize = 2 << 20;
 const ALIGNMENT: usize = 64;
+
+/// Whether the system can move memory into huge pages later. Linux can from version 6.1 on.
+#[cfg(all(target_os = "linux", not(miri)))]
+pub(crate) fn moves_into_huge_pages() -> bool {
+    // SAFETY: no memory is named. An unknown advice is an error even so.
+    unsafe { libc::madvise(std::ptr::null_mut(), 0, libc::MADV_COLLAPSE) == 0 }
+}
+
+#[cfg(not(all(target_os = "linux", not(miri))))]
+fn moves_into_huge_pages() -> bool {
+    false
+}
 
 /// A piece of zeroed memory. Pages that are never written take no room.
 #[derive(Debug)]
@@ -34,7 +45,7 @@ impl Memory {
 
     /// The same, but in small pages if [`HugePages`](crate::huge_pages::HugePages) can replace them later.
     pub fn for_weights<T: Copy>(count: usize) -> Result<Self> {
-        Self::zeroed(Self::size::<T>(count)?, !huge_pages::supported())
+        Self::zeroed(Self::size::<T>(count)?, !moves_into_huge_pages())
     }
 
     fn size<T>(count: usize) -> Result<usize> {
