@@ -20,7 +20,7 @@ defmodule Chatterbex.Voice do
 
   ## Recordings
 
-  Record one person who speaks clearly, without music, noise or echo. 10 to 15 seconds are best. `:turbo` and `:nano` need
+  Record one person who speaks clearly, without music, noise or echo. 10 to 15 seconds is best. `:turbo` and `:nano` need
   more than 5 seconds, the other models more than 1 second. The limits are 300 seconds and 64 MB. Several channels are
   averaged.
 

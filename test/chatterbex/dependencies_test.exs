@@ -49,6 +49,52 @@ defmodule Chatterbex.DependenciesTest do
     assert [] == for({from, to, "compile"} <- dependencies, to in component[from], do: {from, to})
   end
 
+  test "no module of a native crate depends on one that depends on it" do
+    crates = Path.wildcard("native/*/src")
+    assert "native/t3/src" in crates
+
+    for crate <- crates do
+      files = Path.wildcard(crate <> "/**/*.rs")
+      modules = Map.new(files, &{module(&1, crate), File.read!(&1)})
+      dependencies = for {from, text} <- modules, to <- uses(text, modules), to != from, do: {from, to, ""}
+      assert crate != "native/t3/src" or {"engine", "model", ""} in dependencies
+      assert [] == for([_, _ | _] = circle <- components(dependencies), do: {crate, Enum.sort(circle)})
+    end
+  end
+
+  defp module(file, crate) do
+    file
+    |> Path.relative_to(crate)
+    |> Path.rootname()
+    |> String.replace_suffix("/mod", "")
+    |> String.replace("/", "::")
+  end
+
+  # The modules that a file names after `crate::`. Tests within the file may use anything.
+  defp uses(text, modules) do
+    [text | _tests] = text |> String.replace(~r"//.*", "") |> String.split(~r/^\s*#\[cfg\(test\)\]\s*mod /m)
+
+    for [_all, path] <- Regex.scan(~r/\bcrate::((?:\w+::)*(?:\w+|\{[^}]*\}))/, text),
+        path <- unfold(path),
+        parts = String.split(path, "::"),
+        to = Enum.find_value(length(parts)..1//-1, &known(Enum.take(parts, &1), modules)),
+        uniq: true,
+        do: to
+  end
+
+  defp known(parts, modules) do
+    name = Enum.join(parts, "::")
+    if is_map_key(modules, name), do: name
+  end
+
+  # a::{B, c::D} is a::B and a::c::D.
+  defp unfold(path) do
+    case String.split(path, ["{", "}"]) do
+      [path] -> [path]
+      [start, names, ""] -> for name <- String.split(names, ","), do: start <> String.trim(name)
+    end
+  end
+
   # The documentation of many modules is made from it at compile time.
   test "the table of options needs no other module" do
     assert [] == for({"lib/chatterbex/options/schema.ex", to, _label} <- dependencies(), do: to)

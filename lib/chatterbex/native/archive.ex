@@ -7,7 +7,7 @@ defmodule Chatterbex.Native.Archive do
   # The NIF version that the libraries are built for, which is that of OTP 22. Later VMs load them too.
   @nif_version "2.15"
 
-  # All libraries of a target together have a tenth of it.
+  # The libraries of a target together take a tenth of this.
   @max_unpacked 100_000_000
 
   @doc """

@@ -6,7 +6,7 @@ defmodule Chatterbex.Native.Precompiled do
   alias Chatterbex.Files.Replacement
   alias Chatterbex.Native.{Archive, Checksums, Download}
 
-  # An archive has 3 MB.
+  # An archive takes about 3 MB.
   @max 50_000_000
 
   @typedoc """

@@ -1,6 +1,7 @@
 defmodule Chatterbex.Setup.StepReport do
   @moduledoc false
-  # Runs the steps of a setup, and tells of them as events, which become lines, or JSON in the Mix task.
+  # Runs the steps of a setup and reports each as an event. A report turns events into lines; the Mix task can also print
+  # them as JSON.
 
   alias Chatterbex.{Error, Terminal}
   alias Chatterbex.Setup.{SetupFailure, SetupRun}

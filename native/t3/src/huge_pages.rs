@@ -34,7 +34,7 @@ mod linux {
                     (start..start + memory.bytes() / HUGE * HUGE).step_by(HUGE)
                 })
                 .collect();
-            let stop = Arc::new(AtomicBool::new(!moves_into_huge_pages()));
+            let stop = Arc::new(AtomicBool::new(false));
             let stopped = Arc::clone(&stop);
             let work = move || {
                 for start in starts {
@@ -48,7 +48,9 @@ mod linux {
             let thread = std::thread::Builder::new().name("t3-pages".into());
             Self {
                 stop,
-                thread: thread.spawn(work).ok(),
+                thread: moves_into_huge_pages()
+                    .then(|| thread.spawn(work).ok())
+                    .flatten(),
             }
         }
 

@@ -47,7 +47,7 @@ def t3_error(
         make: makes a pass in a precision.
         precision: the lower one.
         front: T3's embeddings.
-        voice: who speaks.
+        voice: the voice for T3.
         text: tokens of the text.
 
     Returns:
@@ -71,7 +71,7 @@ def _speak(
     Args:
         t3: the pass.
         front: T3's embeddings.
-        voice: who speaks.
+        voice: the voice for T3.
         text: tokens of the text.
         forced: the speech tokens; None to draw them.
     """
@@ -129,7 +129,7 @@ def flow_error(make: Callable[[str], S3GenPass], precision: str, voice: Referenc
     Args:
         make: makes a pass in a precision.
         precision: the lower one.
-        voice: who speaks. The beginning of its recording is the speech.
+        voice: the voice. The beginning of its recording is the speech.
 
     Returns:
         "mel_snr" and "waveform_snr", in dB.
