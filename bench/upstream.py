@@ -293,22 +293,27 @@ def compare(name: str, folder: Path, recording: Path, options: argparse.Namespac
     tokens, threads, seed = options.tokens, options.threads, options.seed
     seconds = tokens / 25
 
-    def sides() -> list[Side]:
-        return [Side(side, name, folder, recording, threads) for side in ("ours", "theirs")]
+    def start(side: str) -> Side:
+        return Side(side, name, folder, recording, threads)
 
     def turns(pair: list[Side], task: str, *arguments: int, rounds: int = 1) -> list[float]:
         times = [[side.ask(task, *arguments)[0] for side in pair] for _ in range(rounds)]
         return [median(column) for column in zip(*times, strict=True)]
 
-    # Work that happens once in a process is measured in several processes.
+    # Work that happens once in a process is measured in several processes. Each of them is alone: a model that
+    # loads while another is in memory takes up to twice as long, because the machine has fewer free pages.
     once: dict[str, list[list[float]]] = {"load_packages": [], "load": [], "voice": []}
-    pair: list[Side] = []
     for _ in range(options.rounds):
-        for side in pair:
-            side.close()
-        pair = sides()
+        taken = {task: [] for task in once}
+        for kind in ("ours", "theirs"):
+            with contextlib.closing(start(kind)) as side:
+                for task in once:
+                    taken[task].append(side.ask(task)[0])
         for task, times in once.items():
-            times.append(turns(pair, task))
+            times.append(taken[task])
+    pair = [start("ours"), start("theirs")]
+    for task in once:
+        turns(pair, task)
     for task, what in (("load_packages", "import"), ("load", "load")):
         table.row(what, *(median(column) for column in zip(*once[task], strict=True)), "s")
     # In the first process after installation, upstream's packages compile code and cache it.

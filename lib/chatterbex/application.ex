@@ -9,7 +9,7 @@ defmodule Chatterbex.Application do
     children = [
       Chatterbex.Runtime,
       Chatterbex.Voice.FileCache,
-      %{id: Chatterbex.Pool, start: {:pg, :start_link, [Chatterbex.Pool.scope()]}},
+      %{id: Chatterbex.Pool.Members, start: {:pg, :start_link, [Chatterbex.Pool.Members.scope()]}},
       {DynamicSupervisor, name: Chatterbex.DefaultServerSupervisor, strategy: :one_for_one},
       {Registry, keys: :unique, name: Chatterbex.Senders},
       {Task.Supervisor, name: Chatterbex.SenderSupervisor}

@@ -32,8 +32,6 @@ defmodule Chatterbex.Pool do
   alias Chatterbex.{Client, Configuration, Error, Options}
   alias Chatterbex.Pool.Router
 
-  @scope __MODULE__
-
   @doc """
   A child specification for a supervisor.
 
@@ -170,13 +168,4 @@ defmodule Chatterbex.Pool do
 
   defp left(:infinity), do: :infinity
   defp left(deadline), do: max(deadline - System.monotonic_time(:millisecond), 0)
-
-  # The process group of a pool's servers, on all nodes that speak the same protocol.
-  @doc false
-  @spec group(GenServer.name()) :: term
-  def group(name), do: {:members, name, Client.protocol()}
-
-  @doc false
-  @spec scope() :: atom
-  def scope, do: @scope
 end

@@ -122,10 +122,16 @@ defmodule Chatterbex.Voice do
         "sample_rate" => recording.sample_rate
       })
 
-    with {:error, why} <- Saved.new(answer["voice"], marks),
-         do:
-           {:error, Error.new(:generation_failed, "the voice that the model made from the recording #{why}")}
+    case Saved.new(answer["voice"], marks) do
+      {:ok, saved} ->
+        {:ok, of_saved(saved)}
+
+      {:error, why} ->
+        {:error, Error.new(:generation_failed, "the voice that the model made from the recording #{why}")}
+    end
   end
+
+  defp of_saved(saved), do: struct!(__MODULE__, Map.from_struct(saved))
 
   @doc """
   The same as `clone/2`, but returns the voice or raises `Chatterbex.Error`.
@@ -166,7 +172,7 @@ defmodule Chatterbex.Voice do
       {:ok, %Recording{} = recording} ->
         {:ok, recording}
 
-      {:ok, %__MODULE__{}} ->
+      {:ok, %Saved{}} ->
         {:error, Error.new(:voice_unreadable, "#{path} is already a voice, not a recording: use it as it is")}
 
       {:error, error} ->
@@ -240,7 +246,7 @@ defmodule Chatterbex.Voice do
       "the voice /no/such/ann.voice cannot be read: no such file or directory (enoent)"
   """
   @spec load(Path.t()) :: {:ok, t} | {:error, Error.t()}
-  def load(path), do: Source.saved(path)
+  def load(path), do: with({:ok, saved} <- Source.saved(path), do: {:ok, of_saved(saved)})
 
   @doc """
   The same as `load/1`, but returns the voice or raises `Chatterbex.Error`.
@@ -330,15 +336,15 @@ defmodule Chatterbex.Voice do
 
   def resolve(%__MODULE__{} = voice, about) do
     case Saved.parse(voice.data) do
-      {:ok, voice} -> for_model(voice, about.model)
+      {:ok, saved} -> for_model(saved, about.model)
       {:error, why} -> {:error, Error.new(:voice_unreadable, "the voice cannot be used: it #{why}")}
     end
   end
 
-  defp for_model(%__MODULE__{family: family, data: data}, %Model{voice_family: family}),
+  defp for_model(%Saved{family: family, data: data}, %Model{voice_family: family}),
     do: {:ok, %{"saved" => {:bytes, data}}}
 
-  defp for_model(%__MODULE__{} = voice, model) do
+  defp for_model(%Saved{} = voice, model) do
     {:error,
      Error.new(
        :not_supported,

@@ -5,6 +5,7 @@ defmodule Chatterbex.ClusterTest do
   import Chatterbex.TestHelp
 
   alias Chatterbex.{Audio, Client, Error, Pool}
+  alias Chatterbex.Pool.Members
 
   unless System.find_executable("epmd"),
     do: @moduletag(skip: "the port mapper of Erlang (epmd) is not installed")
@@ -55,7 +56,7 @@ defmodule Chatterbex.ClusterTest do
     pool
   end
 
-  defp members(pool), do: :pg.get_members(Pool.scope(), Pool.group(pool))
+  defp members(pool), do: Members.list(pool)
 
   defp on(pool, node), do: for(member <- members(pool), node(member) == node, do: member)
 

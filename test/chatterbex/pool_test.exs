@@ -5,6 +5,7 @@ defmodule Chatterbex.PoolTest do
   import ExUnit.CaptureLog
 
   alias Chatterbex.{Audio, Client, Error, Pool}
+  alias Chatterbex.Pool.Members
 
   defp start_pool(options) do
     name = :"pool_#{System.unique_integer([:positive])}"
@@ -14,7 +15,7 @@ defmodule Chatterbex.PoolTest do
     name
   end
 
-  defp members(pool), do: Enum.sort(:pg.get_members(Pool.scope(), Pool.group(pool)))
+  defp members(pool), do: Enum.sort(Members.list(pool))
 
   # The servers on which requests say "hold". One of them may be about to end.
   defp holding(pool) do
@@ -205,7 +206,7 @@ defmodule Chatterbex.PoolTest do
       log =
         capture_log(fn ->
           pool = start_pool(size: 1)
-          :pg.join(Pool.scope(), {:members, pool, 99}, stranger)
+          :pg.join(Members.scope(), {:members, pool, 99}, stranger)
           await(fn -> :sys.get_state(pool).strangers == [node()] end)
           for _n <- 1..3, do: send(pool, :tick)
           assert {:ok, _audio} = Chatterbex.generate(pool, "Hello")

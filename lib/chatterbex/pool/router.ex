@@ -9,8 +9,8 @@ defmodule Chatterbex.Pool.Router do
 
   require Logger
 
-  alias Chatterbex.{Client, Error, Pool}
-  alias Chatterbex.Pool.Choice
+  alias Chatterbex.{Client, Error}
+  alias Chatterbex.Pool.{Choice, Members}
 
   # Milliseconds between two checks of the members, and how long a request without a server waits for one.
   @tick 100
@@ -25,7 +25,7 @@ defmodule Chatterbex.Pool.Router do
 
   @impl true
   def init(name) do
-    :ok = :pg.join(Pool.scope(), routers(name), self())
+    :ok = Members.join_router(name, self())
     Process.send_after(self(), :tick, @tick)
 
     state = %{
@@ -45,19 +45,17 @@ defmodule Chatterbex.Pool.Router do
     {:ok, state}
   end
 
-  defp routers(name), do: {:routers, name, Client.protocol()}
-
-  defp members(state), do: :pg.get_members(Pool.scope(), Pool.group(state.name))
+  defp members(state), do: Members.list(state.name)
 
   @impl true
   def handle_call({:join, member}, _from, state) do
-    unless state.draining, do: :pg.join(Pool.scope(), Pool.group(state.name), member)
+    unless state.draining, do: Members.join(state.name, member)
     {:reply, :ok, state}
   end
 
   def handle_call(:drain, _from, state) do
-    members = :pg.get_local_members(Pool.scope(), Pool.group(state.name))
-    for member <- members, do: :pg.leave(Pool.scope(), Pool.group(state.name), member)
+    members = Members.local(state.name)
+    Members.leave(state.name, members)
     # Servers that an earlier call took out may still have work.
     leaving = Enum.uniq(members ++ state.leaving)
     {:reply, {:ok, leaving}, %{state | draining: true, leaving: leaving}}
@@ -204,7 +202,7 @@ defmodule Chatterbex.Pool.Router do
   def handle_info(:tick, state) do
     Process.send_after(self(), :tick, @tick)
     members = members(state)
-    routers = :pg.get_members(Pool.scope(), routers(state.name)) -- [self()]
+    routers = Members.routers(state.name) -- [self()]
 
     state =
       %{state | choice: Choice.keep(state.choice, members, routers)}
@@ -403,20 +401,12 @@ defmodule Chatterbex.Pool.Router do
   end
 
   defp meet_strangers(state) do
-    %{name: name} = state
-    mine = Client.protocol()
-
-    strangers =
-      for {:members, ^name, protocol} <- :pg.which_groups(Pool.scope()),
-          protocol != mine,
-          member <- :pg.get_members(Pool.scope(), {:members, name, protocol}),
-          uniq: true,
-          do: node(member)
+    strangers = Members.strangers(state.name)
 
     for stranger <- strangers -- state.strangers do
       Logger.warning(
-        "chatterbex: the pool #{inspect(name)} does not use the servers of #{stranger}: its version of the library " <>
-          "speaks another protocol than this one (#{mine})"
+        "chatterbex: the pool #{inspect(state.name)} does not use the servers of #{stranger}: its version of the " <>
+          "library speaks another protocol than this one (#{Client.protocol()})"
       )
     end
 

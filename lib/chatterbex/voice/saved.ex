@@ -4,8 +4,13 @@ defmodule Chatterbex.Voice.Saved do
   #
   # A name in the data never becomes an atom: only known names are looked up.
 
-  alias Chatterbex.Voice
   alias Chatterbex.Voice.{Quality, Safetensors}
+
+  # The fields of `Chatterbex.Voice`.
+  @enforce_keys [:data, :family, :name, :metadata]
+  defstruct @enforce_keys
+
+  @type t :: %__MODULE__{data: binary, family: String.t(), name: String.t() | nil, metadata: map}
 
   # The value of `chatterbex_voice` in files of this version.
   @format "1"
@@ -17,7 +22,7 @@ defmodule Chatterbex.Voice.Saved do
   @doc """
   The voice that a model made, with marks for its name, its note and the figures of its recording.
   """
-  @spec new(binary, map) :: {:ok, Voice.t()} | {:error, String.t()}
+  @spec new(binary, map) :: {:ok, t} | {:error, String.t()}
   def new(data, marks) do
     with {:ok, _voice} <- parse(data) do
       marks = for {name, value} <- marks, not is_nil(value), into: %{}, do: {name, to_string(value)}
@@ -28,7 +33,7 @@ defmodule Chatterbex.Voice.Saved do
   @doc """
   The voice in the bytes of a file; otherwise what is wrong, to follow "it".
   """
-  @spec read(binary) :: {:ok, Voice.t()} | {:error, String.t()}
+  @spec read(binary) :: {:ok, t} | {:error, String.t()}
   def read(data) do
     with {:ok, voice} <- parse(data),
          {:ok, marks} <- Safetensors.marks(data),
@@ -39,7 +44,7 @@ defmodule Chatterbex.Voice.Saved do
   @doc """
   Like `read/1`, but the tensors may have changed since they were saved.
   """
-  @spec parse(binary) :: {:ok, Voice.t()} | {:error, String.t()}
+  @spec parse(binary) :: {:ok, t} | {:error, String.t()}
   def parse(data) when byte_size(data) > @max_bytes,
     do: {:error, "has #{byte_size(data)} bytes; a saved voice has at most #{@max_bytes}"}
 
@@ -71,7 +76,7 @@ defmodule Chatterbex.Voice.Saved do
       |> Map.merge(for {mark, name} <- @numbers, value = number(marks[mark]), into: %{}, do: {name, value})
 
     metadata = Map.put(metadata, :warnings, Quality.warnings(metadata))
-    {:ok, %Voice{data: data, family: family, name: marks["name"], metadata: metadata}}
+    {:ok, %__MODULE__{data: data, family: family, name: marks["name"], metadata: metadata}}
   end
 
   defp voice(_data, %{"chatterbex_voice" => format}) when format != @format,

@@ -2,12 +2,15 @@ defmodule Chatterbex.Voice.Source do
   @moduledoc false
   # Reads saved voices and recordings from files. They are cached until the file changes: see Chatterbex.Voice.FileCache.
 
-  alias Chatterbex.{Audio, Error, Files, Terminal, Voice}
+  alias Chatterbex.{Audio, Error, Files, Terminal}
   alias Chatterbex.Voice.{FileCache, Folder, Recording, Saved}
 
   @max_bytes 64_000_000
 
-  @type t :: Voice.t() | Recording.t()
+  @type t :: Saved.t() | Recording.t()
+
+  @typedoc "An entry of a folder of voices: see `t:Chatterbex.Voice.entry/0`."
+  @type entry :: %{name: String.t(), kind: :saved | :recording, path: Path.t(), family: String.t() | nil}
 
   @doc """
   Reads a saved voice or a recording. The file extension decides which.
@@ -39,7 +42,7 @@ defmodule Chatterbex.Voice.Source do
   @doc """
   Reads a saved voice, whatever its file extension.
   """
-  @spec saved(Path.t()) :: {:ok, Voice.t()} | {:error, Error.t()}
+  @spec saved(Path.t()) :: {:ok, Saved.t()} | {:error, Error.t()}
   def saved(path) do
     with {:ok, _stat} <- stat(path),
          {:ok, data} <- Files.read(path),
@@ -104,7 +107,7 @@ defmodule Chatterbex.Voice.Source do
 
   defp choose({[saved | _], [recording | _]}, family) do
     case read(saved) do
-      {:ok, %Voice{family: ^family} = voice} -> {:ok, voice}
+      {:ok, %Saved{family: ^family} = voice} -> {:ok, voice}
       {:ok, _other_family} -> read(recording)
       {:error, error} -> {:error, error}
     end
@@ -113,7 +116,7 @@ defmodule Chatterbex.Voice.Source do
   @doc """
   The voices of a folder.
   """
-  @spec entries(Path.t()) :: {:ok, [Voice.entry()]} | {:error, Error.t()}
+  @spec entries(Path.t()) :: {:ok, [entry]} | {:error, Error.t()}
   def entries(folder) do
     with {:ok, entries} <- Folder.list(folder), do: {:ok, Enum.map(entries, &entry/1)}
   end

@@ -4,7 +4,7 @@ defmodule Chatterbex.Voice.SavedPropertyTest do
   """
   use ExUnit.Case, async: true
 
-  alias Chatterbex.{JSON, Voice}
+  alias Chatterbex.JSON
   alias Chatterbex.Voice.{Safetensors, Saved}
 
   # The same files in every run of a seed.
@@ -30,7 +30,7 @@ defmodule Chatterbex.Voice.SavedPropertyTest do
 
   defp answer(bytes) do
     case Saved.read(bytes) do
-      {:ok, %Voice{} = voice} ->
+      {:ok, %Saved{} = voice} ->
         {:ok, voice}
 
       {:error, why} ->
@@ -41,7 +41,7 @@ defmodule Chatterbex.Voice.SavedPropertyTest do
 
   test "a sealed file with one changed bit is refused" do
     whole = sealed()
-    assert {:ok, %Voice{family: "turbo", name: "Ann"}} = answer(whole)
+    assert {:ok, %Saved{family: "turbo", name: "Ann"}} = answer(whole)
 
     for at <- 0..(bit_size(whole) - 1) do
       <<before::bitstring-size(at), bit::1, rest::bitstring>> = whole
