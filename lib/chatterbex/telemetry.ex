@@ -179,7 +179,7 @@ defmodule Chatterbex.Telemetry do
 
   # Runs `work`, which returns `{:ok, value, measurements, metadata}` or `{:error, error}`, as a span.
   @doc false
-  @spec span(event, map, map, (() -> {:ok, term, map, map} | {:error, Error.t()})) ::
+  @spec span(event, map, map, (... -> {:ok, term, map, map} | {:error, Error.t()})) ::
           {:ok, term} | {:error, Error.t()}
   def span(prefix, measurements, metadata, work) do
     span = start(prefix, measurements, metadata)
@@ -221,7 +221,7 @@ defmodule Chatterbex.Telemetry do
 
   # Ends the span where `work` raises.
   @doc false
-  @spec guard(span, (() -> result)) :: result when result: term
+  @spec guard(span, (... -> result)) :: result when result: term
   def guard(span, work) do
     work.()
   catch

@@ -339,9 +339,14 @@ defmodule Chatterbex.FaultsTest do
 
         for other <- others, do: Process.exit(other, :kill)
 
-        await(fn -> match?({:ok, %{queue: %{open: open}}} when open <= 3, Chatterbex.info(server: server)) end)
+        await(fn -> open(server) <= 3 end)
       end)
     end
+  end
+
+  defp open(server) do
+    {:ok, %{queue: %{open: open}}} = Chatterbex.info(server: server)
+    open
   end
 
   defp insist(server) do

@@ -37,7 +37,7 @@ defmodule Chatterbex.Native.Library do
   @doc """
   Loads a library by `load`, which calls load_nif from the NIF's own module, and then calls the NIF by `again`.
   """
-  @spec first_call(name, (() -> :ok | {:error, {atom, charlist}}), (() -> result)) :: result | error
+  @spec first_call(name, (... -> :ok | {:error, {atom, charlist}}), (... -> result)) :: result | error
         when result: term
   def first_call(name, load, again) do
     # A library that lacks the NIF, one built for another version, leads here a second time.

@@ -43,7 +43,7 @@ defmodule Chatterbex.Prove.Checks do
 
   `supported` are the kinds of device that the model can use; `devices` is `Chatterbex.devices/0`, which starts a Python.
   """
-  @spec left(Device.t(), String.t() | nil, [atom], (() -> [Device.description()])) ::
+  @spec left(Device.t(), String.t() | nil, [atom], (... -> [Device.description()])) ::
           {:failed | :skipped, String.t()}
   def left(:cpu, _reason, _supported, _devices), do: {:skipped, "only the CPU was asked for"}
   def left(:auto, reason, [:cpu], _devices), do: {:skipped, reason || "the model runs on the CPU only"}

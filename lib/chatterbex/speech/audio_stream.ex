@@ -45,7 +45,7 @@ defmodule Chatterbex.Speech.AudioStream do
           options: map,
           server: GenServer.server(),
           measurements: map,
-          plan: (() -> {:ok, Plan.t()} | {:error, Error.t()})
+          plan: (... -> {:ok, Plan.t()} | {:error, Error.t()})
         }
 
   @typedoc """

@@ -23,7 +23,7 @@ defmodule Chatterbex.Voice.FileCache do
   Returns the cached result of `read` for this file if the file is unchanged, and otherwise calls `read`, which returns
   `{:ok, value, bytes}` or an error. Errors are not cached.
   """
-  @spec fetch(atom, Path.t(), File.Stat.t(), (() -> {:ok, value, non_neg_integer} | {:error, error})) ::
+  @spec fetch(atom, Path.t(), File.Stat.t(), (... -> {:ok, value, non_neg_integer} | {:error, error})) ::
           {:ok, value} | {:error, error}
         when value: term, error: term
   def fetch(cache \\ __MODULE__, path, stat, read) do
