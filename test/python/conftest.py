@@ -92,10 +92,34 @@ def _need_simulation() -> None:
         pytest.skip(f"no simulated MPS device: {lacking}")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Reports the peak memory of this process."""
-    if sys.platform == "linux":
-        import resource
+def _peak() -> int | None:
+    """The peak memory of this process in MiB."""
+    if sys.platform != "linux":
+        return None
+    import resource
 
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        terminalreporter.write_line(f"peak memory of this process: {peak} MiB")
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+_workers: list[int] = []
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Passes the peak memory of a worker on to the process that started it."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["peak"] = _peak()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Keeps the peak memory of a worker that has ended."""
+    peak = getattr(node, "workeroutput", {}).get("peak")
+    if peak is not None:
+        _workers.append(peak)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Reports the peak memory of each process, for bin/test."""
+    for peak in _workers or [_peak()]:
+        if peak is not None:
+            terminalreporter.write_line(f"peak memory of a process: {peak} MiB")
