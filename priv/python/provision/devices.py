@@ -45,13 +45,13 @@ def attempt(device: str) -> None:
     """Try a device."""
     from chatterbex.device import probe
 
-    def told(name: str, check: Check | None) -> None:
+    def report_check(name: str, check: Check | None) -> None:
         if check is None:
             say("begin", {"name": name})
         else:
             say("check", {"name": name, **check.as_dict()})
 
-    report = probe(device, told)
+    report = probe(device, report_check)
     say("done", {"ok": report.ok, "reason": report.reason, "eager_attention": report.eager_attention})
 
 

@@ -36,7 +36,7 @@ def prove(kind: str) -> dict[str, Any]:
         "tried": [check.name for check in cpu.checks if check.ok],
     }
     devices = detection.detect()
-    device = next(one for one in devices if one.kind == kind)
+    device = next(device for device in devices if device.kind == kind)
     if kind != "cpu":
         answer["fault"] = device.reason if not device.available else probing.probe(device.device).reason
     used = device if answer["fault"] is None else devices[0]

@@ -80,9 +80,7 @@ class ChatterboxModel(Model):
             batch=options.max_batch,
             threads=options.threads,
             precision=options.precision,
-            verdicts=Verdicts(
-                options.cache, self.name, options.folder, self.files(options.folder, options.extra)
-            ),
+            verdicts=self._verdicts(options),
             measured=self.tokenize(TEXT, {"language": "en"}) if speaks else [],
         )
         self._runtime: Runtime[Weights, Passes] = Runtime(
@@ -256,6 +254,12 @@ class ChatterboxModel(Model):
     def metadata(self, speech: Speech) -> dict[str, Any]:
         """The metadata of a finished request."""
         return {**speech.metadata(), "model": self.name, "watermarked": True}
+
+    def _verdicts(self, options: Options) -> Verdicts | None:
+        if options.cache is None:
+            return None
+        files = self.files(options.folder, options.extra)
+        return Verdicts(options.cache, self.name, options.folder, files)
 
     def _marked(self, samples: np.ndarray) -> np.ndarray:
         return self._watermarker.apply(samples, RATE)

@@ -30,11 +30,11 @@ class Verdicts:
     and what PyTorch and the processor compute with.
     """
 
-    def __init__(self, folder: Path | None, model: str, place: Path, files: Iterable[str]) -> None:
+    def __init__(self, folder: Path, model: str, place: Path, files: Iterable[str]) -> None:
         """Reads nothing yet.
 
         Args:
-            folder: the folder for the verdicts; None to keep none.
+            folder: the folder for the verdicts.
             model: the model's name.
             place: the model's folder.
             files: names in the model's folder, or paths.
@@ -44,8 +44,6 @@ class Verdicts:
 
     def of(self, text: Sequence[int], measure: Callable[[], Verdict], limits: Limits = LIMITS) -> Verdict:
         """The kept verdict. If there is none, measures one and keeps it."""
-        if self._folder is None:
-            return measure()
         path = self._folder / f"{self._model}-{self._digest(text, limits)}.json"
         kept = _verdict(_load(path))
         if kept is not None:

@@ -45,7 +45,7 @@ def t3_error(
 
     Args:
         make: makes a pass in a precision.
-        precision: the lower one.
+        precision: the precision to measure.
         front: T3's embeddings.
         voice: the voice for T3.
         text: tokens of the text.
@@ -54,11 +54,11 @@ def t3_error(
         "kl_divergence", "changed_tokens" and "positions".
     """
     expected, spoken = _speak(make("float32"), front, voice, text, None)
-    given, _ = _speak(make(precision), front, voice, text, spoken)
-    expected, given = expected.double().log_softmax(1), given.double().log_softmax(1)
+    lower, _ = _speak(make(precision), front, voice, text, spoken)
+    expected, lower = expected.double().log_softmax(1), lower.double().log_softmax(1)
     return {
-        "kl_divergence": float((expected.exp() * (expected - given)).sum(1).mean()),
-        "changed_tokens": float((expected.argmax(1) != given.argmax(1)).double().mean()),
+        "kl_divergence": float((expected.exp() * (expected - lower)).sum(1).mean()),
+        "changed_tokens": float((expected.argmax(1) != lower.argmax(1)).double().mean()),
         "positions": len(expected),
     }
 
@@ -128,7 +128,7 @@ def flow_error(make: Callable[[str], S3GenPass], precision: str, voice: Referenc
 
     Args:
         make: makes a pass in a precision.
-        precision: the lower one.
+        precision: the precision to measure.
         voice: the voice. The beginning of its recording is the speech.
 
     Returns:
@@ -137,15 +137,15 @@ def flow_error(make: Callable[[str], S3GenPass], precision: str, voice: Referenc
     tokens = voice.prompt_token[:, :_TOKENS]
     task = MelTask(tokens[:, tokens[0] < CODES], voice, Noise(0), final=True)
     [expected] = finish(make("float32").mel_stages([task]))
-    lower, noise = make(precision), Noise(0)
-    [given] = finish(lower.mel_stages([task]))
-    random = noise.source(0, expected.shape[2], lower.harmonics, FRAME)
-    source, _ = lower.source(lower.pitch(expected), noise.phases(lower.harmonics), random)
-    waves = [lower.wave(mel, source) for mel in (expected, given)]  # the vocoder is in float32
-    return {"mel_snr": snr(expected, given), "waveform_snr": snr(*waves)}
+    measured, noise = make(precision), Noise(0)
+    [lower] = finish(measured.mel_stages([task]))
+    random = noise.source(0, expected.shape[2], measured.harmonics, FRAME)
+    source, _ = measured.source(measured.pitch(expected), noise.phases(measured.harmonics), random)
+    waves = [measured.wave(mel, source) for mel in (expected, lower)]  # the vocoder is in float32
+    return {"mel_snr": snr(expected, lower), "waveform_snr": snr(*waves)}
 
 
-def snr(expected: Tensor, given: Tensor) -> float:
+def snr(expected: Tensor, actual: Tensor) -> float:
     """The ratio of a signal, less its mean, to its difference from another, in dB."""
     signal = (expected - expected.mean()).double().square().sum()
-    return float(10 * torch.log10(signal / (given - expected).double().square().sum()))
+    return float(10 * torch.log10(signal / (actual - expected).double().square().sum()))
