@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -45,6 +46,24 @@ def checkpoint(model: str, *, full: bool = False) -> Path:
         model: one of ``MODELS``.
         full: whether T3 has the published size.
     """
+    folder = _place(model, full)
+    if not folder.exists():
+        # In a process of its own, because what it allocates would count as the caller's.
+        command = [
+            sys.executable,
+            "-m",
+            "synthetic.checkpoints",
+            "--model",
+            model,
+            *(["--full"] if full else []),
+        ]
+        subprocess.run(
+            command, cwd=Path(__file__).resolve().parents[1], check=True, stdout=subprocess.DEVNULL
+        )
+    return folder
+
+
+def _place(model: str, full: bool) -> Path:
     if model not in MODELS:
         raise ValueError(f"there is no model {model!r}; there are: {', '.join(MODELS)}")
     size = "full" if full else "small"
@@ -52,11 +71,7 @@ def checkpoint(model: str, *, full: bool = False) -> Path:
     if model != "conversion":
         config = (t3.full if full else t3.small)(model)
         recipe["t3"] = str(t3.shapes(config))
-    folder = cache() / f"{model}-{size}-{_digest(recipe)}"
-    if not folder.exists():
-        with _fresh(folder) as half:
-            _fill(half, model, full)
-    return folder
+    return cache() / f"{model}-{size}-{_digest(recipe)}"
 
 
 def link(model: str, target: Path, *, full: bool = False) -> Path:
@@ -136,10 +151,15 @@ def main(arguments: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m synthetic.checkpoints", description=__doc__)
     parser.add_argument("--model", required=True, choices=MODELS)
-    parser.add_argument("--dir", required=True, type=Path, help="where to put the files")
+    parser.add_argument("--dir", type=Path, help="where to put the files; without it they stay in the cache")
     parser.add_argument("--full", action="store_true", help="T3 of the published size")
     options = parser.parse_args(arguments)
-    folder = link(options.model, options.dir, full=options.full)
+    folder = _place(options.model, options.full)
+    if not folder.exists():
+        with _fresh(folder) as half:
+            _fill(half, options.model, options.full)
+    if options.dir is not None:
+        folder = link(options.model, options.dir, full=options.full)
     sys.stdout.write(f"{folder}\n")
 
 
