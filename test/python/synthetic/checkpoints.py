@@ -20,8 +20,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+TESTS = Path(__file__).resolve().parents[1]
+
 if __name__ == "__main__" or "chatterbex" not in sys.modules:
-    sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "priv" / "python"))
+    sys.path.insert(0, str(TESTS.parents[1] / "priv" / "python"))
 
 import torch
 
@@ -49,17 +51,9 @@ def checkpoint(model: str, *, full: bool = False) -> Path:
     folder = _place(model, full)
     if not folder.exists():
         # In a process of its own, because what it allocates would count as the caller's.
-        command = [
-            sys.executable,
-            "-m",
-            "synthetic.checkpoints",
-            "--model",
-            model,
-            *(["--full"] if full else []),
-        ]
-        subprocess.run(
-            command, cwd=Path(__file__).resolve().parents[1], check=True, stdout=subprocess.DEVNULL
-        )
+        options = ["--full"] if full else []
+        command = [sys.executable, "-m", "synthetic.checkpoints", "--model", model, *options]
+        subprocess.run(command, cwd=TESTS, check=True, stdout=subprocess.DEVNULL)
     return folder
 
 
