@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,13 @@ from chatterbex.s3gen.products import BFLOAT16 as BFLOAT16_PRODUCTS
 from chatterbex.s3gen.vocoder import Vocoder
 
 SEED = 9
+
+
+@pytest.fixture(autouse=True)
+def small() -> Iterator[None]:
+    """Gives back the pages of both networks' files after each test."""
+    yield
+    give_back_memory()
 
 
 @pytest.fixture(scope="module", params=["meanflow", "guided"])

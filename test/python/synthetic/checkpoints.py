@@ -20,14 +20,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).resolve().parents[1]
-
 if __name__ == "__main__" or "chatterbex" not in sys.modules:
-    sys.path.insert(0, str(TESTS.parents[1] / "priv" / "python"))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "priv" / "python"))
 
 import torch
 
 from synthetic import s3gen, t3, texts
+
+TESTS = Path(__file__).resolve().parents[1]
 
 RECIPE = 4
 """Change it whenever a file changes that is not S3Gen's."""
