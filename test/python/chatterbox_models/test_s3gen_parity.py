@@ -77,7 +77,9 @@ def test_the_pass_for_gpus_gives_the_same_alone_and_padded_in_a_batch(
     """Requests of different lengths, complete and unfinished; padding only changes the rounding."""
     ours, _, _ = pair
     plain = S3GenGpuPass(ours.network)
-    requests = [(tokens, True), (tokens[:11], True), (tokens[:20], False), (tokens[3:5], True)]
+    requests = [(tokens[:11], True), (tokens[:20], False)]
+    if ours.network.meanflow:  # its flow takes a tenth of the work
+        requests += [(tokens, True), (tokens[3:5], True)]
 
     def vocoded(way: Any, group: list[tuple[list[int], bool]]) -> list[np.ndarray]:
         parts = [(Decoding(way, reference, SEED + len(one)), one, final) for one, final in group]
@@ -131,8 +133,7 @@ def test_attention_in_parts_matches_the_whole(pair: Any, length: int) -> None:
 
 # around the number of positions per thread
 @pytest.mark.parametrize("length", [1, 2, 3, 159, 160, 161, 350])
-@pytest.mark.parametrize("threads", [1, 2])
-def test_the_flows_network_in_parts_gives_the_whole(pair: Any, length: int, threads: int) -> None:
+def test_the_flows_network_in_parts_gives_the_whole(pair: Any, length: int) -> None:
     ours, _, theirs = pair
     batch = 1 if ours.network.meanflow else 2
     generator = torch.Generator().manual_seed(length)
@@ -144,26 +145,30 @@ def test_the_flows_network_in_parts_gives_the_whole(pair: Any, length: int, thre
     for name, parameter in network.named_parameters():
         if name.endswith("bias"):  # those of the synthetic checkpoint are zeros
             torch.nn.init.normal_(parameter, std=0.2, generator=generator)
-    with torch.inference_mode(), torch_threads(threads):
+    results = []
+    with torch.inference_mode():
         end = then.expand(batch) if ours.network.meanflow else None
         expected = network(x, mask, mu, now.expand(batch), speaker, condition, end)
         time = ours._time(network, 0.3, x)
         if ours.network.meanflow:
             time = network.time_embed_mixer(torch.cat([time, ours._time(network, 0.8, x)], dim=1))
         joined = torch.cat([x, mu, speaker[:, :, None].expand_as(mu), condition], dim=1)
-        given = Estimator(network)(joined, time)
-        half = Estimator(network, BFLOAT16_PRODUCTS)(joined, time)
-        plain = unet(network, joined, time)
+        packed, coarse = Estimator(network), Estimator(network, BFLOAT16_PRODUCTS)
+        for threads in (1, 2):
+            with torch_threads(threads):
+                results.append((packed(joined, time), coarse(joined, time), unet(network, joined, time)))
+        del packed, coarse
         give_back_memory()
         # Upstream's own refuses float64.
         exact = unet(network.double(), joined.double(), time.double())
-    assert given.shape == expected.shape == x.shape
-    assert rounded_alike(given, expected, exact)
-    assert rounded_alike(plain, expected, exact), "the pass for GPUs"
-    # The same sums multiply a coarser rounding.
-    assert rounded_alike(half, expected, exact, unit=BFLOAT16), "in bfloat16"
-    assert not rounded_alike(half, expected, exact), "this is float32"
     assert expected.abs().max() > 0.1, "the synthetic network says nothing, so this shows nothing"
+    for given, half, plain in results:
+        assert given.shape == expected.shape == x.shape
+        assert rounded_alike(given, expected, exact)
+        assert rounded_alike(plain, expected, exact), "the pass for GPUs"
+        # The same sums multiply a coarser rounding.
+        assert rounded_alike(half, expected, exact, unit=BFLOAT16), "in bfloat16"
+        assert not rounded_alike(half, expected, exact), "this is float32"
 
 
 def rounded_alike(
