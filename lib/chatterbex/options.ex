@@ -77,6 +77,12 @@ defmodule Chatterbex.Options do
 
   #{Chatterbex.Options.Schema.docs(:prove)}
 
+  ## Options of a setup
+
+  Given to `Chatterbex.Setup.run/1`.
+
+  #{Chatterbex.Options.Schema.docs(:setup)}
+
   ## Options of an audio file
 
   Given to `Chatterbex.Audio.write/3`.
@@ -139,6 +145,7 @@ defmodule Chatterbex.Options do
           :bench
           | :http
           | :http_server
+          | :setup
           | :prove
           | :server
           | :pool
@@ -174,7 +181,7 @@ defmodule Chatterbex.Options do
   def validate(group, options) do
     schema = Schema.fetch(group)
 
-    with :ok <- keyword(options), :ok <- known(options, Keyword.keys(schema)) do
+    with :ok <- keyword(options, schema), :ok <- known(options, Keyword.keys(schema)) do
       Enum.reduce_while(schema, {:ok, %{}}, fn {name, spec}, {:ok, valid} ->
         case cast(options, name, spec) do
           {:ok, value} -> {:cont, {:ok, Map.put(valid, name, value)}}
@@ -334,17 +341,21 @@ defmodule Chatterbex.Options do
 
   defp distance(a, b), do: String.jaro_distance(Kernel.to_string(a), Kernel.to_string(b))
 
-  defp keyword(options) do
+  defp keyword(options, schema) do
     if Keyword.keyword?(options) do
       :ok
     else
       example =
-        if Cast.cast(:server, options) == :error, do: "seed: 7", else: "server: #{Schema.show(options)}"
+        cond do
+          Cast.cast(:server, options) != :error -> ", as in [server: #{Schema.show(options)}]"
+          Keyword.has_key?(schema, :seed) -> ", as in [seed: 7]"
+          true -> ""
+        end
 
       {:error,
        Error.new(
          :invalid_option,
-         "options must be a keyword list, as in [#{example}], got #{Schema.show(options)}",
+         "options must be a keyword list#{example}, got #{Schema.show(options)}",
          %{got: options}
        )}
     end

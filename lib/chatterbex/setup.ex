@@ -48,22 +48,7 @@ defmodule Chatterbex.Setup do
 
   ## Options
 
-    * `:home` - the folder for the environment, a string. Default: `Chatterbex.Python.home/0`.
-    * `:python` - the Python to use: a path, a name on PATH, or a version such as `"3.11"`. Default: the first one
-      found that fits.
-    * `:force` - `true` builds everything again. If that fails, the old environment is restored. Default: `false`.
-    * `:quiet` - `true` prints nothing. Default: `false`.
-    * `:device` - `:mps`, `:cuda`, `:cpu` or `:auto` (the best device of the machine): also installs PyTorch, which the
-      Chatterbox models need. A device that the machine does not have, or that does not work, is not an error:
-      PyTorch is then set up for the CPU, and a line says why. Default: `nil`, which keeps what is installed; `:auto` if
-      you give one of the following options.
-    * `:models` - names of models whose files to fetch too: `english`, `multilingual`, `turbo`, `nano`,
-      `conversion`, as atoms or strings. Default: `[]`.
-    * `:languages` - ISO 639-1 codes of languages whose extra packages to install. Default: `[]`.
-    * `:torch` - a version of PyTorch other than the locked one, such as `"2.7.1"`. It comes from the index, and its
-      hashes are not checked. Default: `nil`.
-    * `:report` - a function that is called with each line, instead of printing it to stderr. There is one for each step
-      that has ended.
+  #{Chatterbex.Options.Schema.docs(:setup)}
 
   An error has the reason `:not_set_up` (the message says what failed, the last output of the tool, what to do, and
   the command to run then), `:invalid_option`, `:unknown_model`, `:unknown_language`, `:not_supported` (on Windows, and

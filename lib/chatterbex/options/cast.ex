@@ -15,6 +15,18 @@ defmodule Chatterbex.Options.Cast do
   def cast(:boolean, value) when is_boolean(value), do: {:ok, value}
   def cast(:string, value) when is_binary(value), do: if(String.valid?(value), do: {:ok, value}, else: :error)
 
+  def cast(:nonempty_string, value), do: if(value == "", do: :error, else: cast(:string, value))
+
+  def cast(:version, value) when is_binary(value),
+    do: if(value =~ ~r/\A\d+\.\d+(\.\d+)?(\+[a-z0-9.]+)?\z/, do: {:ok, value}, else: :error)
+
+  # The names as strings, each once.
+  def cast(:names, value) when is_list(value) do
+    if not List.improper?(value) and Enum.all?(value, &(is_atom(&1) or is_binary(&1))),
+      do: {:ok, value |> Enum.map(&Kernel.to_string/1) |> Enum.uniq()},
+      else: :error
+  end
+
   def cast({:string, max}, value) when is_binary(value),
     do: if(String.valid?(value) and String.length(value) <= max, do: {:ok, value}, else: :error)
 

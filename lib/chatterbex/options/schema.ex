@@ -728,7 +728,54 @@ defmodule Chatterbex.Options.Schema do
                  ]
                )
 
+  @setup [
+    home: [
+      type: :nonempty_string,
+      doc: "the folder for the environment; the default is `Chatterbex.Python.home/0`"
+    ],
+    python: [
+      type: :nonempty_string,
+      doc:
+        "the Python to use: a path, a name on PATH, or a version such as `\"3.11\"`; by default the first one found that fits"
+    ],
+    force: [
+      type: :boolean,
+      default: false,
+      doc: "whether to build everything again. If that fails, the old environment is restored"
+    ],
+    quiet: [type: :boolean, default: false, doc: "whether to print nothing"],
+    device: [
+      type: {:in, [:mps, :cuda, :cpu, :auto]},
+      doc:
+        "also installs PyTorch, which the Chatterbox models need, for this device; `:auto` is the best device of the machine. " <>
+          "A device that the machine does not have, or that does not work, is not an error: PyTorch is then set up for the " <>
+          "CPU, and a line says why. By default what is installed stays; `:auto` if you give one of the following options"
+    ],
+    torch: [
+      type: :version,
+      doc:
+        "a version of PyTorch other than the locked one. It comes from the index, and its hashes are not checked"
+    ],
+    models: [
+      type: :names,
+      default: [],
+      doc:
+        "models whose files to fetch too: `english`, `multilingual`, `turbo`, `nano`, `conversion`, as atoms or strings"
+    ],
+    languages: [
+      type: :names,
+      default: [],
+      doc: "ISO 639-1 codes of languages whose extra packages to install"
+    ],
+    report: [
+      type: :function,
+      doc:
+        "a function that is called with each line, instead of printing it to stderr. There is one for each step that has ended"
+    ]
+  ]
+
   @groups [
+    setup: @setup,
     http: @http,
     http_server: @http_server,
     bench: @bench,
@@ -784,6 +831,9 @@ defmodule Chatterbex.Options.Schema do
   @spec describe(term) :: String.t()
   def describe(:boolean), do: "true or false"
   def describe(:string), do: "a string"
+  def describe(:nonempty_string), do: "a string that is not empty"
+  def describe(:version), do: ~s(a version such as "2.7.1")
+  def describe(:names), do: "a list of names"
   def describe({:string, most}), do: "a string of at most #{most} characters"
   def describe(:map), do: "a map whose keys are atoms"
   def describe(:named), do: "a map whose keys are strings"

@@ -11,7 +11,7 @@ defmodule Chatterbex.Setup.SetupLock do
   Runs `work` under the lock on `path`. If another setup holds it, this calls `busy` once with its process number, and
   waits at most `timeout` milliseconds.
   """
-  @spec hold(Path.t(), Path.t(), (String.t() -> term), timeout :: pos_integer, (() -> result)) ::
+  @spec hold(Path.t(), Path.t(), (String.t() -> term), timeout :: pos_integer, (... -> result)) ::
           result | {:error, {:busy, String.t()}}
         when result: term
   def hold(python, path, busy, timeout, work) do

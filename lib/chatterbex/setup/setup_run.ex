@@ -16,37 +16,27 @@ defmodule Chatterbex.Setup.SetupRun do
 
   @type t :: %__MODULE__{plan: TorchPlan.t() | nil, environment: Python.t() | nil}
 
-  @devices [:mps, :cuda, :cpu, :auto]
-  @names [:home, :python, :force, :quiet, :device, :torch, :models, :languages, :report]
-
   # A test gives a machine, something small to install, and something small to fetch; the Mix task takes the events.
   @hidden [:machine, :profiles, :model_files, :on_event]
 
   @doc "Checks the options of `Chatterbex.Setup.run/1`."
   @spec new(keyword) :: {:ok, t} | {:error, Error.t()}
   def new(options) do
-    with :ok <- Options.known(options, @names, @hidden),
-         nil <- Enum.find_value(options, &invalid/1),
-         models = names(options[:models]),
-         languages = names(options[:languages]),
-         nil <- Enum.find_value(models, &no_files/1) || Enum.find_value(languages, &no_language/1) do
-      home = Python.home(home: options[:home])
+    {hidden, given} = if Keyword.keyword?(options), do: Keyword.split(options, @hidden), else: {[], options}
 
-      given =
-        options
-        |> Keyword.take([:python, :force, :device, :torch, :machine, :profiles, :model_files])
+    with {:ok, valid} <- Options.validate(:setup, given),
+         nil <- Enum.find_value(valid.models, &no_files/1),
+         nil <- Enum.find_value(valid.languages, &no_language/1) do
+      home = Python.home(home: valid.home)
+
+      others =
+        hidden
+        |> Keyword.delete(:on_event)
         |> Keyword.put_new_lazy(:machine, &HostMachine.this/0)
         |> Keyword.put_new_lazy(:profiles, &PackageProfile.all/0)
 
-      found = [
-        home: home,
-        venv: Python.venv(home),
-        models: models,
-        languages: languages,
-        report: report(options)
-      ]
-
-      {:ok, struct!(__MODULE__, given ++ found)}
+      found = [home: home, venv: Python.venv(home), report: report(options)]
+      {:ok, __MODULE__ |> struct!(Map.delete(valid, :quiet)) |> struct!(found ++ others)}
     else
       {:error, error} -> {:error, error}
       error -> {:error, error}
@@ -81,32 +71,6 @@ defmodule Chatterbex.Setup.SetupRun do
       true -> StepReport.lines(&IO.puts(:stderr, &1))
     end
   end
-
-  defp names(given), do: given |> List.wrap() |> Enum.map(&to_string/1) |> Enum.uniq()
-
-  defp invalid({_name, nil}), do: nil
-
-  defp invalid({name, value}) do
-    {expected, valid?} = accepts(name)
-
-    unless valid?.(value) do
-      message = "option #{inspect(name)} must be #{expected}, got #{inspect(value)}"
-      Error.new(:invalid_option, message, %{option: name, got: value})
-    end
-  end
-
-  defp accepts(name) when name in [:home, :python],
-    do: {"a string that is not empty", &(is_binary(&1) and &1 != "")}
-
-  defp accepts(name) when name in [:force, :quiet], do: {"true or false", &is_boolean/1}
-  defp accepts(:device), do: {"one of #{Enum.map_join(@devices, ", ", &inspect/1)}", &(&1 in @devices)}
-  defp accepts(:torch), do: {"a version such as \"2.7.1\"", &(is_binary(&1) and &1 =~ version())}
-  defp accepts(name) when name in [:models, :languages], do: {"a list of names", &names?/1}
-  defp accepts(:report), do: {"a function of one argument", &is_function(&1, 1)}
-  defp accepts(_hidden), do: {"", fn _value -> true end}
-
-  defp version, do: ~r/\A\d+\.\d+(\.\d+)?(\+[a-z0-9.]+)?\z/
-  defp names?(value), do: is_list(value) and Enum.all?(value, &(is_atom(&1) or is_binary(&1)))
 
   defp no_files(name), do: with({:ok, _set} <- Set.fetch(name, []), do: nil, else: ({:error, error} -> error))
 

@@ -14,7 +14,8 @@ defmodule Chatterbex.Setup.StepReport do
   Looks at what was found so far, and says what to do: nothing (`:skip`), a change of the run or an error without a word, or
   `{name, title, work}`, where `work` returns `{:ok, changes, note}`, an error, or how a program failed.
   """
-  @type step :: (SetupRun.t() -> :skip | {:ok, map} | {:error, Error.t()} | {atom, String.t(), (() -> tuple)})
+  @type step ::
+          (SetupRun.t() -> :skip | {:ok, map} | {:error, Error.t()} | {atom, String.t(), (... -> tuple)})
 
   @doc "Runs steps, one after the other, until one fails."
   @spec run([step], SetupRun.t()) :: {:ok, SetupRun.t()} | {:error, Error.t()}
