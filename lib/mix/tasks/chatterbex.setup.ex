@@ -66,16 +66,9 @@ defmodule Mix.Tasks.Chatterbex.Setup do
 
   ## CUDA
 
-  With `--cuda`, and with `--auto` if there is an NVIDIA driver, the setup reads the driver's version and the
-  cards' compute capability, and says which build of PyTorch it chose and why:
-
-  | driver | compute capability | PyTorch |
-  |---|---|---|
-  | 580 or newer | 7.5 or newer (RTX 20 to RTX 50, T4, A100, H100, B200) | 2.15.0 for CUDA 13 (2.14.1 with Python 3.10) |
-  | 525 or newer, x86_64 | 7.0 or newer (also V100) | 2.10.0 for CUDA 12 |
-  | older, or none | | for the CPU |
-
-  `--torch VERSION` skips that choice. The test at the end shows whether that version works.
+  With `--cuda`, and with `--auto` if there is an NVIDIA driver, the setup chooses the build of PyTorch that the driver and
+  the cards can run, and says why: see [the guide](cuda-servers.md#requirements). `--torch VERSION` skips that choice. The
+  test at the end shows whether that version works.
 
   ## Without Mix
 
