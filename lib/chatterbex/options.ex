@@ -339,7 +339,11 @@ defmodule Chatterbex.Options do
 
   def did_you_mean(_name, _names), do: ""
 
-  defp distance(a, b), do: String.jaro_distance(Kernel.to_string(a), Kernel.to_string(b))
+  # `String.jaro_distance/2` raises for what is not UTF-8.
+  defp distance(a, b) do
+    [a, b] = Enum.map([a, b], &Kernel.to_string/1)
+    if String.valid?(a) and String.valid?(b), do: String.jaro_distance(a, b), else: 0.0
+  end
 
   defp keyword(options, schema) do
     if Keyword.keyword?(options) do

@@ -28,14 +28,14 @@ defmodule Chatterbex.Browser.LiveViewTest do
     start_supervised!({Module.concat(Phoenix, PubSub), name: Chatterbex.Page.PubSub})
     start_supervised!(@endpoint)
     {:ok, {_ip, port}} = @endpoint.server_info(:http)
-    {:ok, url: "http://localhost:#{port}/", browser: start_browser()}
+    {:ok, url: "http://localhost:#{port}/", chromium: start_browser()}
   end
 
   setup context do
     speech = start_server(testing: true)
     Application.put_env(:chatterbex_page, :server, speech)
     Application.put_env(:chatterbex_page, :test, self())
-    page = open(context.browser, context.url)
+    page = open(context.chromium, context.url)
 
     Chromium.until(
       page,

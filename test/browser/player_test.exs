@@ -11,13 +11,15 @@ defmodule Chatterbex.Browser.PlayerTest do
   setup_all do
     server = start_supervised!({HTTP.Server, port: 0})
     browser = start_browser(["--host-resolver-rules=MAP insecure.test 127.0.0.1"])
-    {:ok, browser: browser, port: HTTP.Server.port(server)}
+    {:ok, chromium: browser, port: HTTP.Server.port(server)}
   end
 
   # A page with only a player, which a user has clicked, and the samples to play as `pcm`.
   defp player(context, options) do
     host = Keyword.get(options, :host, "127.0.0.1")
-    page = open(context.browser, "http://#{host}:#{context.port}/health", Keyword.get(options, :rate, 24_000))
+
+    page =
+      open(context.chromium, "http://#{host}:#{context.port}/health", Keyword.get(options, :rate, 24_000))
 
     Chromium.js(
       page,
@@ -288,7 +290,7 @@ defmodule Chatterbex.Browser.PlayerTest do
     pcm = noise(48_000, 9)
     page = player(context, pcm: pcm)
     Chromium.js(page, @play <> "window.speech = begin(); speech.push(pcm.subarray(0, 4800)); await played(0)")
-    other = Chromium.open(context.browser, "about:blank")
+    other = Chromium.open(context.chromium, "about:blank")
     {:ok, _} = Chromium.call(other, "Page.bringToFront")
     Chromium.until(page, "document.hidden")
 

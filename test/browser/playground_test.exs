@@ -12,13 +12,13 @@ defmodule Chatterbex.Browser.PlaygroundTest do
   @text "This page plays the speech while it is being made."
 
   setup_all do
-    {:ok, browser: start_browser()}
+    {:ok, chromium: start_browser()}
   end
 
   setup context do
     speech = start_server(testing: true)
     server = start_supervised!({HTTP.Server, server: speech, port: 0})
-    page = open(context.browser, "http://127.0.0.1:#{HTTP.Server.port(server)}/")
+    page = open(context.chromium, "http://127.0.0.1:#{HTTP.Server.port(server)}/")
     Chromium.until(page, "document.querySelector('#voice').options.length > 0")
     Chromium.js(page, "document.querySelector('#text').value = #{Chatterbex.JSON.encode(@text)}")
     {:ok, audio} = Chatterbex.generate(speech, @text)

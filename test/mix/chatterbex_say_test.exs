@@ -145,7 +145,8 @@ defmodule Mix.Tasks.Chatterbex.SayTest do
     File.write!(Path.join(dir, "mix.exs"), """
     defmodule Host.MixProject do
       use Mix.Project
-      def project, do: [app: :host, version: "0.1.0"]
+      # The library comes from ERL_LIBS here, and Mix would remove it.
+      def project, do: [app: :host, version: "0.1.0", prune_code_paths: false]
       def application, do: [mod: {Host, []}]
     end
     """)

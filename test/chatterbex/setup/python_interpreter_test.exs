@@ -19,7 +19,7 @@ defmodule Chatterbex.Setup.PythonInterpreterTest do
 
   test "a real Python is asked by its own interpreter, and its library opens" do
     assert {:ok, found} = PythonInterpreter.examine(real_python(), machine([]))
-    assert found.version =~ ~r/^3\.1[0-2]\.\d+$/
+    assert found.version =~ ~r/^3\.1[0-4]\.\d+$/
     assert found.implementation == "CPython"
     assert File.regular?(found.libpython)
     assert Path.basename(found.libpython) =~ ~r/python/i
