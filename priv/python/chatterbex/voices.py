@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from chatterbex import checkpoint, pages, torchaudio_parts, upstream
+from chatterbex import checkpoint, torchaudio_parts, upstream
 from chatterbex.device import size_of
 from chatterbex.errors import ChatterbexError
 from chatterbex.lanes import side_by_side
@@ -263,7 +263,6 @@ class VoiceMaker:
         self.family = family
         self._analysis = analysis
         self._encoder = encoder
-        self._weights = [*analysis.parameters(), *(encoder.parameters() if encoder is not None else ())]
 
     def tokens(self, audio_16k: np.ndarray) -> list[int]:
         """The speech tokens of 16 kHz audio."""
@@ -287,13 +286,6 @@ class VoiceMaker:
         at_24k = resample(audio.samples, orig_sr=audio.sample_rate, target_sr=RATE)
         if family.loudness is not None and audio.norm_loudness:
             at_24k = normalised(at_24k, RATE, family.loudness)
-        try:
-            return self._made(at_24k)
-        finally:
-            pages.release(self._weights)  # half a gigabyte that speech does not need
-
-    def _made(self, at_24k: np.ndarray) -> Voice:
-        family = self.family
         if self._encoder is None:
             return Voice(family.name, None, self._for_s3gen(at_24k))
         gen, t3 = side_by_side(lambda: self._for_s3gen(at_24k), lambda: self._for_t3(at_24k))

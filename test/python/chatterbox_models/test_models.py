@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import sys
 import threading
 import wave
 from collections.abc import Callable, Iterator
@@ -321,23 +319,6 @@ def test_a_voice_is_made_once_and_saved_voices_are_the_same(nano: Any, long_reco
     assert cloned["quality"]["seconds"] == pytest.approx(long_recording.seconds)
     saved = say(nano, request(voice={"saved": cloned["voice"]}))
     assert np.array_equal(saved.samples(), first.samples())
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="pages are only given back on Linux")
-def test_weights_that_only_voices_need_leave_memory_after_a_clone(
-    nano: Any, long_recording: voices.Audio
-) -> None:
-    def resident() -> int:
-        return 1024 * int(re.search(r"RssFile:\s+(\d+)", Path("/proc/self/status").read_text())[1])
-
-    maker = nano._voices.maker
-    weights = sum(
-        parameter.nbytes for parameter in [*maker._analysis.parameters(), *maker._encoder.parameters()]
-    )
-    give_back_memory()
-    before = resident()
-    nano.call("clone", spoken_for(long_recording)).result()
-    assert resident() - before < weights / 4
 
 
 def test_a_recording_that_keeps_its_loudness_is_another_voice(
