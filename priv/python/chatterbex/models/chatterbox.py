@@ -72,6 +72,8 @@ class ChatterboxModel(Model):
         self._watermarker = watermark.watermarker()
         self._worker = Worker()
         speaks = residents.front is not None
+        files = self.files(options.folder, options.extra)
+        verdicts = Verdicts(options.cache, self.name, options.folder, files) if options.cache else None
         subject = ChatterboxSubject(
             partial(loading.load_weights, type(self), options.folder, options.extra),
             front=residents.front,
@@ -80,7 +82,7 @@ class ChatterboxModel(Model):
             batch=options.max_batch,
             threads=options.threads,
             precision=options.precision,
-            verdicts=self._verdicts(options),
+            verdicts=verdicts,
             measured=self.tokenize(TEXT, {"language": "en"}) if speaks else [],
         )
         self._runtime: Runtime[Weights, Passes] = Runtime(
@@ -254,12 +256,6 @@ class ChatterboxModel(Model):
     def metadata(self, speech: Speech) -> dict[str, Any]:
         """The metadata of a finished request."""
         return {**speech.metadata(), "model": self.name, "watermarked": True}
-
-    def _verdicts(self, options: Options) -> Verdicts | None:
-        if options.cache is None:
-            return None
-        files = self.files(options.folder, options.extra)
-        return Verdicts(options.cache, self.name, options.folder, files)
 
     def _marked(self, samples: np.ndarray) -> np.ndarray:
         return self._watermarker.apply(samples, RATE)
