@@ -210,7 +210,7 @@ path_advice() {
 
 # If Hex is installed, Mix requires the optional dependencies to be fetched. Without Hex there are none.
 fetch_dependencies() {
-  mix archive 2>/dev/null | grep -q '^\* hex-' || return 0
+  grep -q '^\* hex-' <<<"$(mix archive 2>/dev/null)" || return 0
   if ! mix deps.get; then
     note "Hex could not fetch the optional dependencies: continuing without Hex"
     MIX_ARCHIVES=$(tools_venv)/no-archives

@@ -149,9 +149,9 @@ defmodule Fuzz.Voice do
   end
 
   # An answer is a voice, which can be saved again, or an error in words. Its kind is what it says, without what it quotes.
-  defp answer({:ok, %Voice{data: data, name: name}}) do
+  defp answer({:ok, %Saved{data: data, name: name}}) do
     true = is_nil(name) or String.valid?(name)
-    {:ok, %Voice{name: "Ann"}} = Saved.new(data, %{"name" => "Ann"})
+    {:ok, %Saved{name: "Ann"}} = Saved.new(data, %{"name" => "Ann"})
     :voice
   end
 
