@@ -300,8 +300,8 @@ def compare(name: str, folder: Path, recording: Path, options: argparse.Namespac
         times = [[side.ask(task, *arguments)[0] for side in pair] for _ in range(rounds)]
         return [median(column) for column in zip(*times, strict=True)]
 
-    # Work that happens once in a process is measured in several processes, each of them alone: of two models that are
-    # in memory together, the second takes up to twice as long to load, whichever it is.
+    # Work that happens once in a process is measured in several processes, one at a time: with two models in
+    # memory, the second takes up to twice as long to load, whichever it is.
     once: dict[str, list[list[float]]] = {"load_packages": [], "load": [], "voice": []}
     for _ in range(options.rounds):
         taken = {task: [] for task in once}

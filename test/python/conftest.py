@@ -120,6 +120,6 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Reports the peak memory of each process, for bin/test."""
-    for peak in _workers or [_peak()]:
+    for peak in [*_workers, _peak()]:
         if peak is not None:
             terminalreporter.write_line(f"peak memory of a process: {peak} MiB")

@@ -77,9 +77,7 @@ def test_the_pass_for_gpus_gives_the_same_alone_and_padded_in_a_batch(
     """Requests of different lengths, complete and unfinished; padding only changes the rounding."""
     ours, _, _ = pair
     plain = S3GenGpuPass(ours.network)
-    requests = [(tokens[:11], True), (tokens[:20], False)]
-    if ours.network.meanflow:  # its flow takes a tenth of the work
-        requests += [(tokens, True), (tokens[3:5], True)]
+    requests = [(tokens, True), (tokens[:11], True), (tokens[:20], False), (tokens[3:5], True)]
 
     def vocoded(way: Any, group: list[tuple[list[int], bool]]) -> list[np.ndarray]:
         parts = [(Decoding(way, reference, SEED + len(one)), one, final) for one, final in group]
